@@ -1,0 +1,49 @@
+# make reproduce   run notebooks 01-04 on the embedded benchmark (PROFILE=mini)
+# make test        style, types and tests
+# make lab         open the notebooks in JupyterLab
+# make clean       remove the environment, the caches and runs/$(PROFILE)
+#
+# Each sets up the virtual environment first, once.
+
+PYTHON ?= python3
+PROFILE ?= mini
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+CACHES := .mypy_cache .pytest_cache .ruff_cache .hypothesis fitclip_kit.egg-info
+
+# Two OpenMP threads that spin while they wait can be far slower than one on a shared machine.
+export OMP_WAIT_POLICY := passive
+export PYTHONHASHSEED := 0
+
+.PHONY: help setup reproduce test lab clean
+
+help:
+	@sed -n 's/^# make /make /p' Makefile
+
+setup: $(INSTALLED)
+
+# Written last, so an interrupted install does not count: what it left is cleared the next time.
+$(INSTALLED): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..." % v[:2] or 0)'
+	@if test -e $@; then rm $@; else rm -rf $(VENV); fi
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	@touch $@
+
+reproduce: setup
+	$(BIN)/python -m notebooks.run --profile $(PROFILE)
+
+test: setup
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -m pytest -n auto --dist loadfile
+
+lab: setup
+	$(BIN)/python -m jupyterlab notebooks
+
+clean:
+	rm -rf $(VENV) $(CACHES) runs/$(PROFILE)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
