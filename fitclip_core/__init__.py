@@ -1,0 +1,1 @@
+"""FitCLIP's method on features and weights: encode, distil, fuse, measure, store."""

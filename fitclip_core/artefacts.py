@@ -1,0 +1,276 @@
+"""Files that are whole or absent: atomic writes, digests and the manifest of a results folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+MANIFEST_NAME = "manifest.json"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place when the block ends without error.
+
+    A reader sees the old file or the whole new one, also after a power cut. The folder is created.
+    The temporary name keeps the suffix, because some writers choose their format by it.
+
+    Raises: whatever the block raises, after the temporary file is removed; FileNotFoundError when
+    the block wrote nothing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(
+        prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
+    )
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes private files; these are results to share
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 with the line ends it has, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write `obj` as JSON, atomically: sorted keys, indent 1, final newline, so equal data has
+    equal bytes.
+
+    Raises: ValueError for NaN or infinity, which JSON does not have; TypeError for other types.
+    """
+    write_text(path, _json_text(obj, f"cannot write {path}"))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_digest(obj: Any) -> str:
+    """SHA-256 of the canonical JSON of `obj` (sorted keys, no spaces), in hexadecimal.
+
+    Raises: ValueError for NaN or infinity.
+    """
+    try:
+        text = json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"no digest of an object with NaN or infinity: {error}") from error
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def source_digest(*names: str) -> str:
+    """SHA-256 over the Python sources of packages or modules, found without importing them.
+
+    A dotted name imports its parent packages only. The digest covers each source's name relative
+    to the package and its bytes (line ends as on disk), in sorted order; the names' order and
+    where they are installed do not matter.
+
+    Raises: ValueError when no name is given or a name has no source.
+    """
+    if not names:
+        raise ValueError("source_digest needs at least one package or module name")
+    digest = hashlib.sha256()
+    for name in sorted(set(names)):
+        for relative, source in _sources(name):
+            content = hashlib.sha256(source.read_bytes()).hexdigest()
+            digest.update(f"{name}\0{relative}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    kind: str,
+    parameters: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    code: str,
+    outputs: Iterable[Path],
+    details: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write `folder`/manifest.json, which declares the folder's outputs valid; returns its content.
+
+    `inputs` maps a name to a digest, `code` is a digest of the sources that made the outputs, and
+    `outputs` are files inside `folder` (absolute, or relative to it). There is no time and no host
+    in it: the same work gives the same bytes. Write it last.
+
+    Raises: ValueError for an output that is missing or outside the folder, or for NaN.
+    """
+    folder = Path(folder)
+    listed = {}
+    for output in outputs:
+        relative, path = _inside(folder, Path(output))
+        if not path.is_file():
+            raise ValueError(f"output {relative} is not a file in {folder}; write it first")
+        listed[relative] = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+    manifest = {
+        "schema": SCHEMA,
+        "kind": kind,
+        "parameters": dict(parameters),
+        "inputs": dict(inputs),
+        "code": code,
+        "outputs": listed,
+        "details": dict(details or {}),
+    }
+    text = _json_text(manifest, f"cannot write the manifest of {folder}")
+    write_text(folder / MANIFEST_NAME, text)
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The content of `folder`/manifest.json.
+
+    Raises: ValueError when it is missing, no JSON object, or of another schema.
+    """
+    path = Path(folder) / MANIFEST_NAME
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"no {MANIFEST_NAME} in {folder}: the folder is not finished") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise ValueError(f"{path} is not a manifest of schema {SCHEMA}")
+    return manifest
+
+
+def manifest_problems(
+    folder: Path,
+    *,
+    kind: str,
+    parameters: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, str] | None = None,
+    code: str | None = None,
+) -> list[str]:
+    """Why `folder` is not a valid result of this kind; an empty list when it is valid.
+
+    Checks the manifest, the given parameters, inputs and code, and every output's bytes.
+    """
+    folder = Path(folder)
+    try:
+        manifest = read_manifest(folder)
+    except ValueError as error:
+        return [str(error)]
+    problems = []
+    if manifest.get("kind") != kind:
+        problems.append(f"kind is {manifest.get('kind')!r}, expected {kind!r}")
+    for name, expected in (("parameters", parameters), ("inputs", inputs)):
+        if expected is not None:
+            problems += _differences(name, manifest.get(name), expected)
+    if code is not None and manifest.get("code") != code:
+        problems.append("the code has changed since")
+    outputs = manifest.get("outputs")
+    if not isinstance(outputs, dict):
+        return [*problems, "the manifest lists no outputs"]
+    for relative, expected_file in outputs.items():
+        problems += _output_problems(folder, relative, expected_file)
+    return problems
+
+
+def manifest_digest(folder: Path) -> str:
+    """SHA-256 of `folder`/manifest.json: it stands for the whole folder as another step's input.
+
+    Raises: ValueError when the manifest is missing or unreadable.
+    """
+    read_manifest(folder)
+    return file_sha256(Path(folder) / MANIFEST_NAME)
+
+
+def _current_umask() -> int:
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return umask
+
+
+_UMASK = _current_umask()  # at import: changing it later, even for a moment, would race threads
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there; os.replace is durable enough
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _json_text(obj: Any, doing: str) -> str:
+    try:
+        return json.dumps(obj, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise ValueError(f"{doing}: JSON has no NaN or infinity ({error})") from error
+
+
+def _sources(name: str) -> list[tuple[str, Path]]:
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None:
+        raise ValueError(f"no module or package named {name!r} to take the sources of")
+    if spec.submodule_search_locations is None:
+        if not spec.origin or not spec.origin.endswith(".py"):
+            raise ValueError(f"module {name!r} has no Python source")
+        return [(Path(spec.origin).name, Path(spec.origin))]
+    found = sorted(
+        (path.relative_to(root).as_posix(), path)
+        for root in map(Path, spec.submodule_search_locations)
+        for path in root.rglob("*.py")
+    )
+    if not found:
+        raise ValueError(f"package {name!r} has no Python source")
+    return found
+
+
+def _inside(folder: Path, output: Path) -> tuple[str, Path]:
+    root = folder.resolve()
+    path = (root / output).resolve() if not output.is_absolute() else output.resolve()
+    if not path.is_relative_to(root):
+        raise ValueError(f"output {output} lies outside the folder {folder}")
+    return path.relative_to(root).as_posix(), path
+
+
+def _differences(name: str, found: Any, expected: Mapping[str, Any]) -> list[str]:
+    wanted = json.loads(_json_text(dict(expected), f"cannot compare {name}"))
+    if not isinstance(found, dict):
+        return [f"the manifest has no {name}"]
+    return [
+        f"{name}: {key} is {found.get(key, 'absent')!r}, expected {wanted.get(key, 'absent')!r}"
+        for key in sorted({*found, *wanted})
+        if key not in found or key not in wanted or found[key] != wanted[key]
+    ]
+
+
+def _output_problems(folder: Path, relative: str, expected: Any) -> list[str]:
+    try:
+        _, path = _inside(folder, Path(relative))
+    except ValueError as error:
+        return [str(error)]
+    if not path.is_file():
+        return [f"output {relative} is missing"]
+    if not isinstance(expected, dict) or path.stat().st_size != expected.get("bytes"):
+        return [f"output {relative} has another size than the manifest says"]
+    if file_sha256(path) != expected.get("sha256"):
+        return [f"output {relative} has other bytes than the manifest says"]
+    return []

@@ -1,0 +1,148 @@
+"""The three losses of FitCLIP's distillation, on matrices of scores."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def contrastive_loss(scores: Tensor) -> Tensor:
+    """Cross-entropy of the matching pairs, video-to-text plus text-to-video (summed, not halved).
+
+    Args:
+        scores: [n, n], ``logit_scale * V @ T.T``: rows are videos, columns are texts, pair i on
+            the diagonal. Logits, without unit.
+
+    Returns:
+        0-d tensor in nats: ``-mean_i log softmax_row(S)_ii - mean_i log softmax_col(S)_ii``.
+
+    Raises:
+        ValueError: scores are not a square, non-empty matrix, or not all finite.
+
+    Source:
+        FitCLIP's loss on labelled pairs, which is that of Bain et al. 2021 (Frozen in Time).
+
+    Example:
+        >>> round(contrastive_loss(torch.zeros(2, 2)).item(), 4)  # 2 * log(2)
+        1.3863
+    """
+    _check_scores("scores", scores)
+    if scores.shape[0] != scores.shape[1]:
+        raise ValueError(
+            f"scores has shape {tuple(scores.shape)}: pair i must be on the diagonal of a square "
+            "matrix; pass the scores of n videos against their own n texts"
+        )
+    video_to_text = F.log_softmax(scores, dim=1).diagonal().mean()
+    text_to_video = F.log_softmax(scores, dim=0).diagonal().mean()
+    return -video_to_text - text_to_video
+
+
+def distillation_loss(
+    student_scores: Tensor, teacher_scores: Tensor, teacher_logit_scale: float | Tensor
+) -> Tensor:
+    """KL(teacher || student) over rows plus over columns, times the squared teacher logit scale.
+
+    No pairing is used, so the matrix need not be square. No gradient flows to the teacher.
+
+    Args:
+        student_scores: [n, m] logits of the student, rows are videos, columns are texts.
+        teacher_scores: [n, m] logits of the teacher for the same videos and texts.
+        teacher_logit_scale: the factor that multiplies cosine similarities in the teacher (100 for
+            CLIP; the exponential of the stored parameter).
+
+    Returns:
+        0-d tensor in nats times the squared scale. Rows are averaged over n, columns over m.
+
+    Raises:
+        ValueError: shapes differ, a matrix is empty or not finite, or the scale is not positive.
+
+    Source:
+        FitCLIP's loss on pseudo-labels; the squared factor takes the place of the squared
+        temperature of Hinton et al. 2015, section 2.
+    """
+    _check_scores("student_scores", student_scores)
+    _check_scores("teacher_scores", teacher_scores)
+    if student_scores.shape != teacher_scores.shape:
+        raise ValueError(
+            f"student_scores has shape {tuple(student_scores.shape)} and teacher_scores "
+            f"{tuple(teacher_scores.shape)}: score the same videos and texts with both"
+        )
+    scale = float(teacher_logit_scale)
+    if not (math.isfinite(scale) and scale > 0):
+        raise ValueError(
+            f"teacher_logit_scale is {scale}: it must be finite and above 0 "
+            "(the exponential of the stored logit_scale)"
+        )
+    teacher_scores = teacher_scores.detach()
+    rows = _divergence(student_scores, teacher_scores)
+    columns = _divergence(student_scores.T, teacher_scores.T)
+    return (rows + columns) * scale**2
+
+
+def fitclip_loss(
+    labelled_scores: Tensor | None,
+    student_scores: Tensor | None,
+    teacher_scores: Tensor | None,
+    teacher_logit_scale: float | Tensor | None,
+    labelled_share: float = 0.9999,
+) -> Tensor:
+    """Weighted sum of the contrastive loss (labelled clips) and distillation loss (unlabelled).
+
+    Args:
+        labelled_scores: [n, n] student logits of labelled pairs; may be None at labelled_share 0.
+        student_scores: [k, m] student logits of unlabelled clips; may be None at labelled_share 1.
+        teacher_scores: [k, m] teacher logits of the same; may be None at labelled_share 1.
+        teacher_logit_scale: see :func:`distillation_loss`; may be None at labelled_share 1.
+        labelled_share: weight of the contrastive loss in [0, 1]; the distillation loss has
+            ``1 - labelled_share``. A loss of weight 0 is not computed.
+
+    Returns:
+        0-d tensor: ``labelled_share * contrastive + (1 - labelled_share) * distillation``.
+
+    Raises:
+        ValueError: labelled_share is outside [0, 1], scores that it needs are None, or either loss
+            refuses its input.
+
+    Source:
+        FitCLIP's total loss; supplement, section 8: lambda = 1e-4 = 1 - labelled_share.
+    """
+    if not 0 <= labelled_share <= 1:
+        raise ValueError(f"labelled_share is {labelled_share}: it must lie in [0, 1]")
+    terms = []
+    if labelled_share > 0:
+        if labelled_scores is None:
+            raise ValueError(f"labelled_scores is None at labelled_share {labelled_share}: pass it")
+        terms.append(labelled_share * contrastive_loss(labelled_scores))
+    if labelled_share < 1:
+        if student_scores is None or teacher_scores is None or teacher_logit_scale is None:
+            raise ValueError(
+                "student_scores, teacher_scores and teacher_logit_scale are all needed at "
+                f"labelled_share {labelled_share}; only at 1 may they be None"
+            )
+        distillation = distillation_loss(student_scores, teacher_scores, teacher_logit_scale)
+        terms.append((1 - labelled_share) * distillation)
+    return torch.stack(terms).sum()
+
+
+def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || student) of the softmax over the last axis, averaged over the first."""
+    return F.kl_div(
+        F.log_softmax(student, dim=1),
+        F.log_softmax(teacher, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+def _check_scores(name: str, scores: Tensor) -> None:
+    if scores.ndim != 2 or scores.numel() == 0:
+        raise ValueError(
+            f"{name} has shape {tuple(scores.shape)}: it must be a non-empty matrix, "
+            "rows videos, columns texts"
+        )
+    if not torch.isfinite(scores).all():
+        raise ValueError(
+            f"{name} holds NaN or infinite values: look for a diverged model or a zero feature "
+            "that was normalised"
+        )
