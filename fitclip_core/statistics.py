@@ -151,10 +151,8 @@ def paired_difference(
     differences = [other - one for one, other in zip(firsts, seconds, strict=True)]
     rng = np.random.default_rng(seed)
     low, high = _percentile_ends(differences, "mean", level, n_resamples, rng)
-    # Each item's share of the overall mean: flipping its sign subtracts it twice.
-    shares = np.concatenate(
-        [data.mean(axis=0) / (len(differences) * data.shape[1]) for data in differences]
-    )
+    # Each item's share of the sum of the data sets' means: flipping its sign subtracts it twice.
+    shares = np.concatenate([data.mean(axis=0) / data.shape[1] for data in differences])
     return PairedDifference(
         estimate=float(np.mean([data.mean() for data in differences])),
         low=low,

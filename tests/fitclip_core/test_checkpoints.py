@@ -109,7 +109,7 @@ def test_pickles_are_refused_whatever_their_name(tmp_path: Path, name: str) -> N
 def test_a_sound_file_that_starts_like_a_pickle_is_read(tmp_path: Path) -> None:
     # The first bytes are the header's length: 0x0280 is also the start of a pickle.
     path = tmp_path / "a.safetensors"
-    for padding in range(1000):
+    for padding in range(520, 600):
         safetensors.torch.save_file({"w": torch.ones(1)}, path, {"note": "x" * padding})
         if path.read_bytes().startswith(b"\x80\x02"):
             break

@@ -77,6 +77,15 @@ def test_draws_are_shared_by_data_sets() -> None:
     assert adding.low < -0.4 < 0.4 < adding.high
 
 
+def test_one_draw_less_than_given_is_taken() -> None:
+    # Two of three draws are both the lowest one with a chance of 1/9; three of three, with 1/27.
+    effect = np.array([[-1.0], [0.0], [1.0]]) * np.ones((3, 10))
+    interval = bootstrap_interval(effect, level=0.85)
+    assert (interval.low, interval.high) == (-1, 1)
+    interval = bootstrap_interval(effect, level=0.7)
+    assert (interval.low, interval.high) == (-0.5, 0.5)
+
+
 def test_items_are_shared_by_draws() -> None:
     # Were items taken anew for each draw, six equal draws would narrow the interval by sqrt(6).
     values = np.random.default_rng(0).normal(size=50)
@@ -197,6 +206,13 @@ def test_p_value_by_hand_with_ties() -> None:
 
 def test_p_value_of_one_item_is_one() -> None:
     assert paired_difference([1.0], [2.0]).p_value == 1
+
+
+def test_equal_items_do_not_spoil_an_exact_p_value() -> None:
+    first = np.zeros(1000)
+    second = first.copy()
+    second[[3, 500, 999]] = 1
+    assert paired_difference(first, second).p_value == 2 / 2**3
 
 
 def test_no_difference_and_the_smallest_p_value() -> None:
