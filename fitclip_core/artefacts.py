@@ -110,7 +110,7 @@ def write_manifest(
     """Write `folder`/manifest.json, which declares the folder's outputs valid; returns its content.
 
     `inputs` maps a name to a digest, `code` is a digest of the sources that made the outputs, and
-    `outputs` are files inside `folder` (absolute, or relative to it). There is no time and no host
+    `outputs` are files inside `folder` (`folder / "a.npy"` or just "a.npy"). There is no time and no host
     in it: the same work gives the same bytes. Write it last.
 
     Raises: ValueError for an output that is missing or outside the folder, or for NaN.
@@ -118,7 +118,10 @@ def write_manifest(
     folder = Path(folder)
     listed = {}
     for output in outputs:
-        relative, path = _inside(folder, Path(output))
+        output = Path(output)
+        relative, path = _inside(
+            folder, output if output.is_relative_to(folder) else folder / output
+        )
         if not path.is_file():
             raise ValueError(f"output {relative} is not a file in {folder}; write it first")
         listed[relative] = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
@@ -244,8 +247,7 @@ def _sources(name: str) -> list[tuple[str, Path]]:
 
 
 def _inside(folder: Path, output: Path) -> tuple[str, Path]:
-    root = folder.resolve()
-    path = (root / output).resolve() if not output.is_absolute() else output.resolve()
+    root, path = folder.resolve(), output.resolve()
     if not path.is_relative_to(root):
         raise ValueError(f"output {output} lies outside the folder {folder}")
     return path.relative_to(root).as_posix(), path
@@ -264,7 +266,7 @@ def _differences(name: str, found: Any, expected: Mapping[str, Any]) -> list[str
 
 def _output_problems(folder: Path, relative: str, expected: Any) -> list[str]:
     try:
-        _, path = _inside(folder, Path(relative))
+        _, path = _inside(folder, folder / relative)
     except ValueError as error:
         return [str(error)]
     if not path.is_file():

@@ -141,6 +141,20 @@ def test_a_manifest_holds_and_is_reproducible(folder: Path) -> None:
     assert again == content
 
 
+def test_folders_may_be_named_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("store")
+    for output in (folder / "a", folder / "store" / "a"):
+        artefacts.write_text(output, str(output))
+    outputs = [folder / "a", folder / "store" / "a"]
+    artefacts.write_manifest(folder, kind="t", parameters={}, inputs={}, code="", outputs=outputs)
+    assert sorted(artefacts.read_manifest(folder)["outputs"]) == ["a", "store/a"]
+    assert not artefacts.manifest_problems(folder, kind="t")
+    assert not artefacts.manifest_problems(tmp_path / "store", kind="t")
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

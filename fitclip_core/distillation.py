@@ -1,0 +1,319 @@
+"""Fit a student on labelled clips and on a teacher's scores of unlabelled ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from fitclip_core.augmentation import crop_and_flip, draw_frames
+from fitclip_core.encoders import ClipEncoder, FrameSource, locate_clips
+from fitclip_core.losses import contrastive_loss, distillation_loss, fitclip_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a student is trained; the defaults are the paper's.
+
+    Attributes:
+        steps: optimiser steps.
+        validate_every: steps between two validations; the last step is always validated.
+        seed: of the order of clips, the frames drawn, the crops and the flips.
+        learning_rate: of AdamW, constant.
+        weight_decay: of AdamW, on every weight.
+        temperature: the student's scores are cosine similarities divided by it, in both losses.
+        teacher_temperature: as `temperature`, for the teacher's scores; None: the teacher's own
+            logit_scale. (FitCLIP's released code uses the student's starting temperature, 0.015.)
+        labelled_share: weight of the contrastive loss; the distillation loss has the rest.
+        labelled_batch: labelled clips in a step.
+        unlabelled_batch: unlabelled clips in a step.
+        crop_scale: smallest and largest share of the picture that a random crop keeps.
+
+    Raises:
+        ValueError: a value is outside its range.
+
+    Source: ARCHITECTURE "Numeric conventions"; the paper's training recipe.
+    """
+
+    steps: int
+    validate_every: int
+    seed: int
+    learning_rate: float = 3e-6
+    weight_decay: float = 0.01
+    temperature: float = 0.015
+    teacher_temperature: float | None = None
+    labelled_share: float = 0.9999
+    labelled_batch: int = 64
+    unlabelled_batch: int = 64
+    crop_scale: tuple[float, float] = (0.5, 1.0)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "validate_every", "labelled_batch", "unlabelled_batch"):
+            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; give at least 1")
+        for name in ("learning_rate", "temperature", "teacher_temperature"):
+            value = getattr(self, name)
+            positive = value is None or (math.isfinite(value) and value > 0)
+            _require(positive, f"{name} is {value}; give a number above 0")
+        decays = math.isfinite(self.weight_decay) and self.weight_decay >= 0
+        _require(decays, f"weight_decay is {self.weight_decay}; give at least 0")
+        shares = 0 <= self.labelled_share <= 1
+        _require(shares, f"labelled_share is {self.labelled_share}; give a share in [0, 1]")
+        low, high = self.crop_scale
+        ordered = 0 < low <= high <= 1
+        _require(ordered, f"crop_scale is {self.crop_scale}; give 0 < low <= high <= 1")
+        _require(self.seed >= 0, f"seed is {self.seed}; give at least 0")
+
+
+class TrainingClips:
+    """Clips with their texts, as training and validation read them.
+
+    Args:
+        frames: decoded clips: several draws for each interval to train on, evaluation frames to
+            validate on.
+        texts: one for each of the clips.
+        indices: positions of the clips in `frames`, int64 `[n]`; None: all, in its order.
+        missing: ids of clips asked for that `frames` lacks, kept for the record.
+
+    Raises:
+        ValueError: there is no clip, or not one text for each.
+    """
+
+    def __init__(
+        self,
+        frames: FrameSource,
+        texts: Sequence[str],
+        indices: np.ndarray | None = None,
+        missing: Sequence[str] = (),
+    ) -> None:
+        self.frames = frames
+        self.texts = list(texts)
+        self.indices = np.arange(len(frames.clip_ids)) if indices is None else np.asarray(indices)
+        self.missing = list(missing)
+        _require(len(self) > 0, "there is no clip; give at least one")
+        _require(len(self.texts) == len(self), f"{len(self.texts)} texts for {len(self)} clips")
+
+    @classmethod
+    def from_table(cls, clips: pd.DataFrame, frames: FrameSource) -> Self:
+        """Clips of a table (`clip_id`, `text`) that the frame source holds, in the table's order.
+
+        Raises:
+            ValueError: a column is missing, a clip_id is repeated or no clip has frames.
+        """
+        for column in ("clip_id", "text"):
+            _require(column in clips, f"the clips table lacks the column {column!r}")
+        indices, missing = locate_clips(frames, clips["clip_id"].tolist())
+        held = indices >= 0
+        return cls(frames, clips["text"][held].tolist(), indices[held], missing)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass(frozen=True)
+class StudentFit:
+    """A fitted student.
+
+    Attributes:
+        state: the weights with the lowest validation loss.
+        history: one row a step, and step 0 before the first: `step`, `labelled_loss`,
+            `distillation_loss` (times the squared teacher logit scale, before its share) and
+            `validation_loss`; NaN where not computed.
+        best_step: the step of `state`.
+    """
+
+    state: dict[str, torch.Tensor]
+    history: pd.DataFrame
+    best_step: int
+
+
+def fit_student(
+    student: ClipEncoder,
+    teacher: ClipEncoder | None,
+    labelled: TrainingClips | None,
+    unlabelled: TrainingClips | None,
+    validation: TrainingClips,
+    recipe: Recipe,
+) -> StudentFit:
+    """Train all weights of both towers, in place, and keep the best by validation loss.
+
+    Every step joins the contrastive loss of a labelled batch and the distillation loss of an
+    unlabelled one. The latter compares the student's and the teacher's scores of the batch's clips
+    with the batch's texts; which text belongs to which clip plays no part. Both see the same crops.
+    A loss of share 0 is not computed, and its clips are not read.
+
+    Batches are drawn without replacement within an epoch. Every batch is full: the clips of an
+    epoch that do not fill one are left out of it, others in each epoch. A set smaller than a batch
+    is a batch. The labelled batches and their crops do not depend on the unlabelled part, nor on
+    PyTorch's global random state, which is left as it was: the same student, clips and recipe on
+    the same machine give the same weights.
+
+    The validation loss is the contrastive loss of the whole validation set at once. Step 0, the
+    student as given, is recorded but never chosen.
+
+    Args:
+        student: starts from the weights that it has; on return it holds the best ones.
+        teacher: scores the unlabelled clips and is not changed; not needed at labelled_share 1.
+        labelled: clips in training form with their captions; not needed at labelled_share 0.
+        unlabelled: clips in training form with texts; not needed at labelled_share 1.
+        validation: labelled clips in evaluation form.
+        recipe: the numbers.
+
+    Returns:
+        The best weights, the losses and the chosen step.
+
+    Raises:
+        ValueError: something needed is missing, teacher and student are one model or take pictures
+            of different sizes, the frames have the wrong form, or a loss is not finite.
+
+    Source: ARCHITECTURE "Numeric conventions"; supplement, 8 (share of the two losses).
+    """
+    # Separate streams, so that a run without one part differs in nothing else.
+    streams = np.random.SeedSequence(recipe.seed).generate_state(3)
+    labelled_seed, unlabelled_seed, model_seed = (int(stream) for stream in streams)
+    labelled_batches = unlabelled_batches = None
+    teacher_scale = math.nan
+    if recipe.labelled_share > 0:
+        if labelled is None:
+            raise ValueError(f"labelled_share {recipe.labelled_share} needs labelled clips")
+        labelled_batches = _batches(
+            labelled, recipe.labelled_batch, student.image_size, recipe.crop_scale, labelled_seed
+        )
+    if recipe.labelled_share < 1:
+        if unlabelled is None or teacher is None:
+            raise ValueError(
+                f"labelled_share {recipe.labelled_share} needs unlabelled clips and a teacher; "
+                f"only at 1 may they be left out"
+            )
+        teacher_scale = _teacher_scale(student, teacher, recipe)
+        unlabelled_batches = _batches(
+            unlabelled,
+            recipe.unlabelled_batch,
+            student.image_size,
+            recipe.crop_scale,
+            unlabelled_seed,
+        )
+
+    scale = 1 / recipe.temperature
+    # logit_scale (and logit_bias) get no gradient: the recipe's temperature takes their place.
+    optimiser = torch.optim.AdamW(
+        student.model.parameters(),
+        lr=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+    history = [_row(0, validation_loss=_validation_loss(student, validation, scale))]
+    best_loss, best_step = math.inf, 0
+    best_state: dict[str, torch.Tensor] = {}
+    devices = [student.device] if student.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(model_seed)
+        for step in (progress := tqdm(range(1, recipe.steps + 1), "student", unit="step")):
+            labelled_scores = student_scores = teacher_scores = None
+            student.model.train()
+            if labelled_batches is not None:
+                labelled_scores = _scores(student, next(labelled_batches), scale)
+            if unlabelled_batches is not None and teacher is not None:
+                batch = next(unlabelled_batches)
+                student_scores = _scores(student, batch, scale)
+                with torch.no_grad():
+                    teacher_scores = _scores(teacher, batch, teacher_scale)
+            try:
+                loss = fitclip_loss(
+                    labelled_scores,
+                    student_scores,
+                    teacher_scores,
+                    teacher_scale,
+                    recipe.labelled_share,
+                )
+            except ValueError as error:
+                raise ValueError(f"step {step}: {error}") from error
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            student.model.eval()
+
+            row = _row(step)
+            if labelled_scores is not None:
+                row["labelled_loss"] = contrastive_loss(labelled_scores.detach()).item()
+            if student_scores is not None and teacher_scores is not None:
+                row["distillation_loss"] = distillation_loss(
+                    student_scores.detach(), teacher_scores, teacher_scale
+                ).item()
+            if step % recipe.validate_every == 0 or step == recipe.steps:
+                row["validation_loss"] = _validation_loss(student, validation, scale)
+                if row["validation_loss"] < best_loss:
+                    best_loss, best_step = row["validation_loss"], step
+                    best_state = student.state()
+                progress.set_postfix(validation_loss=row["validation_loss"], best=best_step)
+            history.append(row)
+    optimiser.zero_grad()
+    student.load_state(best_state)
+    return StudentFit(best_state, pd.DataFrame(history).astype({"step": "int64"}), best_step)
+
+
+class _Batch(NamedTuple):
+    frames: torch.Tensor  # uint8 [n, frames, size, size, 3]
+    counts: np.ndarray
+    texts: list[str]
+
+
+def _batches(
+    clips: TrainingClips, size: int, image_size: int, scale: tuple[float, float], seed: int
+) -> Iterator[_Batch]:
+    """Random batches without end; each epoch's incomplete last batch is left out."""
+    generator = torch.Generator().manual_seed(seed)
+    size = min(size, len(clips))
+    while True:
+        order = torch.randperm(len(clips), generator=generator).numpy()
+        for start in range(0, len(clips) - size + 1, size):
+            rows = order[start : start + size]
+            indices = clips.indices[rows]
+            drawn = draw_frames(clips.frames.frames(indices), generator)
+            yield _Batch(
+                crop_and_flip(drawn, image_size, scale, generator),
+                clips.frames.frame_counts[indices],
+                [clips.texts[row] for row in rows],
+            )
+
+
+def _scores(encoder: ClipEncoder, batch: _Batch, scale: float) -> torch.Tensor:
+    """Scaled similarities `[n, n]` of a batch: rows are videos, columns are texts."""
+    videos = encoder.video_features(*encoder.images(batch.frames, batch.counts))
+    return scale * videos @ encoder.text_features(encoder.tokenize(batch.texts)).T
+
+
+def _validation_loss(student: ClipEncoder, clips: TrainingClips, scale: float) -> float:
+    videos = student.encode_source(clips.frames, clips.indices)
+    return contrastive_loss(scale * videos @ student.encode_texts(clips.texts).T).item()
+
+
+def _teacher_scale(student: ClipEncoder, teacher: ClipEncoder, recipe: Recipe) -> float:
+    if teacher is student or teacher.model is student.model:
+        raise ValueError("teacher and student are the same model; load the teacher a second time")
+    if teacher.image_size != student.image_size:
+        raise ValueError(
+            f"the teacher takes pictures of {teacher.image_size} px and the student of "
+            f"{student.image_size} px; both see the same crops, so the sizes must be equal"
+        )
+    scale = 1 / recipe.teacher_temperature if recipe.teacher_temperature else teacher.logit_scale
+    if not math.isfinite(scale):
+        raise ValueError(
+            f"the teacher's logit_scale is {scale}; give the recipe a teacher_temperature"
+        )
+    return scale
+
+
+def _row(step: int, **losses: float) -> dict[str, float]:
+    unknown = dict.fromkeys(("labelled_loss", "distillation_loss", "validation_loss"), math.nan)
+    return {"step": step, **unknown, **losses}
+
+
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise ValueError(problem)

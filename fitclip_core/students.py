@@ -1,0 +1,110 @@
+"""Students on disk: one folder a draw, trained once and read back as long as nothing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from fitclip_core import checkpoints
+from fitclip_core.artefacts import (
+    atomic_path,
+    file_sha256,
+    manifest_problems,
+    read_manifest,
+    source_digest,
+    write_manifest,
+)
+from fitclip_core.distillation import Recipe, StudentFit
+from fitclip_core.sweep import Student
+
+KIND = "student"
+WEIGHTS_FILE, HISTORY_FILE = "student.safetensors", "history.csv"
+TRAINED_BY = tuple(
+    f"fitclip_core.{module}" for module in ("augmentation", "distillation", "encoders", "losses")
+)
+
+
+@dataclass(frozen=True)
+class TrainedStudent:
+    """A student with its training history (`distillation.StudentFit.history`) and best step."""
+
+    student: Student
+    history: pd.DataFrame
+    best_step: int
+    trained_now: bool
+
+
+def fit_or_load(
+    folder: Path,
+    draw: int,
+    recipe: Recipe,
+    inputs: Mapping[str, str],
+    fit: Callable[[], StudentFit],
+) -> TrainedStudent:
+    """Return the student kept in `folder`, or fit one and keep it there.
+
+    The kept one is taken only if it is whole and was made with this recipe, these inputs and this
+    code; otherwise `fit()` runs and replaces it.
+
+    Args:
+        folder: one draw's folder.
+        draw: the draw's number.
+        recipe: how it is trained.
+        inputs: digests of what it is trained from: the teacher's weights, clips and frames.
+        fit: calls `distillation.fit_student`.
+
+    Returns:
+        The student, read back from the folder.
+
+    Raises:
+        ValueError: the fitted weights are not finite, and whatever `fit` raises; the folder then
+            holds no valid student.
+    """
+    parameters = {"draw": draw, **asdict(recipe)}
+    code = source_digest(*TRAINED_BY)
+    stale = manifest_problems(folder, kind=KIND, parameters=parameters, inputs=inputs, code=code)
+    if stale:
+        fitted = fit()
+        checkpoints.save(folder / WEIGHTS_FILE, fitted.state)
+        with atomic_path(folder / HISTORY_FILE) as temporary:
+            fitted.history.to_csv(temporary, index=False)
+        write_manifest(
+            folder,
+            kind=KIND,
+            parameters=parameters,
+            inputs=inputs,
+            code=code,
+            outputs=[folder / WEIGHTS_FILE, folder / HISTORY_FILE],
+            details={"best_step": fitted.best_step},
+        )
+    return _load(folder, draw, trained_now=bool(stale))
+
+
+def load(folder: Path, draw: int) -> TrainedStudent:
+    """Read a draw's student back.
+
+    Args:
+        folder: where `fit_or_load` kept it.
+        draw: the draw's number.
+
+    Raises:
+        ValueError: the folder holds no whole student, or another draw's.
+    """
+    problems = manifest_problems(folder, kind=KIND)
+    if problems:
+        raise ValueError(f"no student in {folder} ({problems[0]}); run the training again")
+    kept = read_manifest(folder)["parameters"]["draw"]
+    if kept != draw:
+        raise ValueError(f"{folder} holds draw {kept}, not {draw}; give that draw's folder")
+    return _load(folder, draw, trained_now=False)
+
+
+def _load(folder: Path, draw: int, *, trained_now: bool) -> TrainedStudent:
+    weights = folder / WEIGHTS_FILE
+    student = Student(draw, checkpoints.load(weights), file_sha256(weights))
+    history = pd.read_csv(folder / HISTORY_FILE, float_precision="round_trip")
+    best_step = int(read_manifest(folder)["details"]["best_step"])
+    return TrainedStudent(student, history, best_step, trained_now)

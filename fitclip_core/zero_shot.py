@@ -1,0 +1,152 @@
+"""Zero-shot retrieval and classification of clips, as one outcome for each item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from fitclip_core.encoders import ClipEncoder, FrameSource, locate_clips
+from fitclip_core.metrics import retrieval_ranks
+
+Task = Literal["retrieval", "classification"]
+COLUMN_OF_TASK: dict[Task, str] = {"retrieval": "text", "classification": "label"}
+
+
+def evaluate(
+    encoder: ClipEncoder,
+    clips: pd.DataFrame,
+    frames: FrameSource,
+    *,
+    templates: Sequence[str] | None = None,
+    task: Task | None = None,
+    renormalise: bool = False,
+    batch_size: int | None = None,
+) -> pd.DataFrame:
+    """Rank the right target of every item, among all of them, by a model that never saw the set.
+
+    Retrieval ranks each clip's text among all texts and the other way round; row i of the table
+    pairs its clip with its text. Classification ranks each clip's label among the distinct labels
+    of the table, those of clips without frames included.
+
+    Args:
+        encoder: the model.
+        clips: one row a clip: `clip_id` and `text` (retrieval) or `label` (classification).
+        frames: decoded clips in evaluation form. Clips that it lacks are not measured; the result's
+            `attrs["coverage"]` lists them.
+        templates: prompts with one `{}` for the class name; classification only, which needs them.
+        task: None: decided by which of `text` and `label` is filled.
+        renormalise: L2-normalise the mean features, as open_clip and CLIP_benchmark do; the paper
+            does not.
+        batch_size: frames (and texts) in a batch; None: chosen by the encoder.
+
+    Returns:
+        One row for each item and direction, in the table's order: `item` (clip_id), `direction`
+        (`text_to_video` and `video_to_text`, or `classification`), `rank` (float64, 1-based
+        mid-rank of the right target), `label` and `predicted` (classification; the first in
+        alphabetical order where classes tie). `attrs["coverage"]`: `clips` asked for, `measured`,
+        `missing` (their ids).
+
+    Raises:
+        ValueError: the task is unclear, a text or label is missing, a clip_id is repeated, no clip
+            has frames, the templates do not fit the task, or a feature is not finite.
+
+    Source: the paper's zero-shot tables (supplement, Tables 4 and 5); ARCHITECTURE "Numeric
+        conventions".
+    """
+    task = _task(clips) if task is None else task
+    column = COLUMN_OF_TASK.get(task)
+    if column is None:
+        raise ValueError(f"task is {task!r}; give one of {', '.join(COLUMN_OF_TASK)}")
+    for needed in ("clip_id", column):
+        if needed not in clips:
+            raise ValueError(f"{task} needs the column {needed!r}, which the clips table lacks")
+    if len(empty := clips.loc[clips[column].isna(), "clip_id"]):
+        raise ValueError(
+            f"{len(empty)} clips have no {column}, the first is {empty.iloc[0]!r}; "
+            f"fill it in or leave the clips out of the table"
+        )
+    if task == "classification" and not templates:
+        raise ValueError('classification needs prompt templates; "{}" alone is the bare class name')
+    if task == "retrieval" and templates:
+        raise ValueError("retrieval takes its texts as they are; leave the templates out")
+
+    clip_ids = clips["clip_id"].tolist()
+    indices, missing = locate_clips(frames, clip_ids)
+    measured = clips[indices >= 0]
+    videos = encoder.encode_source(frames, indices[indices >= 0], batch_size)
+    if renormalise:
+        videos = F.normalize(videos, dim=-1)
+    if task == "retrieval":
+        texts = encoder.encode_texts(measured["text"].tolist(), batch_size)
+        outcomes = _retrieval(measured["clip_id"].tolist(), videos, texts)
+    else:
+        classes = sorted(clips["label"].unique())
+        targets = encoder.encode_classes(classes, templates or [], batch_size)
+        if renormalise:
+            targets = F.normalize(targets, dim=-1)
+        outcomes = _classification(measured, videos, targets, classes)
+    outcomes.attrs["coverage"] = {
+        "clips": len(clips),
+        "measured": len(measured),
+        "missing": missing,
+    }
+    return outcomes
+
+
+def _task(clips: pd.DataFrame) -> Task:
+    filled = [
+        task
+        for task, column in COLUMN_OF_TASK.items()
+        if column in clips and clips[column].notna().any()
+    ]
+    if len(filled) != 1:
+        raise ValueError(
+            f"the clips table has {'both texts and labels' if filled else 'neither text nor label'}"
+            f"; {'say which with task=' if filled else 'it needs one of the two columns'}"
+        )
+    return filled[0]
+
+
+def _retrieval(items: list[str], videos: torch.Tensor, texts: torch.Tensor) -> pd.DataFrame:
+    sides = {"text_to_video": (texts, videos), "video_to_text": (videos, texts)}
+    return pd.concat(
+        [
+            _outcomes(items, direction, retrieval_ranks(*features))
+            for direction, features in sides.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def _classification(
+    clips: pd.DataFrame, videos: torch.Tensor, targets: torch.Tensor, classes: list[str]
+) -> pd.DataFrame:
+    labels = clips["label"].tolist()
+    right = torch.tensor([classes.index(label) for label in labels])
+    ranks = retrieval_ranks(videos, targets, right)
+    best = (videos @ targets.T).argmax(1)
+    predicted = [classes[i] for i in best.tolist()]
+    return _outcomes(clips["clip_id"].tolist(), "classification", ranks, labels, predicted)
+
+
+def _outcomes(
+    items: list[str],
+    direction: str,
+    ranks: torch.Tensor,
+    labels: list[str] | None = None,
+    predicted: list[str] | None = None,
+) -> pd.DataFrame:
+    not_known: list[str | None] = [None] * len(items)
+    return pd.DataFrame(
+        {
+            "item": pd.array(items, dtype="str"),
+            "direction": pd.array([direction] * len(items), dtype="str"),
+            "rank": ranks.to(torch.float64).numpy(),
+            "label": pd.array(labels or not_known, dtype="str"),
+            "predicted": pd.array(predicted or not_known, dtype="str"),
+        }
+    )

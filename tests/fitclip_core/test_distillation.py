@@ -1,0 +1,427 @@
+"""fit_student against a hand-written step, and the promises of its docstring."""
+
+import copy
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import open_clip
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fitclip_core.augmentation import crop_and_flip, crop_boxes, draw_frames
+from fitclip_core.distillation import Recipe, StudentFit, TrainingClips, fit_student
+from fitclip_core.encoders import ClipEncoder
+
+SIZE = 16
+
+
+def make_encoder(seed: int, patch_dropout: float = 0.0) -> ClipEncoder:
+    torch.manual_seed(seed)
+    model = open_clip.CLIP(
+        embed_dim=12,
+        vision_cfg={
+            "image_size": SIZE,
+            "layers": 1,
+            "width": 16,
+            "patch_size": 8,
+            "head_width": 8,
+            "patch_dropout": patch_dropout,
+        },
+        text_cfg={"context_length": 6, "vocab_size": 128, "width": 16, "heads": 2, "layers": 1},
+    )
+
+    def tokenizer(texts: list[str]) -> torch.Tensor:
+        return torch.tensor([[*map(ord, text.ljust(5)[:5]), 127] for text in texts])
+
+    half = (0.5, 0.5, 0.5)
+    return ClipEncoder(model, tokenizer, image_size=SIZE, mean=half, std=half, name=f"toy{seed}")
+
+
+class Source:
+    def __init__(self, frames: np.ndarray) -> None:
+        self.data = frames
+        self.clip_ids = [f"clip{i}" for i in range(len(frames))]
+        self.frame_counts = np.full(len(frames), frames.shape[1])
+        self.read: list[list[int]] = []
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        self.read.append(indices.tolist())
+        return self.data[indices]
+
+
+def clips(n: int, draws: int = 2, seed: int = 0) -> TrainingClips:
+    """n clips of two frames, each of one colour of its own, with one text each."""
+    rng = np.random.default_rng(seed)
+    colours = rng.integers(0, 200, (n, 1, 1, 1, 1, 3))
+    shape = (n, 2, draws, SIZE, SIZE, 3)
+    frames = (colours + rng.integers(0, 50, shape)).astype(np.uint8)
+    return TrainingClips(Source(frames), [f"{chr(97 + i)}{seed}" for i in range(n)])
+
+
+def still(training: TrainingClips) -> TrainingClips:
+    """The same clips in evaluation form."""
+    return TrainingClips(Source(training.frames.frames(training.indices)[:, :, 0]), training.texts)
+
+
+RECIPE = Recipe(
+    steps=6,
+    validate_every=2,
+    seed=5,
+    learning_rate=1e-3,
+    temperature=0.1,
+    labelled_share=0.5,
+    labelled_batch=4,
+    unlabelled_batch=3,
+)
+
+
+def fit(recipe: Recipe = RECIPE, **changes: object) -> StudentFit:
+    arguments: dict = {
+        "labelled": clips(10),
+        "unlabelled": clips(7, seed=1),
+        "validation": still(clips(5, seed=2)),
+    } | changes
+    for seed, name in enumerate(("student", "teacher")):
+        if name not in arguments:
+            arguments[name] = make_encoder(seed)
+    return fit_student(**arguments, recipe=recipe)
+
+
+def assert_same_state(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_one_step_equals_a_hand_written_one() -> None:
+    # The whole picture, one draw, whole sets as batches: only order and flips are random, and
+    # neither losses nor features depend on the order. Frames are made symmetrical.
+    def mirrored(n: int, seed: int) -> TrainingClips:
+        made = clips(n, draws=1, seed=seed)
+        frames = made.frames.frames(made.indices)
+        frames[..., SIZE // 2 :, :] = frames[..., : SIZE // 2, :][..., ::-1, :]
+        return TrainingClips(Source(frames), made.texts)
+
+    labelled, unlabelled = mirrored(4, 0), mirrored(3, 1)
+    recipe = replace(RECIPE, steps=1, crop_scale=(1.0, 1.0), labelled_share=0.7, weight_decay=0.1)
+    torch.manual_seed(3)
+    student, teacher = make_encoder(0), make_encoder(1)
+    expected, teacher_model = copy.deepcopy(student.model), copy.deepcopy(teacher.model)
+
+    def scores(model: Any, part: TrainingClips, scale: float) -> torch.Tensor:
+        videos = []
+        for clip in part.frames.frames(part.indices)[:, :, 0]:
+            images = torch.tensor(clip / 127.5 - 1, dtype=torch.float32).permute(0, 3, 1, 2)
+            frames = [F.normalize(model.encode_image(image[None])[0], dim=0) for image in images]
+            videos.append(torch.stack(frames).mean(0))
+        texts = F.normalize(model.encode_text(student.tokenizer(part.texts)), dim=1)
+        return scale * torch.stack(videos) @ texts.T
+
+    s = scores(expected, labelled, 10)
+    right = torch.arange(4)
+    contrastive = F.cross_entropy(s, right) + F.cross_entropy(s.T, right)
+    t_scale = teacher_model.logit_scale.exp().item()
+    assert t_scale == pytest.approx(1 / 0.07)
+    s = scores(expected, unlabelled, 10)
+    with torch.no_grad():
+        t = scores(teacher_model, unlabelled, t_scale)
+    divergence = sum(
+        (b.softmax(1) * (b.log_softmax(1) - a.log_softmax(1))).sum(1).mean()
+        for a, b in ((s, t), (s.T, t.T))
+    )
+    distillation = divergence * t_scale**2
+    weights = [p for n, p in expected.named_parameters() if n != "logit_scale"]
+    optimiser = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.1)
+    (0.7 * contrastive + 0.3 * distillation).backward()
+    optimiser.step()
+
+    result = fit(recipe, student=student, teacher=teacher, labelled=labelled, unlabelled=unlabelled)
+    row = result.history.iloc[1]
+    assert row["labelled_loss"] == pytest.approx(contrastive.item(), rel=1e-4)
+    assert row["distillation_loss"] == pytest.approx(distillation.item(), rel=1e-4)
+    original = make_encoder(0).state()
+    largest = max(p.grad.abs().max() for p in weights)
+    compared = 0
+    for name, parameter in expected.named_parameters():
+        if name == "logit_scale":
+            continue
+        # Adam's first step is lr times the gradient's sign, which rounding decides where the
+        # gradient is zero in theory (the biases of the attention's keys).
+        clear = parameter.grad.abs() > 1e-4 * largest
+        assert clear.any() or "embedding" in name
+        compared += int(clear.sum())
+        moved = parameter.detach() - original[name]
+        found = result.state[name] - original[name]
+        torch.testing.assert_close(found[clear], moved[clear], atol=3e-5, rtol=0)
+        assert (moved[clear].abs() > 5e-4).all()
+    assert compared > 0.5 * sum(
+        p.numel() for n, p in expected.named_parameters() if "token" not in n
+    )
+
+
+def test_temperature_of_the_teacher() -> None:
+    own = fit(replace(RECIPE, steps=1)).history["distillation_loss"][1]
+    explicit = replace(RECIPE, steps=1, teacher_temperature=1 / make_encoder(1).logit_scale)
+    other = replace(RECIPE, steps=1, teacher_temperature=0.5)
+    assert fit(explicit).history["distillation_loss"][1] == pytest.approx(own, rel=1e-6)
+    assert fit(other).history["distillation_loss"][1] != pytest.approx(own, rel=0.1)
+
+
+@pytest.mark.parametrize(("share", "column"), [(1.0, "labelled_loss"), (0.0, "distillation_loss")])
+def test_training_lowers_each_loss(share: float, column: str) -> None:
+    labelled = clips(8)
+    recipe = replace(
+        RECIPE, steps=60, validate_every=60, labelled_share=share, labelled_batch=8,
+        unlabelled_batch=8, learning_rate=3e-3,
+    )  # fmt: skip
+    result = fit(recipe, labelled=labelled, unlabelled=labelled, validation=still(labelled))
+    losses = result.history[column]
+    assert losses[51:].mean() < 0.5 * losses[1:6].mean()
+    if share == 1:
+        assert result.history["validation_loss"][60] < 0.5 * result.history["validation_loss"][0]
+
+
+def test_same_seed_same_result_whatever_the_global_state() -> None:
+    results, states = [], []
+    for global_seed in (1, 2):
+        student, teacher = make_encoder(0, patch_dropout=0.5), make_encoder(1)
+        torch.manual_seed(global_seed)
+        states.append(torch.get_rng_state())
+        results.append(fit(student=student, teacher=teacher))
+        assert torch.equal(torch.get_rng_state(), states[-1])
+    assert_same_state(results[0].state, results[1].state)
+    pd.testing.assert_frame_equal(results[0].history, results[1].history)
+    other = fit(replace(RECIPE, seed=6), student=make_encoder(0, patch_dropout=0.5))
+    assert not torch.equal(other.state["visual.proj"], results[0].state["visual.proj"])
+
+
+def test_best_validation_state_is_kept() -> None:
+    # A high rate, so that the loss goes up as well as down.
+    recipe = replace(RECIPE, steps=12, validate_every=1, learning_rate=0.05)
+    student, validation = make_encoder(0), still(clips(5, seed=2))
+    result = fit(recipe, student=student, validation=validation)
+    losses = result.history["validation_loss"][1:]
+    assert result.best_step == int(losses.argmin()) + 1
+    assert result.best_step < 12
+    assert_same_state(student.state(), result.state)
+    scores = (
+        10 * student.encode_source(validation.frames) @ student.encode_texts(validation.texts).T
+    )
+    right = torch.arange(5)
+    loss = F.cross_entropy(scores, right) + F.cross_entropy(scores.T, right)
+    assert loss.item() == pytest.approx(losses.min(), rel=1e-5)
+    # The state does not change when the student trains on.
+    before = {name: value.clone() for name, value in result.state.items()}
+    fit(recipe, student=student)
+    assert_same_state(before, result.state)
+
+
+def test_history_says_which_steps_were_validated() -> None:
+    result = fit(replace(RECIPE, steps=5, validate_every=2))
+    assert result.history.columns.tolist() == [
+        "step", "labelled_loss", "distillation_loss", "validation_loss",
+    ]  # fmt: skip
+    assert result.history["step"].tolist() == list(range(6))
+    assert result.history["validation_loss"].notna().tolist() == [
+        True,
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]
+    assert result.history["labelled_loss"].notna().tolist() == [False] + [True] * 5
+    assert result.best_step in (2, 4, 5)
+
+
+def test_what_is_not_trained_stays() -> None:
+    student, teacher = make_encoder(0), make_encoder(1)
+    before, teacher_before = student.state(), teacher.state()
+    result = fit(student=student, teacher=teacher)
+    assert_same_state(teacher_before, teacher.state())
+    assert all(p.grad is None for p in teacher.model.parameters())
+    changed = {n for n in before if not torch.equal(before[n], result.state[n])}
+    assert before.keys() - changed == {"logit_scale"}
+    assert not student.model.training
+    assert all(p.grad is None for p in student.model.parameters())
+
+
+def test_distillation_acts_by_its_share_alone() -> None:
+    labelled_only = replace(RECIPE, labelled_share=1.0)
+    unlabelled = clips(7, seed=1)
+    alone = fit(labelled_only, teacher=None, unlabelled=None)
+    ignored = fit(labelled_only, unlabelled=unlabelled)
+    assert_same_state(alone.state, ignored.state)
+    assert unlabelled.frames.read == []  # type: ignore[attr-defined]
+    assert alone.history["distillation_loss"].isna().all()
+    # The labelled clips and crops are the same ones beside a distillation loss.
+    joined = fit(replace(RECIPE, labelled_share=0.9999))
+    assert joined.history["labelled_loss"][1] == alone.history["labelled_loss"][1]
+    assert not torch.equal(joined.state["visual.proj"], alone.state["visual.proj"])
+    unread = clips(10)
+    distilled = fit(replace(RECIPE, labelled_share=0.0), labelled=unread)
+    assert unread.frames.read == []  # type: ignore[attr-defined]
+    assert distilled.history["labelled_loss"].isna().all()
+
+
+def test_epochs_are_shuffled_without_replacement() -> None:
+    labelled = clips(10)
+    fit(replace(RECIPE, steps=6, labelled_share=1.0), labelled=labelled)
+    batches = labelled.frames.read  # type: ignore[attr-defined]
+    assert [len(batch) for batch in batches] == [4] * 6
+    for epoch in (batches[0:2], batches[2:4], batches[4:6]):
+        assert len({clip for batch in epoch for clip in batch}) == 8
+    assert batches[0] + batches[1] != batches[2] + batches[3]
+    first, second = clips(10), clips(10)
+    fit(replace(RECIPE, unlabelled_batch=4), labelled=first, unlabelled=second)
+    assert first.frames.read == batches != second.frames.read  # type: ignore[attr-defined]
+    few = clips(3)
+    fit(replace(RECIPE, labelled_share=1.0), labelled=few)
+    assert all(sorted(batch) == [0, 1, 2] for batch in few.frames.read)  # type: ignore[attr-defined]
+
+
+def test_pairing_of_unlabelled_clips_plays_no_part() -> None:
+    recipe = replace(RECIPE, steps=1, unlabelled_batch=7, crop_scale=(1.0, 1.0))
+    unlabelled = clips(7, draws=1, seed=1)
+    turned = TrainingClips(unlabelled.frames, unlabelled.texts[1:] + unlabelled.texts[:1])
+    losses = [
+        fit(recipe, unlabelled=u).history["distillation_loss"][1] for u in (unlabelled, turned)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_clips_of_a_table() -> None:
+    source = clips(4).frames
+    table = pd.DataFrame({"clip_id": ["clip3", "gone", "clip1"], "text": ["c", "b", "a"]})
+    training = TrainingClips.from_table(table, source)
+    assert (training.indices.tolist(), training.texts) == ([3, 1], ["c", "a"])
+    assert training.missing == ["gone"]
+    with pytest.raises(ValueError, match="lacks the column 'text'"):
+        TrainingClips.from_table(table[["clip_id"]], source)
+    with pytest.raises(ValueError, match="2 texts for 4 clips"):
+        TrainingClips(source, ["a", "b"])
+    with pytest.raises(ValueError, match="no clip"):
+        TrainingClips(source, [], np.array([], int))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"validate_every": 0}, "validate_every is 0"),
+        ({"unlabelled_batch": 0}, "unlabelled_batch is 0"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"temperature": -1.0}, "temperature is -1"),
+        ({"teacher_temperature": 0.0}, "teacher_temperature is 0"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1"),
+        ({"labelled_share": 1.1}, "labelled_share is 1.1"),
+        ({"crop_scale": (0.8, 0.5)}, "crop_scale"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_wrong_recipes_are_refused(change: dict, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        replace(RECIPE, **change)
+
+
+def test_wrong_arguments_are_refused() -> None:
+    same = make_encoder(0)
+    for arguments, problem in (
+        ({"labelled": None}, "needs labelled clips"),
+        ({"teacher": None}, "needs unlabelled clips and a teacher"),
+        ({"unlabelled": None}, "needs unlabelled clips and a teacher"),
+        ({"student": same, "teacher": same}, "same model"),
+        ({"labelled": still(clips(4))}, "draws_per_interval"),
+        ({"validation": clips(4)}, "shape"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            fit(**arguments)
+    small = make_encoder(1)
+    small.image_size = 8
+    with pytest.raises(ValueError, match="8 px"):
+        fit(teacher=small)
+    endless = make_encoder(1)
+    endless.model.logit_scale.data.fill_(math.nan)
+    with pytest.raises(ValueError, match="teacher_temperature"):
+        fit(teacher=endless)
+
+
+def test_a_diverged_student_stops_with_its_step() -> None:
+    student = make_encoder(0)
+    with pytest.raises(ValueError, match=r"step \d"):
+        fit(replace(RECIPE, learning_rate=1e38, validate_every=6), student=student)
+
+
+def test_draws_are_chosen_for_each_interval() -> None:
+    n, intervals, draws = 300, 2, 3
+    frames = np.zeros((n, intervals, draws, 1, 1, 3), np.uint8)
+    frames[:] = (
+        np.arange(draws)[:, None, None, None] + 10 * np.arange(intervals)[:, None, None, None, None]
+    )
+    chosen = draw_frames(frames, torch.Generator().manual_seed(0))[..., 0, 0, 0]
+    assert chosen.shape == (n, intervals)
+    assert set(chosen[:, 0]) == {0, 1, 2} and set(chosen[:, 1]) == {10, 11, 12}
+    pairs = pd.Series(list(map(tuple, chosen.tolist()))).value_counts()
+    assert len(pairs) == 9 and pairs.min() > 300 / 9 / 2  # independent of each other
+
+
+def test_boxes_lie_inside_and_have_the_asked_area() -> None:
+    boxes = crop_boxes(2000, 48, 40, (0.5, 1.0), torch.Generator().manual_seed(0))
+    top, left, height, width = boxes.T
+    assert (top >= 0).all() and (left >= 0).all()
+    assert (top + height <= 48).all() and (left + width <= 40).all()
+    area = (height * width) / (48 * 40)
+    assert (area > 0.45).all() and area.min() < 0.52 and area.max() > 0.9
+    ratio = width / height
+    assert (ratio > 0.7).all() and (ratio < 1.4).all() and ratio.min() < 0.8 and ratio.max() > 1.15
+    assert (top + height == 48).any() and (left + width == 40).any()
+
+
+def test_boxes_follow_torchvisions_distribution() -> None:
+    from torchvision.transforms import RandomResizedCrop
+
+    torch.manual_seed(0)
+    picture, scale = torch.zeros(1, 48, 40), (0.5, 1.0)
+    theirs = torch.tensor(
+        [RandomResizedCrop.get_params(picture, scale, (3 / 4, 4 / 3)) for _ in range(4000)]
+    ).double()
+    ours = crop_boxes(4000, 48, 40, scale, torch.Generator().manual_seed(1)).double()
+    torch.testing.assert_close(ours.mean(0), theirs.mean(0), atol=0.35, rtol=0)
+    torch.testing.assert_close(ours.std(0), theirs.std(0), atol=0.35, rtol=0)
+
+
+def test_boxes_fall_back_to_the_centre() -> None:
+    # No box of the whole area and a ratio of 3/4 to 4/3 fits into a picture of 10 x 100.
+    boxes = crop_boxes(5, 10, 100, (1.0, 1.0), torch.Generator().manual_seed(0))
+    assert boxes.tolist() == [[0, 43, 10, 13]] * 5
+
+
+def test_one_crop_and_flip_for_all_frames_of_a_clip() -> None:
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 256, (40, 1, 24, 24, 3), np.uint8)
+    views = crop_and_flip(frame.repeat(3, 1), SIZE, (0.5, 1.0), torch.Generator().manual_seed(0))
+    assert views.shape == (40, 3, SIZE, SIZE, 3) and views.dtype == torch.uint8
+    assert (views == views[:, :1]).all()
+
+
+def test_whole_picture_is_kept_or_flipped() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (200, 2, SIZE, SIZE, 3), np.uint8)
+    views = crop_and_flip(frames, SIZE, (1.0, 1.0), torch.Generator().manual_seed(0)).numpy()
+    same = (views == frames).all(axis=(1, 2, 3, 4))
+    flipped = (views == frames[:, :, :, ::-1]).all(axis=(1, 2, 3, 4))
+    # Boxes of ratio 1 are the whole picture; others of this area do not fit.
+    assert (same | flipped).all()
+    assert 60 < flipped.sum() < 140
+
+
+def test_a_crop_is_the_picture_seen_closer() -> None:
+    ramp = np.linspace(0, 255, 32)[None, None, None, :, None].repeat(32, 2).repeat(3, 4)
+    frames = np.broadcast_to(ramp, (50, 1, 32, 32, 3)).round().astype(np.uint8)
+    views = crop_and_flip(frames, SIZE, (0.5, 0.6), torch.Generator().manual_seed(0))
+    rows = views[:, 0, 3, :, 0].double()
+    span = (rows.max(1).values - rows.min(1).values) / 255
+    assert (span > 0.55).all() and (span < 0.95).all()
+    assert 0 < ((rows[:, -1] < rows[:, 0]).double().mean()) < 1

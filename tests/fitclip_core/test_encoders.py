@@ -1,0 +1,342 @@
+"""ClipEncoder against slow encoding, one picture and one text at a time."""
+
+import copy
+import gzip
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from fitclip_core.encoders import ClipEncoder, locate_clips
+
+MERGES = ["t h", "th e</w>", "c a", "ca t</w>"]
+CONFIG: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 12,
+        "vision_cfg": {
+            "image_size": 16,
+            "layers": 1,
+            "width": 16,
+            "patch_size": 8,
+            "head_width": 8,
+        },
+        "text_cfg": {
+            "context_length": 9,
+            "vocab_size": 512 + len(MERGES) + 2,
+            "width": 16,
+            "heads": 2,
+            "layers": 1,
+        },
+    },
+    "preprocess_cfg": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.1]},
+}
+
+
+def write_folder(folder: Path, *, merges: list[str] = MERGES, config: dict = CONFIG) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    (folder / "bpe_simple_vocab.txt.gz").write_bytes(
+        gzip.compress("\n".join(["#version: 0.2", *merges]).encode())
+    )
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**config["model_cfg"])
+    state = {name: value.half().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("models") / "toy")
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path) -> ClipEncoder:
+    return ClipEncoder.from_folder(folder)
+
+
+def random_frames(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 16, 16, 3), np.uint8)
+
+
+def slow_video_feature(encoder: ClipEncoder, clip: np.ndarray) -> torch.Tensor:
+    """One frame at a time, float64 normalisation of every pixel."""
+    mean, std = (np.array(CONFIG["preprocess_cfg"][key]) for key in ("mean", "std"))
+    features = []
+    with torch.no_grad():
+        for frame in clip:
+            image = ((frame / 255 - mean) / std).transpose(2, 0, 1)[None]
+            feature = encoder.model.encode_image(torch.tensor(image, dtype=torch.float32))[0]
+            features.append(feature / feature.norm())
+    return sum(features) / len(features)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 3), min_size=1, max_size=7),
+    batch_size=st.sampled_from([None, 1, 2, 5, 100]),
+)
+def test_videos_equal_a_loop_over_frames(
+    encoder: ClipEncoder, counts: list[int], batch_size: int | None
+) -> None:
+    frames = random_frames(len(counts), 3)
+    features = encoder.encode_videos(frames, np.array(counts), batch_size)
+    expected = [slow_video_feature(encoder, f[:c]) for f, c in zip(frames, counts, strict=True)]
+    torch.testing.assert_close(features, torch.stack(expected), atol=2e-6, rtol=1e-5)
+
+
+def test_padding_plays_no_part(encoder: ClipEncoder) -> None:
+    frames, counts = random_frames(2, 3), np.array([1, 2])
+    padded = frames.copy()
+    padded[0, 1:], padded[1, 2:] = 0, 0
+    first, second = (encoder.encode_videos(f, counts) for f in (frames, padded))
+    assert torch.equal(first, second)
+
+
+def test_mean_of_frames_is_not_renormalised(encoder: ClipEncoder) -> None:
+    assert (encoder.encode_videos(random_frames(3, 3)).norm(dim=1) < 1 - 1e-6).all()
+    torch.testing.assert_close(
+        encoder.encode_videos(random_frames(3, 1)).norm(dim=1), torch.ones(3)
+    )
+
+
+def test_features_are_ordinary_tensors(encoder: ClipEncoder) -> None:
+    weight = torch.ones(12, requires_grad=True)
+    (encoder.encode_videos(random_frames(1, 2)) * weight).sum().backward()
+    assert weight.grad is not None
+    assert not encoder.encode_texts(["a cat"]).is_inference()
+
+
+def test_read_only_memory_and_torch_frames(encoder: ClipEncoder) -> None:
+    frames = random_frames(2, 2)
+    locked = frames.copy()
+    locked.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        features = encoder.encode_videos(locked)
+    assert torch.equal(features, encoder.encode_videos(frames))
+    assert torch.equal(features, encoder.encode_videos(torch.from_numpy(frames)))
+
+
+def test_video_features_are_differentiable(encoder: ClipEncoder) -> None:
+    student = copy.deepcopy(encoder)
+    images, counts = student.images(random_frames(2, 3), np.array([3, 1]))
+    assert images.shape == (4, 3, 16, 16)
+    student.video_features(images, counts).square().sum().backward()
+    assert student.model.visual.conv1.weight.grad.abs().sum() > 0
+    assert encoder.model.visual.conv1.weight.grad is None
+
+
+class Source:
+    def __init__(self, frames: np.ndarray, counts: np.ndarray | None = None) -> None:
+        self.data = frames
+        self.clip_ids = [f"clip{i}" for i in range(len(frames))]
+        self.frame_counts = np.full(len(frames), frames.shape[1]) if counts is None else counts
+        self.largest_read = 0
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        self.largest_read = max(self.largest_read, len(indices))
+        return self.data[indices]
+
+
+def test_source_is_read_in_batches_and_in_the_asked_order(encoder: ClipEncoder) -> None:
+    source = Source(random_frames(9, 2), np.array([1, 2] * 4 + [2]))
+    order = np.array([7, 0, 3, 8, 4])
+    features = encoder.encode_source(source, order, batch_size=4)
+    assert source.largest_read == 2
+    expected = encoder.encode_videos(source.data, source.frame_counts)[order]
+    torch.testing.assert_close(features, expected, atol=1e-6, rtol=1e-5)
+    assert len(encoder.encode_source(source)) == 9
+
+
+def test_locate_clips() -> None:
+    source = Source(random_frames(3, 1))
+    indices, missing = locate_clips(source, ["clip2", "lost", "clip0"])
+    assert indices.tolist() == [2, -1, 0]
+    assert missing == ["lost"]
+    with pytest.raises(ValueError, match="'clip1' appears 2 times"):
+        locate_clips(source, ["clip1", "clip0", "clip1"])
+    for absent in (["lost"], []):
+        with pytest.raises(ValueError, match="none of the"):
+            locate_clips(source, absent)
+
+
+@pytest.mark.parametrize(
+    ("frames", "counts", "problem"),
+    [
+        (random_frames(1, 2).astype(np.float32), None, "float32; give uint8"),
+        (random_frames(2), None, "shape"),
+        (random_frames(1, 2)[..., :2], None, "shape"),
+        (random_frames(1, 0), None, "shape"),
+        (random_frames(1, 2)[:, :, :8], None, "8 x 16 pixels, but toy takes 16 x 16"),
+        (random_frames(0, 2), None, "no clip"),
+        (random_frames(2, 2), np.array([2]), "one a clip"),
+        (random_frames(2, 2), np.array([2, 3]), "clip 1 has frame count 3"),
+        (random_frames(2, 2), np.array([0, 2]), "clip 0 has frame count 0"),
+    ],
+)
+def test_wrong_frames_are_refused(
+    encoder: ClipEncoder, frames: np.ndarray, counts: np.ndarray | None, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        encoder.encode_videos(frames, counts)
+
+
+def slow_text_feature(encoder: ClipEncoder, text: str) -> torch.Tensor:
+    with torch.no_grad():
+        feature = encoder.model.encode_text(encoder.tokenizer([text]))[0]
+    return feature / feature.norm()
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2])
+def test_texts_equal_a_loop(encoder: ClipEncoder, batch_size: int | None) -> None:
+    texts = ["a cat", "the cat", "a cat", "a text that is longer than nine tokens", "", "a cat"]
+    features = encoder.encode_texts(texts, batch_size)
+    expected = torch.stack([slow_text_feature(encoder, text) for text in texts])
+    torch.testing.assert_close(features, expected, atol=2e-6, rtol=1e-5)
+    assert torch.equal(features[0], features[2])
+
+
+def test_each_distinct_text_is_encoded_once(
+    encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    encode = encoder.model.encode_text
+
+    def counting(tokens: torch.Tensor, normalize: bool) -> torch.Tensor:
+        rows.append(len(tokens))
+        return encode(tokens, normalize)
+
+    monkeypatch.setattr(encoder.model, "encode_text", counting)
+    encoder.encode_texts(["a", "b", "a", "c", "b"], batch_size=2)
+    assert rows == [2, 1]
+
+
+def test_class_features_are_means_over_templates(encoder: ClipEncoder) -> None:
+    templates = ["a cat {}", "{} the {{cat}}".replace("{{", "[").replace("}}", "]")]
+    features = encoder.encode_classes(["run {fast}", "sit"], templates)
+    for label, feature in zip(["run {fast}", "sit"], features, strict=True):
+        prompts = [f"a cat {label}", f"{label} the [cat]"]
+        expected = sum(slow_text_feature(encoder, prompt) for prompt in prompts) / 2
+        torch.testing.assert_close(feature, expected, atol=2e-6, rtol=1e-5)
+        assert feature.norm() < 1
+
+
+def test_wrong_texts_are_refused(encoder: ClipEncoder) -> None:
+    with pytest.raises(ValueError, match="no text"):
+        encoder.encode_texts([])
+    with pytest.raises(ValueError, match="text 1 is nan, not a string"):
+        encoder.encode_texts(["a", float("nan")])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="no prompt template"):
+        encoder.encode_classes(["a"], [])
+    for template in ("a photo", "{} and {}"):
+        with pytest.raises(ValueError, match="once"):
+            encoder.encode_classes(["a"], [template])
+
+
+def test_folder_gives_the_stored_model(folder: Path, encoder: ClipEncoder) -> None:
+    assert (encoder.name, encoder.image_size) == ("toy", 16)
+    assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-3)
+    assert all(v.dtype == torch.float32 for v in encoder.state().values())
+    # 512 characters, then the merges: "the" and "cat" are one token each.
+    tokens = encoder.tokenize(["the cat"])[0].tolist()
+    assert tokens == [512 + len(MERGES), 512 + 1, 512 + 3, 513 + len(MERGES), 0, 0, 0, 0, 0]
+    # open_clip itself, given the same folder.
+    model = open_clip.create_model(f"local-dir:{folder}").eval()
+    with torch.no_grad():
+        expected = model.encode_text(encoder.tokenize(["the cat"]), normalize=True)
+    torch.testing.assert_close(encoder.encode_texts(["the cat"]), expected)
+
+
+def test_broken_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no open_clip_config\.json"):
+        ClipEncoder.from_folder(tmp_path)
+    trailing_line = write_folder(tmp_path / "trailing", merges=[*MERGES, ""])
+    with pytest.raises(ValueError, match=r"tokenizer has 519 tokens .* vocab_size is 518"):
+        ClipEncoder.from_folder(trailing_line)
+    no_merges = write_folder(tmp_path / "no_merges")
+    (no_merges / "bpe_simple_vocab.txt.gz").unlink()
+    with pytest.raises(ValueError, match="tokenizer has 49408 tokens"):
+        ClipEncoder.from_folder(no_merges)
+    broken = write_folder(tmp_path / "broken")
+    (broken / "open_clip_model.safetensors").write_bytes(b"\x01\x02 not a checkpoint")
+    with pytest.raises(ValueError, match="no plain dictionary of tensors"):
+        ClipEncoder.from_folder(broken)
+    (broken / "open_clip_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="model_cfg"):
+        ClipEncoder.from_folder(broken)
+
+
+def test_openai_weights_need_quick_gelu(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="use the model ViT-B-16-quickgelu"):
+        ClipEncoder.from_open_clip("ViT-B-16", "openai")
+    by_path = write_folder(tmp_path / "vit_base_patch16_clip_224.openai")
+    with pytest.raises(ValueError, match="QuickGELU"):
+        ClipEncoder.from_folder(by_path)
+    with pytest.raises(ValueError, match="QuickGELU"):
+        ClipEncoder.from_open_clip("ViT-B-16", str(by_path / "open_clip_model.safetensors"))
+    config = copy.deepcopy(CONFIG)
+    config["model_cfg"]["quick_gelu"] = True
+    quick = ClipEncoder.from_folder(write_folder(tmp_path / "mini.openai", config=config))
+    assert isinstance(
+        quick.model.transformer.resblocks[0].mlp.gelu, open_clip.transformer.QuickGELU
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
+def test_openai_torchscript_is_known_by_its_form(tmp_path: Path) -> None:
+    file = tmp_path / "ViT-B-16.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), file)
+    with pytest.raises(ValueError, match="QuickGELU"):
+        ClipEncoder.from_open_clip("ViT-B-16", str(file))
+
+
+def test_unknown_models_and_weights_are_refused() -> None:
+    with pytest.raises(ValueError, match="no model 'ViT-Z'"):
+        ClipEncoder.from_open_clip("ViT-Z")
+    with pytest.raises(ValueError, match="neither a file nor a tag of ViT-B-32"):
+        ClipEncoder.from_open_clip("ViT-B-32", "nowhere.safetensors")
+
+
+def test_state_is_a_copy_that_loads_back(encoder: ClipEncoder) -> None:
+    student = copy.deepcopy(encoder)
+    state = student.state()
+    state["text_projection"] += 1
+    assert torch.equal(student.state()["text_projection"], encoder.state()["text_projection"])
+    student.load_state({name: value.half() for name, value in state.items()})
+    assert torch.equal(student.state()["text_projection"], state["text_projection"].half().float())
+
+
+@pytest.mark.parametrize("scale", [None, torch.tensor(float("nan"))])
+def test_fitclip_students_keep_the_logit_scale(
+    encoder: ClipEncoder, scale: torch.Tensor | None
+) -> None:
+    student = copy.deepcopy(encoder)
+    state = student.state()
+    del state["logit_scale"]
+    if scale is not None:
+        state["logit_scale"] = scale
+    with pytest.warns(UserWarning, match="no logit_scale"):
+        student.load_state(state)
+    assert student.logit_scale == encoder.logit_scale
+
+
+def test_wrong_states_are_refused(encoder: ClipEncoder) -> None:
+    state = encoder.state()
+    partial = {name: value for name, value in state.items() if name != "ln_final.bias"}
+    with pytest.raises(ValueError, match=r"lacks ln_final\.bias"):
+        encoder.load_state(partial)
+    with pytest.raises(ValueError, match="has no extra"):
+        encoder.load_state({**state, "extra": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"ln_final\.bias has shape \[1, 16\]"):
+        encoder.load_state({**state, "ln_final.bias": torch.zeros(1, 16)})
+    with pytest.raises(ValueError, match=r"ln_final\.bias holds NaN"):
+        encoder.load_state({**state, "ln_final.bias": torch.full((16,), torch.inf)})

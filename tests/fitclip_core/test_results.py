@@ -1,0 +1,409 @@
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from fitclip_core import results
+from fitclip_core.results import CellKey, ResultsStore, metric_table, rank_table
+from fitclip_core.statistics import bootstrap_interval
+
+PROTOCOL = {"captions": "first", "frames": {"n": 4, "size": 224}, "templates": ["a video of {}"]}
+
+
+def key_at(alpha, seed=0, data_set="msrvtt", **changes):
+    fields = {"label_share": 0.9999, "subset_size": 2500} | changes
+    return CellKey.at(alpha, seed=seed, data_set=data_set, **fields)
+
+
+def retrieval(ranks, prefix="clip"):
+    tables = [
+        pd.DataFrame(
+            {
+                "item": [f"{prefix}{place}" for place in range(len(ranks))],
+                "direction": direction,
+                "rank": np.asarray(ranks, float),
+            }
+        )
+        for direction in ("text_to_video", "video_to_text")
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def classification(ranks):
+    return pd.DataFrame(
+        {
+            "item": [f"clip{place}" for place in range(len(ranks))],
+            "direction": "classification",
+            "rank": np.asarray(ranks, float),
+            "label": "run",
+            "predicted": ["run" if rank == 1 else "jump" for rank in ranks],
+        }
+    )
+
+
+def labelled(key, outcomes):
+    return outcomes.assign(**{name: getattr(key, name) for name in results.KEY_COLUMNS})
+
+
+def cell_files(folder):
+    return {path.name: path.read_bytes() for path in (folder / "cells").iterdir()}
+
+
+# keys
+
+
+def test_the_model_follows_from_alpha_and_the_teacher_is_shared():
+    assert key_at(0, seed=2) == key_at(0, seed=1, label_share=1) == key_at(0, subset_size=9)
+    assert key_at(0).model == "teacher"
+    assert key_at(0).seed == results.NO_DRAW
+    assert key_at(0.4).model == "fused"
+    assert key_at(1).model == "student"
+
+
+def test_shares_that_differ_by_rounding_are_one_cell():
+    assert key_at(0.1 * 3) == key_at(0.3)
+    assert key_at(0.1 * 3).digest == key_at(0.3).digest
+    assert key_at(np.float64(0.3)).digest == key_at(0.3, seed=np.int64(0)).digest
+    assert key_at(1 - 1e-12).model == "student"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (("clip", 0.0, 0.0, 0, -1, "a"), "model is 'clip'"),
+        (("fused", 0.0, 1.0, 5, 0, "a"), "between 0 and 1, not 0"),
+        (("student", 0.5, 1.0, 5, 0, "a"), "student cell has alpha 1"),
+        (("teacher", 0.0, 0.0, 0, 0, "a"), "shared by all draws"),
+        (("fused", 0.5, 1.0, 5, -1, "a"), "seed -1"),
+        (("fused", 0.5, 1.0, -5, 0, "a"), "subset_size -5"),
+        (("fused", math.nan, 1.0, 5, 0, "a"), "alpha is nan"),
+        (("fused", 0.5, 1.5, 5, 0, "a"), "label_share is 1.5"),
+        (("fused", 0.5, 1.0, 5.5, 0, "a"), "subset_size is 5.5"),
+        (("fused", 0.5, 1.0, 5, 0, ""), "data_set is empty"),
+    ],
+)
+def test_a_key_that_makes_no_sense_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        CellKey(*fields)
+
+
+# the store
+
+
+def test_outcomes_come_back_sorted_with_their_keys(tmp_path):
+    store = ResultsStore(tmp_path)
+    store.write(key_at(1, data_set="ucf101"), classification([1, 3.5]), PROTOCOL)
+    store.write(key_at(0.4, seed=1), retrieval([2.5, 1]), PROTOCOL)
+    store.write(key_at(0.4, seed=0), retrieval([7, 1]).sample(frac=1, random_state=0), PROTOCOL)
+    store.write(key_at(0), retrieval([1, 4]), PROTOCOL)
+
+    frame = store.outcomes()
+
+    assert list(frame.columns) == [*results.KEY_COLUMNS, *results.OUTCOME_COLUMNS]
+    order = ["data_set", "alpha", "seed", "direction", "item"]
+    plain = frame.astype(dict.fromkeys(["data_set", "direction", "item"], "str"))
+    pd.testing.assert_frame_equal(plain, plain.sort_values(order, ignore_index=True))
+    chosen = frame[(frame["alpha"] == 0.4) & (frame["direction"] == "text_to_video")]
+    assert chosen["rank"].tolist() == [7, 1, 2.5, 1]
+    assert chosen["seed"].tolist() == [0, 0, 1, 1]
+    assert chosen["label"].isna().all()
+    classified = frame[frame["data_set"] == "ucf101"]
+    assert classified["predicted"].tolist() == ["run", "jump"]
+    assert classified["model"].tolist() == ["student"] * 2
+    assert frame.loc[frame["model"] == "teacher", "seed"].unique().tolist() == [-1]
+    assert list(frame["item"].cat.categories) == ["clip0", "clip1"]
+
+
+@settings(max_examples=25, deadline=None)
+@example([2**24 + 1, 2])  # 2^23 + 1/2 is not a float32
+@given(st.lists(st.integers(2, 2**25), min_size=1, max_size=20))
+def test_every_mid_rank_comes_back_exactly(tmp_path_factory, doubled):
+    store = ResultsStore(tmp_path_factory.mktemp("store"))
+    ranks = np.array(doubled) / 2
+    store.write(key_at(0.4), retrieval(ranks), PROTOCOL)
+    frame = store.outcomes()
+    found = frame[frame["direction"] == "text_to_video"].set_index("item")["rank"]
+    assert [found[f"clip{place}"] for place in range(len(ranks))] == ranks.tolist()
+
+
+def test_the_same_outcomes_give_the_same_bytes(tmp_path):
+    one, other = ResultsStore(tmp_path / "one"), ResultsStore(tmp_path / "other")
+    outcomes = retrieval([1, 2, 3.5, 3.5])
+    one.write(key_at(0), retrieval([4, 3, 2, 1]), PROTOCOL)
+    one.write(key_at(0.4), outcomes, PROTOCOL)
+    shuffled = outcomes.sample(frac=1, random_state=1).astype({"item": "category"})
+    other.write(key_at(0.4), shuffled, dict(reversed(PROTOCOL.items())))
+    other.write(key_at(0), retrieval([4, 3, 2, 1]), PROTOCOL)
+    assert cell_files(one.folder) == cell_files(other.folder)
+    assert one.digest() == other.digest()
+    other.write(key_at(0), retrieval([4, 3, 1, 2]), PROTOCOL)
+    assert one.digest() != other.digest()
+    assert one.digest([key_at(0.4)]) == other.digest([key_at(0.4)])
+
+
+def test_a_cell_is_valid_under_its_own_protocol_only(tmp_path):
+    store = ResultsStore(tmp_path)
+    key = key_at(0.4)
+    assert store.problems(key, PROTOCOL) == [
+        "fused (alpha 0.4, draw 0) on msrvtt has not been evaluated"
+    ]
+    store.write(key, retrieval([1, 2]), PROTOCOL)
+    assert store.is_valid(key, PROTOCOL)
+    assert store.is_valid(key, PROTOCOL | {"templates": ("a video of {}",)})  # JSON has no tuples
+    assert not store.is_valid(key_at(0.5), PROTOCOL)
+    changed = PROTOCOL | {"captions": "all"}
+    assert not store.is_valid(key, changed)
+    assert store.problems(key, changed) == ["protocol: captions was 'first', now 'all'"]
+    assert not store.is_valid(key, {})
+
+
+def test_a_rewritten_cell_is_the_new_one(tmp_path):
+    store = ResultsStore(tmp_path)
+    store.write(key_at(0.4), retrieval([1, 2]), PROTOCOL)
+    store.write(key_at(0.4), retrieval([5, 2]), {"captions": "all"})
+    assert store.keys() == [key_at(0.4)]
+    assert store.outcomes()["rank"].max() == 5
+    assert store.is_valid(key_at(0.4), {"captions": "all"})
+
+
+def test_an_interrupted_write_leaves_no_cell(tmp_path, monkeypatch):
+    store = ResultsStore(tmp_path)
+    store.write(key_at(0.4), retrieval([1, 2]), PROTOCOL)
+
+    def interrupted(path, obj):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(results, "write_json", interrupted)
+        store.write(key_at(0.4), retrieval([9, 9]), PROTOCOL)
+    assert store.keys() == []
+    assert not store.is_valid(key_at(0.4), PROTOCOL)
+
+
+@pytest.mark.parametrize("damage", ["change", "remove"])
+def test_a_damaged_cell_is_never_read(tmp_path, damage):
+    store = ResultsStore(tmp_path)
+    store.write(key_at(0), retrieval([1, 2]), PROTOCOL)
+    store.write(key_at(0.4), retrieval([1, 2]), PROTOCOL)
+    path = tmp_path / "cells" / f"{key_at(0.4).digest}.parquet"
+    if damage == "change":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    else:
+        path.unlink()
+    assert not store.is_valid(key_at(0.4), PROTOCOL)
+    for read in (store.outcomes, store.metrics, store.digest):
+        with pytest.raises(ValueError, match=r"1 cells .* missing or was changed"):
+            read()
+    assert len(store.outcomes([key_at(0)])) == 4
+
+
+def test_an_unreadable_record_is_named(tmp_path):
+    store = ResultsStore(tmp_path)
+    store.write(key_at(0), retrieval([1, 2]), PROTOCOL)
+    path = tmp_path / "cells" / f"{key_at(0).digest}.json"
+    path.write_text("{")
+    assert "cannot be read" in store.problems(key_at(0), PROTOCOL)[0]
+    with pytest.raises(ValueError, match=path.name):
+        store.keys()
+
+
+def test_a_record_under_another_cells_name_is_not_that_cell(tmp_path):
+    store = ResultsStore(tmp_path)
+    store.write(key_at(0.4), retrieval([1, 2]), PROTOCOL)
+    for path in list((tmp_path / "cells").iterdir()):
+        path.rename(path.with_name(key_at(0.5).digest + path.suffix))
+    assert "is not the record of" in store.problems(key_at(0.5), PROTOCOL)[0]
+
+
+def test_cells_that_are_asked_for_must_be_there(tmp_path):
+    store = ResultsStore(tmp_path)
+    store.write(key_at(0), retrieval([1, 2]), PROTOCOL)
+    store.write(key_at(0.2), retrieval([1, 2]), PROTOCOL)  # of an earlier sweep
+    assert set(store.outcomes([key_at(0)])["alpha"]) == {0}
+    with pytest.raises(ValueError, match=r"alpha 0.4, draw 0\) on msrvtt has not been evaluated"):
+        store.outcomes([key_at(0), key_at(0.4)])
+
+
+def test_an_empty_store_has_the_columns_and_no_rows(tmp_path):
+    frame = ResultsStore(tmp_path).outcomes()
+    assert list(frame.columns) == [*results.KEY_COLUMNS, *results.OUTCOME_COLUMNS]
+    assert frame.empty
+    assert metric_table(frame).empty
+
+
+def test_the_coverage_is_kept_in_the_record(tmp_path):
+    store = ResultsStore(tmp_path)
+    outcomes = retrieval([1, 2])
+    outcomes.attrs["coverage"] = {"clips": 3, "measured": 2, "missing": ["clip2"]}
+    store.write(key_at(0.4), outcomes, PROTOCOL)
+    record = store.record(key_at(0.4))
+    assert record["coverage"]["missing"] == ["clip2"]
+    assert record["protocol"] == PROTOCOL
+    assert record["rows"] == 4
+
+
+def test_a_protocol_that_json_cannot_hold_costs_nothing(tmp_path):
+    store = ResultsStore(tmp_path)
+    store.write(key_at(0.4), retrieval([1, 2]), PROTOCOL)
+    with pytest.raises(ValueError, match="NaN"):
+        store.write(key_at(0.4), retrieval([3, 4]), {"deadline": math.nan})
+    assert store.is_valid(key_at(0.4), PROTOCOL)
+
+
+def with_value(frame, column, value):
+    return frame.assign(**{column: [value, *frame[column].iloc[1:]]})
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "message"),
+    [
+        (retrieval([1]).drop(columns="rank"), r"no column \['rank'\]"),
+        (retrieval([1]).iloc[:0], "no rows"),
+        (retrieval([1, math.nan]), "'clip1' has rank nan"),
+        (retrieval([1, math.inf]), "'clip1' has rank inf"),
+        (retrieval([0, 1]), "'clip0' has rank 0"),
+        (retrieval([1.25, 1]), r"'clip0' has rank 1\.25"),
+        (pd.concat([retrieval([1])] * 2, ignore_index=True), "'clip0' occurs twice"),
+        (with_value(retrieval([1]), "direction", "sideways"), r"unknown direction \['sideways'\]"),
+        (with_value(retrieval([1]), "item", None), "no name"),
+        (with_value(classification([1, 2]), "predicted", None), "'clip0' has no label or pred"),
+    ],
+)
+def test_outcomes_that_are_wrong_are_refused(tmp_path, outcomes, message):
+    store = ResultsStore(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        store.write(key_at(0.4), outcomes, PROTOCOL)
+    assert store.keys() == []
+
+
+# metrics
+
+
+def test_metrics_by_hand(tmp_path):
+    store = ResultsStore(tmp_path)
+    store.write(key_at(0.4), retrieval([1, 1.5, 5, 5.5, 10, 30]), PROTOCOL)
+    store.write(key_at(0.4, data_set="mit"), classification([1, 1, 2, 6]), PROTOCOL)
+    table = store.metrics(n_resamples=50)
+    assert len(table) == 2 * 4 + 2
+    found = table.set_index(["data_set", "direction", "metric"])["value"]
+    for direction in ("text_to_video", "video_to_text"):
+        assert found["msrvtt", direction, "R@1"] == pytest.approx(1 / 6)
+        assert found["msrvtt", direction, "R@5"] == pytest.approx(3 / 6)
+        assert found["msrvtt", direction, "R@10"] == pytest.approx(5 / 6)
+        assert found["msrvtt", direction, "MdR"] == 5.25
+    assert found["mit", "classification", "top1"] == 0.5
+    assert found["mit", "classification", "top5"] == 0.75
+    assert (table["ci_low"] <= table["value"]).all()
+    assert (table["value"] <= table["ci_high"]).all()
+    assert dict(table.groupby("data_set", observed=True)["n"].first()) == {"mit": 4, "msrvtt": 6}
+
+
+@pytest.mark.parametrize("n", [2, 3, 40, 41])
+@pytest.mark.parametrize("level", [0.95, 0.8])
+def test_intervals_are_those_of_the_resampling_bootstrap(n, level):
+    ranks = np.random.default_rng(n).integers(2, 60, n) / 2
+    outcomes = labelled(key_at(0.4), retrieval(ranks))
+    table = metric_table(outcomes, level=level, n_resamples=10_000)
+    table = table[table["direction"] == "text_to_video"].set_index("metric")
+    for metric, k in (("R@5", 5), ("R@10", 10), ("MdR", None)):
+        values = ranks if k is None else (ranks <= k) * 1.0
+        slow = bootstrap_interval(
+            values,
+            statistic="median" if k is None else "mean",
+            level=level,
+            n_resamples=10_000,
+        )
+        # One step of the discrete distribution may fall on either side of the tail.
+        step = max(np.diff(np.sort(ranks))) if k is None else 1 / n
+        assert table.loc[metric, "ci_low"] == pytest.approx(slow.low, abs=step + 1e-9)
+        assert table.loc[metric, "ci_high"] == pytest.approx(slow.high, abs=step + 1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_the_medians_interval_is_that_of_all_resamples(n):
+    ranks = np.array([1, 2.5, 6, 11, 30])[:n]
+    resamples = list(itertools.product(ranks, repeat=n))
+    every = np.median(resamples, axis=1)
+    for level in (0.97, 0.7, 0.4):
+        table = metric_table(
+            labelled(key_at(0.4), retrieval(ranks)), level=level, n_resamples=20_000
+        )
+        found = table[table["metric"] == "MdR"].iloc[0]
+        tails = [(1 - level) / 2, (1 + level) / 2]
+        ends = np.quantile(every, tails, method="inverted_cdf")
+        assert [found["ci_low"], found["ci_high"]] == ends.tolist()
+
+
+@pytest.mark.parametrize("n", [1000, 1001])
+def test_intervals_of_a_large_set_agree_closely(n):
+    ranks = np.maximum(1, np.round(np.random.default_rng(n).lognormal(1.7, 1.5, n) * 2) / 2)
+    table = metric_table(labelled(key_at(0.4), retrieval(ranks)), n_resamples=4000)
+    table = table[table["direction"] == "text_to_video"].set_index("metric")
+    hits = bootstrap_interval((ranks <= 5) * 1.0, n_resamples=4000)
+    median = bootstrap_interval(ranks, statistic="median", n_resamples=4000)
+    ends = dict(zip(table.index, table[["ci_low", "ci_high"]].to_numpy(), strict=True))
+    assert ends["R@5"] == pytest.approx(np.array([hits.low, hits.high]), abs=0.002)
+    assert ends["MdR"] == pytest.approx(np.array([median.low, median.high]), abs=0.5)
+
+
+def test_one_item_has_no_interval_and_equal_items_have_no_width():
+    table = metric_table(labelled(key_at(0.4), retrieval([3])))
+    assert table[["ci_low", "ci_high"]].isna().all(axis=None)
+    table = metric_table(labelled(key_at(0.4), retrieval([3] * 9)))
+    pd.testing.assert_series_equal(table["ci_low"], table["value"], check_names=False)
+    pd.testing.assert_series_equal(table["ci_high"], table["value"], check_names=False)
+
+
+def test_metrics_of_cells_are_apart():
+    frames = [
+        labelled(key_at(alpha, seed), retrieval([rank] * 3))
+        for alpha, seed, rank in ((0, 0, 1), (0.4, 0, 2), (0.4, 1, 7))
+    ]
+    table = metric_table(pd.concat(frames), n_resamples=10)
+    found = table[table["metric"] == "MdR"].groupby(["alpha", "seed"])["value"].unique()
+    assert {place: list(value) for place, value in found.items()} == {
+        (0.0, -1): [1],
+        (0.4, 0): [2],
+        (0.4, 1): [7],
+    }
+
+
+# the table of ranks
+
+
+def test_rank_table_aligns_items_whatever_the_row_order():
+    frames = [
+        labelled(key_at(alpha, seed), retrieval(ranks))
+        for alpha, seed, ranks in ((1, 0, [5, 6]), (0, 0, [1, 2]), (1, 1, [7, 8]))
+    ]
+    outcomes = pd.concat(frames).sample(frac=1, random_state=3)
+    table = rank_table(outcomes, "msrvtt", "text_to_video")
+    assert list(table.columns) == [(0.0, -1), (1.0, 0), (1.0, 1)]
+    assert table.to_numpy().tolist() == [[1, 5, 7], [2, 6, 8]]
+    assert list(table.index) == ["clip0", "clip1"]
+
+
+def test_rank_table_refuses_what_it_cannot_align():
+    student = labelled(key_at(1), retrieval([5, 6]))
+    teacher = labelled(key_at(0), retrieval([1, 2]))
+    other = labelled(key_at(1, subset_size=100), retrieval([5, 6]))
+
+    def table(*frames, data_set="msrvtt"):
+        return rank_table(pd.concat(frames), data_set, "text_to_video")
+
+    with pytest.raises(ValueError, match="no outcomes of didemo, text_to_video; there are: msrvtt"):
+        table(student, data_set="didemo")
+    with pytest.raises(ValueError, match=r"trained in different ways.*100"):
+        table(student, other)
+    with pytest.raises(ValueError, match="'clip0' twice at alpha 1, draw 0"):
+        table(student, student)
+    with pytest.raises(ValueError, match="'clip1' has no rank at alpha 0, draw -1"):
+        table(student, teacher[teacher["item"] == "clip0"])
+    with pytest.raises(ValueError, match=r"no column \['seed'\]"):
+        table(student.drop(columns="seed"))

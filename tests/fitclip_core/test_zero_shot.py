@@ -1,0 +1,188 @@
+"""evaluate() against ranks counted by hand, with a model whose features are given."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fitclip_core.encoders import ClipEncoder
+from fitclip_core.zero_shot import evaluate
+
+
+class GivenFeatures(torch.nn.Module):
+    """Its features: of a picture, the mean of each channel; of a text, one vector a letter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logit_scale = torch.nn.Parameter(torch.zeros(()))
+
+    def encode_image(self, images: torch.Tensor, normalize: bool) -> torch.Tensor:
+        assert normalize
+        return torch.nn.functional.normalize(images.mean((2, 3)), dim=-1)
+
+    def encode_text(self, tokens: torch.Tensor, normalize: bool) -> torch.Tensor:
+        assert normalize
+        counts = torch.stack([(tokens == ord(c)).sum(1) for c in "rgb"], 1).float()
+        return torch.nn.functional.normalize(counts + 1e-9, dim=-1)
+
+
+def letters(texts: list[str]) -> torch.Tensor:
+    return torch.tensor([[ord(c) for c in text.ljust(8)[:8]] for text in texts])
+
+
+ENCODER = ClipEncoder(
+    GivenFeatures(), letters, image_size=2, mean=(0, 0, 0), std=(1, 1, 1), name="given"
+)
+
+
+class Colours:
+    """A source of two-frame clips, each frame of one colour given as letters of rgb."""
+
+    def __init__(self, **clips: tuple[str, str]) -> None:
+        self.clip_ids = list(clips)
+        self.frame_counts = np.full(len(clips), 2)
+        colours = [[[60 * frame.count(c) for c in "rgb"] for frame in f] for f in clips.values()]
+        self.data = np.array(colours, np.uint8)[:, :, None, None].repeat(2, 2).repeat(2, 3)
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        return self.data[indices]
+
+
+SOURCE = Colours(
+    red=("r", "r"),
+    purple=("rrb", "rb"),
+    green=("g", "ggr"),
+    blue=("b", "b"),
+    grey=("rgb", "rrggbb"),
+)
+
+
+def table(**texts: str) -> pd.DataFrame:
+    return pd.DataFrame({"clip_id": list(texts), "text": list(texts.values())})
+
+
+def slow_feature(letter_groups: tuple[str, ...]) -> np.ndarray:
+    vectors = [np.array([group.count(c) for c in "rgb"], float) for group in letter_groups]
+    return sum(v / np.linalg.norm(v) for v in vectors) / len(vectors)
+
+
+def slow_rank(scores: list[float], right: int) -> float:
+    others = [s for i, s in enumerate(scores) if i != right]
+    above = sum(s > scores[right] + 1e-6 for s in others)
+    return 1 + above + sum(abs(s - scores[right]) <= 1e-6 for s in others) / 2
+
+
+CLIPS = {
+    "red": ("r", "r"),
+    "purple": ("rrb", "rb"),
+    "green": ("g", "ggr"),
+    "blue": ("b", "b"),
+    "grey": ("rgb", "rrggbb"),
+}
+TEXTS = {"red": "r", "purple": "b", "green": "gr", "blue": "b", "grey": "r"}
+
+
+def test_retrieval_ranks_in_both_directions() -> None:
+    outcomes = evaluate(ENCODER, table(**TEXTS), SOURCE)
+    videos = [slow_feature(frames) for frames in CLIPS.values()]
+    texts = [slow_feature((text,)) for text in TEXTS.values()]
+    scores = np.array([[v @ t for t in texts] for v in videos])
+    expected = [slow_rank(list(scores[:, i]), i) for i in range(5)]
+    expected += [slow_rank(list(scores[i]), i) for i in range(5)]
+    assert outcomes["rank"].tolist() == expected
+    assert {1.0, 1.5} < set(expected)  # the table has ties and misses
+    assert outcomes["item"].tolist() == [*CLIPS, *CLIPS]
+    assert outcomes["direction"].tolist() == ["text_to_video"] * 5 + ["video_to_text"] * 5
+    assert outcomes["rank"].dtype == np.float64
+    assert outcomes[["label", "predicted"]].isna().all(axis=None)
+    assert outcomes.attrs["coverage"] == {"clips": 5, "measured": 5, "missing": []}
+
+
+def test_clips_without_frames_are_listed_not_measured() -> None:
+    full = evaluate(ENCODER, table(red="r", green="g"), SOURCE)
+    partial = evaluate(ENCODER, table(red="r", lost="b", green="g"), SOURCE)
+    pd.testing.assert_frame_equal(full, partial)
+    assert partial.attrs["coverage"] == {"clips": 3, "measured": 2, "missing": ["lost"]}
+
+
+def test_order_is_the_tables() -> None:
+    ordered = evaluate(ENCODER, table(**TEXTS), SOURCE).set_index(["direction", "item"])["rank"]
+    backwards = evaluate(ENCODER, table(**TEXTS).iloc[::-1], SOURCE)
+    assert backwards["item"].tolist()[:5] == list(TEXTS)[::-1]
+    found = backwards.set_index(["direction", "item"])["rank"].sort_index()
+    pd.testing.assert_series_equal(found, ordered.sort_index())
+
+
+def labelled(**labels: str) -> pd.DataFrame:
+    return pd.DataFrame({"clip_id": list(labels), "label": list(labels.values())})
+
+
+def test_classification_ranks_and_predictions() -> None:
+    clips = labelled(blue="b", red="r", purple="rb", green="r", lost="g")
+    outcomes = evaluate(ENCODER, clips, SOURCE, templates=["{}", "rg {}"])
+    classes = ["b", "g", "r", "rb"]  # "g" has no decoded clip, but is a class
+    means = [(slow_feature((c,)) + slow_feature(("rg" + c,))) / 2 for c in classes]
+    for row in outcomes.to_dict("records"):
+        scores = [slow_feature(CLIPS[row["item"]]) @ mean for mean in means]
+        assert row["rank"] == slow_rank(scores, classes.index(row["label"]))
+        assert row["predicted"] == classes[int(np.argmax(scores))]
+    assert outcomes["label"].tolist() == ["b", "r", "rb", "r"]
+    assert (outcomes["rank"] == 1).tolist() == (outcomes["label"] == outcomes["predicted"]).tolist()
+    assert set(outcomes["direction"]) == {"classification"}
+    assert outcomes["rank"].max() > 1
+    assert outcomes.attrs["coverage"]["missing"] == ["lost"]
+
+
+def test_renormalising_lengthens_the_mean_of_unlike_frames() -> None:
+    source = Colours(alike=("rrg", "rrg"), unlike=("r", "g"))
+    clips = table(alike="b", unlike="rg")
+    # Against "rg": alike has cosine 3 / sqrt(10) = 0.95; unlike has 0.71 as a mean of unit
+    # vectors, and 1 once that mean is renormalised.
+    assert evaluate(ENCODER, clips, source)["rank"].tolist()[1] == 2
+    assert evaluate(ENCODER, clips, source, renormalise=True)["rank"].tolist()[1] == 1
+
+
+def test_renormalising_lengthens_the_mean_of_unlike_prompts() -> None:
+    source = Colours(clip=("rrrrgbbb", "rrrrgbbb"))
+    clips = labelled(clip="r", lost="rgb")
+    prompts = {
+        label: [slow_feature((f"{p}{label}",)) for p in ("", "bbb")] for label in ("r", "rgb")
+    }
+    scores = {label: slow_feature(("rrrrgbbb",)) @ sum(p) for label, p in prompts.items()}
+    lengths = {label: np.linalg.norm(sum(p)) for label, p in prompts.items()}
+    assert scores["r"] < scores["rgb"]
+    assert scores["r"] / lengths["r"] > scores["rgb"] / lengths["rgb"]
+    for renormalise, predicted in ((False, "rgb"), (True, "r")):
+        outcome = evaluate(
+            ENCODER, clips, source, templates=["{}", "bbb{}"], renormalise=renormalise
+        )
+        assert outcome["predicted"].tolist() == [predicted]
+
+
+def test_task_is_decided_by_the_filled_column() -> None:
+    both = table(red="r", blue="b").assign(label=["r", "b"])
+    with pytest.raises(ValueError, match="both texts and labels"):
+        evaluate(ENCODER, both, SOURCE)
+    assert len(evaluate(ENCODER, both, SOURCE, task="retrieval")) == 4
+    assert len(evaluate(ENCODER, both, SOURCE, task="classification", templates=["{}"])) == 2
+    assert len(evaluate(ENCODER, both.assign(label=np.nan), SOURCE)) == 4
+    with pytest.raises(ValueError, match="neither text nor label"):
+        evaluate(ENCODER, both[["clip_id"]], SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("clips", "options", "problem"),
+    [
+        (table(red="r"), {"task": "ranking"}, "task is 'ranking'"),
+        (table(red="r"), {"task": "classification"}, "lacks"),
+        (table(red="r").drop(columns="clip_id"), {}, "'clip_id', which the clips table lacks"),
+        (table(red="r", blue=None), {}, "1 clips have no text, the first is 'blue'"),  # type: ignore[arg-type]
+        (table(red="r"), {"templates": ["{}"]}, "leave the templates out"),
+        (labelled(red="r"), {}, "needs prompt templates"),
+        (pd.concat([table(red="r")] * 2), {}, "'red' appears 2 times"),
+        (table(lost="r"), {}, "none of the 1 clips"),
+    ],
+)
+def test_unclear_requests_are_refused(clips: pd.DataFrame, options: dict, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        evaluate(ENCODER, clips, SOURCE, **options)
