@@ -1,0 +1,161 @@
+"""Map a function over items in processes that can be killed: a hang or a crash costs one item."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from time import monotonic
+from typing import Any
+
+START_DEADLINE = 120.0  # seconds for a worker to start and import, on a very busy machine
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What came instead of a result: why the item failed."""
+
+    reason: str
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def killable_map(
+    function: Callable[[Any], Any], items: Sequence[Any], *, workers: int, deadline: float
+) -> Generator[tuple[int, Any], None, None]:
+    """Yield (item number, result or `Failure`) for every item, in the order in which they finish.
+
+    Each worker is a long-lived process with its own pipe and gets one item at a time. A worker that
+    takes longer than `deadline` seconds over an item is killed, one that dies is buried; both are
+    replaced, and the item's result is a Failure. So it is for an exception.
+
+    Args:
+        function: importable by a fresh Python process (pickled by name, e.g. at a module's level);
+            a `functools.partial` of such a function will do.
+        items: arguments, which must pickle, as must the results.
+        workers: processes to run.
+        deadline: seconds an item may take.
+
+    Raises: ValueError for workers < 1 or a deadline that is not positive; RuntimeError when a
+    worker cannot even start.
+    """
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; at least one is needed")
+    if not deadline > 0:
+        raise ValueError(f"deadline is {deadline}; it must be a positive number of seconds")
+    waiting = list(reversed(range(len(items))))
+    pool = [_Worker(function) for _ in range(min(workers, len(items)))]
+    try:
+        while pool:
+            timeout = max(0.0, min(worker.expires for worker in pool) - monotonic())
+            wait([worker.connection for worker in pool], timeout)
+            for worker in list(pool):
+                answer = worker.answer()
+                if answer is None:
+                    continue
+                if worker.item is not None:
+                    yield worker.item, answer
+                if not worker.alive:
+                    pool.remove(worker)
+                    if waiting:
+                        worker = _Worker(function)
+                        pool.append(worker)
+                elif waiting:
+                    number = waiting.pop()
+                    worker.give(number, items[number], deadline)
+                else:
+                    pool.remove(worker)
+                    worker.kill()
+    finally:
+        for worker in pool:
+            worker.kill()
+
+
+class _Worker:
+    """The parent's side of a worker process; `item` is the number it works on, None at first."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        # Fresh processes, not forked ones: a fork of a process with threads (torch, a notebook's
+        # kernel) can deadlock.
+        context = multiprocessing.get_context("spawn")
+        self.connection, child = context.Pipe()
+        self.process = context.Process(target=_serve, args=(child, function), daemon=True)
+        self.process.start()
+        child.close()
+        self.item: int | None = None
+        self.alive = True
+        self.deadline = START_DEADLINE
+        self.expires = monotonic() + START_DEADLINE
+
+    def give(self, number: int, item: Any, deadline: float) -> None:
+        self.item, self.deadline = number, deadline
+        self.expires = monotonic() + deadline
+        # A worker that died between two items breaks the pipe; `answer` will find it dead.
+        with contextlib.suppress(OSError):
+            self.connection.send(item)
+
+    def answer(self) -> Any:
+        """The result or Failure of the item (any object after the start), None while it lasts."""
+        failure = None
+        try:
+            if self.connection.poll():
+                return self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join(5)
+            failure = Failure(f"the decoder crashed ({_exit(self.process.exitcode)})")
+        if failure is None and monotonic() >= self.expires:
+            failure = Failure(f"not done after {self.deadline:g} s, the decoder was killed")
+        if failure is not None:
+            self.kill()
+            if self.item is None:
+                raise RuntimeError(f"a worker process could not start: {failure.reason}")
+        return failure
+
+    def kill(self) -> None:
+        self.alive = False
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+def _exit(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit status {code}"
+
+
+def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
+    """The worker process: answer once when ready, then once an item, until the parent hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends the workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    connection.send("ready")
+    while True:
+        try:
+            item = connection.recv()
+        except EOFError:
+            return
+        try:
+            result = function(item)
+        except Exception as error:
+            # A ValueError's text is written for the user; of others the kind matters as well.
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            result = Failure(f"{kind}{error}")
+        connection.send(result)
+
+
+def _end_with_parent() -> None:
+    """End this process when the parent is gone, also from within a hanging decoder."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,344 @@
+"""The frame store: every clip decoded once, kept as uint8 in memory-mapped shards."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import math
+import pickle
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict
+from functools import cached_property, partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from data_prep import video
+from data_prep.clip_frames import ClipRequest, Decoder, FrameRule, clip_frames
+from data_prep.clips import validate
+from data_prep.decode_workers import Failure, available_cores, killable_map
+from fitclip_core.artefacts import (
+    MANIFEST_NAME,
+    atomic_path,
+    file_sha256,
+    json_digest,
+    manifest_digest,
+    manifest_problems,
+    read_manifest,
+    source_digest,
+    write_json,
+    write_manifest,
+)
+
+KIND = "frame store"
+SHARD_BYTES, SHARD_CLIPS = 128 * 2**20, 1000  # a shard's limits: what an interruption may cost
+_CODE = ("data_prep.clip_frames", "data_prep.frame_store", "data_prep.sampling", "data_prep.video")
+
+
+def build(
+    clips: pd.DataFrame,
+    root: Path,
+    folder: Path,
+    rule: FrameRule,
+    *,
+    backend: str | Decoder = "auto",
+    workers: int | None = None,
+    deadline: float = 60.0,
+    progress: bool = True,
+) -> FrameStore:
+    """Decode a clips table into the frame store `folder`, or open it where that was done before.
+
+    Videos are decoded in processes that can be killed: one that hangs, crashes the decoder or is
+    damaged costs its clip, which the store lists with the reason. The store's bytes depend on the
+    clips, the videos and the rule, not on the number of workers. A store counts as done only when
+    its manifest stands and fits; an interrupted build goes on from its last whole shard.
+
+    Args:
+        clips: a clips table (see `data_prep.clips`).
+        root: the folder that the table's paths start from.
+        folder: where the store is kept; it may hold nothing else.
+        rule: which frames, and how large.
+        backend: "auto", "decord" or "pyav" (see `data_prep.video`), or a function (path, choose,
+            size) -> `video.DecodedClip` that a fresh process can import.
+        workers: processes; by default one a core.
+        deadline: seconds that one clip may take.
+        progress: whether to show a progress bar.
+
+    Raises: ValueError for a bad table, no clips, an unknown backend, or a folder that holds another
+    kind of result; RuntimeError when no worker process can start.
+    """
+    table = validate(clips)
+    if table.empty:
+        raise ValueError("the clips table is empty; there is nothing to decode")
+    root, folder = Path(root), Path(folder)
+    decoder, backend_name = _decoder(backend)
+    rows = [
+        (str(row.clip_id), str(row.path), _or_none(row.start), _or_none(row.end))
+        for row in table.itertuples()
+    ]
+    parameters = {**asdict(rule), "backend": backend_name}
+    hashes = _source_hashes(root, [path for _, path, _, _ in rows])
+    inputs = {"clips": json_digest(rows), "videos": json_digest(hashes)}
+    code = source_digest(*_CODE)
+    if not manifest_problems(folder, kind=KIND, parameters=parameters, inputs=inputs, code=code):
+        return open_store(folder)
+
+    _prepare(folder)
+    per_shard = min(SHARD_CLIPS, max(1, SHARD_BYTES // math.prod(rule.shape)))
+    shards = [
+        _Shard(folder, number, rows[first : first + per_shard], hashes, parameters, code)
+        for number, first in enumerate(range(0, len(rows), per_shard))
+    ]
+    open_shards = [shard for shard in shards if not shard.is_done()]
+    work = [(shard, place) for shard in open_shards for place in range(len(shard.rows))]
+    results = killable_map(
+        partial(clip_frames, rule, decoder),
+        [shard.request(root, place) for shard, place in work],
+        workers=available_cores() if workers is None else workers,
+        deadline=deadline,
+    )
+    done = len(rows) - len(work)
+    bar = tqdm(total=len(rows), initial=done, desc=f"decode {folder.name}", disable=not progress)
+    with closing(results), bar:
+        for number, result in results:
+            shard, place = work[number]
+            shard.add(place, result, rule)
+            bar.update()
+    records = [record for shard in shards for record in shard.records()]
+    _remove_others(folder, {path for shard in shards for path in shard.paths})
+    write_manifest(
+        folder,
+        kind=KIND,
+        parameters=parameters,
+        inputs=inputs,
+        code=code,
+        outputs=[path for shard in shards for path in shard.paths],
+        details={
+            "clips": len(records),
+            "decoded": sum("failure" not in record for record in records),
+            "decoders": video.decoder_versions(),
+            "failures": {r["clip_id"]: r["failure"] for r in records if "failure" in r},
+        },
+    )
+    return open_store(folder)
+
+
+def open_store(folder: Path) -> FrameStore:
+    """Open a finished frame store for reading; sizes are checked here, hashes by `build`.
+
+    Raises: ValueError when the folder holds no finished frame store.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if manifest["kind"] != KIND:
+        raise ValueError(f"{folder} holds a {manifest['kind']}, not a {KIND}")
+    for relative, expected in manifest["outputs"].items():
+        path = folder / relative
+        if not path.is_file() or path.stat().st_size != expected["bytes"]:
+            raise ValueError(f"{path} is missing or cut off; build the frame store again")
+    return FrameStore(folder, manifest)
+
+
+class FrameStore:
+    """Decoded clips in the clips table's order, those that failed left out and listed.
+
+    clip_ids: the decoded clips' ids.
+    frame_counts: int64 [clips], how many of a clip's n_frames are real; the rest are zeros.
+    failures: DataFrame (clip_id, path, reason) of the clips that could not be decoded.
+    records: one dict a clip, failed ones too: source hash, decoder, frame indices, frames in all.
+    rule: the FrameRule it was built with.
+    digest: stands for the whole store, as another step's input.
+    """
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        self.folder = folder
+        names = ("n_frames", "size", "draws_per_interval", "seed")
+        self.rule = FrameRule(**{name: manifest["parameters"][name] for name in names})
+        self.digest = manifest_digest(folder)
+        stems = sorted(name[:-5] for name in manifest["outputs"] if name.endswith(".json"))
+        shards = [_read_records(folder / f"{stem}.json") for stem in stems]
+        self.records: list[dict[str, Any]] = [record for shard in shards for record in shard]
+        decoded = [record for record in self.records if "failure" not in record]
+        self.clip_ids: list[str] = [record["clip_id"] for record in decoded]
+        self.frame_counts = np.array([len(r["indices"]) for r in decoded], dtype=np.int64)
+        self.failures = pd.DataFrame(
+            [(r["clip_id"], r["path"], r["failure"]) for r in self.records if "failure" in r],
+            columns=["clip_id", "path", "reason"],
+            dtype="str",
+        )
+        self._paths = [folder / f"{stem}.npy" for stem in stems]
+        sizes = [sum("failure" not in record for record in shard) for shard in shards]
+        self._ends = list(accumulate(sizes))
+
+    def __len__(self) -> int:
+        """How many clips were decoded."""
+        return len(self.clip_ids)
+
+    def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Copy out the frames of some clips, by place in `clip_ids`.
+
+        Returns: uint8 [m, n_frames, size, size, 3], in training [m, n_frames, K, size, size, 3];
+        RGB, zeros after a clip's `frame_counts`.
+
+        Raises: ValueError for places that are no whole numbers or do not exist.
+        """
+        places = np.asarray(indices)
+        if places.size == 0:
+            places = places.astype(np.int64)
+        if places.ndim != 1 or not np.issubdtype(places.dtype, np.integer):
+            raise ValueError(f"clip places must be a list of whole numbers, not {indices!r}")
+        if places.size and (places.min() < 0 or places.max() >= len(self)):
+            raise ValueError(
+                f"clip places {places.min()} to {places.max()}: the store has {len(self)} clips"
+            )
+        out = np.empty((places.size, *self.rule.shape), dtype=np.uint8)
+        for row, place in enumerate(places.tolist()):
+            shard = bisect.bisect_right(self._ends, place)
+            first = self._ends[shard - 1] if shard else 0
+            out[row] = self._arrays[shard][place - first]
+        return out
+
+    @cached_property
+    def _arrays(self) -> list[np.ndarray]:
+        return [np.load(path, mmap_mode="r") for path in self._paths]
+
+
+class _Shard:
+    """A run of the clips table on its way to two files: frames_<number>.npy, uint8
+    [decoded clips, *rule.shape], and frames_<number>.json, what happened to each clip."""
+
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        rows: list[tuple[str, str, float | None, float | None]],
+        hashes: Mapping[str, str | None],
+        parameters: Mapping[str, Any],
+        code: str,
+    ) -> None:
+        self.rows, self.hashes = rows, hashes
+        self.arrays_path = folder / f"frames_{number:05d}.npy"
+        self.records_path = folder / f"frames_{number:05d}.json"
+        self.paths = [self.arrays_path, self.records_path]
+        sources = [hashes[path] for _, path, _, _ in rows]
+        self.key = json_digest([dict(parameters), code, rows, sources])
+        self.results: dict[int, video.DecodedClip | Failure] = {}
+
+    def is_done(self) -> bool:
+        """Whether an earlier, interrupted build left this very shard whole."""
+        try:
+            content = json.loads(self.records_path.read_text(encoding="utf-8"))
+            same_key = content["key"] == self.key
+            return same_key and content["frames_sha256"] == file_sha256(self.arrays_path)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def request(self, root: Path, place: int) -> ClipRequest:
+        clip_id, path, start, end = self.rows[place]
+        nan = math.nan
+        return ClipRequest(
+            clip_id, root / path, nan if start is None else start, nan if end is None else end
+        )
+
+    def add(self, place: int, result: video.DecodedClip | Failure, rule: FrameRule) -> None:
+        """Take a clip's result; with the last one the shard is written."""
+        self.results[place] = result
+        if len(self.results) == len(self.rows):
+            self._write(rule)
+            self.results.clear()
+
+    def records(self) -> list[dict[str, Any]]:
+        return _read_records(self.records_path)
+
+    def _write(self, rule: FrameRule) -> None:
+        ordered = [self.results[place] for place in range(len(self.rows))]
+        decoded = [result for result in ordered if not isinstance(result, Failure)]
+        array = np.zeros((len(decoded), *rule.shape), dtype=np.uint8)
+        for row, clip in enumerate(decoded):
+            array[row, : len(clip.frames)] = clip.frames
+        with atomic_path(self.arrays_path) as temporary:
+            np.save(temporary, array)
+        records = [
+            self._record(row, result) for row, result in zip(self.rows, ordered, strict=True)
+        ]
+        content = {"key": self.key, "frames_sha256": file_sha256(self.arrays_path)}
+        write_json(self.records_path, {**content, "clips": records})
+
+    def _record(
+        self,
+        row: tuple[str, str, float | None, float | None],
+        result: video.DecodedClip | Failure,
+    ) -> dict[str, Any]:
+        clip_id, path, start, end = row
+        record = {"clip_id": clip_id, "path": path, "start": start, "end": end}
+        record["source_sha256"] = self.hashes[path]
+        if isinstance(result, Failure):
+            missing = self.hashes[path] is None
+            return {**record, "failure": "no such file" if missing else result.reason}
+        return {
+            **record,
+            "decoder": result.decoder,
+            "video_frames": result.frame_count,
+            "indices": result.indices.tolist(),
+        }
+
+
+def _decoder(backend: str | Decoder) -> tuple[Decoder, str]:
+    if callable(backend):
+        try:
+            pickle.dumps(backend)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(f"the decoder must be a module's function: {error}") from error
+        return backend, f"{backend.__module__}.{backend.__qualname__}"
+    if backend not in video.BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; choose one of {', '.join(video.BACKENDS)}")
+    if backend == "decord" and "decord" not in video.decoder_versions():
+        raise ValueError("decord is not installed; use backend 'auto' or 'pyav'")
+    return partial(video.decode, backend=backend), backend
+
+
+def _or_none(seconds: Any) -> float | None:
+    return None if pd.isna(seconds) else float(seconds)
+
+
+def _source_hashes(root: Path, paths: list[str]) -> dict[str, str | None]:
+    """SHA-256 of each distinct video; None for one that is not there."""
+    distinct = sorted(set(paths))
+
+    def digest(path: str) -> str | None:
+        return file_sha256(root / path) if (root / path).is_file() else None
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        return dict(zip(distinct, pool.map(digest, distinct), strict=True))
+
+
+def _prepare(folder: Path) -> None:
+    """From here on the folder is no valid store until its new manifest stands."""
+    folder.mkdir(parents=True, exist_ok=True)
+    others = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name != MANIFEST_NAME and not path.name.startswith(("frames_", "."))
+    )
+    if others:
+        raise ValueError(f"{folder} holds other files ({others[0]}); give the store its own folder")
+    (folder / MANIFEST_NAME).unlink(missing_ok=True)
+    for path in folder.glob(".*.tmp*"):
+        path.unlink()
+
+
+def _remove_others(folder: Path, kept: set[Path]) -> None:
+    """Remove shards that an earlier table or rule left behind."""
+    for path in set(folder.glob("frames_*")) - kept:
+        path.unlink()
+
+
+def _read_records(path: Path) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["clips"]
+    return records

@@ -1,0 +1,427 @@
+"""Frames of a video file, by number, from decord or PyAV: the right ones or an error."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import av.logging
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from PIL import Image
+
+BACKENDS = ("auto", "decord", "pyav")
+
+Choose = Callable[[np.ndarray], np.ndarray]
+"""From the frames' times (float64 [frames], the middle of each one's time on screen, in seconds) to
+the numbers of the frames wanted (int64, any shape)."""
+
+
+class DecodeError(ValueError):
+    """A video of which the wanted frames cannot be had, or not be trusted."""
+
+
+@dataclass(frozen=True)
+class DecodedClip:
+    """Frames of one clip: `frames` uint8 [*indices.shape, size, size, 3] (RGB), `indices` the frame
+    numbers, `frame_count` how many frames the whole video has, `decoder` which library decoded."""
+
+    frames: np.ndarray
+    indices: np.ndarray
+    frame_count: int
+    decoder: str
+
+
+def decode(path: Path, choose: Choose, size: int, backend: str = "auto") -> DecodedClip:
+    """Decode the frames that `choose` asks for, each resized to `size` x `size` pixels.
+
+    Frames are numbered in the order of presentation, after edit lists; rotated videos are turned
+    upright. Both backends decode on one thread. decord can hang for ever: call this in a process
+    that can be killed (as the frame store does).
+
+    Args:
+        path: the video file.
+        choose: gets the times of all frames, returns the numbers of those wanted.
+        size: see `resize`.
+        backend: "decord", "pyav", or "auto" (see `choose_backend`).
+
+    Raises: DecodeError (a ValueError) when the file is no video, has no frames, is damaged where it
+    matters, or when a wanted frame does not come out; ValueError for an unknown backend.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+    with _Video(Path(path)) as video:
+        name = _choose_backend(video) if backend == "auto" else backend
+        if name == "decord":
+            return _decode_with_decord(video, choose, size)
+        return _decode_with_pyav(video, choose, size)
+
+
+def choose_backend(path: Path) -> str:
+    """Which backend suits a file: "decord" where it is installed and the file is of the kind that
+    it decodes right, else "pyav".
+
+    That kind is 8-bit 4:2:0 H.264 of even width and height in MP4 or Matroska, upright, with closed
+    groups of pictures, a distinct time for every frame and no frames cut by an edit list. On other
+    kinds decord was seen to return wrong frames or none, or this kit has not checked that it does.
+
+    Raises: DecodeError when the file is no video or has no frames.
+    """
+    with _Video(Path(path)) as video:
+        return _choose_backend(video)
+
+
+def resize(frame: np.ndarray, size: int) -> np.ndarray:
+    """Resize a frame's shorter side to `size` (bicubic, antialiased), then cut out the centre.
+
+    Args:
+        frame: uint8 [height, width, 3].
+        size: pixels.
+
+    Returns: uint8 [size, size, 3].
+    Source: the preprocessing of the CLIP paper's released code (Pillow's bicubic filter);
+    torchvision's uint8 antialiased resize agrees with it to about one grey level.
+    """
+    height, width = frame.shape[:2]
+    short = min(height, width)
+    new_height, new_width = int(size * height / short), int(size * width / short)
+    image = Image.fromarray(frame)
+    if (new_height, new_width) != (height, width):
+        image = image.resize((new_width, new_height), Image.Resampling.BICUBIC)
+    top, left = round((new_height - size) / 2), round((new_width - size) / 2)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+@cache
+def decoder_versions() -> dict[str, str]:
+    """The installed decoders and their versions, such as {"pyav": "18.1.0"}; decord is absent where
+    it is not installed."""
+    versions = {"pyav": av.__version__}
+    if importlib.util.find_spec("decord") is not None:
+        versions["decord"] = importlib.metadata.version("decord")
+    return versions
+
+
+class _Video:
+    """An open video file whose compressed pictures have been read, but not decoded.
+
+    Holding them in memory (as much as the file's video stream) makes the numbering exact without
+    seeking, which is where decoders go wrong.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            # Local files only: a playlist must not make the decoder open addresses. Metadata may
+            # be in any encoding; it is not used.
+            self.container = av.open(
+                str(path), metadata_errors="replace", options={"protocol_whitelist": "file"}
+            )
+        except (OSError, av.error.FFmpegError) as error:
+            raise DecodeError(f"cannot be opened as a video: {_plain(error)}") from error
+        try:
+            stream = self.container.streams.best("video")
+            if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+                raise DecodeError("has no video stream")
+            if stream.codec_context is None:
+                raise DecodeError("has a video stream for which there is no decoder")
+            self.stream: Any = stream
+            self.codec: Any = stream.codec_context
+            self.codec.thread_count = 1
+            self.packets = self._read_packets()
+        except BaseException:
+            self.container.close()
+            raise
+
+    def __enter__(self) -> _Video:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.container.close()
+
+    def _read_packets(self) -> list[Any]:
+        with _ffmpeg_errors() as errors:
+            try:
+                packets = [packet for packet in self.container.demux(self.stream) if packet.size]
+            except av.error.FFmpegError as error:
+                raise DecodeError(f"cannot be read: {_plain(error)}") from error
+        # The codec's parser speaks here too; what it saw matters when those pictures are decoded.
+        damage = [text for name, text in errors if name == self.container.format.name]
+        if any(packet.is_corrupt for packet in packets):
+            damage.append("a packet is incomplete")
+        if damage:
+            raise DecodeError(f"is damaged or cut off: {damage[0]}")
+        if not packets:
+            raise DecodeError("has no frames")
+        return packets
+
+    @cached_property
+    def has_timestamps(self) -> bool:
+        """Whether every picture has a time of presentation of its own, which can number it."""
+        if self.container.format.name == "avi" and self.codec.has_b_frames:
+            return False  # AVI stores the order of decoding only
+        stamps = [packet.pts for packet in self.packets]
+        return None not in stamps and len(set(stamps)) == len(stamps)
+
+    @property
+    def has_open_groups(self) -> bool:
+        """Whether a picture comes after a keyframe in the file and before it on screen; it may need
+        pictures from before the keyframe."""
+        earliest = self.packets[-1].pts
+        for packet in reversed(self.packets):
+            if packet.is_keyframe and packet.pts > earliest:
+                return True
+            earliest = min(earliest, packet.pts)
+        return False
+
+    @cached_property
+    def stamps(self) -> list[int]:
+        """Timestamps of the pictures that no edit list cuts, in the order of presentation."""
+        return sorted(packet.pts for packet in self.packets if not packet.is_discard)
+
+    def times(self, stamps: list[int]) -> np.ndarray:
+        """The middle of each frame's time on screen, in seconds, from rising timestamps."""
+        unit = float(self.stream.time_base)
+        start = self.container.start_time
+        zero = stamps[0] * unit if start is None else start / av.time_base
+        last = self.packets[-1].duration or (stamps[-1] - stamps[-2] if len(stamps) > 1 else 0)
+        edges = np.array([*stamps, stamps[-1] + last], dtype=np.float64) * unit - zero
+        return (edges[:-1] + edges[1:]) / 2
+
+    def pictures(self) -> Iterator[Any]:
+        """Every decoded picture, from the start, in the order of presentation."""
+        self.codec.flush_buffers()
+        for packet in self.packets:
+            yield from self.codec.decode(packet)
+        yield from self.codec.decode(None)
+
+
+class _Seeker:
+    """Pictures by timestamp, each decoded from the last keyframe before it."""
+
+    def __init__(self, video: _Video) -> None:
+        self.codec, self.packets = video.codec, video.packets
+        self.keyframes = [n for n, packet in enumerate(video.packets) if packet.is_keyframe]
+        self.position = 0
+        self.ready: deque[Any] = deque()
+        self.codec.flush_buffers()
+
+    def find(self, stamp: int) -> Any:
+        """The picture with this timestamp; ask in rising order.
+
+        Raises: DecodeError when it does not come out where it should.
+        """
+        start = max((n for n in self.keyframes if self.packets[n].pts <= stamp), default=0)
+        if start > self.position:
+            self.codec.flush_buffers()
+            self.ready.clear()
+            self.position = start
+        while True:
+            while self.ready:
+                picture = self.ready.popleft()
+                if picture.pts == stamp:
+                    return picture
+                if picture.pts is None or picture.pts > stamp:
+                    raise DecodeError("gives its frames other times than its packets")
+            if self.position > len(self.packets):
+                raise DecodeError("ends before a frame that its packets promise")
+            end = self.position == len(self.packets)
+            self.ready.extend(self.codec.decode(None if end else self.packets[self.position]))
+            self.position += 1
+
+
+def _choose_backend(video: _Video) -> str:
+    container, codec = video.container, video.codec
+    safe = (
+        "decord" in decoder_versions()
+        and container.format.name.split(",")[0] in ("mov", "matroska")
+        and codec.name == "h264"
+        and codec.pix_fmt in ("yuv420p", "yuvj420p")
+        and codec.width % 2 == codec.height % 2 == 0
+        and video.has_timestamps
+        and not any(packet.is_discard for packet in video.packets)
+        and not video.has_open_groups
+        and _first_rotation(video) == 0
+    )
+    return "decord" if safe else "pyav"
+
+
+def _first_rotation(video: _Video) -> int:
+    with _ffmpeg_errors():
+        try:
+            first = next(video.pictures(), None)
+        except av.error.FFmpegError:
+            first = None
+    return 0 if first is None else int(first.rotation)
+
+
+def _decode_with_decord(video: _Video, choose: Choose, size: int) -> DecodedClip:
+    if "decord" not in decoder_versions():
+        raise ValueError("decord is not installed; use backend 'pyav'")
+    import decord
+
+    if not video.has_timestamps:
+        raise DecodeError("has no distinct times for its frames; use backend 'pyav'")
+    times = video.times(video.stamps)
+    indices, numbers, places = _wanted(choose, times)
+    decord.logging.set_level(decord.logging.ERROR)
+    with _native_stderr() as messages:
+        try:
+            reader = decord.VideoReader(str(video.path), num_threads=1)
+            count = len(reader)
+            if count == times.size:
+                pictures = reader.get_batch(numbers).asnumpy()
+        except (decord.DECORDError, RuntimeError) as error:
+            raise DecodeError(f"decord failed: {_without_place(error)}") from error
+    if count != times.size:
+        raise DecodeError(
+            f"decord counts {count} frames where there are {times.size}; use backend 'pyav'"
+        )
+    if messages:
+        raise DecodeError(f"FFmpeg reports damage: {messages[0]}")
+    found = [resize(picture, size) for picture in pictures]
+    return DecodedClip(_stack(found, places, indices), indices, times.size, "decord")
+
+
+def _decode_with_pyav(video: _Video, choose: Choose, size: int) -> DecodedClip:
+    if video.has_timestamps:
+        try:
+            return _decode_by_time(video, choose, size)
+        except DecodeError:
+            # Some pictures do not decode from the keyframe before them, and some files have more
+            # packets than pictures. Decoding from the start and counting settles both, or raises.
+            pass
+    return _decode_by_counting(video, choose, size)
+
+
+def _decode_by_time(video: _Video, choose: Choose, size: int) -> DecodedClip:
+    times = video.times(video.stamps)
+    indices, numbers, places = _wanted(choose, times)
+    with _trusted():
+        seeker = _Seeker(video)
+        found = [_upright(seeker.find(video.stamps[number]), size) for number in numbers]
+    return DecodedClip(_stack(found, places, indices), indices, times.size, "pyav")
+
+
+def _decode_by_counting(video: _Video, choose: Choose, size: int) -> DecodedClip:
+    """Decode all to learn how many frames there are, then again up to the last one wanted."""
+    with _trusted():
+        stamps = [picture.pts for picture in video.pictures()]
+    if not stamps:
+        raise DecodeError("has no frames")
+    if not video.has_timestamps or None in stamps or any(a >= b for a, b in pairwise(stamps)):
+        rate = video.stream.average_rate
+        if not rate:
+            raise DecodeError("tells neither its frames' times nor their rate")
+        times = (np.arange(len(stamps)) + 0.5) / float(rate)
+    else:
+        times = video.times(stamps)
+    indices, numbers, places = _wanted(choose, times)
+    found: list[np.ndarray] = []
+    with _trusted():
+        for number, picture in enumerate(video.pictures()):
+            if number == numbers[len(found)]:
+                found.append(_upright(picture, size))
+            if len(found) == len(numbers):
+                break
+    return DecodedClip(_stack(found, places, indices), indices, times.size, "pyav")
+
+
+def _wanted(choose: Choose, times: np.ndarray) -> tuple[np.ndarray, list[int], np.ndarray]:
+    """The indices asked for, the distinct ones in rising order, and where each asked one is in
+    them."""
+    indices = np.asarray(choose(times))
+    if indices.size == 0 or not np.issubdtype(indices.dtype, np.integer):
+        raise ValueError(f"frame numbers must be whole numbers, at least one; got {indices!r}")
+    if indices.min() < 0 or indices.max() >= times.size:
+        raise ValueError(f"frames {indices.min()} to {indices.max()} of {times.size} do not exist")
+    numbers, places = np.unique(indices, return_inverse=True)
+    return indices.astype(np.int64), numbers.tolist(), places.reshape(-1)
+
+
+def _stack(found: list[np.ndarray], places: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    frames = np.stack(found)
+    return frames[places].reshape(*indices.shape, *frames.shape[1:])
+
+
+def _upright(picture: Any, size: int) -> np.ndarray:
+    if picture.rotation % 90:
+        raise DecodeError(f"is turned by {picture.rotation} degrees; only quarter turns are known")
+    frame = _REFORMATTER.reformat(picture, format="rgb24", threads=1).to_ndarray()
+    return resize(np.rot90(frame, picture.rotation // 90), size)
+
+
+_REFORMATTER = VideoReformatter()  # one for all, because making its tables costs more than using it
+
+
+@contextmanager
+def _trusted() -> Iterator[None]:
+    """Turn FFmpeg's exceptions and its log's errors into DecodeError: a damaged picture is decoded
+    to rubbish without an exception, only the log tells."""
+    with _ffmpeg_errors() as errors:
+        try:
+            yield
+        except av.error.FFmpegError as error:
+            raise DecodeError(f"cannot be decoded: {_plain(error)}") from error
+    if errors:
+        raise DecodeError(f"FFmpeg reports damage: {errors[0][1]}")
+
+
+@contextmanager
+def _ffmpeg_errors() -> Iterator[list[tuple[str, str]]]:
+    """Collect (who, message) of FFmpeg's error log, filled in when the block ends."""
+    errors: list[tuple[str, str]] = []
+    level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # else a second file with the same damage seems sound
+    try:
+        with av.logging.Capture(local=False) as log:
+            yield errors
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(skips)
+        errors += [(name, message.strip()) for _, name, message in log]
+
+
+@contextmanager
+def _native_stderr() -> Iterator[list[str]]:
+    """Collect what native code writes to the standard error, filled in when the block ends: decord
+    has no other way of telling its FFmpeg's errors."""
+    messages: list[str] = []
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield messages
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            lines = file.read().decode(errors="replace").splitlines()
+            # "[h264 @ 0x55d2c0] text": the address differs from run to run.
+            messages += [line.partition("] ")[2] or line for line in lines if line.strip()]
+
+
+def _without_place(error: Exception) -> str:
+    """decord's message without its times and source lines, which say nothing of the video."""
+    first = str(error).strip().splitlines()[0]
+    return re.sub(r"\[[\d:]+\] \S+:\d+: ", "", first)
+
+
+def _plain(error: Exception) -> str:
+    """An error's text without the path, which depends on where the data lie."""
+    return str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,244 @@
+"""The benchmark on disk: real videos, the same bytes again, built only when something changed."""
+
+import hashlib
+import multiprocessing
+from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from data_prep.clips import read_clips
+from data_prep.mini_benchmark import build as module
+from data_prep.mini_benchmark.build import FRAME_RATE, build, encode
+from data_prep.mini_benchmark.data_sets import DATA_SETS, look_of, plan_clip
+from data_prep.mini_benchmark.scenes import FRAME_SIZE, render
+
+SIZES = dict.fromkeys(DATA_SETS, 3)
+TWO = {"msrvtt": 3, "ucf101": 2}
+SEED = 5
+
+
+def run(folder: Path, sizes: dict[str, int] = TWO, seed: int = SEED, **options: Any) -> Any:
+    return build(folder, sizes, seed, progress=False, **options)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def decode(path: Path) -> tuple[np.ndarray, list[str]]:
+    """All frames uint8 [n, height, width, 3] and their kinds (I, P, B)."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    pixels = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+    return pixels, [frame.pict_type.name for frame in frames]
+
+
+@pytest.fixture(scope="module")
+def in_threads() -> Iterator[None]:
+    """Workers are threads of this process: no time is lost in starting processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        threads = SimpleNamespace(get_context=lambda method: SimpleNamespace(Pool=ThreadPool))
+        patch.setattr(module, "multiprocessing", threads)
+        yield
+
+
+@pytest.fixture(scope="module")
+def built(in_threads: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All eight data sets, three clips each, made by one worker."""
+    folder = tmp_path_factory.mktemp("data")
+    run(folder, SIZES, workers=1)
+    return folder
+
+
+@pytest.fixture
+def made(in_threads: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two data sets in tmp_path; the list receives the names of those that are made after that."""
+    run(tmp_path)
+    names: list[str] = []
+    make = module._build_data_set
+
+    def counting(pool: Any, target: Path, data_set: str, *rest: Any) -> None:
+        names.append(data_set)
+        make(pool, target, data_set, *rest)
+
+    monkeypatch.setattr(module, "_build_data_set", counting)
+    return names
+
+
+def test_two_processes_make_the_same_bytes(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "multiprocessing", multiprocessing)
+    monkeypatch.setattr(module, "_BATCH", 1)
+    run(tmp_path, SIZES, workers=2)
+    assert digests(tmp_path) == digests(built)
+
+
+@pytest.mark.parametrize("data_set", DATA_SETS)
+def test_clips_are_h264_that_shows_the_plan(built: Path, data_set: str) -> None:
+    folder = built / data_set
+    index = 1
+    path = folder / "videos" / f"{data_set}_00001.mp4"
+    with av.open(str(path)) as container:
+        (stream,) = container.streams
+        assert stream.codec_context.name == "h264"
+        assert not stream.codec_context.has_b_frames
+        assert stream.average_rate == FRAME_RATE
+        assert "mp4" in container.format.name
+    frames, kinds = decode(path)
+    assert frames.shape == (24 if data_set == "didemo" else 16, FRAME_SIZE, FRAME_SIZE, 3)
+    assert kinds[0] == "I"
+    assert set(kinds) <= {"I", "P"}
+
+    rng = np.random.default_rng([SEED, DATA_SETS.index(data_set), index])
+    plan = plan_clip(data_set, index, rng)
+    drawn = render(plan.shots, look_of(data_set), rng)
+    error = np.abs(frames.astype(float) - drawn).mean()
+    assert error < 12  # compressed, with the colour at half the resolution
+    row = read_clips(folder / "clips.csv").iloc[index]
+    assert row["path"] == f"videos/{path.name}"
+    assert row["text" if plan.label is None else "label"] == (plan.text or plan.label)
+
+
+def test_tables_list_every_video(built: Path) -> None:
+    for data_set in DATA_SETS:
+        clips = read_clips(built / data_set / "clips.csv")
+        videos = sorted(path.name for path in (built / data_set / "videos").iterdir())
+        assert [f"videos/{name}" for name in videos] == clips["path"].tolist()
+        assert len(clips) == 3
+        action_set = data_set in ("ucf101", "mit")
+        assert ("label" in clips, "text" in clips) == (action_set, not action_set)
+    assert not list(built.rglob("*.partial"))
+
+
+def test_no_two_clips_are_alike(built: Path) -> None:
+    videos = [path.read_bytes() for path in built.rglob("*.mp4")]
+    assert len(set(videos)) == len(videos) == 3 * len(DATA_SETS)
+    texts: list[str] = []
+    for part in ("webvid_train", "webvid_unlabelled", "webvid_val"):
+        texts += read_clips(built / part / "clips.csv")["text"].tolist()
+    assert len(set(texts)) == len(texts)
+
+
+def test_a_clip_does_not_depend_on_the_number_of_clips(built: Path, tmp_path: Path) -> None:
+    run(tmp_path, {"msrvtt": 1})
+    name = "msrvtt/videos/msrvtt_00000.mp4"
+    assert (tmp_path / name).read_bytes() == (built / name).read_bytes()
+
+
+def test_whole_data_sets_are_left_alone(tmp_path: Path, made: list[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    tables = run(tmp_path)
+    assert made == []
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert {name: len(table) for name, table in tables.items()} == TWO
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "table", "manifest"])
+def test_damaged_data_sets_are_made_again(tmp_path: Path, made: list[str], damage: str) -> None:
+    before = digests(tmp_path)
+    video = tmp_path / "ucf101" / "videos" / "ucf101_00001.mp4"
+    if damage == "changed":
+        content = bytearray(video.read_bytes())
+        content[-1] ^= 1
+        video.write_bytes(content)
+    elif damage == "missing":
+        video.unlink()
+    elif damage == "table":
+        (tmp_path / "ucf101" / "clips.csv").write_text("clip_id,path\n")
+    else:
+        (tmp_path / "ucf101" / "manifest.json").unlink()
+    run(tmp_path)
+    assert made == ["ucf101"]
+    assert digests(tmp_path) == before
+
+
+def test_another_size_seed_or_class_table_is_another_data_set(
+    tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = digests(tmp_path)
+    run(tmp_path, {**TWO, "msrvtt": 2})
+    assert made == ["msrvtt"]
+    assert len(list((tmp_path / "msrvtt" / "videos").iterdir())) == 2
+    made.clear()
+    run(tmp_path, seed=SEED + 1)
+    assert made == list(TWO)
+    assert digests(tmp_path).keys() == before.keys()
+    assert not set(digests(tmp_path).values()) & set(before.values())
+    made.clear()
+    changed = tmp_path / "actions.csv"
+    changed.write_bytes(module.ACTIONS_FILE.read_bytes() + b"\n")
+    monkeypatch.setattr(module, "ACTIONS_FILE", changed)
+    run(tmp_path, seed=SEED + 1)
+    assert made == list(TWO)
+
+
+def test_an_interrupted_build_is_no_data_set(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+
+    def failing(path: Path, frames: np.ndarray, crf: int) -> None:
+        if written:
+            raise OSError("no space left")
+        written.append(path)
+        encode(path, frames, crf)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "encode", failing)
+        with pytest.raises(OSError, match="no space left"):
+            run(tmp_path, {"msrvtt": 3})
+    assert not (tmp_path / "msrvtt").exists()
+    run(tmp_path, {"msrvtt": 3})
+    assert digests(tmp_path / "msrvtt") == digests(built / "msrvtt")
+    assert [path.name for path in tmp_path.iterdir()] == ["msrvtt"]
+
+
+@pytest.mark.parametrize("sizes", [{"kinetics": 3}, {"msrvtt": 0}, {"msrvtt": 2, "mit": -1}])
+def test_wrong_sizes_are_refused(tmp_path: Path, sizes: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="positive numbers of clips of webvid_train"):
+        run(tmp_path, sizes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_seeds_and_workers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seed is -1"):
+        run(tmp_path, seed=-1)
+    with pytest.raises(ValueError, match="workers 0"):
+        run(tmp_path, workers=0)
+
+
+def test_coarser_compression_takes_fewer_bytes(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), np.uint8)
+    for crf in (10, 40):
+        encode(tmp_path / f"{crf}.mp4", frames, crf)
+    assert (tmp_path / "40.mp4").stat().st_size < (tmp_path / "10.mp4").stat().st_size
+    assert decode(tmp_path / "10.mp4")[0].shape == frames.shape
+
+
+@pytest.mark.parametrize(
+    ("frames", "problem"),
+    [
+        (np.zeros((2, 8, 8, 3), np.float32), "float32"),
+        (np.zeros((2, 8, 8), np.uint8), r"uint8 \[2, 8, 8\]"),
+        (np.zeros((2, 8, 8, 4), np.uint8), r"\[2, 8, 8, 4\]"),
+        (np.zeros((0, 8, 8, 3), np.uint8), r"\[0, 8, 8, 3\]"),
+        (np.zeros((2, 8, 7, 3), np.uint8), "even sides"),
+    ],
+)
+def test_frames_that_cannot_be_encoded_are_refused(
+    tmp_path: Path, frames: np.ndarray, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        encode(tmp_path / "clip.mp4", frames, 30)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,140 @@
+"""What the data sets' clips show and what is written of them."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from data_prep.mini_benchmark import data_sets
+from data_prep.mini_benchmark.concepts import actions, concepts
+from data_prep.mini_benchmark.data_sets import (
+    DATA_SETS,
+    LOOKS,
+    TEMPLATES,
+    ClipPlan,
+    look_of,
+    plan_clip,
+    seen_concepts,
+)
+from data_prep.mini_benchmark.stills import COLOURS
+
+WEBVID = ("webvid_train", "webvid_unlabelled", "webvid_val")
+ONE_SHOT = dict.fromkeys(WEBVID, data_sets._WEBVID) | {
+    "msrvtt": data_sets._MSRVTT,
+    "youcook2": data_sets._YOUCOOK2,
+}
+NAME_OF = {picture: concept.name for concept in concepts() for picture in concept.pictures}
+SEEN = {concept.name for concept in seen_concepts()}
+FOOD = {concept.name for concept in concepts() if concept.group == "food"}
+
+
+def plans(data_set: str, n: int = 60) -> list[ClipPlan]:
+    return [plan_clip(data_set, index, np.random.default_rng([0, index])) for index in range(n)]
+
+
+def shown(plan: ClipPlan) -> list[str]:
+    return [NAME_OF[actor.picture] for shot in plan.shots for actor in shot.actors]
+
+
+@pytest.mark.parametrize("data_set", ONE_SHOT)
+def test_captions_name_what_is_shown(data_set: str) -> None:
+    distracted = 0
+    for plan in plans(data_set):
+        (shot,) = plan.shots
+        (colour,) = (name for name, value in COLOURS.items() if value == shot.colour)
+        possible = set()
+        # A distractor comes before the others and is not named.
+        for first in (0, 1):
+            actors = shot.actors[first:]
+            names = dict(zip("abc", (NAME_OF[actor.picture] for actor in actors), strict=False))
+            possible |= {
+                template.format(**names, m=actors[0].motion, n=actors[-1].motion, k=colour)
+                for template in ONE_SHOT[data_set].get(len(actors), ())
+            }
+            if plan.text in possible:
+                break
+        assert plan.text in possible
+        assert plan.label is None
+        distracted += first
+    assert 0 < distracted < 40
+
+
+def test_paragraphs_tell_the_shots_in_order() -> None:
+    for plan in plans("didemo"):
+        assert len(plan.shots) == 3
+        assert plan.text is not None
+        sentences = plan.text.replace(". ", ".|").split("|")
+        for shot, sentence, templates in zip(plan.shots, sentences, data_sets._DIDEMO, strict=True):
+            told = shot.actors[-1]
+            name = NAME_OF[told.picture]
+            assert sentence in {t.format(a=name, m=told.motion) for t in templates}
+
+
+@pytest.mark.parametrize("data_set", ["ucf101", "mit"])
+def test_action_classes_are_balanced_and_shown(data_set: str) -> None:
+    classes = {action.label: action for action in actions() if action.data_set == data_set}
+    made = plans(data_set, 2 * len(classes) + 1)
+    counts = Counter(plan.label for plan in made)
+    assert set(counts) == set(classes)
+    assert sorted(counts.values()) == [2] * (len(classes) - 1) + [3]
+    for plan in made:
+        assert plan.text is None
+        assert plan.label is not None
+        assert shown(plan)[-1] in classes[plan.label].concepts
+
+
+@pytest.mark.parametrize("data_set", WEBVID)
+def test_webvid_shows_seen_concepts_only(data_set: str) -> None:
+    for plan in plans(data_set, 150):
+        assert set(shown(plan)) <= SEEN
+
+
+@pytest.mark.parametrize("data_set", sorted(set(DATA_SETS) - set(WEBVID)))
+def test_other_sets_also_show_unseen_concepts(data_set: str) -> None:
+    names = [shown(plan)[-1] for plan in plans(data_set)]
+    assert 0.2 < np.mean([name in SEEN for name in names]) < 0.8 or data_set == "youcook2"
+    assert not set(names) <= SEEN
+
+
+def test_youcook2_tells_of_food() -> None:
+    for plan in plans("youcook2"):
+        named = shown(plan)[-2:]
+        assert set(named) <= FOOD
+        assert all(name in (plan.text or "") for name in named)
+
+
+def test_half_of_the_concepts_are_seen() -> None:
+    assert 0.4 < len(SEEN) / len(concepts()) < 0.55
+    assert 0 < len(SEEN & FOOD) < 0.35 * len(FOOD)
+
+
+def test_distractors_are_as_frequent_as_the_look_says() -> None:
+    made = plans("ucf101", 300)
+    share = np.mean([len(plan.shots[0].actors) == 2 for plan in made])
+    assert share == pytest.approx(look_of("ucf101").distractor, abs=0.1)
+
+
+def test_every_clip_has_sixteen_or_more_frames() -> None:
+    for data_set in DATA_SETS:
+        frames = sum(shot.n_frames for shot in plans(data_set, 1)[0].shots)
+        assert frames == (24 if data_set == "didemo" else 16)
+
+
+def test_equal_states_give_equal_plans() -> None:
+    for data_set in DATA_SETS:
+        assert plans(data_set, 4) == plans(data_set, 4)
+
+
+def test_looks_and_templates_belong_to_data_sets() -> None:
+    assert {id(look_of(name)) for name in DATA_SETS} == {id(look) for look in LOOKS.values()}
+    assert {id(look_of(name)) for name in WEBVID} == {id(LOOKS["webvid"])}
+    assert set(TEMPLATES) == {"ucf101", "mit"}
+    assert all(template.count("{}") == 1 for each in TEMPLATES.values() for template in each)
+
+
+@pytest.mark.parametrize("name", ["webvid", "webvid_test", "kinetics", ""])
+def test_unknown_data_sets_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"unknown data set {name!r}; choose one of webvid_train"):
+        plan_clip(name, 0, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="unknown data set"):
+        look_of(name)

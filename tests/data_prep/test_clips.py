@@ -1,0 +1,116 @@
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.clips import COLUMNS, read_clips, validate, write_clips
+
+# What a UTF-8 CSV can carry: no lone surrogates; line ends inside a text are tested on their own.
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1).filter(
+    lambda text: bool(text.strip())
+)
+
+
+def table(**columns: object) -> pd.DataFrame:
+    return pd.DataFrame({"clip_id": ["a", "b"], "path": ["a.mp4", "x/b.mp4"], **columns})
+
+
+def test_columns_are_typed_and_ordered() -> None:
+    clips = table(split="val", text=["one", None], end=[2, None]).set_index(pd.Index([5, 9]))
+    checked = validate(clips)
+    assert list(checked.columns) == ["clip_id", "path", "start", "end", "text", "split"]
+    assert checked.index.tolist() == [0, 1]
+    assert checked["start"].isna().all()
+    assert checked["end"].dtype == np.float64
+    assert checked["text"].tolist()[0] == "one"
+    assert checked["text"].isna().tolist() == [False, True]
+    assert "start" not in clips.columns, "the caller's table must stay as it was"
+
+
+def test_further_columns_are_kept() -> None:
+    assert list(validate(table(views=[1, 2])).columns)[-1] == "views"
+
+
+def test_an_empty_table_is_a_table() -> None:
+    assert len(validate(pd.DataFrame({name: [] for name in COLUMNS}))) == 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"clip_id": ["a", "a"]}, "clip_id 'a' in row 1 is used twice"),
+        ({"clip_id": ["a", None]}, "clip_id .* in row 1 is missing"),
+        ({"clip_id": ["a", " "]}, "row 1 is not a text with something in it"),
+        ({"clip_id": [1, 2]}, "clip_id 1 in row 0 is not a text"),
+        ({"path": ["a", "/etc/b"]}, "path '/etc/b' in row 1 is not a path inside the root"),
+        ({"path": ["a", "x/../../b"]}, "not a path inside"),
+        ({"path": ["a", "C:/b"]}, "not a path inside"),
+        ({"path": ["a", "x\\b"]}, "not a path inside"),
+        ({"start": [0.0, -1.0]}, "start -1.0 in row 1 must be finite and not negative"),
+        ({"end": [1.0, np.inf]}, "end inf in row 1 must be finite"),
+        ({"start": [0.0, 5.0], "end": [1.0, 5.0]}, "end 5.0 in row 1 is not later than its start"),
+        ({"end": [1.0, 0.0]}, "not later than its start"),
+        ({"start": ["soon", "later"]}, "start is not in seconds"),
+        ({"text": ["fine", ""]}, "text '' in row 1 is not a text with something in it"),
+        ({"label": ["fine", 3]}, "label 3 in row 1"),
+    ],
+)
+def test_bad_tables(columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        validate(table().assign(**columns))
+
+
+def test_missing_and_repeated_columns() -> None:
+    with pytest.raises(ValueError, match=r"no column \['path'\]"):
+        validate(pd.DataFrame({"clip_id": ["a"]}))
+    doubled = pd.concat([table(), table()[["path"]]], axis=1)
+    with pytest.raises(ValueError, match="twice"):
+        validate(doubled)
+
+
+@settings(max_examples=12)
+@given(st.lists(st.tuples(TEXT, st.none() | st.floats(0, 1e6)), min_size=1, max_size=6))
+def test_csv_keeps_everything(rows: list[tuple[str, float | None]]) -> None:
+    clips = pd.DataFrame(
+        {
+            "clip_id": [f"{number}" for number in range(len(rows))],
+            "path": [f"{number}.mp4" for number in range(len(rows))],
+            "start": [start for _, start in rows],
+            "text": [text for text, _ in rows],
+        }
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        csv = Path(folder) / "clips.csv"
+        write_clips(csv, clips)
+        first = csv.read_bytes()
+        back = read_clips(csv)
+        write_clips(csv, back)
+        assert csv.read_bytes() == first
+    pd.testing.assert_frame_equal(back, validate(clips))
+
+
+def test_csv_keeps_awkward_texts(tmp_path: Path) -> None:
+    texts = ["NA", "null", "None", "1.50", "a, b", 'say "hi"', "two\nlines", " outer ", "日本"]
+    ids = [f"00{number}" for number in range(len(texts))]
+    clips = pd.DataFrame({"clip_id": ids, "path": "v.mp4", "text": texts, "label": texts})
+    write_clips(tmp_path / "clips.csv", clips)
+    back = read_clips(tmp_path / "clips.csv")
+    assert back["text"].tolist() == texts
+    assert back["label"].tolist() == texts
+    assert back["clip_id"].tolist() == ids
+
+
+def test_reading_says_which_file(tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("clip_id,path\na,../up.mp4\n")
+    with pytest.raises(ValueError, match=r"bad\.csv is not a clips table: path '\.\./up\.mp4'"):
+        read_clips(tmp_path / "bad.csv")
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(ValueError, match="is not a clips table"):
+        read_clips(tmp_path / "empty.csv")
+    with pytest.raises(FileNotFoundError):
+        read_clips(tmp_path / "absent.csv")

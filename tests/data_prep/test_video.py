@@ -1,0 +1,272 @@
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.transforms import v2
+
+from data_prep import video
+from data_prep.video import DecodeError, choose_backend, decode, resize
+
+HAS_DECORD = "decord" in video.decoder_versions()
+BACKENDS = [
+    "pyav",
+    pytest.param("decord", marks=pytest.mark.skipif(not HAS_DECORD, reason="no decord here")),
+]
+SIZE = 24
+
+MakeVideo = Callable[..., Path]
+Numbers = Callable[[np.ndarray], np.ndarray]
+
+
+def every(times: np.ndarray) -> np.ndarray:
+    return np.arange(times.size)
+
+
+def only(*numbers: int) -> video.Choose:
+    return lambda times: np.array(numbers)
+
+
+OPEN = "open-gop=1:keyint=6:min-keyint=6:scenecut=0:b-adapt=0:bframes=3"
+FINE = {"g": "8", "b": "20M", "qmin": "1", "qmax": "1", "sc_threshold": "1000000000"}
+NO_B_FRAMES = {"g": "8", "bf": "0", "crf": "5", "x264-params": "scenecut=0"}
+KINDS: dict[str, dict] = {
+    "b_frames.mp4": {},
+    "one_gop.mkv": {"options": {**NO_B_FRAMES, "g": "250"}},
+}
+PYAV_KINDS: dict[str, dict] = {
+    "b_frames.avi": {"codec": "mpeg4", "options": {**FINE, "bf": "2"}},
+    "plain.avi": {"codec": "mpeg4", "options": FINE},
+    "open_gop.mp4": {"options": {"bf": "3", "crf": "5", "x264-params": OPEN}},
+    "stream.ts": {},
+    "program.mpg": {"codec": "mpeg2video", "options": {**FINE, "bf": "2"}},
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", KINDS)
+def test_every_frame_is_the_right_one(
+    make_video: MakeVideo, numbers: Numbers, name: str, backend: str
+) -> None:
+    path = make_video(name, 40, **KINDS[name])
+    clip = decode(path, every, SIZE, backend)
+    assert numbers(clip.frames).tolist() == list(range(40))
+    assert (clip.frame_count, clip.decoder) == (40, backend)
+    assert clip.frames.shape == (40, SIZE, SIZE, 3)
+    for number in (39, 17, 16, 15, 1, 0):
+        assert numbers(decode(path, only(number), SIZE, backend).frames) == [number]
+    scattered = decode(path, lambda times: np.array([[30, 2], [2, 39]]), SIZE, backend)
+    assert numbers(scattered.frames).tolist() == [[30, 2], [2, 39]]
+
+
+@pytest.mark.parametrize("name", PYAV_KINDS)
+def test_every_frame_of_other_kinds(make_video: MakeVideo, numbers: Numbers, name: str) -> None:
+    path = make_video(name, 30, **PYAV_KINDS[name])
+    assert choose_backend(path) == "pyav"
+    clip = decode(path, every, SIZE)
+    assert numbers(clip.frames).tolist() == list(range(30))
+    for number in range(30):
+        assert numbers(decode(path, only(number), SIZE).frames) == [number]
+
+
+@pytest.mark.skipif(not HAS_DECORD, reason="no decord here")
+def test_backends_agree_to_the_bit(make_video: MakeVideo) -> None:
+    path = make_video("clip.mp4", 30)
+    assert choose_backend(path) == "decord"
+    a, b = decode(path, every, SIZE, "decord"), decode(path, every, SIZE, "pyav")
+    assert (a.frames == b.frames).all()
+
+
+def test_auto_works_without_decord(make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_video("clip.mp4", 3)
+    monkeypatch.setattr(video, "decoder_versions", lambda: {"pyav": "0"})
+    assert decode(path, every, SIZE).decoder == "pyav"
+    with pytest.raises(ValueError, match="decord is not installed"):
+        decode(path, every, SIZE, "decord")
+
+
+def test_times_are_the_middles_of_frames(make_video: MakeVideo) -> None:
+    seen = []
+
+    def choose(times: np.ndarray) -> np.ndarray:
+        seen.append(times)
+        return np.array([0])
+
+    for name in ("a.mp4", "b.mkv", "c.ts"):
+        decode(make_video(name, 5), choose, SIZE)
+    decode(make_video("d.avi", 5, **PYAV_KINDS["b_frames.avi"]), choose, SIZE)
+    for times in seen:
+        assert times.tolist() == pytest.approx([0.05, 0.15, 0.25, 0.35, 0.45], abs=2e-3)
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav"])
+def test_one_frame(make_video: MakeVideo, numbers: Numbers, backend: str) -> None:
+    clip = decode(make_video("one.mp4", 1), every, SIZE, backend)
+    assert (clip.frame_count, numbers(clip.frames).tolist()) == (1, [0])
+
+
+def patched(path: Path, box: bytes, offset: int, content: bytes) -> Path:
+    """The MP4 file with `content` written `offset` bytes after the name of its first `box`."""
+    data = bytearray(path.read_bytes())
+    at = data.index(box) + 4 + offset
+    data[at : at + len(content)] = content
+    out = path.with_name("patched_" + path.name)
+    out.write_bytes(data)
+    return out
+
+
+def test_edit_lists_cut_frames(make_video: MakeVideo, numbers: Numbers) -> None:
+    """An edit that starts at 0.6 s: the first six frames are decoded, but not part of the video."""
+    path = make_video("clip.mp4", 20, options=NO_B_FRAMES)
+    data = path.read_bytes()
+    media = data.index(b"mdhd")
+    timescale = struct.unpack(">I", data[media + 16 : media + 20])[0]
+    assert struct.unpack(">I", data[data.index(b"elst") + 8 :][:4]) == (1,)
+    cut = patched(path, b"elst", 12, struct.pack(">i", int(0.6 * timescale)))
+    assert choose_backend(cut) == "pyav"
+    clip = decode(cut, every, SIZE)
+    assert numbers(clip.frames).tolist() == list(range(6, 20))
+    assert clip.frame_count == 14
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_rotated_videos_are_turned_upright(make_video: MakeVideo, quarters: int) -> None:
+    path = make_video("clip.mp4", 2)
+    plain = decode(path, only(1), SIZE).frames[0]
+    one, zero, minus = 0x10000, 0, -0x10000
+    # Display matrices of clockwise quarter turns (ISO/IEC 14496-12, 8.3.2: a b u c d v x y w).
+    a, b, c, d = {
+        1: (zero, one, minus, zero),
+        2: (minus, zero, zero, minus),
+        3: (zero, minus, one, zero),
+    }[quarters]
+    matrix = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 0x40000000)
+    turned = patched(path, b"tkhd", 40, matrix)
+    assert choose_backend(turned) == "pyav"
+    assert (decode(turned, only(1), SIZE).frames[0] == np.rot90(plain, -quarters)).all()
+
+
+def test_other_turns_are_refused(make_video: MakeVideo) -> None:
+    matrix = struct.pack(">9i", 46341, 46341, 0, -46341, 46341, 0, 0, 0, 0x40000000)
+    with pytest.raises(DecodeError, match="turned by -45 degrees"):
+        decode(patched(make_video("clip.mp4", 2), b"tkhd", 40, matrix), only(0), SIZE)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_flipped_bits_are_noticed(make_video: MakeVideo, numbers: Numbers, backend: str) -> None:
+    """One wrong bit: the frames are the right ones, or the clip is refused. Most such files decode
+    without an exception, and only FFmpeg's log tells."""
+    path = make_video("clip.mp4", 16, options=NO_B_FRAMES)
+    data = path.read_bytes()
+    start = data.index(b"mdat") + 4
+    length = struct.unpack(">I", data[start - 8 : start - 4])[0] - 8
+    rng = np.random.default_rng(0)
+    reasons = []
+    for _ in range(20):
+        flipped = bytearray(data)
+        flipped[start + int(rng.integers(length * 2 // 3, length))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(flipped)
+        try:
+            assert numbers(decode(path, every, SIZE, backend).frames).tolist() == list(range(16))
+        except DecodeError as error:
+            reasons.append(str(error))
+    assert sum("FFmpeg reports damage" in reason for reason in reasons) > 5
+    assert len(reasons) > 12
+
+
+def test_damage_elsewhere_does_not_matter(make_video: MakeVideo, numbers: Numbers) -> None:
+    path = make_video("clip.mp4", 16, options=NO_B_FRAMES)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 4
+    length = struct.unpack(">I", data[start - 8 : start - 4])[0]
+    for place in range(start + length - 300, start + length, 5):
+        data[place] ^= 0x55
+    path.write_bytes(data)
+    with pytest.raises(DecodeError):
+        decode(path, only(15), SIZE, "pyav")
+    assert numbers(decode(path, only(0, 3), SIZE, "pyav").frames).tolist() == [0, 3]
+
+
+def test_cut_off_files_are_refused(make_video: MakeVideo) -> None:
+    mp4 = make_video("clip.mp4", 30, container={"movflags": "faststart"})
+    mkv = make_video("clip.mkv", 30)
+    avi = make_video("clip.avi", 30, **PYAV_KINDS["plain.avi"])
+    for path in (mp4, mkv, avi):
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) * 9 // 10])
+        for _ in range(2):  # FFmpeg's log leaves out a line that it has just said
+            with pytest.raises(DecodeError, match="is damaged or cut off"):
+                decode(path, only(0), SIZE)
+
+
+def test_counts_in_the_header_are_not_believed(make_video: MakeVideo, numbers: Numbers) -> None:
+    path = make_video("clip.avi", 12, **PYAV_KINDS["b_frames.avi"])
+    over = patched(path, b"avih", 4 + 16, struct.pack("<I", 99))
+    clip = decode(over, every, SIZE)
+    assert (clip.frame_count, numbers(clip.frames).tolist()) == (12, list(range(12)))
+
+
+def test_files_without_frames(
+    tmp_path: Path, make_video: MakeVideo, make_audio: Callable[[str], Path]
+) -> None:
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "text.mp4").write_text("this is no video")
+    mp4 = make_video("whole.mp4", 5).read_bytes()
+    (tmp_path / "no_index.mp4").write_bytes(mp4[: mp4.index(b"moov") - 4])
+    opened = "cannot be opened as a video"
+    for path, message in [
+        (tmp_path / "empty.mp4", opened),
+        (tmp_path / "text.mp4", opened),
+        (tmp_path / "no_index.mp4", opened),
+        (tmp_path / "absent.mp4", opened),
+        (tmp_path, opened),
+        (make_audio("sound.m4a"), "no video stream"),
+    ]:
+        for call in (choose_backend, lambda path: decode(path, every, SIZE, "pyav")):
+            with pytest.raises(DecodeError, match=message) as caught:
+                call(path)
+            assert str(tmp_path) not in str(caught.value), "texts must not depend on the place"
+
+
+def test_playlists_do_not_open_addresses(tmp_path: Path) -> None:
+    playlist = tmp_path / "list.m3u8"
+    playlist.write_text("#EXTM3U\n#EXTINF:1,\nhttp://localhost:9/a.ts\n#EXT-X-ENDLIST\n")
+    with pytest.raises(DecodeError):
+        decode(playlist, every, SIZE)
+
+
+@pytest.mark.parametrize("bad", [np.array([5]), np.array([-1]), np.array([]), np.array([0.5])])
+def test_frames_that_do_not_exist(make_video: MakeVideo, bad: np.ndarray) -> None:
+    path = make_video("clip.mp4", 5)
+    for backend in ("auto", "pyav"):
+        with pytest.raises(ValueError):
+            decode(path, lambda times: bad, SIZE, backend)
+
+
+def test_unknown_backend(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown backend 'opencv'; choose one of auto, decord"):
+        decode(tmp_path, every, SIZE, "opencv")
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(1, 70), st.integers(1, 70), st.sampled_from([1, 7, 16, 33]), st.integers(0, 2**32)
+)
+def test_resize_agrees_with_torchvision(height: int, width: int, size: int, seed: int) -> None:
+    waves = np.random.default_rng(seed).uniform(0, 6, (2, 3))
+    rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j][..., None]
+    frame = (127.5 + 127.5 * np.sin(rows * waves[0] + columns * waves[1])).astype(np.uint8)
+    transform = v2.Compose(
+        [
+            v2.Resize(size, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.CenterCrop(size),
+        ]
+    )
+    expected = transform(torch.from_numpy(frame).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+    resized = resize(frame, size)
+    assert resized.shape == (size, size, 3)
+    assert np.abs(resized.astype(int) - expected).max() <= 2
