@@ -1,0 +1,291 @@
+"""Figure 3 of the paper: accuracy over alpha, the student's weight, with draws and intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import ascii_lowercase
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, MultipleLocator
+
+from figures import style
+from fitclip_core.results import CLASSIFICATION, NO_DRAW, rank_table
+from fitclip_core.statistics import bootstrap_interval
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The share of a data set's items whose right target has rank <= k."""
+
+    data_set: str
+    direction: str
+    k: int
+
+    @property
+    def name(self) -> str:
+        """How the field writes it: top-1, or text-to-video R@5."""
+        if self.direction == CLASSIFICATION:
+            return f"top-{self.k}"
+        return f"{self.direction.replace('_', '-')} R@{self.k}"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A curve to draw: the mean, with equal weights, of one or more data sets' measures."""
+
+    name: str
+    title: str
+    axis: str
+    measures: tuple[Measure, ...]
+
+
+IN_DOMAIN: Final = Panel(
+    "in_domain",
+    "In-domain (webvid_val)",
+    "Text-to-video R@5 (%)",
+    (Measure("webvid_val", "text_to_video", 5),),
+)
+ZERO_SHOT: Final = Panel(
+    "zero_shot",
+    "Zero-shot, mean of 5 data sets",
+    "Mean of R@5 and top-1 (%)",
+    (
+        Measure("didemo", "text_to_video", 5),
+        Measure("msrvtt", "text_to_video", 5),
+        Measure("youcook2", "text_to_video", 5),
+        Measure("mit", CLASSIFICATION, 1),
+        Measure("ucf101", CLASSIFICATION, 1),
+    ),
+)
+PANELS: Final = (IN_DOMAIN, ZERO_SHOT)
+
+
+class PanelHits:
+    """Per-item hits (0 or 1) of a panel's data sets, at every alpha and draw of a sweep.
+
+    Raises: ValueError when the sweep lacks alpha 0 or 1, or when its data sets and alphas do not
+    have the same draws.
+    """
+
+    def __init__(self, outcomes: pd.DataFrame, measures: Sequence[Measure]) -> None:
+        self._tables = [
+            (rank_table(outcomes, one.data_set, one.direction) <= one.k).astype(np.float64)
+            for one in measures
+        ]
+        first = self._tables[0].columns
+        for one, table in zip(measures, self._tables, strict=True):
+            if not table.columns.equals(first):
+                differing = sorted(set(table.columns) ^ set(first))
+                raise ValueError(
+                    f"{one.data_set} and {measures[0].data_set} do not have the same (alpha, draw) "
+                    f"cells: {differing[:5]} in one only; finish the sweep or leave them out"
+                )
+        self.alphas: list[float] = sorted(set(first.get_level_values("alpha")))
+        if not {0.0, 1.0} <= set(self.alphas):
+            raise ValueError(
+                f"the sweep needs the teacher (alpha 0) and the student (alpha 1); alphas there "
+                f"are: {self.alphas}"
+            )
+        self.draws: list[int] = sorted(set(first.get_level_values("seed")) - {NO_DRAW})
+        for alpha in self.alphas:
+            expected = [NO_DRAW] if alpha == 0 else self.draws
+            present = list(self._tables[0][alpha].columns)
+            if present != expected:
+                raise ValueError(
+                    f"draws at alpha {alpha:g} of {measures[0].data_set} are {present}, not "
+                    f"{expected}; finish the sweep or leave draws out"
+                )
+
+    def at(self, alpha: float) -> list[np.ndarray]:
+        """Hits at one alpha, one array [draws, items] per data set; the teacher is one draw.
+
+        Raises: ValueError naming the alphas there are when this one is not among them.
+        """
+        known = self.alphas[self.place(alpha)]
+        return [table[known].to_numpy().T for table in self._tables]
+
+    def place(self, alpha: float) -> int:
+        """Where alpha stands in `alphas`.
+
+        Raises: ValueError naming the alphas there are when this one is not among them.
+        """
+        for place, known in enumerate(self.alphas):
+            if math.isclose(known, alpha, abs_tol=1e-9):
+                return place
+        there = ", ".join(f"{known:g}" for known in self.alphas)
+        raise ValueError(f"alpha {alpha:g} is not in the sweep; alphas there are: {there}")
+
+    def draw_means(self, alpha: float) -> np.ndarray:
+        """The measures' mean per draw, a fraction: [draws]; the teacher's repeats for each draw."""
+        means = np.mean([hits.mean(axis=1) for hits in self.at(alpha)], axis=0)
+        return np.broadcast_to(means, len(self.draws))
+
+    @property
+    def n_items(self) -> int:
+        """Items of all data sets together."""
+        return sum(len(table) for table in self._tables)
+
+
+def alpha_table(
+    outcomes: pd.DataFrame,
+    *,
+    panels: Sequence[Panel] = PANELS,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The numbers of the alpha curve: one row per panel and alpha, all fractions.
+
+    Columns: panel, alpha, value (mean over draws), ci_low, ci_high (bootstrap over items and draws;
+    over items only at alpha 0, where all draws share the teacher, and with one draw), n (items),
+    draws, draw_low, draw_high (the extreme draws), best (highest value of its panel in hindsight;
+    of equal ones the smallest alpha).
+
+    Raises: ValueError when the outcomes do not hold the panels' sweep.
+    Source: figure 3.
+    """
+    tables = []
+    for panel in panels:
+        points = _points(PanelHits(outcomes, panel.measures), level, n_resamples, seed)
+        points.insert(0, "panel", panel.name)
+        tables.append(points)
+    return pd.concat(tables, ignore_index=True)
+
+
+def alpha_curve(
+    outcomes: pd.DataFrame,
+    *,
+    alpha: float = 0.4,
+    panels: Sequence[Panel] = PANELS,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Figure:
+    """Draw figure 3: each panel's mean over draws, the draws, and the interval at each alpha.
+
+    `alpha` is the value chosen beforehand (0.4 in the paper); it and the best one in hindsight are
+    marked. The band is of the level at each alpha; whether two alphas differ is answered by
+    `comparisons`, where items are paired. One panel is one column wide, two are a page wide.
+
+    Raises: ValueError when alpha is not in the sweep or the outcomes do not hold it.
+    Source: figure 3.
+    """
+    columns = 2 if len(panels) == 1 else 4
+    legend_rows = 4 // columns
+    with style.theme():
+        figure, axes = style.new_figure(len(panels), height=2.9, legend_rows=legend_rows)
+        for letter, panel, ax in zip(ascii_lowercase, panels, axes, strict=False):
+            hits = PanelHits(outcomes, panel.measures)
+            points = _points(hits, level, n_resamples, seed)
+            curve = _draw_curve(ax, points, hits, level)
+            marks = _draw_marks(ax, points, alpha, hits)
+            ax.legend(
+                handles=marks,
+                title=panel.title if len(panels) == 1 else f"({letter}) {panel.title}",
+                alignment="left",
+                loc="lower left",
+                bbox_to_anchor=(0, 1),
+                borderaxespad=0.2,
+                borderpad=0,
+                handletextpad=0.3,
+                handlelength=1.4,
+                frameon=False,
+                title_fontproperties={"weight": "bold", "size": "medium"},
+            )
+            ax.set_ylabel(panel.axis)
+        style.shared_legend(figure, curve, columns)
+    return figure
+
+
+def _points(hits: PanelHits, level: float, n_resamples: int, seed: int) -> pd.DataFrame:
+    rows = []
+    for alpha in hits.alphas:
+        means = hits.draw_means(alpha)
+        interval = bootstrap_interval(
+            hits.at(alpha), level=level, n_resamples=n_resamples, seed=seed
+        )
+        rows.append(
+            {
+                "alpha": alpha,
+                "value": float(np.mean(means)),
+                "ci_low": interval.low,
+                "ci_high": interval.high,
+                "n": hits.n_items,
+                "draws": len(means),
+                "draw_low": float(np.min(means)),
+                "draw_high": float(np.max(means)),
+            }
+        )
+    points = pd.DataFrame(rows)
+    # Rounded, so that equal shares do not differ by the order of a sum.
+    return points.assign(best=points.index == points["value"].round(12).idxmax())
+
+
+def _draw_curve(ax: Axes, points: pd.DataFrame, hits: PanelHits, level: float) -> list[Artist]:
+    x = points["alpha"].to_numpy()
+    percent = 100 * points[["value", "ci_low", "ci_high"]]
+    several = len(hits.draws) > 1
+    band = ax.fill_between(
+        x,
+        percent["ci_low"],
+        percent["ci_high"],
+        color=style.BAND,
+        linewidth=0,
+        label=f"{level:.0%} interval ({'items × draws' if several else 'items'})",
+    )
+    teacher = ax.axhline(
+        percent["value"].iloc[0],
+        color=style.INK,
+        linewidth=0.7,
+        linestyle=(0, (4, 3)),
+        label="teacher's level",
+    )
+    handles: list[Artist] = [band, teacher]
+    if several:
+        curves = 100 * np.stack([hits.draw_means(alpha) for alpha in hits.alphas])
+        handles.append(ax.plot(x, curves, color=style.DRAW, linewidth=0.6, label="each draw")[0])
+    label = f"mean of {len(hits.draws)} draws" if several else "the one draw"
+    handles += ax.plot(x, percent["value"], color=style.LINE, marker=".", markersize=4, label=label)
+    ax.set_xlim(-0.04, 1.04)
+    ax.margins(y=0.08)
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, 0), min(high, 100 + 0.04 * (high - low)))  # room for a mark at 100%
+    names = ["0\nteacher", "0.2", "0.4", "0.6", "0.8", "1\nstudent"]
+    ax.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1], names)
+    ax.xaxis.set_minor_locator(MultipleLocator(0.1))
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    ax.set_xlabel("α, weight of the student", labelpad=-6)
+    sns.despine(ax=ax)
+    return handles[::-1]
+
+
+def _draw_marks(ax: Axes, points: pd.DataFrame, alpha: float, hits: PanelHits) -> list[Artist]:
+    chosen = points.iloc[hits.place(alpha)]
+    best = points[points["best"]].iloc[0]
+    marks: list[Artist] = []
+    for row, marker, size, name in (
+        (best, "*", 8.5, "best in hindsight"),
+        (chosen, "o", 4.5, "chosen beforehand"),
+    ):
+        marks += ax.plot(
+            row["alpha"],
+            100 * row["value"],
+            marker=marker,
+            markersize=size,
+            linestyle="none",
+            clip_on=False,
+            zorder=3,
+            markerfacecolor="white" if marker == "*" else style.INK,
+            markeredgecolor=style.INK,
+            markeredgewidth=0.7,
+            label=f"{name}: α = {row['alpha']:g}, {100 * row['value']:.1f}%",
+        )
+    return marks[::-1]

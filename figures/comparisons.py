@@ -1,0 +1,161 @@
+"""What fusion gains or loses against its two ends, tested on the same items, and said in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from figures.alpha_curve import PANELS, Measure, Panel, PanelHits
+from fitclip_core.statistics import paired_difference
+
+_ENDS: Final = {"teacher": 0.0, "student": 1.0}
+
+
+def fusion_comparisons(
+    outcomes: pd.DataFrame,
+    alpha: float = 0.4,
+    *,
+    panels: Sequence[Panel] = PANELS,
+    level: float = 0.95,
+    n_resamples: int = 10_000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Fused at `alpha` minus teacher and minus student, per panel and per data set of it.
+
+    A panel of one data set is that data set and is listed once. Columns: scope (panel or data set),
+    measure, versus, alpha, difference, ci_low, ci_high (fractions; positive is in favour of fusion;
+    bootstrap over items and draws), p_value (sign flips over items, given these draws), p_holm
+    (corrected for all rows of this table), n (items), draws, draws_same_sign (draws whose own
+    difference has the mean's sign), level, verdict.
+
+    The verdict is "higher" or "lower" when p_holm <= 1 - level and the interval leaves out 0, else
+    "undecided": the p-value alone would not see that other draws may differ.
+
+    Raises: ValueError when alpha is not in the sweep, or is 0 or 1.
+    Source: tables 4 and 5 compare the same models, without a test; Holm (1979) for the correction.
+    """
+    rows = []
+    for scope, measures in _scopes(panels):
+        hits = PanelHits(outcomes, measures)
+        fused = hits.at(alpha)
+        if hits.alphas[hits.place(alpha)] in _ENDS.values():
+            raise ValueError(f"alpha {alpha:g} is an end of the sweep; compare one between 0 and 1")
+        for end, end_alpha in _ENDS.items():
+            found = paired_difference(
+                hits.at(end_alpha), fused, level=level, n_resamples=n_resamples, seed=seed
+            )
+            by_draw = hits.draw_means(alpha) - hits.draw_means(end_alpha)
+            rows.append(
+                {
+                    "scope": scope,
+                    "measure": _measure_name(measures),
+                    "versus": end,
+                    "alpha": alpha,
+                    "difference": found.estimate,
+                    "ci_low": found.low,
+                    "ci_high": found.high,
+                    "p_value": found.p_value,
+                    "n": hits.n_items,
+                    "draws": len(by_draw),
+                    "draws_same_sign": _same_sign(by_draw, found.estimate),
+                    "level": level,
+                }
+            )
+    table = pd.DataFrame(rows)
+    place = list(table.columns).index("p_value") + 1
+    table.insert(place, "p_holm", holm(table["p_value"].to_numpy()))
+    return table.assign(verdict=[_verdict(row) for row in table.to_dict("records")])
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm's step-down correction of a family of p-values, in the order given: [tests].
+
+    Raises: ValueError when a p-value is NaN or outside [0, 1].
+    Source: Holm (1979), A simple sequentially rejective multiple test procedure.
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    if not np.all((values >= 0) & (values <= 1)):
+        raise ValueError(f"p-values must lie in [0, 1]; got {values.tolist()}")
+    order = np.argsort(values, kind="stable")
+    factors = np.arange(len(values), 0, -1)
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1)
+    return corrected
+
+
+def verdict(comparisons: pd.DataFrame) -> str:
+    """What `fusion_comparisons` shows, in words: Markdown, a sentence per panel, a line per row.
+
+    A scope's sentence says whether fusion is higher than both ends. Everything comes from the
+    numbers in the table.
+
+    Raises: ValueError when the table is empty.
+    """
+    if comparisons.empty:
+        raise ValueError("no comparisons to put in words; call fusion_comparisons first")
+    paragraphs = []
+    for scope, rows in comparisons.groupby("scope", sort=False):
+        measured = f"{rows['measure'].iloc[0]}, n = {rows['n'].iloc[0]}"
+        lines = [f"**{scope}** ({measured}): {_summary(rows)}"]
+        lines += [_sentence(row) for row in rows.to_dict("records")]
+        paragraphs.append("\n".join(lines))
+    first = comparisons.iloc[0]
+    paragraphs.append(
+        f"Differences are in percentage points, with {first['level']:.0%} intervals over items"
+        f"{' and draws' if first['draws'] > 1 else ' (one draw: nothing is known of others)'}. "
+        f"p-values are Holm-corrected for {len(comparisons)} comparisons. Undecided means that "
+        "these data do not settle the sign, not that the two are equal."
+    )
+    return "\n\n".join(paragraphs)
+
+
+def _scopes(panels: Sequence[Panel]) -> list[tuple[str, tuple[Measure, ...]]]:
+    scopes = [(panel.name, panel.measures) for panel in panels]
+    return scopes + [
+        (measure.data_set, (measure,))
+        for panel in panels
+        if len(panel.measures) > 1
+        for measure in panel.measures
+    ]
+
+
+def _measure_name(measures: Sequence[Measure]) -> str:
+    if len(measures) == 1:
+        return f"{measures[0].data_set} {measures[0].name}"
+    names = sorted({measure.name for measure in measures})
+    return f"mean of {' and '.join(names)} over {len(measures)} data sets"
+
+
+def _same_sign(by_draw: np.ndarray, estimate: float) -> int:
+    return int(np.sum(np.sign(np.round(by_draw, 12)) == np.sign(np.round(estimate, 12))))
+
+
+def _verdict(row: dict) -> str:
+    if row["p_holm"] > 1 - row["level"]:
+        return "undecided"
+    if row["ci_low"] > 0:
+        return "higher"
+    return "lower" if row["ci_high"] < 0 else "undecided"
+
+
+def _summary(rows: pd.DataFrame) -> str:
+    found = dict(zip(rows["versus"], rows["verdict"], strict=True))
+    if set(found.values()) == {"higher"}:
+        return "fusion is higher than both ends."
+    parts = [
+        f"undecided against the {end}" if word == "undecided" else f"{word} than the {end}"
+        for end, word in found.items()
+    ]
+    return f"fusion is {', '.join(parts)}; it is not shown to beat both ends."
+
+
+def _sentence(row: dict) -> str:
+    p = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}"
+    return (
+        f"- fused (α = {row['alpha']:g}) − {row['versus']}: {100 * row['difference']:+.1f} "
+        f"[{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}], {p}, "
+        f"{row['draws_same_sign']} of {row['draws']} draws of this sign: {row['verdict']}"
+    )

@@ -1,0 +1,128 @@
+"""One look for every figure: sizes, colours, and files with the same bytes for the same figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fitclip_core.artefacts import atomic_path
+
+COLUMN_WIDTH: Final = 3.35  # in; one column of the paper
+PAGE_WIDTH: Final = 6.9  # in; both columns and the gap
+DPI: Final = 300
+FOOTER: Final = 0.13  # in; kept free at the bottom for the provenance line
+_LEGEND_ROW: Final = 0.15  # in
+
+# seaborn's colour-blind-safe blue, its tint and two greys: in grey they differ in lightness too.
+LINE: Final = sns.color_palette("colorblind").as_hex()[0]
+BAND: Final = "#c5dcea"
+DRAW: Final = "#7a7a7a"
+INK: Final = "#1a1a1a"
+
+_FONT: Final = 7.5  # pt at final size
+_RC: Final[dict[str, Any]] = {
+    "font.family": "DejaVu Sans",  # shipped with matplotlib: the same on every machine
+    "font.size": _FONT,
+    "axes.labelsize": _FONT,
+    "axes.titlesize": _FONT + 0.5,
+    "xtick.labelsize": _FONT,
+    "ytick.labelsize": _FONT,
+    "legend.fontsize": _FONT - 0.5,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "xtick.major.size": 3.5,
+    "ytick.major.size": 3.5,
+    "xtick.minor.size": 2,
+    "lines.linewidth": 1.4,
+    "text.color": INK,
+    "pdf.fonttype": 42,  # TrueType: text stays text in the PDF
+    "svg.hashsalt": "fitclip",
+}
+
+
+@contextmanager
+def theme() -> Iterator[None]:
+    """Draw with the kit's seaborn theme inside the block; the caller's settings come back after."""
+    look = sns.axes_style("ticks") | sns.plotting_context("paper") | _RC
+    with matplotlib.rc_context(look):
+        yield
+
+
+def new_figure(panels: int, height: float, legend_rows: int = 0) -> tuple[Figure, list[Axes]]:
+    """A figure of `panels` axes side by side and `height` inches; column width for one, else page.
+
+    `legend_rows` lines of text are kept free under the axes for `shared_legend`. The figure is
+    closed for pyplot, so a notebook shows it once, as the value of its cell.
+
+    Raises: ValueError when panels is not positive.
+    """
+    if panels < 1:
+        raise ValueError(f"a figure needs at least one panel, not {panels}")
+    width = COLUMN_WIDTH if panels == 1 else PAGE_WIDTH
+    with theme():
+        figure, axes = plt.subplots(1, panels, figsize=(width, height), squeeze=False, dpi=DPI / 2)
+        share = (FOOTER + legend_rows * _LEGEND_ROW) / height
+        figure.set_layout_engine("constrained", rect=(0, share, 1, 1 - share), wspace=0.04)
+        plt.close(figure)
+    return figure, list(np.ravel(axes))
+
+
+def shared_legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+    """Put one legend for all panels above the provenance line, in the rows kept free for it."""
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        bbox_to_anchor=(0.5, FOOTER / figure.get_figheight()),
+        ncols=columns,
+        frameon=False,
+        columnspacing=1.2,
+        borderpad=0,
+        borderaxespad=0.1,
+        labelspacing=0.3,
+    )
+
+
+def save(figure: Figure, stem: Path | str, provenance: Mapping[str, str]) -> list[Path]:
+    """Write `stem`.png (300 dpi) and `stem`.pdf with a provenance line; returns the two paths.
+
+    `provenance` maps names to values, say {"results": digest, "commit": hash}; the line shows 12
+    characters of each value and the files' metadata the whole. There is no date and no program
+    version in them: the same figure gives the same bytes. Each file is replaced atomically.
+
+    Raises: ValueError when the provenance is empty.
+    """
+    if not provenance:
+        raise ValueError("a figure is saved with its provenance, say the results' digest; got none")
+    stem = Path(stem)
+    line = " · ".join(f"{name} {value[:12]}" for name, value in provenance.items())
+    whole = "; ".join(f"{name}: {value}" for name, value in provenance.items())
+    metadata: dict[str, dict[str, Any]] = {
+        "png": {"Software": None, "Description": whole},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None, "Subject": whole},
+    }
+    paths = []
+    with theme():
+        footer = figure.text(
+            0.99, 0.02 / figure.get_figheight(), line, ha="right", fontsize=5.5, color=DRAW
+        )
+        try:
+            for kind, content in metadata.items():
+                path = stem.with_name(f"{stem.name}.{kind}")
+                with atomic_path(path) as temporary:
+                    figure.savefig(temporary, format=kind, dpi=DPI, metadata=content)
+                paths.append(path)
+        finally:
+            footer.remove()
+    return paths

@@ -1,0 +1,54 @@
+"""How the students' losses went during training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from figures import style
+
+
+def training_curves(histories: Mapping[int, pd.DataFrame], best_steps: Mapping[int, int]) -> Figure:
+    """Training and validation loss over optimiser steps, a line a draw; the kept step is marked.
+
+    histories: by draw, `distillation.StudentFit.history`. best_steps: by draw, the step kept.
+    Losses are in nats, both directions summed.
+
+    Raises: ValueError when there is no history, or a draw's best step is missing or was not
+    validated.
+    """
+    if not histories or set(histories) != set(best_steps):
+        raise ValueError(
+            f"histories of draws {sorted(histories)} and best steps of {sorted(best_steps)}; "
+            "give both for the same draws, at least one"
+        )
+    figure, (training, validation) = style.new_figure(2, 2.1)
+    with style.theme():
+        for place, (draw, history) in enumerate(sorted(histories.items())):
+            dashes = ("-", "--", ":", "-.")[place % 4]
+            smooth = history["labelled_loss"].rolling(5, min_periods=1).mean()
+            training.plot(history["step"], smooth, dashes, color=style.LINE, lw=1)
+            validated = history[history["validation_loss"].notna()]
+            validation.plot(
+                validated["step"],
+                validated["validation_loss"],
+                dashes,
+                color=style.LINE,
+                lw=1,
+                label=f"draw {draw}",
+            )
+            best = validated[validated["step"] == best_steps[draw]]
+            if best.empty:
+                raise ValueError(
+                    f"draw {draw} has no validation loss at its best step {best_steps[draw]}; "
+                    "give the history and the best step of one fit"
+                )
+            validation.plot(best["step"], best["validation_loss"], "o", color=style.INK, ms=4)
+        training.set(xlabel="Step", ylabel="Contrastive loss (nats)", title="Labelled batches")
+        validation.set(xlabel="Step", ylabel="Contrastive loss (nats)", title="Validation set")
+        validation.plot(np.nan, np.nan, "o", color=style.INK, ms=4, label="kept")
+        validation.legend(frameon=False)
+    return figure

@@ -1,0 +1,100 @@
+import subprocess
+import sys
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from figures import style
+
+PROVENANCE = {"results": "0123456789abcdef" * 4, "commit": "fedcba98"}
+
+SCRIPT = """
+import sys
+from figures import style
+figure, (ax,) = style.new_figure(1, 2.0)
+with style.theme():
+    ax.plot([0, 1], [0, 1])
+style.save(figure, sys.argv[1], {"results": "abc"})
+"""
+
+
+def small_figure(panels=1):
+    figure, axes = style.new_figure(panels, 2.0)
+    with style.theme():
+        for ax in axes:
+            ax.plot([0, 1], [0, 1])
+    return figure
+
+
+def test_two_saves_give_the_same_bytes(tmp_path):
+    figure = small_figure()
+    first = [path.read_bytes() for path in style.save(figure, tmp_path / "a", PROVENANCE)]
+    second = [path.read_bytes() for path in style.save(figure, tmp_path / "b", PROVENANCE)]
+    other = [path.read_bytes() for path in style.save(small_figure(), tmp_path / "a", PROVENANCE)]
+    assert first == second == other
+
+
+def test_another_process_gives_the_same_bytes(tmp_path):
+    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "there")], check=True)
+    for here in style.save(small_figure(), tmp_path / "here", {"results": "abc"}):
+        assert here.read_bytes() == here.with_stem("there").read_bytes()
+
+
+def test_files_hold_no_date_and_no_program_but_the_provenance(tmp_path):
+    png, pdf = style.save(small_figure(), tmp_path / "figure.v2", PROVENANCE)
+    assert (png.name, pdf.name) == ("figure.v2.png", "figure.v2.pdf")
+    with Image.open(png) as image:
+        assert set(image.info) == {"dpi", "Description"}
+        assert PROVENANCE["results"] in image.info["Description"]
+    content = pdf.read_bytes()
+    for word in (b"CreationDate", b"ModDate", b"Producer", b"Creator", b"atplotlib"):
+        assert word not in content
+    assert PROVENANCE["results"].encode() in content
+
+
+@pytest.mark.parametrize(("panels", "inches"), [(1, 3.35), (2, 6.9)])
+def test_a_figure_has_the_width_of_a_column_or_a_page(tmp_path, panels, inches):
+    png, _ = style.save(small_figure(panels), tmp_path / "figure", PROVENANCE)
+    with Image.open(png) as image:
+        assert image.width == pytest.approx(300 * inches, abs=1)
+        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def test_the_provenance_line_is_in_the_files_only(tmp_path):
+    figure = small_figure()
+    style.save(figure, tmp_path / "with", PROVENANCE)
+    assert figure.texts == []
+    with Image.open(tmp_path / "with.png") as image:
+        bottom = np.asarray(image.convert("L"))[-int(300 * style.FOOTER) :]
+    assert (bottom < 200).any()
+
+
+def test_a_figure_without_provenance_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="provenance"):
+        style.save(small_figure(), tmp_path / "figure", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_callers_settings_and_figures_are_left_alone():
+    before = dict(matplotlib.rcParams)
+    open_figures = plt.get_fignums()
+    small_figure()
+    assert dict(matplotlib.rcParams) == before
+    assert plt.get_fignums() == open_figures
+
+
+def test_a_figure_needs_a_panel():
+    with pytest.raises(ValueError, match="at least one panel"):
+        style.new_figure(0, 2.0)
+
+
+def test_line_band_and_draws_differ_in_grey():
+    def lightness(colour):
+        return matplotlib.colors.to_rgb(colour) @ np.array([0.2126, 0.7152, 0.0722])
+
+    levels = [lightness(colour) for colour in (style.INK, style.LINE, style.DRAW, style.BAND)]
+    assert min(np.diff(levels)) > 0.05
+    assert lightness(style.BAND) - lightness(style.DRAW) > 0.3
