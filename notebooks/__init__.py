@@ -1,0 +1,1 @@
+"""The numbered notebooks and the runner that executes them in order (`python -m notebooks.run`)."""

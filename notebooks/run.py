@@ -1,0 +1,199 @@
+"""Run the numbered notebooks in order, each only when something it depends on has changed.
+
+    python -m notebooks.run --profile mini [--runs-dir runs] [--only 01_data_prep] [--force]
+
+Exit status: 0 all done, 1 a notebook failed or another run holds the folder, 2 bad parameters,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fitclip_core.artefacts import file_sha256, json_digest, source_digest, write_json
+from notebooks.parameters import ParameterError, merge_profile, read_profile
+from notebooks.progress import ProgressLine, clock
+from notebooks.sources import Notebook, read_notebooks
+from notebooks.stamps import (
+    Files,
+    package_data_digest,
+    reasons_to_run,
+    stamp_digest,
+    write_stamp,
+)
+
+HERE = Path(__file__).parent
+PACKAGES = ("fitclip_core", "data_prep", "figures")
+ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "PYTHONHASHSEED": "0"}  # for the kernels
+
+
+class FolderInUse(RuntimeError):
+    """Another run works in the same run folder."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A profile's checked notebooks and parameters, and where they run."""
+
+    notebooks: Sequence[Notebook]
+    parameters: Mapping[str, Mapping[str, Any]]
+    working_dir: Path
+    run_dir: Path
+    code: Mapping[str, str]  # digests that every notebook depends on
+
+    def made_from(self, position: int) -> dict[str, Any]:
+        """Digests of all that the notebook at this position depends on, as of now."""
+        notebook = self.notebooks[position]
+        upstream = [stamp_digest(self.files(other)) for other in self.notebooks[:position]]
+        return {
+            **self.code,
+            "notebook": notebook.digest,
+            "parameters": dict(self.parameters[notebook.stem]),
+            "earlier notebooks": json_digest(upstream),
+        }
+
+    def files(self, notebook: Notebook) -> Files:
+        """Where the notebook's files lie."""
+        return Files(self.run_dir, notebook.stem)
+
+
+def make_plan(notebooks_dir: Path, profile: str, runs_dir: Path) -> Plan:
+    """Read and check the notebooks and the profile.
+
+    Raises: ParameterError listing everything wrong with them.
+    """
+    notebooks = read_notebooks(notebooks_dir)
+    sections = read_profile(notebooks_dir / "profiles" / f"{profile}.yaml")
+    parameters = merge_profile(sections, {book.stem: book.defaults for book in notebooks})
+    code = {
+        "packages": source_digest(*PACKAGES),
+        "packages' data": package_data_digest(PACKAGES),
+        "requirements.lock": file_sha256(notebooks_dir.parent / "requirements.lock"),
+    }
+    return Plan(notebooks, parameters, notebooks_dir, runs_dir / profile, code)
+
+
+def run_plan(
+    plan: Plan, *, only: Collection[str] = (), force: bool = False, say: Callable[[str], None]
+) -> int:
+    """Run what has to run, in order; returns how many notebooks ran.
+
+    `only` limits the run to these stems; `force` runs them whatever their stamps say.
+
+    Raises: NotebookFailed from the first one that fails; FolderInUse; ParameterError for an unknown
+    stem in `only`.
+    """
+    unknown = set(only) - {notebook.stem for notebook in plan.notebooks}
+    if unknown:
+        raise ParameterError(f"no notebook named {', '.join(sorted(unknown))}")
+    ran = 0
+    with _locked(plan.run_dir):
+        for position, notebook in enumerate(plan.notebooks):
+            title = f"[{position + 1}/{len(plan.notebooks)}] {notebook.stem}"
+            made_from = plan.made_from(position)
+            reasons = reasons_to_run(plan.files(notebook), made_from)
+            if only and notebook.stem not in only:
+                say(f"{title}  left out" + (f" (not up to date: {reasons[0]})" if reasons else ""))
+            elif reasons or force:
+                say(f"{title}  runs, because {reasons[0] if reasons else 'of --force'}")
+                _run_one(plan, notebook, made_from, title)
+                ran += 1
+            else:
+                say(f"{title}  up to date")
+    return ran
+
+
+def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m notebooks.run", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--profile", required=True, help="a file of notebooks/profiles, no suffix")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
+    parser.add_argument("--only", action="append", default=[], help="a notebook; may be repeated")
+    parser.add_argument("--force", action="store_true", help="run also what is up to date")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as cleanly as with Ctrl-C
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    start = time.monotonic()
+    try:
+        plan = make_plan(notebooks_dir, options.profile, options.runs_dir)
+        ran = run_plan(plan, only=options.only, force=options.force, say=_say)
+    except ParameterError as error:
+        print(f"Nothing was run. What is wrong:\n{error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on with what is not done.", file=sys.stderr)
+        return 130
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    took = clock(time.monotonic() - start)
+    nothing = f"nothing had to be run ({took}); --force runs it again"
+    _say(f"{plan.run_dir}: " + (f"{ran} notebooks run in {took}" if ran else nothing))
+    return 0
+
+
+def _run_one(plan: Plan, notebook: Notebook, made_from: Mapping[str, Any], title: str) -> None:
+    from notebooks.execution import NotebookFailed, execute  # slow to import, often not needed
+
+    files = plan.files(notebook)
+    timings_file = plan.run_dir / "notebooks" / "timings.json"
+    timings = _read_timings(timings_file)
+    cells = 1 + sum(cell["cell_type"] == "code" for cell in notebook.content["cells"])
+    with ProgressLine(title, cells, timings.get(notebook.stem), sys.stdout) as progress:
+        try:
+            execute(notebook, plan.parameters[notebook.stem], files, plan.working_dir, progress)
+        except NotebookFailed as error:
+            raise NotebookFailed(
+                f"{notebook.stem} failed: {error}\n  The partial copy is {files.failed}.\n"
+                "  The same command goes on from here; notebooks that are done are not repeated."
+            ) from error
+        write_stamp(files, made_from)
+        write_json(timings_file, {**timings, notebook.stem: round(progress.elapsed, 1)})
+
+
+def _read_timings(path: Path) -> dict[str, float]:
+    try:
+        timings = json.loads(path.read_text(encoding="utf-8"))
+        return {str(stem): float(seconds) for stem, seconds in timings.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}  # an estimate is all that is lost
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder alone; the system frees it when this process ends in whatever way."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise FolderInUse(
+                f"Another run (process {file.read().strip() or 'unknown'}) works in {run_dir}. "
+                "Wait until it ends, or choose another --runs-dir."
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
