@@ -110,8 +110,8 @@ def write_manifest(
     """Write `folder`/manifest.json, which declares the folder's outputs valid; returns its content.
 
     `inputs` maps a name to a digest, `code` is a digest of the sources that made the outputs, and
-    `outputs` are files inside `folder` (`folder / "a.npy"` or just "a.npy"). There is no time and no host
-    in it: the same work gives the same bytes. Write it last.
+    `outputs` are files inside `folder` (`folder / "a.npy"` or just "a.npy"). There is no time and
+    no host in it: the same work gives the same bytes. Write it last.
 
     Raises: ValueError for an output that is missing or outside the folder, or for NaN.
     """

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from fitclip_core.augmentation import crop_and_flip, draw_frames
@@ -211,7 +213,7 @@ def fit_student(
     best_loss, best_step = math.inf, 0
     best_state: dict[str, torch.Tensor] = {}
     devices = [student.device] if student.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(devices), _attention(student.device):
         torch.manual_seed(model_seed)
         for step in (progress := tqdm(range(1, recipe.steps + 1), "student", unit="step")):
             labelled_scores = student_scores = teacher_scores = None
@@ -255,6 +257,11 @@ def fit_student(
     optimiser.zero_grad()
     student.load_state(best_state)
     return StudentFit(best_state, pd.DataFrame(history).astype({"step": "int64"}), best_step)
+
+
+def _attention(device: torch.device) -> AbstractContextManager[None]:
+    """On a CPU the flash kernel's backward pass takes longer than the plain one's."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 class _Batch(NamedTuple):

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from fitclip_core.artefacts import (
-    MANIFEST_NAME,
     file_sha256,
     json_digest,
     manifest_digest,
     manifest_problems,
-    read_manifest,
     write_json,
 )
 
@@ -111,22 +109,8 @@ def reasons_to_run(files: Files, made_from: Mapping[str, Any]) -> list[str]:
 
 
 def results_problems(files: Files) -> list[str]:
-    """Why the results that the notebook declares are not valid; empty when they are.
-
-    An output that is itself the manifest of a folder stands for that folder, which is checked too.
-    """
-    problems = manifest_problems(files.results, kind=files.stem)
-    checked, waiting = {files.results.resolve()}, [files.results]
-    while waiting and not problems:
-        folder = waiting.pop()
-        for output in read_manifest(folder)["outputs"]:
-            nested = (folder / output).resolve().parent
-            if Path(output).name == MANIFEST_NAME and nested not in checked:
-                kind = read_manifest(nested)["kind"]
-                problems += [f"{nested.name}: {x}" for x in manifest_problems(nested, kind=kind)]
-                checked.add(nested)
-                waiting.append(nested)
-    return problems
+    """Why the results that the notebook declares are not valid; empty when they are."""
+    return manifest_problems(files.results, kind=files.stem)
 
 
 def package_data_digest(packages: Sequence[str]) -> str:
