@@ -105,6 +105,6 @@ def load(folder: Path, draw: int) -> TrainedStudent:
 def _load(folder: Path, draw: int, *, trained_now: bool) -> TrainedStudent:
     weights = folder / WEIGHTS_FILE
     student = Student(draw, checkpoints.load(weights), file_sha256(weights))
-    history = pd.read_csv(folder / HISTORY_FILE, float_precision="round_trip")
+    history = pd.read_csv(folder / HISTORY_FILE)
     best_step = int(read_manifest(folder)["details"]["best_step"])
     return TrainedStudent(student, history, best_step, trained_now)

@@ -26,9 +26,9 @@ class ClipPlan:
 
 
 _WEBVID_LOOK = Look(
-    brightness=(0.7, 1.1),
-    contrast=(0.65, 1.0),
-    cast=0.12,
+    brightness=(0.75, 1.1),
+    contrast=(0.7, 1.0),
+    cast=0.1,
     noise=(3, 14),
     downscale=(1.2, 2.2),
     blur=(0.0, 1.2),
@@ -42,11 +42,18 @@ _WEBVID_LOOK = Look(
 # The other sets share the ways in which video differs from stills, each with an accent of its own.
 LOOKS: dict[str, Look] = {
     "webvid": _WEBVID_LOOK,
-    "msrvtt": replace(_WEBVID_LOOK, cast=0.2, noise=(4, 20), letterbox=0.3, watermark=0, shake=4),
+    "msrvtt": replace(_WEBVID_LOOK, cast=0.15, noise=(4, 20), letterbox=0.3, watermark=0, shake=4),
     "youcook2": replace(_WEBVID_LOOK, clutter=(1, 4), letterbox=0, watermark=0),
-    "didemo": replace(_WEBVID_LOOK, brightness=(0.5, 1.1), letterbox=0, watermark=0, shake=6),
+    "didemo": replace(
+        _WEBVID_LOOK,
+        brightness=(0.85, 1.1),
+        contrast=(0.8, 1.0),
+        letterbox=0,
+        watermark=0,
+        shake=6,
+    ),
     "ucf101": replace(_WEBVID_LOOK, downscale=(1.8, 3.0), blur=(0.2, 1.6), watermark=0),
-    "mit": replace(_WEBVID_LOOK, contrast=(0.5, 1.0), noise=(3, 20), watermark=0),
+    "mit": replace(_WEBVID_LOOK, contrast=(0.6, 1.0), noise=(3, 20), watermark=0),
 }
 
 _WEBVID = {

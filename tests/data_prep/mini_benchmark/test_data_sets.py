@@ -18,7 +18,7 @@ from data_prep.mini_benchmark.data_sets import (
 )
 from data_prep.mini_benchmark.stills import COLOURS
 
-WEBVID = ("webvid_train", "webvid_unlabelled", "webvid_val")
+WEBVID = tuple(name for name in DATA_SETS if name.startswith("webvid"))
 ONE_SHOT = dict.fromkeys(WEBVID, data_sets._WEBVID) | {
     "msrvtt": data_sets._MSRVTT,
     "youcook2": data_sets._YOUCOOK2,
@@ -56,18 +56,20 @@ def test_captions_name_what_is_shown(data_set: str) -> None:
         assert plan.text in possible
         assert plan.label is None
         distracted += first
-    assert 0 < distracted < 40
+    assert distracted < 40
 
 
 def test_paragraphs_tell_the_shots_in_order() -> None:
     for plan in plans("didemo"):
-        assert len(plan.shots) == 3
+        assert len(plan.shots) == len(data_sets._DIDEMO)
         assert plan.text is not None
-        sentences = plan.text.replace(". ", ".|").split("|")
+        *sentences, end = plan.text.replace(". ", ".|").split("|")
         for shot, sentence, templates in zip(plan.shots, sentences, data_sets._DIDEMO, strict=True):
             told = shot.actors[-1]
             name = NAME_OF[told.picture]
             assert sentence in {t.format(a=name, m=told.motion) for t in templates}
+        (colour,) = (name for name, value in COLOURS.items() if value == plan.shots[-1].colour)
+        assert end in {template.format(k=colour) for template in data_sets._DIDEMO_END}
 
 
 @pytest.mark.parametrize("data_set", ["ucf101", "mit"])
@@ -91,9 +93,9 @@ def test_webvid_shows_seen_concepts_only(data_set: str) -> None:
 
 @pytest.mark.parametrize("data_set", sorted(set(DATA_SETS) - set(WEBVID)))
 def test_other_sets_also_show_unseen_concepts(data_set: str) -> None:
-    names = [shown(plan)[-1] for plan in plans(data_set)]
-    assert 0.2 < np.mean([name in SEEN for name in names]) < 0.8 or data_set == "youcook2"
-    assert not set(names) <= SEEN
+    names = {shown(plan)[-1] for plan in plans(data_set, 150)}
+    assert names - SEEN
+    assert names & SEEN
 
 
 def test_youcook2_tells_of_food() -> None:
@@ -103,9 +105,9 @@ def test_youcook2_tells_of_food() -> None:
         assert all(name in (plan.text or "") for name in named)
 
 
-def test_half_of_the_concepts_are_seen() -> None:
-    assert 0.4 < len(SEEN) / len(concepts()) < 0.55
-    assert 0 < len(SEEN & FOOD) < 0.35 * len(FOOD)
+def test_food_is_seldom_seen() -> None:
+    """So that youcook2 is far from the training domain."""
+    assert 0 < len(SEEN & FOOD) / len(FOOD) < 0.7 * len(SEEN) / len(concepts())
 
 
 def test_distractors_are_as_frequent_as_the_look_says() -> None:
@@ -116,8 +118,7 @@ def test_distractors_are_as_frequent_as_the_look_says() -> None:
 
 def test_every_clip_has_sixteen_or_more_frames() -> None:
     for data_set in DATA_SETS:
-        frames = sum(shot.n_frames for shot in plans(data_set, 1)[0].shots)
-        assert frames == (24 if data_set == "didemo" else 16)
+        assert sum(shot.n_frames for shot in plans(data_set, 1)[0].shots) >= 16
 
 
 def test_equal_states_give_equal_plans() -> None:

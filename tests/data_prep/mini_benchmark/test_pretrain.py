@@ -64,8 +64,8 @@ def test_the_folder_is_whole(teacher: Path) -> None:
     log = pd.read_csv(teacher / "pretraining_log.csv")
     assert log["step"].tolist() == [2, 3]
     assert log["loss"].between(0, 2 * math.log(8)).all()
-    assert log[["val_R@1", "val_R@5"]].stack().between(0, 1).all()
-    assert (log["val_R@1"] <= log["val_R@5"]).all()
+    assert (log["val_R@1"] >= 0).all()
+    assert log["val_R@5"].between(log["val_R@1"], 1).all()
     state = checkpoints.load(teacher / "open_clip_model.safetensors")
     assert {tensor.dtype for tensor in state.values()} == {torch.float16}
     assert (teacher / "open_clip_model.safetensors").stat().st_size < 8e6
@@ -73,9 +73,7 @@ def test_the_folder_is_whole(teacher: Path) -> None:
 
 def test_the_folder_is_an_encoder(encoder: ClipEncoder) -> None:
     assert (encoder.name, encoder.image_size) == ("teacher", IMAGE_SIZE)
-    frames = np.random.default_rng(0).integers(
-        0, 256, (2, 3, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8
-    )
+    frames = np.random.default_rng(0).integers(0, 256, (2, 3, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     videos = encoder.encode_videos(frames)
     texts = encoder.encode_texts(["a fox on a red background", "pizza, slow motion"])
     assert videos.shape == texts.shape == (2, 128)
@@ -115,12 +113,12 @@ def test_an_interrupted_run_has_no_settings(
     (tmp_path / "pretraining_settings.json").write_text("{}")
     calls = 0
 
-    def failing(*arguments: torch.Tensor) -> torch.Tensor:
+    def failing(model: Any, *batch: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise KeyboardInterrupt
-        return arguments[0].logit_scale * 0
+        return model.logit_scale * 0
 
     monkeypatch.setattr(module, "_loss", failing)
     with pytest.raises(KeyboardInterrupt):

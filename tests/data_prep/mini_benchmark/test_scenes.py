@@ -156,5 +156,5 @@ def test_actors_are_placed_inside_the_frame(count: int) -> None:
 def test_wrong_motions_are_refused() -> None:
     with pytest.raises(ValueError, match=r"2 pictures and motions \['resting'\]"):
         place_actors(["1F98A", "1F355"], ["resting"], seeded(0))
-    with pytest.raises(ValueError, match="motions .*'flying'.* one of drifting"):
+    with pytest.raises(ValueError, match=r"motions .*'flying'.* one of drifting"):
         place_actors(["1F98A"], ["flying"], seeded(0))

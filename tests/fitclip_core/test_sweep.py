@@ -1,0 +1,260 @@
+"""The sweep's cells against evaluations of models that are fused one by one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pandas as pd
+import pytest
+import torch
+
+from fitclip_core import sweep, zero_shot
+from fitclip_core.encoders import ClipEncoder
+from fitclip_core.ensembling import interpolate
+from fitclip_core.results import CellKey, ResultsStore
+from fitclip_core.sweep import EvaluationSet, Student, sweep_alphas
+
+ALPHAS = [0.0, 0.4, 1.0]
+SIZE = 8
+
+
+def letters(texts: list[str]) -> torch.Tensor:
+    """One token a letter; the highest id ends the text, as CLIP's models expect."""
+    rows = [[*[ord(c) % 30 + 1 for c in text[:5]], 31] for text in texts]
+    return torch.tensor([row + [0] * (6 - len(row)) for row in rows])
+
+
+def new_encoder(seed: int = 0) -> ClipEncoder:
+    torch.manual_seed(seed)
+    vision = {"image_size": SIZE, "layers": 1, "width": 16, "patch_size": 4, "head_width": 8}
+    text = {"context_length": 6, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1}
+    model = open_clip.CLIP(embed_dim=8, vision_cfg=vision, text_cfg=text)
+    return ClipEncoder(
+        model, letters, image_size=SIZE, mean=(0.5,) * 3, std=(0.3,) * 3, name="tiny"
+    )
+
+
+class Clips:
+    """Random clips of two frames."""
+
+    def __init__(self, name: str, n: int, seed: int) -> None:
+        self.clip_ids = [f"{name}_{i}" for i in range(n)]
+        self.frame_counts = np.full(n, 2)
+        shape = (n, 2, SIZE, SIZE, 3)
+        self.data = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        return self.data[indices]
+
+
+def retrieval_set(name: str = "msrvtt", seed: int = 1) -> EvaluationSet:
+    frames = Clips(name, 7, seed)
+    texts = [f"{letter} clip" for letter in "abcdefg"]
+    clips = pd.DataFrame({"clip_id": frames.clip_ids, "text": texts})
+    return EvaluationSet(name, clips, frames, protocol={"clips_table": f"{name} {seed}"})
+
+
+def action_set() -> EvaluationSet:
+    frames = Clips("ucf101", 6, 2)
+    labels = ["run", "sit", "run", "eat", "sit", "run"]
+    clips = pd.DataFrame({"clip_id": frames.clip_ids, "label": labels})
+    return EvaluationSet("ucf101", clips, frames, ("{}", "a {}"))
+
+
+def student(draw: int) -> Student:
+    return Student(draw, new_encoder(seed=draw + 10).state(), f"sha of {draw}")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The measured data sets' first clips, in order."""
+    measured: list[str] = []
+    evaluate = zero_shot.evaluate
+
+    def counting(encoder: ClipEncoder, clips: pd.DataFrame, *rest: Any, **options: Any) -> Any:
+        measured.append(clips["clip_id"].iloc[0])
+        return evaluate(encoder, clips, *rest, **options)
+
+    monkeypatch.setattr(sweep.zero_shot, "evaluate", counting)
+    return measured
+
+
+def run(results: ResultsStore, **changes: Any) -> list[CellKey]:
+    given: dict[str, Any] = {
+        "encoder": new_encoder(),
+        "teacher_sha256": "sha of the teacher",
+        "students": [student(1), student(2)],
+        "alphas": ALPHAS,
+        "data_sets": [retrieval_set(), action_set()],
+        "label_share": 0.9,
+        "subset_size": 50,
+    }
+    return sweep_alphas(**{**given, **changes}, results=results)
+
+
+def test_cells_equal_models_fused_one_by_one(tmp_path: Path) -> None:
+    results = ResultsStore(tmp_path)
+    keys = run(results)
+    teacher = new_encoder().state()
+    expected = []
+    for draw, alpha in ((-1, 0.0), (1, 0.4), (1, 1.0), (2, 0.4), (2, 1.0)):
+        fused = new_encoder(seed=99)
+        state = teacher if draw < 0 else interpolate(teacher, student(draw).state, alpha)
+        fused.load_state(state)
+        for data_set in (retrieval_set(), action_set()):
+            key = CellKey.at(
+                alpha, label_share=0.9, subset_size=50, seed=draw, data_set=data_set.name
+            )
+            outcomes = zero_shot.evaluate(
+                fused, data_set.clips, data_set.frames, templates=data_set.templates
+            )
+            expected.append(outcomes.assign(**vars(key)))
+    assert len(keys) == len(set(keys)) == len(expected) == 10
+    columns = ["data_set", "alpha", "seed", "direction", "item"]
+
+    def comparable(table: pd.DataFrame) -> pd.DataFrame:
+        table = table.astype({name: str for name in table if table[name].dtype != float})
+        return table[sorted(table.columns)].sort_values(columns, ignore_index=True)
+
+    stored = comparable(results.outcomes())
+    pd.testing.assert_frame_equal(stored, comparable(pd.concat(expected)), check_dtype=False)
+    ranks = stored[stored["data_set"] == "msrvtt"].groupby(["alpha", "seed"])["rank"].agg(tuple)
+    assert ranks.nunique() > 2  # the models differ, so equality says something
+
+
+def test_only_missing_cells_are_measured(tmp_path: Path, calls: list[str]) -> None:
+    results = ResultsStore(tmp_path)
+    first = run(results)
+    assert len(calls) == 10
+    calls.clear()
+    assert run(results) == first
+    assert calls == []
+
+    lost = first[3]
+    for path in tmp_path.rglob(f"{lost.digest}*"):
+        path.unlink()
+    run(results)
+    assert calls == [f"{lost.data_set}_0"]
+    calls.clear()
+    run(results, alphas=[*ALPHAS, 0.7])
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "measured"),
+    [
+        ({"data_sets": [retrieval_set(seed=5), action_set()]}, 5),
+        ({"teacher_sha256": "another teacher"}, 10),
+        ({"students": [student(1), Student(2, student(2).state, "another")]}, 4),
+        ({"subset_size": 60}, 8),
+        ({"label_share": 0.5}, 8),
+    ],
+)
+def test_what_changed_is_measured_again(
+    tmp_path: Path, calls: list[str], change: dict[str, Any], measured: int
+) -> None:
+    results = ResultsStore(tmp_path)
+    run(results)
+    calls.clear()
+    run(results, **change)
+    assert len(calls) == measured
+
+
+def test_changed_code_makes_cells_stale(
+    tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = ResultsStore(tmp_path)
+    run(results, students=[], alphas=[0.0])
+    monkeypatch.setattr(sweep, "source_digest", lambda *modules: "other code")
+    run(results, students=[], alphas=[0.0])
+    assert len(calls) == 4
+
+
+def test_an_interrupted_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate = zero_shot.evaluate
+    left = 4
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return evaluate(*arguments, **options)
+
+    results, encoder = ResultsStore(tmp_path), new_encoder()
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep.zero_shot, "evaluate", failing)
+        with pytest.raises(KeyboardInterrupt):
+            run(results, encoder=encoder)
+    assert_weights(encoder, new_encoder().state())
+    left = 6
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep.zero_shot, "evaluate", failing)
+        run(results, encoder=encoder)
+    assert left == 0
+
+
+def assert_weights(encoder: ClipEncoder, expected: dict[str, torch.Tensor]) -> None:
+    state = encoder.state()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in state)
+
+
+def test_the_encoder_has_the_teachers_weights_again(tmp_path: Path) -> None:
+    encoder = new_encoder()
+    run(ResultsStore(tmp_path), encoder=encoder)
+    assert_weights(encoder, new_encoder().state())
+
+
+def test_two_sweeps_give_equal_files(tmp_path: Path) -> None:
+    contents = []
+    for name in ("one", "other"):
+        run(ResultsStore(tmp_path / name))
+        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        contents.append({path.name: path.read_bytes() for path in files})
+    assert contents[0] == contents[1]
+    assert contents[0]
+
+
+def test_without_students_the_teacher_is_measured(tmp_path: Path, calls: list[str]) -> None:
+    results = ResultsStore(tmp_path)
+    keys = run(results, students=[], alphas=[0])
+    assert [key.model for key in keys] == ["teacher", "teacher"]
+    calls.clear()
+    run(results)
+    assert len(calls) == 8  # the teacher's cells are there
+
+
+def test_equal_alphas_are_one(tmp_path: Path) -> None:
+    keys = run(ResultsStore(tmp_path), alphas=[0.1 * 3, 0.3, 1e-12], students=[student(1)])
+    assert [key.alpha for key in keys] == [0.0, 0.0, 0.3, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"data_sets": []}, "no data set"),
+        ({"alphas": []}, r"alphas are \[\]"),
+        ({"alphas": [0.0, 1.1]}, "shares of the student"),
+        ({"alphas": [-0.1]}, "shares of the student"),
+        ({"alphas": [float("nan")]}, "shares of the student"),
+        ({"students": []}, "at least one student"),
+        ({"students": [student(1), student(1)]}, r"draws are repeated: \[1, 1\]"),
+        ({"data_sets": [action_set(), action_set()]}, "data sets are repeated"),
+    ],
+)
+def test_wrong_input_is_refused(tmp_path: Path, wrong: dict[str, Any], problem: str) -> None:
+    encoder = new_encoder()
+    with pytest.raises(ValueError, match=problem):
+        run(ResultsStore(tmp_path), encoder=encoder, **wrong)
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_student_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    state = student(1).state
+    misfit = Student(1, {name: value for name, value in state.items() if "proj" not in name}, "x")
+    encoder = new_encoder()
+    with pytest.raises(ValueError, match="text_projection is in the teacher and not"):
+        run(ResultsStore(tmp_path), encoder=encoder, students=[misfit])
+    assert_weights(encoder, new_encoder().state())
