@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from figures import style
+
+_ROW: Final = 0.75  # in; largest height of a frame
+_PAD: Final = 0.05  # in; around the texts
 
 
 def frame_strips(frames: np.ndarray, texts: Sequence[str], titles: Sequence[str]) -> Figure:
@@ -29,26 +33,33 @@ def frame_strips(frames: np.ndarray, texts: Sequence[str], titles: Sequence[str]
             f"{len(frames)} clips, {len(texts)} texts and {len(titles)} titles; "
             "give one text and one title for each of at least one clip"
         )
-    height = 0.62 * len(frames) + style.FOOTER
-    figure, (axes,) = style.new_figure(1, height)
-    figure.set_figwidth(style.PAGE_WIDTH)
+    _, count, height, width, _ = frames.shape
+    gap = np.full((max(1, height // 12), count * width, 3), 255, np.uint8)
+    strips = [np.concatenate(list(clip), axis=1) for clip in frames]
+    pixels = np.concatenate([part for strip in strips for part in (strip, gap)][:-1])
+    figure, (axes,) = style.new_figure(1, 1)
+    figure.set_layout_engine("none")
     with style.theme():
         axes.axis("off")
-        strips = [np.concatenate(list(clip), axis=1) for clip in frames]
-        gap = np.full((max(1, frames.shape[2] // 12), strips[0].shape[1], 3), 255, np.uint8)
-        parts = [part for strip in strips for part in (strip, gap)][:-1]
-        axes.imshow(np.concatenate(parts))
-        pitch = frames.shape[2] + gap.shape[0]
-        for row, (title, text) in enumerate(zip(titles, texts, strict=True)):
-            middle = row * pitch + frames.shape[2] / 2
-            wrapped = textwrap.fill(text, 46, max_lines=3)
-            axes.text(
-                -4,
-                middle,
-                f"{title}\n{wrapped}",
+        axes.imshow(pixels)
+        labels = [
+            axes.annotate(
+                f"{title}\n{textwrap.fill(text, 46, max_lines=3)}",
+                (0, row * (height + len(gap)) + height / 2),
+                (-_PAD * 72, 0),
+                textcoords="offset points",
                 ha="right",
                 va="center",
                 fontsize=6.5,
                 parse_math=False,  # captions may hold dollar signs
             )
+            for row, (title, text) in enumerate(zip(titles, texts, strict=True))
+        ]
+        left = max(label.get_window_extent().width for label in labels) / figure.dpi + 2 * _PAD
+        # The strips fill the page beside the texts, unless they are few frames long.
+        inch = min((style.PAGE_WIDTH - left) / pixels.shape[1], _ROW / height)
+        size = (left + inch * pixels.shape[1], style.FOOTER + inch * pixels.shape[0])
+        figure.set_size_inches(size)
+        x, y = left / size[0], style.FOOTER / size[1]
+        axes.set_position((x, y, 1 - x, 1 - y))
     return figure

@@ -44,14 +44,7 @@ LOOKS: dict[str, Look] = {
     "webvid": _WEBVID_LOOK,
     "msrvtt": replace(_WEBVID_LOOK, cast=0.15, noise=(4, 20), letterbox=0.3, watermark=0, shake=4),
     "youcook2": replace(_WEBVID_LOOK, clutter=(1, 4), letterbox=0, watermark=0),
-    "didemo": replace(
-        _WEBVID_LOOK,
-        brightness=(0.85, 1.1),
-        contrast=(0.8, 1.0),
-        letterbox=0,
-        watermark=0,
-        shake=6,
-    ),
+    "didemo": replace(_WEBVID_LOOK, letterbox=0, watermark=0, shake=6),
     "ucf101": replace(_WEBVID_LOOK, downscale=(1.8, 3.0), blur=(0.2, 1.6), watermark=0),
     "mit": replace(_WEBVID_LOOK, contrast=(0.6, 1.0), noise=(3, 20), watermark=0),
 }
@@ -104,10 +97,10 @@ _YOUCOOK2 = {
     ),
 }
 _DIDEMO = (
-    ("first a {a} is {m}.", "we see a {a} {m}.", "the {a} appears."),
-    ("then a {a} is {m}.", "after that a {a} comes into view.", "a {a} is seen next."),
+    ("first a {a} is {m}.", "there is a {a} {m}.", "we see a {a}."),
+    ("then there is a {a}.", "there is also a {a}.", "after that we see a {a} {m}."),
 )
-_DIDEMO_END = ("the background is {k}.", "it is seen on a {k} background.", "behind it all is {k}.")
+_DIDEMO_END = ("it is on a {k} background.", "the background is {k}.")
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "ucf101": (
         "a photo of a person {}.",

@@ -39,20 +39,26 @@ def test_each_text_stands_beside_its_row():
     assert first.get_text().endswith("[...]")
     assert second.get_text() == "two\ncosts $5 or $6_a"
     assert not second.get_parse_math()
-    assert first.get_position()[1] == 6
-    assert second.get_position()[1] == 12 + 1 + 6
+    assert first.xy == (0, 6)
+    assert second.xy == (0, 12 + 1 + 6)
 
 
-def test_texts_and_frames_are_inside_the_picture(tmp_path):
-    figure = draw(clips(4, 8, 24, 24), ["many words " * 9] * 4, ["webvid_unlabelled"] * 4)
-    assert figure.get_figwidth() == style.PAGE_WIDTH
-    style.save(figure, tmp_path / "strips", {"clips": "abc"})
+@pytest.mark.parametrize("text", ["many words " * 9, "W" * 46, "i"])
+@pytest.mark.parametrize("shape", [(9, 8, 24, 24), (1, 1, 24, 24), (3, 4, 30, 60), (2, 16, 9, 9)])
+def test_texts_and_frames_are_inside_the_picture(shape, text):
+    figure = draw(clips(*shape), [text] * shape[0], ["webvid_unlabelled"] * shape[0])
     figure.canvas.draw()
     (axes,) = figure.axes
+    assert figure.get_figwidth() <= style.PAGE_WIDTH + 1e-9
+    box = axes.images[0].get_window_extent()
+    n, count, height, width = shape
+    rows = n * height + (n - 1) * max(1, height // 12)
+    assert box.width / (count * width) == pytest.approx(box.height / rows)
+    assert box.y0 >= figure.dpi * style.FOOTER - 1e-6
     for artist in (*axes.texts, *axes.images):
         box = artist.get_window_extent()
         assert box.x0 >= 0
-        assert box.x1 <= figure.bbox.width
+        assert box.x1 <= figure.bbox.width + 1e-6
     for text in axes.texts:
         assert text.get_window_extent().x1 <= axes.images[0].get_window_extent().x0
 
