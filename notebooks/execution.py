@@ -19,6 +19,7 @@ import zmq
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from papermill.exceptions import PapermillExecutionError
 
 from fitclip_core import artefacts
@@ -127,6 +128,8 @@ def _refuse_unfinished(executed: nbformat.NotebookNode) -> None:
 
 def _render(executed: nbformat.NotebookNode, files: Files) -> None:
     resources = {"metadata": {"name": files.stem}}
+    # A progress bar comes as many pieces of one line; a reader wants its last state.
+    executed, resources = CoalesceStreamsPreprocessor().preprocess(executed, resources)
     page, _ = nbconvert.HTMLExporter().from_notebook_node(executed, resources=resources)
     write_text(files.html, page)
     with atomic_path(files.executed) as temporary:
