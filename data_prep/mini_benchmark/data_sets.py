@@ -1,4 +1,4 @@
-"""The benchmark's eight data sets: what clips show, how they look, what is written of them."""
+"""The benchmark's nine data sets: what clips show, how they look, what is written of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -141,7 +141,7 @@ def _food() -> tuple[Concept, ...]:
 
 
 def look_of(data_set: str) -> Look:
-    """Return how a data set's clips are filmed; the three WebVid parts share one look.
+    """Return how a data set's clips are filmed; the four WebVid parts share one look.
 
     Raises ValueError if the data set is unknown.
     """

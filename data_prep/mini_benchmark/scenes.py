@@ -144,8 +144,9 @@ def _background(shot: Shot, look: Look, rng: np.random.Generator) -> Image.Image
 
 
 def _paste(canvas: Image.Image, actor: Actor, t: float, rng: np.random.Generator) -> None:
-    x = actor.x + actor.drift_x * (t - 0.5)
-    y = actor.y + actor.drift_y * (t - 0.5)
+    travelled = 0.0 if actor.motion == "resting" else t - 0.5
+    x = actor.x + actor.drift_x * travelled
+    y = actor.y + actor.drift_y * travelled
     side, angle = actor.side, 0.0
     if actor.motion == "bouncing":
         y -= 0.16 * abs(np.sin(3 * np.pi * t)) - 0.08
