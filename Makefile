@@ -13,8 +13,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CACHES := .mypy_cache .pytest_cache .ruff_cache .hypothesis fitclip_kit.egg-info
 
-# Two OpenMP threads that spin while they wait can be far slower than one on a shared machine.
+# OpenMP threads wait for each other by spinning for a fraction of a millisecond, then sleep: two
+# that spin for long can be far slower than one on a shared machine.
 export OMP_WAIT_POLICY := passive
+export GOMP_SPINCOUNT := 100000
 export PYTHONHASHSEED := 0
 
 .PHONY: help setup reproduce test lab clean
