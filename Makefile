@@ -1,6 +1,7 @@
 # make reproduce   run notebooks 01-04 on the embedded benchmark (PROFILE=mini)
 # make test        style, types and tests
 # make lab         open the notebooks in JupyterLab
+# make gallery     copy the default run's pictures to figures/gallery
 # make clean       remove the environment, the caches and runs/$(PROFILE)
 #
 # Each sets up the virtual environment first, once.
@@ -19,7 +20,7 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 100000
 export PYTHONHASHSEED := 0
 
-.PHONY: help setup reproduce test lab clean
+.PHONY: help setup reproduce test lab gallery clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -45,6 +46,12 @@ test: setup
 
 lab: setup
 	$(BIN)/python -m jupyterlab notebooks
+
+gallery:
+	mkdir -p figures/gallery
+	cp runs/mini/01_data_prep/frames.png runs/mini/03_student_distillation/training.png \
+	   runs/mini/04_alpha_sweep/figure3.png runs/mini/04_alpha_sweep/outcomes.parquet \
+	   figures/gallery/
 
 clean:
 	rm -rf $(VENV) $(CACHES) runs/$(PROFILE)

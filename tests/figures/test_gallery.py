@@ -1,0 +1,25 @@
+"""The committed outcomes of the default run rebuild its figure 3, without any training."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from figures.alpha_curve import alpha_curve, alpha_table
+
+GALLERY = Path(__file__).parents[2] / "figures" / "gallery"
+
+
+def test_figure_3_is_rebuilt_from_the_committed_outcomes() -> None:
+    outcomes = pd.read_parquet(GALLERY / "outcomes.parquet")
+
+    table = alpha_table(outcomes, n_resamples=200)
+    figure = alpha_curve(outcomes, n_resamples=200)
+
+    assert len(figure.axes) == 2
+    in_domain = table[table["panel"] == "in_domain"].set_index("alpha")["value"]
+    ranks = outcomes[(outcomes["data_set"] == "webvid_val")]
+    ranks = ranks[ranks["direction"] == "text_to_video"]
+    for alpha, value in in_domain.items():
+        hits = ranks.loc[np.isclose(ranks["alpha"], alpha), "rank"] <= 5
+        assert np.isclose(value, hits.mean())
