@@ -17,9 +17,9 @@ def test_figure_3_is_rebuilt_from_the_committed_outcomes() -> None:
     figure = alpha_curve(outcomes, n_resamples=200)
 
     assert len(figure.axes) == 2
-    in_domain = table[table["panel"] == "in_domain"].set_index("alpha")["value"]
-    ranks = outcomes[(outcomes["data_set"] == "webvid_val")]
+    in_domain = table[table["panel"] == "in_domain"]
+    ranks = outcomes[outcomes["data_set"] == "webvid_val"]
     ranks = ranks[ranks["direction"] == "text_to_video"]
-    for alpha, value in in_domain.items():
+    for alpha, value in zip(in_domain["alpha"], in_domain["value"], strict=True):
         hits = ranks.loc[np.isclose(ranks["alpha"], alpha), "rank"] <= 5
         assert np.isclose(value, hits.mean())
