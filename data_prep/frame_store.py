@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from data_prep import video
 from data_prep.clip_frames import ClipRequest, Decoder, FrameRule, clip_frames

@@ -63,6 +63,9 @@ def test_executed_copies_hold_no_error_and_no_warning(runs: list[Path]) -> None:
         assert not [one for one in outputs if "Warning" in one.get("text", "")]
         lines = [line for one in outputs for line in one.get("text", "").splitlines()]
         assert not [line for line in lines if line.count("%|") > 1]
+        # A progress widget leaves its first state in the executed copy: a bar at 0%.
+        shown = [one.get("data", {}).get("text/plain", "") for one in outputs]
+        assert not [text for text in [*lines, *shown] if "  0%|" in text]
         assert (runs[0] / "notebooks" / f"{stem}.html").is_file()
 
 
