@@ -37,18 +37,31 @@ def save(
     Source:
         The safetensors format, https://huggingface.co/docs/safetensors.
     """
-    if not state:
-        raise ValueError("the state holds no tensors: pass model.state_dict()")
-    if dtype is not None and not dtype.is_floating_point:
-        raise ValueError(f"dtype is {dtype}: it must be a floating-point type, such as float16")
     notes = dict(metadata or {})
     for key, value in notes.items():
         if not (isinstance(key, str) and isinstance(value, str)):
             raise ValueError(f"metadata {key!r} is {value!r}: keys and values must be text")
-    tensors = {name: _storable(name, value, dtype) for name, value in state.items()}
+    tensors = storable(state, dtype)
     stored_notes = {_METADATA_KEY: json.dumps(notes, sort_keys=True)}
     with atomic_path(Path(path)) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata=stored_notes)
+
+
+def storable(state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Copies of a state's tensors to write: on the CPU, contiguous, each with memory of its own.
+
+    Args:
+        state: name -> tensor, on any device.
+        dtype: precision of the floating-point copies; None keeps each one's own.
+
+    Raises:
+        ValueError: as `save`, but for the metadata.
+    """
+    if not state:
+        raise ValueError("the state holds no tensors: pass model.state_dict()")
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype is {dtype}: it must be a floating-point type, such as float16")
+    return {name: _storable(name, value, dtype) for name, value in state.items()}
 
 
 def load(path: str | Path) -> dict[str, Tensor]:
@@ -110,7 +123,8 @@ def _unreadable(path: str | Path, error: Exception) -> ValueError:
         start = file.read(4)
     if start.startswith(_PICKLE_STARTS):
         return ValueError(
-            f"{path} is a pickle, which can run code when loaded. If you trust its maker, read it "
-            "once with torch.load(path, weights_only=True) and write it with checkpoints.save"
+            f"{path} is a pickle, which can run code when loaded. foreign_checkpoints."
+            "read_checkpoint reads a zip of torch.save safely; for another one, if you trust its "
+            "maker, use torch.load(path, weights_only=True) and write it with checkpoints.save"
         )
     return ValueError(f"{path} is not a whole safetensors file ({error}): fetch or write it again")

@@ -15,8 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from fitclip_core.augmentation import crop_and_flip, draw_frames
-from fitclip_core.encoders import ClipEncoder, FrameSource, locate_clips
+from fitclip_core.encoders import ClipEncoder
 from fitclip_core.losses import contrastive_loss, distillation_loss, fitclip_loss
+from fitclip_core.video_text import FrameSource, locate_clips
 
 
 @dataclass(frozen=True, kw_only=True)

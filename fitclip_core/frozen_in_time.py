@@ -1,0 +1,254 @@
+"""Frozen in Time's two towers: a space-time transformer for clips and DistilBERT for texts."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+TEMPORAL = ("zeros", "interp", "bilinear")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The model's sizes; the defaults are the released models' (ViT-B/16 and DistilBERT).
+
+    Args:
+        image_size: side of the square pictures, in pixels; a multiple of `patch`.
+        patch: side of the square patches, in pixels.
+        width: of the video tower; a multiple of `heads`.
+        depth: blocks of the video tower.
+        heads: of each attention in the video tower.
+        projection: length of the features of clips and texts.
+        text: arguments of `transformers.DistilBertConfig`; empty: its defaults.
+
+    Raises:
+        ValueError: `patch` does not divide `image_size`, or `heads` does not divide `width`.
+
+    Source: Bain et al. 2021, section 3.1; the released checkpoints' tensors.
+    """
+
+    image_size: int = 224
+    patch: int = 16
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    projection: int = 256
+    text: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for whole, part in (("image_size", "patch"), ("width", "heads")):
+            if getattr(self, whole) % getattr(self, part):
+                raise ValueError(
+                    f"{whole} {getattr(self, whole)} is no multiple of {part} "
+                    f"{getattr(self, part)}; choose sizes that divide"
+                )
+
+
+class FrozenInTime(nn.Module):
+    """Both towers and their projections to one space, with the tensor names of the checkpoints.
+
+    The initial weights are random and the initial temporal embeddings zero; load trained ones.
+    transformers is imported when a model is built, not with this module: it takes seconds.
+
+    Args:
+        n_frames: temporal embeddings, which is the most frames a clip may have.
+        sizes: of the towers.
+
+    Raises:
+        ValueError: `n_frames` is less than 1.
+
+    Source: Bain et al. 2021, section 3.1.
+    """
+
+    def __init__(self, n_frames: int = 4, sizes: Sizes | None = None) -> None:
+        super().__init__()
+        from transformers import DistilBertConfig, DistilBertModel
+
+        if n_frames < 1:
+            raise ValueError(f"n_frames is {n_frames}; a clip has at least 1 frame")
+        self.sizes = sizes = sizes or Sizes()
+        config = DistilBertConfig(**sizes.text)
+        self.text_model: Any = DistilBertModel(config)
+        self.video_model = SpaceTimeTransformer(n_frames, sizes)
+        self.txt_proj = nn.Sequential(nn.ReLU(), nn.Linear(config.dim, sizes.projection))
+        self.vid_proj = nn.Sequential(nn.Linear(sizes.width, sizes.projection))
+
+    def encode_clips(self, clips: Tensor) -> Tensor:
+        """Features `[n, projection]`, not normalised, of clips `[n, frames, 3, h, w]`.
+
+        Raises:
+            ValueError: as `SpaceTimeTransformer.forward`.
+        """
+        return self.vid_proj(self.video_model(clips))
+
+    def encode_tokens(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        """Features `[n, projection]`, not normalised: DistilBERT's output for the first token.
+
+        Args:
+            tokens: int64 `[n, length]`.
+            attended: bool `[n, length]`, False for padding.
+
+        Source: Bain et al. 2021, section 3.1.
+        """
+        hidden = self.text_model(input_ids=tokens, attention_mask=attended.long())
+        return self.txt_proj(hidden.last_hidden_state[:, 0])
+
+
+class SpaceTimeTransformer(nn.Module):
+    """A vision transformer whose blocks attend over time and then over space.
+
+    A frame's patches get the embedding of their place and that of their frame; a clip with fewer
+    frames than temporal embeddings uses the first ones.
+
+    Args:
+        n_frames: temporal embeddings.
+        sizes: of the tower.
+
+    Source: Bain et al. 2021, section 3.1.
+    """
+
+    def __init__(self, n_frames: int, sizes: Sizes) -> None:
+        super().__init__()
+        width = sizes.width
+        places = (sizes.image_size // sizes.patch) ** 2
+        projection = nn.Conv2d(3, width, kernel_size=sizes.patch, stride=sizes.patch)
+        self.image_size = sizes.image_size
+        self.patch_embed = nn.Sequential(OrderedDict(proj=projection))
+        self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, width), std=0.02))
+        self.pos_embed = nn.Parameter(
+            nn.init.trunc_normal_(torch.empty(1, 1 + places, width), std=0.02)
+        )
+        self.temporal_embed = nn.Parameter(torch.zeros(1, n_frames, width))
+        self.blocks = nn.ModuleList(Block(width, sizes.heads) for _ in range(sizes.depth))
+        self.norm = _layer_norm(width)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """The class token's normalised output `[n, width]` for clips `[n, frames, 3, h, w]`.
+
+        Raises:
+            ValueError: pictures of another size, no frame, or more frames than temporal embeddings.
+        """
+        size, most = self.image_size, self.temporal_embed.shape[1]
+        if clips.ndim != 5 or tuple(clips.shape[2:]) != (3, size, size):
+            raise ValueError(
+                f"clips have shape {list(clips.shape)}; give [clips, frames, 3, {size}, {size}]"
+            )
+        frames = clips.shape[1]
+        if not 1 <= frames <= most:
+            raise ValueError(
+                f"a clip has {frames} frames, but the model has temporal embeddings for 1 to "
+                f"{most}; sample fewer frames or build the model with n_frames={frames}"
+            )
+        patches = self.patch_embed(clips.flatten(0, 1)).flatten(2).transpose(1, 2)
+        patches = patches.unflatten(0, (-1, frames)) + self.pos_embed[:, None, 1:]
+        patches = patches + self.temporal_embed[:, :frames, None]
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(clips), -1, -1)
+        x = torch.cat([cls, patches.flatten(1, 2)], dim=1)
+        for block in self.blocks:
+            x = block(x, frames)
+        return self.norm(x[:, 0])
+
+
+class Block(nn.Module):
+    """Time attention, space attention and MLP, each after a layer norm.
+
+    The space attention's residual starts from the block's input, not from the time attention's
+    output, unlike TimeSformer's divided attention.
+
+    Source: Bain et al. 2021, section 3.1; the reference implementation for the sums.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = _layer_norm(width)
+        self.attn = DividedAttention(width, heads)
+        self.timeattn = DividedAttention(width, heads)
+        self.norm2 = _layer_norm(width)
+        layers = {
+            "fc1": nn.Linear(width, 4 * width),
+            "act": nn.GELU(),
+            "fc2": nn.Linear(4 * width, width),
+        }
+        self.mlp = nn.Sequential(OrderedDict(layers))
+        self.norm3 = _layer_norm(width)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """Tokens `[n, 1 + frames * places, width]`: the class token, then frame after frame."""
+        timed = x + self.timeattn(self.norm3(x), frames, "time")
+        x = x + self.attn(self.norm1(timed), frames, "space")
+        return x + self.mlp(self.norm2(x))
+
+
+class DividedAttention(nn.Module):
+    """Self-attention in which a patch sees the patches of its place, or those of its frame.
+
+    Every patch also sees the class token, and the class token sees everything.
+
+    Source: Bain et al. 2021, section 3.1; Bertasius et al. 2021, divided space-time attention.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, frames: int, over: Literal["time", "space"]) -> Tensor:
+        """Tokens as in `Block`; `over` says which patches a patch sees."""
+        # [3, n * heads, tokens, head width]
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).flatten(1, 2)
+        q, k, v = qkv
+        cls = F.scaled_dot_product_attention(q[:, None, :1], k[:, None], v[:, None]).squeeze(1)
+        grouped = qkv[:, :, 1:].unflatten(2, (frames, -1))
+        if over == "time":
+            grouped = grouped.transpose(2, 3)
+        # The groups take the dimension of heads: with a fifth one PyTorch's kernel is slower.
+        groups = grouped.shape[2]
+        keys, values = (
+            torch.cat([whole[:, None, :1].expand(-1, groups, -1, -1), part], dim=2)
+            for whole, part in ((k, grouped[1]), (v, grouped[2]))
+        )
+        patches = F.scaled_dot_product_attention(grouped[0], keys, values)
+        if over == "time":
+            patches = patches.transpose(1, 2)
+        joined = torch.cat([cls, patches.flatten(1, 2)], dim=1)
+        return self.proj(joined.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2))
+
+
+def fit_temporal(embeddings: Tensor, n_frames: int, temporal: str = "zeros") -> Tensor:
+    """Make temporal embeddings for another number of frames.
+
+    Args:
+        embeddings: `[1, m, width]`, one for each frame.
+        n_frames: wanted embeddings. With fewer than m the first ones are kept.
+        temporal: where the embeddings beyond m come from: `zeros` appends zeros; `interp` repeats
+            (frame i takes embedding floor(i * m / n_frames)); `bilinear` interpolates between
+            frames at (i + 0.5) * m / n_frames - 0.5, without going beyond the first and last.
+
+    Returns:
+        `[1, n_frames, width]`.
+
+    Raises:
+        ValueError: `temporal` is none of these.
+
+    Source: the reference implementations of Frozen in Time and FitCLIP, on loading checkpoints.
+    """
+    if temporal not in TEMPORAL:
+        raise ValueError(f"temporal is {temporal!r}; give one of {', '.join(TEMPORAL)}")
+    m, width = embeddings.shape[1:]
+    if n_frames <= m:
+        return embeddings[:, :n_frames]
+    if temporal == "zeros":
+        return F.pad(embeddings, (0, 0, 0, n_frames - m))
+    mode = "nearest" if temporal == "interp" else "bilinear"
+    return F.interpolate(embeddings[None], (n_frames, width), mode=mode)[0]
+
+
+def _layer_norm(width: int) -> nn.LayerNorm:
+    return nn.LayerNorm(width, eps=1e-6)
