@@ -1,4 +1,7 @@
-"""Frames of a video file, by number, from decord or PyAV: the right ones or an error."""
+"""Frames of a video file, by number, from decord or PyAV: the right ones or an error.
+
+An image is a video of one frame, read by Pillow.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import struct
 import sys
 import tempfile
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,10 +25,14 @@ from typing import Any
 import av
 import av.logging
 import numpy as np
+import PIL
 from av.video.reformatter import VideoReformatter
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 BACKENDS = ("auto", "decord", "pyav")
+
+_STILL_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+_MOST_PIXELS = 2**27  # of a resized image before its centre is cut out
 
 Choose = Callable[[np.ndarray], np.ndarray]
 """From the frames' times (float64 [frames], the middle of each one's time on screen, in seconds) to
@@ -52,8 +61,12 @@ def decode(path: Path, choose: Choose, size: int, backend: str = "auto") -> Deco
     upright. Both backends decode on one thread. decord can hang for ever: call this in a process
     that can be killed (as the frame store does).
 
+    A JPEG, PNG, WebP or BMP image, whatever its name, is a video of one frame at 0 seconds, which
+    Pillow decodes with either backend. It is turned upright by its EXIF data and made RGB; an alpha
+    channel is dropped, as the CLIP paper's released code does. Animated images are videos.
+
     Args:
-        path: the video file.
+        path: the video file, or an image.
         choose: gets the times of all frames, returns the numbers of those wanted.
         size: see `resize`.
         backend: "decord", "pyav", or "auto" (see `choose_backend`).
@@ -63,6 +76,10 @@ def decode(path: Path, choose: Choose, size: int, backend: str = "auto") -> Deco
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+    still = _still(Path(path), size)
+    if still is not None:
+        indices, _, places = _wanted(choose, np.zeros(1))
+        return DecodedClip(_stack([resize(still, size)], places, indices), indices, 1, "pillow")
     with _Video(Path(path)) as video:
         name = _choose_backend(video) if backend == "auto" else backend
         if name == "decord":
@@ -109,10 +126,45 @@ def resize(frame: np.ndarray, size: int) -> np.ndarray:
 def decoder_versions() -> dict[str, str]:
     """The installed decoders and their versions, such as {"pyav": "18.1.0"}; decord is absent where
     it is not installed."""
-    versions = {"pyav": av.__version__}
+    versions = {"pyav": av.__version__, "pillow": PIL.__version__}
     if importlib.util.find_spec("decord") is not None:
         versions["decord"] = importlib.metadata.version("decord")
     return versions
+
+
+def _still(path: Path, size: int) -> np.ndarray | None:
+    """An image as uint8 [height, width, 3], upright, or None where the file is something else.
+
+    A JPEG far larger than `size` is decoded at a half, a quarter or an eighth of its size, but at
+    least 4 `size`: this changes the resized frame by one grey level at most, and saves most of the
+    time.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=_STILL_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DecodeError(f"is too large an image: {error}") from error
+    except (UnidentifiedImageError, OSError):
+        return None  # a video, or a file that FFmpeg will find fault with
+    with image:
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+            return None
+        short, long = sorted(image.size)
+        if size * size * long > short * _MOST_PIXELS:
+            raise DecodeError(f"is too long and narrow an image ({image.width} x {image.height})")
+        try:
+            image.draft(None, (4 * size, 4 * size))
+            upright = ImageOps.exif_transpose(image)
+            return np.asarray(_eight_bits(upright).convert("RGB"))
+        except (OSError, SyntaxError, ValueError, IndexError, struct.error) as error:
+            raise DecodeError(f"is a damaged image: {_plain(error)}") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow itself would clip
 
 
 class _Video:

@@ -1,0 +1,238 @@
+"""Annotation files read strictly: what is broken is said with the file, the place and the remedy.
+
+Public copies of annotations are often not what their name says: a git-LFS pointer, a web page, a
+table saved again with another separator. Each is recognised here once, for all loaders.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import pandas as pd
+
+from fitclip_core.artefacts import file_sha256
+
+_PAGE = "a web page or a server's error message, not the file; download the file itself"
+_UTF16 = "in UTF-16; save it as UTF-8, or take the original file"
+_STRANGERS = (
+    (b"version https://git-lfs", "a git-LFS pointer, not the file; fetch it with `git lfs pull`"),
+    (b"<!doctype", _PAGE),
+    (b"<html", _PAGE),
+    (b"<?xml", _PAGE),
+    (b"\x1f\x8b", "compressed; unpack it first"),
+    (b"pk\x03\x04", "an archive or a spreadsheet; unpack it, or save it as CSV in UTF-8"),
+    (b"\xff\xfe", _UTF16),
+    (b"\xfe\xff", _UTF16),
+)
+_SEPARATORS = (",", ";", "\t")
+_BLOCK = 100_000  # rows turned into a frame at a time, so that a large table takes little memory
+
+
+def read_text(file: Path) -> str:
+    """A file's text: UTF-8, a byte-order mark taken off, line ends as `\\n`.
+
+    Raises: ValueError when the file is missing, empty, damaged, not UTF-8, or something else than
+    its name says (a git-LFS pointer, a web page, an archive).
+    """
+    with _text_of(file) as stream:
+        text = stream.read()
+    if "\0" in text:
+        raise ValueError(_damaged(file))
+    return text
+
+
+def read_lines(file: Path) -> list[str]:
+    """A file's lines without their ends and outer spaces, empty ones left out.
+
+    Raises: ValueError as `read_text`.
+    """
+    return [line.strip() for line in read_text(file).split("\n") if line.strip()]
+
+
+def read_json(file: Path) -> Any:
+    """A JSON file's content.
+
+    Raises: ValueError as `read_text`, when it is not whole JSON, with line and column, and when an
+    object has a key twice, of which only the last would be read.
+    """
+
+    def record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            unique([key for key, _ in pairs], "the key", file)
+        return content
+
+    try:
+        return json.loads(read_text(file), object_pairs_hook=record)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{file} is no whole JSON (line {error.lineno}, column {error.colno}: {error.msg}); it "
+            "is cut off or damaged: download it again"
+        ) from error
+    except RecursionError as error:
+        raise ValueError(f"{file} is nested too deep for an annotation; it is damaged") from error
+
+
+def read_table(
+    file: Path, columns: Sequence[str], *, header: bool = True, optional: Sequence[str] = ()
+) -> pd.DataFrame:
+    """A table of texts, in any column order, separated by comma, semicolon or tab.
+
+    Column names are matched without regard to case. Rows with nothing in any field are left out.
+
+    columns: the names wanted; with `header` False, the names of the columns in order.
+    optional: names kept where the table has them.
+
+    Returns: those columns as str, missing fields as "", and `line` (int64, 1-based, of the file,
+    where the row starts).
+
+    Raises: ValueError as `read_text`, and when a column is missing or there twice, a row has more
+    or fewer fields than the header (or than `columns`), a quote is not closed, or there is no row.
+    """
+    wanted, places = list(columns), list(range(len(columns)))
+    names: list[str] | None = None if header else wanted
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    blocks: list[pd.DataFrame] = []
+    with _text_of(file) as stream:
+        first = next((line for line in stream if line.strip()), "")
+        stream.seek(0)
+        separator = _separator(first, columns, header)
+        for line, fields in _rows(file, stream, separator):
+            if names is None:
+                names = [name.strip() for name in fields]
+                wanted, places = _places(file, names, columns, optional, separator)
+                continue
+            if len(fields) != len(names):
+                raise ValueError(
+                    f"{file}, line {line}: {len(fields)} fields where {len(names)} belong "
+                    f"({', '.join(names)}); the file is cut off there, or its separator is not "
+                    f"{separator!r}: take the original file"
+                )
+            rows.append([fields[place] for place in places])
+            lines.append(line)
+            if len(rows) == _BLOCK:
+                blocks.append(pd.DataFrame(rows, columns=wanted, dtype="str"))
+                rows = []
+    if not lines:
+        raise ValueError(f"{file} has no row below its header; download it again")
+    blocks.append(pd.DataFrame(rows, columns=wanted, dtype="str"))
+    table = pd.concat([block for block in blocks if len(block)], ignore_index=True)
+    return table.assign(line=pd.array(lines, dtype="int64"))
+
+
+def unique(values: Iterable[Hashable], what: str, file: Path) -> None:
+    """Refuse a repeated key.
+
+    Raises: ValueError naming the first one and how often it is there.
+    """
+    series = values if isinstance(values, pd.Series) else pd.Series(list(values), dtype="object")
+    repeated = series[series.duplicated()].tolist()
+    if repeated:
+        count = sum(value == repeated[0] for value in series)
+        raise ValueError(
+            f"{file}: {what} {repeated[0]!r} is there {count} times; each must be there once: take "
+            "the original file"
+        )
+
+
+def digests(*files: Path) -> dict[str, str]:
+    """File name -> SHA-256, for a protocol."""
+    return {file.name: file_sha256(file) for file in files}
+
+
+@contextmanager
+def _text_of(file: Path) -> Iterator[TextIO]:
+    if not file.is_file():
+        raise ValueError(
+            f"{file} is not there; see the loader's documentation for where it belongs"
+        )
+    with file.open("rb") as binary:
+        start = binary.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if not start:
+        raise ValueError(f"{file} is empty; download it again")
+    for sign, what in _STRANGERS:
+        if start.startswith(sign):
+            raise ValueError(f"{file} is {what}")
+    try:
+        with file.open(encoding="utf-8-sig") as stream:
+            yield stream
+    except UnicodeDecodeError as error:
+        raise ValueError(_no_utf8(file)) from error
+
+
+def _no_utf8(file: Path) -> str:
+    content = file.read_bytes()  # the stream's own error counts from the start of its buffer
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return (
+            f"{file}, line {line}: byte {error.start} (0x{content[error.start]:02x}) is not UTF-8 "
+            "text; save it as UTF-8, or take the original file"
+        )
+    return f"{file} changed while it was read; read it again"
+
+
+def _damaged(file: Path) -> str:
+    return f"{file} holds NUL bytes; it is damaged, or no UTF-8 text: download it again"
+
+
+def _rows(file: Path, stream: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """(line where it starts, fields) of each row that has something in it."""
+    reader = csv.reader(_without_nul(file, stream), delimiter=separator, strict=True)
+    start = 1
+    try:
+        for fields in reader:
+            if any(map(str.strip, fields)):
+                yield start, fields
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{file}, line {start}: {error}; the file is cut off, or a quote is not closed"
+        ) from error
+
+
+def _without_nul(file: Path, lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        if "\0" in line:
+            raise ValueError(_damaged(file))
+        yield line
+
+
+def _separator(first: str, columns: Sequence[str], header: bool) -> str:
+    """The separator that finds most of the columns' names in the header; without a header, that
+    gives the first row the right number of fields."""
+
+    def fit(separator: str) -> tuple[int, int]:
+        cells = next(csv.reader([first], delimiter=separator), [])
+        names = {cell.strip().casefold() for cell in cells}
+        found = sum(name.casefold() in names for name in columns)
+        return found if header else int(len(cells) == len(columns)), len(cells)
+
+    return max(_SEPARATORS, key=fit)
+
+
+def _places(
+    file: Path, names: list[str], columns: Sequence[str], optional: Sequence[str], separator: str
+) -> tuple[list[str], list[int]]:
+    """Which of the wanted columns there are, and where."""
+    folded = [name.casefold() for name in names]
+    wanted = [*columns, *(name for name in optional if name.casefold() in folded)]
+    if absent := [name for name in columns if name.casefold() not in folded]:
+        raise ValueError(
+            f"{file} has no column {', '.join(absent)}; it has {_short(', '.join(names))} "
+            f"(separator {separator!r}): take the original file, or name its columns so"
+        )
+    if twice := [name for name in wanted if folded.count(name.casefold()) > 1]:
+        raise ValueError(f"{file} has the column {', '.join(twice)} more than once; remove one")
+    return wanted, [folded.index(name.casefold()) for name in wanted]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,115 @@
+"""What every loader returns: a data set's clips, and what became of the rest of its annotation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.clips import validate
+
+DROPPED_COLUMNS = ("item", "reason", "source")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set as its official annotation describes it, checked against the files on disk.
+
+    Attributes:
+        name: how results call it.
+        root: the folder that the clips' paths start from.
+        clips: the clips table, those without a file included.
+        missing: DataFrame (clip_id, path) of the clips whose file is not there.
+        dropped: DataFrame (item, reason, source) of what the annotation holds and the table does
+            not: the row or video, why, and the annotation file's name.
+        annotated: items of the chosen split in the annotation, before anything was dropped.
+        templates: prompts, each with one `{}`; empty for retrieval.
+        classes: the class names of a recognition set, in the annotation's order; empty otherwise.
+        protocol: JSON data for the results: `data_set` (official name), `split`, `captions` (which
+            text, if any), `prompts`, `annotations` (file name -> sha256) and what else matters.
+        notes: quirks that a reader of the numbers should know, one sentence each.
+    """
+
+    name: str
+    root: Path
+    clips: pd.DataFrame
+    missing: pd.DataFrame
+    dropped: pd.DataFrame
+    annotated: int
+    templates: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def coverage(self) -> float:
+        """Share of the table's clips whose file is there."""
+        return (len(self.clips) - len(self.missing)) / len(self.clips)
+
+    def check_missing(self, ceiling: float) -> None:
+        """Stop where too many files are missing for the numbers to mean the data set.
+
+        ceiling: the largest share of the clips that may be missing, in [0, 1].
+
+        Raises: ValueError that counts them, names the first, and says what to do.
+        """
+        if not 0 <= ceiling <= 1:
+            raise ValueError(f"the ceiling on missing files is {ceiling}; give a share in [0, 1]")
+        share = len(self.missing) / len(self.clips)
+        if share <= ceiling:
+            return
+        first = ", ".join(self.missing["path"].head(3))
+        raise ValueError(
+            f"{self.name}: {len(self.missing)} of {len(self.clips)} clips ({share:.1%}) have no "
+            f"file under {self.root}, more than the {ceiling:.1%} allowed; the first: {first}. "
+            "Check the folder and its layout (fitclip check-data), or allow more (max_missing)"
+        )
+
+
+def data_set(
+    name: str,
+    root: Path,
+    rows: Sequence[Mapping[str, Any]] | pd.DataFrame,
+    *,
+    dropped: Iterable[tuple[str, str, str]] = (),
+    annotated: int,
+    found: Sequence[bool] | np.ndarray,
+    templates: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    protocol: Mapping[str, Any],
+    notes: Sequence[str] = (),
+) -> DataSet:
+    """Check a loader's rows and put the data set together.
+
+    rows: one mapping a clip with the clips table's columns (`data_prep.clips.COLUMNS`), or a
+        DataFrame of them.
+    dropped: (item, reason, annotation file) of what was left out.
+    found: for each row, whether its file is there.
+
+    Raises: ValueError when there is no row, or a row is no valid clip (path outside the root,
+    repeated id, end before start, ...), naming it.
+    """
+    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    if table.empty:
+        raise ValueError(f"{name}: the annotation of this split has no usable row; see its files")
+    try:
+        clips = validate(table)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    there = np.asarray(found, dtype=bool)
+    return DataSet(
+        name,
+        Path(root),
+        clips,
+        clips.loc[~there, ["clip_id", "path"]].reset_index(drop=True),
+        pd.DataFrame(list(dropped), columns=list(DROPPED_COLUMNS), dtype="str"),
+        annotated,
+        tuple(templates),
+        tuple(classes),
+        dict(protocol),
+        tuple(notes),
+    )

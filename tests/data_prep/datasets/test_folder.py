@@ -1,0 +1,197 @@
+"""The user's own table: its columns, tasks and splits, images as clips, broken tables."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.clip_frames import FrameRule
+from data_prep.datasets import load
+from data_prep.frame_store import build
+from tests.data_prep.datasets.malformed import BAD_COPIES, bad_copies
+
+CAPTIONS = b'path,caption\na.mp4,A cat sleeps\nb/c.mp4,"Two dogs, running"\n'
+LABELS = b"path,label\na.mp4,run\nb/c.mp4,jump\nd.mp4,run\n"
+
+
+def write(root: Path, content: bytes = CAPTIONS, name: str = "clips.csv") -> Path:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(content)
+    return root
+
+
+def test_captions(tmp_path: Path) -> None:
+    (write(tmp_path) / "b").mkdir()
+    (tmp_path / "b/c.mp4").touch()
+    data = load("folder", tmp_path)
+    assert data.clips["clip_id"].tolist() == ["a.mp4", "b/c.mp4"]
+    assert data.clips["path"].tolist() == ["a.mp4", "b/c.mp4"]
+    assert data.clips["text"].tolist() == ["A cat sleeps", "Two dogs, running"]
+    assert "label" not in data.clips
+    assert data.missing["path"].tolist() == ["a.mp4"]
+    assert (data.annotated, data.templates, data.classes, data.notes) == (2, (), (), ())
+    assert data.protocol["captions"] == "the column caption"
+    assert (data.protocol["data_set"], data.protocol["split"]) == ("clips", "all")
+
+
+def test_labels(tmp_path: Path) -> None:
+    data = load("folder", write(tmp_path, LABELS), prompt="a video of {}.")
+    assert data.clips["label"].tolist() == ["run", "jump", "run"]
+    assert "text" not in data.clips
+    assert (data.classes, data.templates) == (("run", "jump"), ("a video of {}.",))
+    assert data.protocol["prompts"] == "one template, 'a video of {}.'"
+
+
+@pytest.mark.parametrize(
+    ("content", "other"),
+    [
+        (b"\xef\xbb\xbf" + CAPTIONS.replace(b"\n", b"\r\n"), CAPTIONS),
+        (b"Path ; CAPTION\na.mp4;A cat sleeps\nb/c.mp4;Two dogs, running", CAPTIONS),
+        (b"more\ttext\tpath\n1\tA cat sleeps\ta.mp4\n2\tTwo dogs, running\tb/c.mp4\n", CAPTIONS),
+        (LABELS.replace(b"label", b"Class"), LABELS),
+    ],
+    ids=["mark_crlf", "semicolon_and_case", "tab_order_more", "class"],
+)
+def test_tables_of_other_makes(tmp_path: Path, content: bytes, other: bytes) -> None:
+    plain = load("folder", write(tmp_path / "a", other))
+    assert load("folder", write(tmp_path / "b", content)).clips.equals(plain.clips)
+
+
+def test_segments_and_ids(tmp_path: Path) -> None:
+    content = b"path,start,end,text\na.mp4,1.5,3,x\na.mp4,,2,y\na.mp4, 4 ,,z\na.mp4,,,w\n"
+    data = load("folder", write(tmp_path, content))
+    assert data.clips["clip_id"].tolist() == ["a.mp4#1.5-3", "a.mp4#-2", "a.mp4#4-", "a.mp4"]
+    np.testing.assert_equal(data.clips["start"].tolist(), [1.5, np.nan, 4, np.nan])
+    np.testing.assert_equal(data.clips["end"].tolist(), [3, 2, np.nan, np.nan])
+    named = content.replace(b"path,", b"clip_id,path,").replace(b"\na.", b"\nid.,a.")
+    for k in range(4):
+        named = named.replace(b"id.,", b"id%d," % k, 1)
+    assert load("folder", write(tmp_path, named)).clips["clip_id"].tolist() == [
+        "id0",
+        "id1",
+        "id2",
+        "id3",
+    ]
+
+
+def test_splits(tmp_path: Path) -> None:
+    content = b"path,label,split\na.mp4,run,test\nb.mp4,jump,train\nc.mp4,sit,test\nd.mp4,run,\n"
+    everything = load("folder", write(tmp_path, content))
+    assert everything.clips["split"].tolist()[:3] == ["test", "train", "test"]
+    assert everything.clips["split"].isna().tolist() == [False, False, False, True]
+    test = load("folder", tmp_path, split="test")
+    assert test.clips["path"].tolist() == ["a.mp4", "c.mp4"]
+    assert (test.annotated, test.protocol["split"]) == (2, "test")
+    assert test.classes == ("run", "jump", "sit"), "a class of the other splits competes"
+    with pytest.raises(ValueError, match="no row with split 'val'; it has 'test', 'train', ''"):
+        load("folder", tmp_path, split="val")
+    with pytest.raises(ValueError, match="no row with split 'val'; it has no such column"):
+        load("folder", write(tmp_path), split="val")
+
+
+def test_captions_and_labels_need_a_choice(tmp_path: Path) -> None:
+    write(tmp_path, b"path,text,label\na.mp4,A cat,sit\n")
+    with pytest.raises(ValueError, match="has text and label; choose the task, retrieval or class"):
+        load("folder", tmp_path)
+    assert load("folder", tmp_path, task="retrieval").clips["text"].tolist() == ["A cat"]
+    assert load("folder", tmp_path, task="classification").classes == ("sit",)
+
+
+def test_rows_without_a_text_are_listed(tmp_path: Path) -> None:
+    data = load("folder", write(tmp_path, CAPTIONS + b"d.mp4,\ne.mp4,  \n"))
+    assert (len(data.clips), data.annotated) == (2, 4)
+    assert data.dropped.values.tolist() == [
+        ["d.mp4", "it has no caption", "clips.csv"],
+        ["e.mp4", "it has no caption", "clips.csv"],
+    ]
+
+
+def test_another_table(tmp_path: Path) -> None:
+    data = load("folder", write(tmp_path, name="lists/mine.csv"), table="lists/mine.csv")
+    assert data.protocol["data_set"] == "mine"
+    assert data.clips["path"].iloc[0] == "a.mp4", "paths start from the root, not from the table"
+
+
+def test_images_are_clips(tmp_path: Path) -> None:
+    write(tmp_path, b"path,text\na.png,red\nb.jpeg,blue\nc.png,none\n")
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "a.png")
+    Image.new("L", (30, 50), 77).save(tmp_path / "b.jpeg")
+    data = load("folder", tmp_path)
+    assert data.missing["clip_id"].tolist() == ["c.png"]
+    rule = FrameRule(n_frames=4, size=8)
+    store = build(data.clips, data.root, tmp_path / "store", rule, workers=1, progress=False)
+    assert store.clip_ids == ["a.png", "b.jpeg"]
+    assert store.frame_counts.tolist() == [1, 1]
+    frames = store.frames([0, 1])
+    assert (frames[0, 0] == (255, 0, 0)).all() and (frames[1, 0] == 77).all()
+    assert not frames[:, 1:].any()
+    assert [record.get("decoder") for record in store.records] == ["pillow", "pillow", None]
+    assert store.failures["reason"].tolist() == ["no such file"]
+
+
+def with_path(path: str) -> bytes:
+    return CAPTIONS + f"{path},x\n".encode()
+
+
+BROKEN: dict[str, tuple[bytes, str]] = {
+    "cut_off": (CAPTIONS[:-10], "line 3: .* the file is cut off, or a quote is not closed"),
+    "cut_off_row": (CAPTIONS + b"d.mp4", "line 4: 1 fields where 2 belong"),
+    "separator": (CAPTIONS.replace(b",", b"|"), r"has no column path; it has path\|caption"),
+    "mixed_separators": (CAPTIONS + b"d.mp4;x\n", "line 4: 1 fields where 2 belong"),
+    "only_the_header": (b"path,caption\n", "has no row below its header"),
+    "no_path": (CAPTIONS.replace(b"path", b"file"), "has no column path; it has file, caption"),
+    "no_text": (CAPTIONS.replace(b"caption", b"x"), "no column caption or text or label or class"),
+    "both_texts": (b"path,caption,text\na.mp4,x,y\n", "has caption and text, which mean the same"),
+    "column_twice": (b"path,text,Text\na.mp4,x,y\n", "has the column text more than once"),
+    "repeated": (with_path("a.mp4"), "clip_id 'a.mp4' in row 2 is used twice"),
+    "empty_path": (with_path(""), "folder: .* '' in row 2 is not a text with something in it"),
+    "empty_id": (b"path,text,clip_id\na.mp4,x,\n", "clip_id '' in row 0 is not a text"),
+    "up": (with_path("../d.mp4"), r"path '\.\./d\.mp4' in row 2 is not a path inside the root"),
+    "hidden_up": (with_path("b/../../d.mp4"), "is not a path inside the root"),
+    "absolute": (with_path("/etc/passwd"), "path '/etc/passwd' in row 2 is not a path inside"),
+    "backslash": (with_path("b\\d.mp4"), "in row 2 is not a path inside the root"),
+    "drive": (with_path("C:/d.mp4"), "path 'C:/d.mp4' in row 2 is not a path inside the root"),
+    "share": (with_path("//host/d.mp4"), "is not a path inside the root"),
+    "no_number": (b"path,text,start\na.mp4,x,soon\n", "line 2: start 'soon' is no number of sec"),
+    "clock_time": (b"path,text,end\na.mp4,x,1:20\n", "line 2: end '1:20' is no number"),
+    "decimal_comma": (b"path;text;end\na.mp4;x;1,5\n", "line 2: end '1,5' is no number"),
+    "endless": (b"path,text,end\na.mp4,x,inf\n", "line 2: end 'inf' is no number"),
+    "nan": (b"path,text,start\na.mp4,x,nan\n", "line 2: start 'nan' is no number"),
+    "negative": (b"path,text,start\na.mp4,x,-1\n", "start -1.0 in row 0 must be .* not negative"),
+    "backwards": (b"path,text,start,end\na.mp4,x,3,2\n", "end 2.0 in row 0 is not later than"),
+    "no_captions": (b"path,text\na.mp4,\n", "folder: the annotation of this split has no usable"),
+}
+
+
+@pytest.mark.parametrize("bad", BROKEN)
+def test_broken_tables(tmp_path: Path, bad: str) -> None:
+    content, message = BROKEN[bad]
+    with pytest.raises(ValueError, match=message):
+        load("folder", write(tmp_path, content))
+
+
+@pytest.mark.parametrize("bad", BAD_COPIES)
+def test_bad_copies(tmp_path: Path, bad: str) -> None:
+    content, message = bad_copies(CAPTIONS)[bad]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load("folder", write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "recognition"}, "task is 'recognition'; there are auto, retrieval, classif"),
+        ({"task": "classification"}, "has no column label or class; add one"),
+        ({"table": "mine.csv"}, r"no table of clips under .*; looked for mine\.csv"),
+        ({"prompt": "a video"}, "prompt is 'a video'; it must have one {}"),
+        ({"prompt": "{} and {}"}, "it must have one {}"),
+        ({"prompt": "{name} {}"}, "no other brace"),
+    ],
+    ids=["task", "no_labels", "table", "no_place", "two_places", "braces"],
+)
+def test_bad_options(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load("folder", write(tmp_path), **options)

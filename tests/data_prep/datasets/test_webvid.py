@@ -1,0 +1,200 @@
+"""WebVid's loader: both column orders, both layouts, captions as they come, broken tables."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from data_prep.datasets import load
+from tests.data_prep.datasets.malformed import BAD_COPIES, bad_copies
+
+ORDERS = {
+    "a": ["videoid", "contentUrl", "duration", "page_dir", "name"],
+    "b": ["videoid", "name", "page_idx", "page_dir", "duration", "contentUrl"],
+}
+ROWS = {
+    "1000000001": ("027701_027750", "A red kite, flown over a beach at dusk"),
+    "31000002": ("000001_000050", 'Cat "asleep"; on\na keyboard'),
+    "2000003": ("100451_100500", "C" * 400),
+}
+
+
+def table(
+    order: str = "a", rows: dict[str, tuple[str, str]] = ROWS, separator: str = ",", end: str = "\n"
+) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter=separator, lineterminator=end)
+    writer.writerow(ORDERS[order])
+    for video, (page, caption) in rows.items():
+        cells = {"videoid": video, "page_dir": page, "name": caption, "duration": "PT00H00M17S"}
+        writer.writerow([cells.get(name, "4") for name in ORDERS[order]])
+    return buffer.getvalue().encode()
+
+
+def write(root: Path, content: bytes = table(), name: str = "results_2M_val.csv") -> Path:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(content)
+    return root
+
+
+def touch(root: Path, folder: str, by_page: bool, videos: Sequence[str] = tuple(ROWS)) -> None:
+    for video in videos:
+        page = f"{ROWS[video][0]}/" if by_page else ""
+        file = root / folder / f"{page}{video}.mp4"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("place", ["results_2M_val.csv", "metadata/results_2M_val.csv"])
+def test_both_column_orders(tmp_path: Path, order: str, place: str) -> None:
+    data = load("webvid", write(tmp_path, table(order), place))
+    assert data.clips["clip_id"].tolist() == list(ROWS)
+    assert data.clips["text"].tolist() == [caption for _, caption in ROWS.values()]
+    assert (data.annotated, len(data.missing), data.classes, data.templates) == (3, 3, (), ())
+    assert data.protocol["captions"] == "each video's one caption, whole"
+    assert set(data.protocol["annotations"]) == {"results_2M_val.csv"}
+
+
+FOLDERS = {
+    "val": ["videos_low_resolution/val/val_lowres", "val/val_lowres", "videos/val", "val"],
+    "train": ["videos_low_resolution/train/webvid_lowres", "train/webvid_lowres", "videos/train"],
+}
+
+
+@pytest.mark.parametrize("by_page", [True, False], ids=["by_page", "flat"])
+@pytest.mark.parametrize(
+    ("split", "folder"),
+    [(split, folder) for split in FOLDERS for folder in [*FOLDERS[split], "videos", "."]],
+)
+def test_both_layouts_in_every_place(
+    tmp_path: Path, split: str, folder: str, by_page: bool
+) -> None:
+    write(tmp_path, name=f"results_2M_{split}.csv")
+    touch(tmp_path, folder, by_page, list(ROWS)[:2])
+    other = "train" if split == "val" else "val"
+    touch(tmp_path, f"videos_low_resolution/{other}", not by_page, list(ROWS)[:1])
+    data = load("webvid", tmp_path, split=split)
+    prefix = "" if folder == "." else f"{folder}/"
+    assert data.clips["path"].tolist() == [
+        f"{prefix}{f'{page}/' if by_page else ''}{video}.mp4" for video, (page, _) in ROWS.items()
+    ]
+    assert data.missing["clip_id"].tolist() == list(ROWS)[2:]
+    layout = f"{prefix}{'{page_dir}/' if by_page else ''}{{videoid}}.mp4"
+    assert data.protocol["layout"] == layout
+
+
+def test_the_layout_with_most_videos_is_taken(tmp_path: Path) -> None:
+    rows = {f"{k}": ("000001_000050", "x") for k in range(10)}
+    write(tmp_path, table(rows=rows))
+    for k, folder in enumerate(["val", "videos", "videos", "videos", "videos/val"]):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / f"{k}.mp4").touch()
+    data = load("webvid", tmp_path)
+    assert data.protocol["layout"] == "videos/{videoid}.mp4"
+    assert len(data.missing) == 7
+
+
+def test_a_table_without_page_dir(tmp_path: Path) -> None:
+    write(tmp_path, b"videoid,name\n5,A cat\n")
+    touch(tmp_path, "videos", False, [])
+    data = load("webvid", tmp_path)
+    assert data.missing["path"].tolist() == ["5.mp4"]
+
+
+def test_rows_without_a_caption_are_listed(tmp_path: Path) -> None:
+    rows = {**ROWS, "7": ("000001_000050", ""), "8": ("000001_000050", " \n")}
+    data = load("webvid", write(tmp_path, table(rows=rows)))
+    assert (len(data.clips), data.annotated) == (3, 5)
+    assert data.dropped.values.tolist() == [
+        [video, "it has no caption", "results_2M_val.csv"] for video in ("7", "8")
+    ]
+
+
+def test_ids_and_captions_stay_texts(tmp_path: Path) -> None:
+    rows = {"0012": ("000001_000050", "NA"), "12": ("000001_000050", "null"), "1": ("1_2", "1.50")}
+    data = load("webvid", write(tmp_path, table(rows=rows)))
+    assert data.clips["clip_id"].tolist() == ["0012", "12", "1"]
+    assert data.clips["text"].tolist() == ["NA", "null", "1.50"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf" + table("b"),
+        table(separator=";", end="\r\n"),
+        table(separator="\t"),
+        table().replace(b"videoid,", b"VideoID,").rstrip(b"\n"),
+    ],
+    ids=["mark", "semicolon_crlf", "tab", "case_and_no_last_newline"],
+)
+def test_copies_saved_again(tmp_path: Path, content: bytes) -> None:
+    plain = load("webvid", write(tmp_path / "a"))
+    assert load("webvid", write(tmp_path / "b", content)).clips.equals(plain.clips)
+
+
+def with_id(video: str) -> bytes:
+    return table(rows={**ROWS, video: ("000001_000050", "x")})
+
+
+BROKEN = {
+    "cut_off": (table("b")[:-40], "line 5: 2 fields where 6 belong"),
+    "cut_off_in_quotes": (
+        table()[: table().index(b"asleep")],
+        "line 3: .* or a quote is not closed",
+    ),
+    "separator": (table(separator="|"), "has no column videoid, name"),
+    "only_the_header": (table(rows={}), "has no row below its header"),
+    "column_missing": (table().replace(b",name", b",caption"), "has no column name; it has video"),
+    "column_twice": (b"videoid,name,name\n1,a,b\n", "has the column name more than once"),
+    "repeated": (table() + b"31000002,4,4,1_2,again\n", "videoid '31000002' is there 2 times"),
+    "up": (with_id("../31"), r"line 6: '\.\./31' is no videoid \(1 such rows\)"),
+    "absolute": (with_id("/etc/31"), "line 6: '/etc/31' is no videoid"),
+    "backslash": (with_id("a\\31"), "is no videoid"),
+    "drive": (with_id("C:31"), "'C:31' is no videoid"),
+    "id_as_number": (with_id("1.0e9"), "line 6: '1.0e9' is no videoid"),
+    "no_id": (with_id(""), "line 6: '' is no videoid"),
+    "page_up": (
+        table(rows={"1": ("000001_000050", "x"), "2": ("../secret", "y")}),
+        r"line 3: '\.\./secret' is no page_dir",
+    ),
+    "page_missing": (table(rows={"1": ("", "x")}), "line 2: '' is no page_dir"),
+    "no_captions": (table(rows={"1": ("1_2", "")}), "webvid: the annotation .* no usable row"),
+}
+
+
+@pytest.mark.parametrize("bad", BROKEN)
+def test_broken_tables(tmp_path: Path, bad: str) -> None:
+    content, message = BROKEN[bad]
+    with pytest.raises(ValueError, match=message):
+        load("webvid", write(tmp_path, content))
+
+
+@pytest.mark.parametrize("bad", BAD_COPIES)
+def test_bad_copies(tmp_path: Path, bad: str) -> None:
+    content, message = bad_copies(table())[bad]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load("webvid", write(tmp_path, content))
+
+
+def test_a_table_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no WebVid table of train under .*; looked for results"):
+        load("webvid", write(tmp_path), split="train")
+
+
+def test_the_real_column_orders_are_one_table(realdata: Path, tmp_path: Path) -> None:
+    loaded = [
+        load(
+            "webvid",
+            write(tmp_path / one, (realdata / f"webvid/results_2M_val.{one}.csv").read_bytes()),
+        )
+        for one in ("layout_a", "layout_b")
+    ]
+    assert loaded[0].clips.equals(loaded[1].clips)
+    assert len(loaded[0].clips) == 3
+    assert loaded[0].clips["text"].iloc[2].count('"') == 2
+    pages = [path.split("/")[-2] for path in loaded[0].clips["path"]]
+    assert pages == ["027701_027750", "000001_000050", "100451_100500"]
