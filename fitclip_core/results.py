@@ -1,12 +1,14 @@
 """The results store: one small file per evaluated cell, from which every table and figure is made.
 
-A cell is one model (teacher, student or fused at some alpha) on one data set. Its outcomes are one
-row per item and direction; metrics are derived from them, never stored beside them.
+A cell is one model (teacher, student, fused at some alpha, or another for reference) on one data
+set. Its outcomes are one row per item and direction; metrics are derived from them, never stored
+beside them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -27,7 +29,8 @@ CLASSIFICATION: Final = "classification"
 DIRECTIONS: Final = ("text_to_video", "video_to_text", CLASSIFICATION)
 OUTCOME_COLUMNS: Final = ("item", "direction", "rank", "label", "predicted")
 _MODEL_ALPHAS: Final = {"teacher": "0", "student": "1", "fused": "between 0 and 1"}
-_SHARES: Final = {
+_REFERENCE_NAME: Final = re.compile(r"[a-z0-9_]+")
+SHARES: Final = {
     "retrieval": {"R@1": 1, "R@5": 5, "R@10": 10},
     "classification": {"top1": 1, "top5": 5},
 }
@@ -40,8 +43,9 @@ class CellKey:
 
     `label_share` and `subset_size` (clips) say how the student was trained and `seed` which draw
     it is. The teacher has no draw: its fields are alpha 0, label_share 0, subset_size 0, seed -1,
-    so that all draws share one teacher cell; `CellKey.at` fills them in. The two shares are kept
-    to 9 decimals, so that 0.1 * 3 and 0.3 are one cell.
+    so that all draws share one teacher cell; `CellKey.at` fills them in. A reference, a model that
+    takes no part in the fusion, has a name of its own and the teacher's fields; `CellKey.reference`
+    fills them in. The two shares are kept to 9 decimals, so that 0.1 * 3 and 0.3 are one cell.
 
     Raises: ValueError when a field is out of range or does not fit the model.
     """
@@ -66,14 +70,26 @@ class CellKey:
             object.__setattr__(self, name, int(number))
         if not self.data_set:
             raise ValueError("data_set is empty; give the name of the evaluated data set")
-        if self.model not in _MODEL_ALPHAS:
-            raise ValueError(f"model is {self.model!r}; use one of {sorted(_MODEL_ALPHAS)}")
+        if not _REFERENCE_NAME.fullmatch(self.model):
+            raise ValueError(
+                f"model is {self.model!r}; use one of {sorted(_MODEL_ALPHAS)}, or a reference's "
+                "name in lower-case letters, digits and _"
+            )
+        untrained = (self.label_share, self.subset_size, self.seed) == (0, 0, NO_DRAW)
+        if self.is_reference:
+            if self.alpha != 0 or not untrained:
+                raise ValueError(
+                    f"{self.model} is none of {sorted(_MODEL_ALPHAS)}, so it is a reference: alpha "
+                    f"0, label_share 0, subset_size 0 and seed {NO_DRAW}, not {self.alpha}, "
+                    f"{self.label_share}, {self.subset_size} and {self.seed}; "
+                    "CellKey.reference(name, data_set) fills them in"
+                )
+            return
         if self.model != _model_at(self.alpha):
             raise ValueError(
                 f"a {self.model} cell has alpha {_MODEL_ALPHAS[self.model]}, not {self.alpha}; "
                 "CellKey.at(alpha, ...) chooses the model"
             )
-        untrained = (self.label_share, self.subset_size, self.seed) == (0, 0, NO_DRAW)
         if self.model == "teacher" and not untrained:
             raise ValueError(
                 f"a teacher cell is shared by all draws: label_share 0, subset_size 0 and seed "
@@ -95,6 +111,26 @@ class CellKey:
         if model == "teacher":
             return cls(model, 0.0, 0.0, 0, NO_DRAW, data_set)
         return cls(model, alpha, label_share, subset_size, seed, data_set)
+
+    @classmethod
+    def reference(cls, name: str, data_set: str) -> CellKey:
+        """The key of a model that takes no part in the fusion, such as "frozen_in_time_webvid".
+
+        name: lower-case letters, digits and _.
+
+        Raises: ValueError when the name has other letters or is that of a sweep's model.
+        """
+        if name in _MODEL_ALPHAS:
+            raise ValueError(
+                f"a reference cannot be called {name!r}, which is a model of the sweep; "
+                "CellKey.at(alpha, ...) makes its key"
+            )
+        return cls(name, 0.0, 0.0, 0, NO_DRAW, data_set)
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the model takes no part in the fusion: neither teacher, student nor fused."""
+        return self.model not in _MODEL_ALPHAS
 
     @property
     def digest(self) -> str:
@@ -225,10 +261,18 @@ class ResultsStore:
     ) -> pd.DataFrame:
         """Metrics of each cell with bootstrap intervals over its items (`metric_table`).
 
+        `clips` is the number of clips that the cell's coverage asked for; of outcomes that were
+        stored without a coverage it is n.
+
         Raises: ValueError as `outcomes` does.
         """
-        outcomes = self.outcomes(keys)
-        return metric_table(outcomes, level=level, n_resamples=n_resamples, seed=seed)
+        chosen = self._chosen(keys)
+        table = metric_table(self.outcomes(chosen), level=level, n_resamples=n_resamples, seed=seed)
+        asked = {key: self.record(key)["coverage"].get("clips") for key in chosen}
+        cells = (CellKey(*row) for row in table[list(KEY_COLUMNS)].itertuples(index=False))
+        table["clips"] = pd.array([asked[cell] for cell in cells], "Int64")
+        table["clips"] = table["clips"].fillna(table["n"])
+        return table
 
     def _paths(self, key: CellKey) -> tuple[Path, Path]:
         stem = self.folder / "cells" / key.digest
@@ -251,10 +295,12 @@ def metric_table(
 ) -> pd.DataFrame:
     """Metrics per cell and direction, each with a bootstrap interval over the cell's items.
 
-    Columns: the key's fields, direction, metric, value, n (items), ci_low, ci_high. Retrieval has
-    R@1, R@5, R@10 (fractions) and MdR (ranks, 1-based) in both directions, classification has
-    top1 and top5 (fractions). The interval holds for this one draw: it says nothing of other draws.
-    n_resamples and seed are of MdR's interval; the shares' needs no resampling.
+    Columns: the key's fields, direction, metric, value, n (items measured), clips (asked for),
+    ci_low, ci_high. Retrieval has R@1, R@5, R@10 (fractions) and MdR (ranks, 1-based) in both
+    directions, classification has top1 and top5 (fractions). Outcomes do not say what was asked
+    for, so `clips` is missing (pd.NA) here; `ResultsStore.metrics` knows it. The interval holds for
+    this one draw: it says nothing of other draws. n_resamples and seed are of MdR's interval; the
+    shares' needs no resampling.
 
     Raises: ValueError when a column is missing or a rank is not finite.
     Source: the paper's tables 2-5 for the metrics.
@@ -265,26 +311,62 @@ def metric_table(
     for cell, column in cells:
         ranks = column.to_numpy(np.float64)
         kind = "classification" if cell[-1] == CLASSIFICATION else "retrieval"
-        for metric, k in _SHARES[kind].items():
+        for metric, k in SHARES[kind].items():
             share = recall_at_k(ranks, k)
             rows.append((*cell, metric, share, len(ranks), *_share_ends(share, len(ranks), level)))
         if kind == "retrieval":
             ends = _median_ends(ranks, level, n_resamples, seed)
             rows.append((*cell, "MdR", median_rank(ranks), len(ranks), *ends))
     columns = [*KEY_COLUMNS, "direction", "metric", "value", "n", "ci_low", "ci_high"]
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns)
+    unknown = pd.Series(pd.NA, table.index, dtype="Int64")
+    table.insert(columns.index("n") + 1, "clips", unknown)
+    return table
+
+
+def coverage_note(metrics: pd.DataFrame) -> str:
+    """How much of each data set the metrics were measured on, to be printed beside them.
+
+    `metrics` is what `ResultsStore.metrics` gives. A line for each data set that was measured in
+    part, such as "msrvtt: 987 of 1,000 clips measured"; else "all clips measured".
+
+    Raises: ValueError when the metrics are empty or lack a column.
+    """
+    _require_columns(metrics, ("data_set", "n", "clips"), "metrics")
+    if metrics.empty:
+        raise ValueError("the metrics are empty: nothing was measured")
+    distinct = metrics[["data_set", "n", "clips"]].drop_duplicates()
+    lines = []
+    for data_set, n, clips in zip(*(distinct[name].tolist() for name in distinct), strict=True):
+        if clips is pd.NA:
+            lines.append(f"{data_set}: {n:,} clips measured, of an unknown number")
+        elif n != clips:
+            lines.append(f"{data_set}: {n:,} of {clips:,} clips measured")
+    return "\n".join(lines) or "all clips measured"
+
+
+def sweep_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the teacher, students and fused models, of outcomes or metrics.
+
+    References are left out: they have the teacher's alpha 0 and are not on the sweep's curve.
+
+    Raises: ValueError when there is no column `model`.
+    """
+    _require_columns(table, ("model",), "the table")
+    return table[table["model"].isin(_MODEL_ALPHAS)]
 
 
 def rank_table(outcomes: pd.DataFrame, data_set: str, direction: str) -> pd.DataFrame:
     """Ranks of one data set and direction: a row per item, a column per (alpha, seed).
 
-    Values are 1-based mid-ranks; alpha ascends, the teacher's column is (0.0, -1).
+    Values are 1-based mid-ranks; alpha ascends, the teacher's column is (0.0, -1). References are
+    left out (`sweep_rows`).
 
     Raises: ValueError when there is no such outcome, when students trained in different ways are
     mixed, when an item repeats, or when the cells do not cover the same items and draws.
     """
-    required = ("alpha", "label_share", "subset_size", "seed", "data_set", "item", "direction")
-    _require_columns(outcomes, (*required, "rank"), "outcomes")
+    _require_columns(outcomes, (*KEY_COLUMNS, "item", "direction", "rank"), "outcomes")
+    outcomes = sweep_rows(outcomes)
     chosen = outcomes[(outcomes["data_set"] == data_set) & (outcomes["direction"] == direction)]
     where = f"{data_set}, {direction}"
     if chosen.empty:
@@ -331,11 +413,13 @@ def _model_at(alpha: float) -> str:
 
 
 def _order(key: CellKey) -> tuple[Any, ...]:
-    return key.data_set, key.alpha, key.label_share, key.subset_size, key.seed
+    training = (key.label_share, key.subset_size, key.seed)
+    return key.data_set, key.alpha, *training, key.is_reference, key.model
 
 
 def _describe(key: CellKey) -> str:
-    return f"{key.model} (alpha {key.alpha:g}, draw {key.seed}) on {key.data_set}"
+    place = "" if key.is_reference else f" (alpha {key.alpha:g}, draw {key.seed})"
+    return f"{key.model}{place} on {key.data_set}"
 
 
 def _share_ends(share: float, n: int, level: float) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,19 +10,20 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from fitclip_core.encoders import ClipEncoder, FrameSource, locate_clips
 from fitclip_core.metrics import retrieval_ranks
+from fitclip_core.video_text import FrameSource, VideoTextEncoder, locate_clips
 
 Task = Literal["retrieval", "classification"]
 COLUMN_OF_TASK: dict[Task, str] = {"retrieval": "text", "classification": "label"}
 
 
 def evaluate(
-    encoder: ClipEncoder,
+    encoder: VideoTextEncoder,
     clips: pd.DataFrame,
     frames: FrameSource,
     *,
     templates: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
     task: Task | None = None,
     renormalise: bool = False,
     batch_size: int | None = None,
@@ -29,8 +31,7 @@ def evaluate(
     """Rank the right target of every item, among all of them, by a model that never saw the set.
 
     Retrieval ranks each clip's text among all texts and the other way round; row i of the table
-    pairs its clip with its text. Classification ranks each clip's label among the distinct labels
-    of the table, those of clips without frames included.
+    pairs its clip with its text. Classification ranks each clip's label among `classes`.
 
     Args:
         encoder: the model.
@@ -38,6 +39,8 @@ def evaluate(
         frames: decoded clips in evaluation form. Clips that it lacks are not measured; the result's
             `attrs["coverage"]` lists them.
         templates: prompts with one `{}` for the class name; classification only, which needs them.
+        classes: names of all classes, in any order; classification only. None: the distinct labels
+            of the table, those of clips without frames included.
         task: None: decided by which of `text` and `label` is filled.
         renormalise: L2-normalise the mean features, as open_clip and CLIP_benchmark do; the paper
             does not.
@@ -52,7 +55,8 @@ def evaluate(
 
     Raises:
         ValueError: the task is unclear, a text or label is missing, a clip_id is repeated, no clip
-            has frames, the templates do not fit the task, or a feature is not finite.
+            has frames, the templates or classes do not fit the task, a class is repeated, a label
+            is not among the classes, or a feature is not finite.
 
     Source: the paper's zero-shot tables (supplement, Tables 4 and 5); ARCHITECTURE "Numeric
         conventions".
@@ -73,6 +77,9 @@ def evaluate(
         raise ValueError('classification needs prompt templates; "{}" alone is the bare class name')
     if task == "retrieval" and templates:
         raise ValueError("retrieval takes its texts as they are; leave the templates out")
+    if task == "retrieval" and classes is not None:
+        raise ValueError("retrieval has no classes; leave them out")
+    ranked = _ranked_classes(clips, classes) if task == "classification" else []
 
     clip_ids = clips["clip_id"].tolist()
     indices, missing = locate_clips(frames, clip_ids)
@@ -84,11 +91,10 @@ def evaluate(
         texts = encoder.encode_texts(measured["text"].tolist(), batch_size)
         outcomes = _retrieval(measured["clip_id"].tolist(), videos, texts)
     else:
-        classes = sorted(clips["label"].unique())
-        targets = encoder.encode_classes(classes, templates or [], batch_size)
+        targets = encoder.encode_classes(ranked, templates or [], batch_size)
         if renormalise:
             targets = F.normalize(targets, dim=-1)
-        outcomes = _classification(measured, videos, targets, classes)
+        outcomes = _classification(measured, videos, targets, ranked)
     outcomes.attrs["coverage"] = {
         "clips": len(clips),
         "measured": len(measured),
@@ -109,6 +115,22 @@ def _task(clips: pd.DataFrame) -> Task:
             f"; {'say which with task=' if filled else 'it needs one of the two columns'}"
         )
     return filled[0]
+
+
+def _ranked_classes(clips: pd.DataFrame, classes: Sequence[str] | None) -> list[str]:
+    labels = sorted(clips["label"].unique())
+    if classes is None:
+        return labels
+    known = set(classes)
+    if len(known) < len(classes):
+        repeated, times = Counter(classes).most_common(1)[0]
+        raise ValueError(f"class {repeated!r} is given {times} times; give each class once")
+    if outside := [label for label in labels if label not in known]:
+        raise ValueError(
+            f"{len(outside)} labels are not among the {len(known)} classes, the first is "
+            f"{outside[0]!r}; complete the classes, or leave the clips out of the table"
+        )
+    return sorted(known)
 
 
 def _retrieval(items: list[str], videos: torch.Tensor, texts: torch.Tensor) -> pd.DataFrame:

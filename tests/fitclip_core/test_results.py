@@ -8,7 +8,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fitclip_core import results
-from fitclip_core.results import CellKey, ResultsStore, metric_table, rank_table
+from fitclip_core.results import (
+    CellKey,
+    ResultsStore,
+    coverage_note,
+    metric_table,
+    rank_table,
+    sweep_rows,
+)
 from fitclip_core.statistics import bootstrap_interval
 
 PROTOCOL = {"captions": "first", "frames": {"n": 4, "size": 224}, "templates": ["a video of {}"]}
@@ -74,7 +81,13 @@ def test_shares_that_differ_by_rounding_are_one_cell():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (("clip", 0.0, 0.0, 0, -1, "a"), "model is 'clip'"),
+        (("CLIP", 0.0, 0.0, 0, -1, "a"), "model is 'CLIP'.*lower-case letters, digits and _"),
+        (("", 0.0, 0.0, 0, -1, "a"), "model is ''"),
+        (("frozen\n", 0.0, 0.0, 0, -1, "a"), "model is 'frozen"),
+        (("fussed", 0.4, 1.0, 5, 0, "a"), "fussed is none of .* so it is a reference: alpha 0"),
+        (("frozen", 0.0, 1.0, 0, -1, "a"), "CellKey.reference"),
+        (("frozen", 0.0, 0.0, 0, 0, "a"), "CellKey.reference"),
+        (("frozen", 0.0, 0.0, 0, -1, ""), "data_set is empty"),
         (("fused", 0.0, 1.0, 5, 0, "a"), "between 0 and 1, not 0"),
         (("student", 0.5, 1.0, 5, 0, "a"), "student cell has alpha 1"),
         (("teacher", 0.0, 0.0, 0, 0, "a"), "shared by all draws"),
@@ -89,6 +102,19 @@ def test_shares_that_differ_by_rounding_are_one_cell():
 def test_a_key_that_makes_no_sense_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         CellKey(*fields)
+
+
+def test_a_reference_has_a_name_and_the_teachers_fields():
+    key = CellKey.reference("frozen_in_time_webvid", "mit")
+    assert key == CellKey("frozen_in_time_webvid", 0.0, 0.0, 0, results.NO_DRAW, "mit")
+    assert key.is_reference
+    assert not any(key_at(alpha).is_reference for alpha in (0, 0.4, 1))
+    assert key.digest != key_at(0, data_set="mit").digest
+    for name in ("teacher", "student", "fused"):
+        with pytest.raises(ValueError, match=f"cannot be called '{name}'"):
+            CellKey.reference(name, "mit")
+    with pytest.raises(ValueError, match="model is 'Frozen in Time'"):
+        CellKey.reference("Frozen in Time", "mit")
 
 
 # the store
@@ -282,7 +308,70 @@ def test_outcomes_that_are_wrong_are_refused(tmp_path, outcomes, message):
     assert store.keys() == []
 
 
+def test_references_stand_beside_the_teacher_and_stay_apart_from_it(tmp_path):
+    store = ResultsStore(tmp_path)
+    frozen, other = (CellKey.reference(name, "msrvtt") for name in ("frozen", "zebra"))
+    for key, rank in ((other, 9), (frozen, 7), (key_at(1), 3), (key_at(0), 5)):
+        store.write(key, retrieval([rank, rank]), PROTOCOL)
+    assert store.keys() == [key_at(0), frozen, other, key_at(1)]
+    outcomes = store.outcomes()
+    values = store.metrics().query("metric == 'MdR' and direction == 'text_to_video'")
+    assert dict(zip(values["model"], values["value"], strict=True)) == {
+        "teacher": 5,
+        "frozen": 7,
+        "zebra": 9,
+        "student": 3,
+    }
+    assert store.problems(CellKey.reference("frozen", "mit")) == [
+        "frozen on mit has not been evaluated"
+    ]
+
+    assert set(sweep_rows(outcomes)["model"]) == {"teacher", "student"}
+    ranks = rank_table(outcomes, "msrvtt", "text_to_video")
+    assert {place: set(ranks[place]) for place in ranks} == {(0.0, -1): {5}, (1.0, 0): {3}}
+    with pytest.raises(ValueError, match="no outcomes of msrvtt, text_to_video; there are: noth"):
+        rank_table(outcomes[outcomes["model"] == "frozen"], "msrvtt", "text_to_video")
+    with pytest.raises(ValueError, match=r"no column \['model'\]"):
+        sweep_rows(outcomes.drop(columns="model"))
+
+
 # metrics
+
+
+def covered(ranks, asked, of=retrieval):
+    outcomes = of(ranks)
+    missing = [f"lost{place}" for place in range(asked - len(ranks))]
+    outcomes.attrs["coverage"] = {"clips": asked, "measured": len(ranks), "missing": missing}
+    return outcomes
+
+
+def test_metrics_say_how_many_clips_were_asked_for(tmp_path):
+    store = ResultsStore(tmp_path)
+    store.write(key_at(0), covered([1, 2], 1500), PROTOCOL)
+    store.write(key_at(0.4), covered([1, 2], 1500), PROTOCOL)
+    store.write(key_at(0, data_set="mit"), covered([1, 2, 3], 3, classification), PROTOCOL)
+    store.write(key_at(0, data_set="old"), retrieval([1, 2, 3, 4]), PROTOCOL)  # no coverage
+    table = store.metrics(n_resamples=10)
+    assert list(table.columns).index("clips") == list(table.columns).index("n") + 1
+    found = table.groupby("data_set")[["n", "clips"]].agg(set).to_dict("index")
+    assert found == {
+        "msrvtt": {"n": {2}, "clips": {1500}},
+        "mit": {"n": {3}, "clips": {3}},
+        "old": {"n": {4}, "clips": {4}},
+    }
+    assert coverage_note(table) == "msrvtt: 2 of 1,500 clips measured"
+    assert coverage_note(table[table["data_set"] != "msrvtt"]) == "all clips measured"
+    assert store.metrics([]).columns.equals(table.columns)
+
+
+def test_outcomes_alone_do_not_say_how_many_clips_were_asked_for():
+    table = metric_table(labelled(key_at(0.4), retrieval([3] * 1200)), n_resamples=10)
+    assert table["clips"].isna().all()
+    assert coverage_note(table) == "msrvtt: 1,200 clips measured, of an unknown number"
+    with pytest.raises(ValueError, match="nothing was measured"):
+        coverage_note(table.iloc[:0])
+    with pytest.raises(ValueError, match=r"no column \['clips'\]"):
+        coverage_note(table.drop(columns="clips"))
 
 
 def test_metrics_by_hand(tmp_path):

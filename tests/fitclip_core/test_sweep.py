@@ -13,7 +13,7 @@ from fitclip_core import sweep, zero_shot
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.ensembling import interpolate
 from fitclip_core.results import CellKey, ResultsStore
-from fitclip_core.sweep import EvaluationSet, Student, sweep_alphas
+from fitclip_core.sweep import EvaluationSet, Student, measure_reference, sweep_alphas
 
 ALPHAS = [0.0, 0.4, 1.0]
 SIZE = 8
@@ -55,11 +55,11 @@ def retrieval_set(name: str = "msrvtt", seed: int = 1) -> EvaluationSet:
     return EvaluationSet(name, clips, frames, protocol={"clips_table": f"{name} {seed}"})
 
 
-def action_set() -> EvaluationSet:
+def action_set(*classes: str) -> EvaluationSet:
     frames = Clips("ucf101", 6, 2)
     labels = ["run", "sit", "run", "eat", "sit", "run"]
     clips = pd.DataFrame({"clip_id": frames.clip_ids, "label": labels})
-    return EvaluationSet("ucf101", clips, frames, ("{}", "a {}"))
+    return EvaluationSet("ucf101", clips, frames, ("{}", "a {}"), classes=classes)
 
 
 def student(draw: int) -> Student:
@@ -149,6 +149,9 @@ def test_only_missing_cells_are_measured(tmp_path: Path, calls: list[str]) -> No
         ({"students": [student(1), Student(2, student(2).state, "another")]}, 4),
         ({"subset_size": 60}, 8),
         ({"label_share": 0.5}, 8),
+        ({"model": {"architecture": "another"}}, 10),
+        ({"data_sets": [retrieval_set(), action_set("run", "sit", "eat", "jump")]}, 5),
+        ({"data_sets": [retrieval_set(), action_set("sit", "run", "eat")]}, 0),  # the labels
     ],
 )
 def test_what_changed_is_measured_again(
@@ -169,6 +172,102 @@ def test_changed_code_makes_cells_stale(
     monkeypatch.setattr(sweep, "source_digest", lambda *modules: "other code")
     run(results, students=[], alphas=[0.0])
     assert len(calls) == 4
+
+
+def test_classes_and_model_are_in_the_protocol_and_at_work(tmp_path: Path) -> None:
+    results, model = ResultsStore(tmp_path), {"architecture": "tiny", "file": "a.pt"}
+    chosen: dict[str, Any] = {"students": [], "alphas": [0.0], "model": model}
+    texts, actions = run(results, **chosen, data_sets=[retrieval_set(), action_set()])
+    assert results.record(texts)["protocol"]["classes"] is None
+    assert results.record(texts)["protocol"]["model"] == model
+    assert results.record(actions)["protocol"]["classes"]["number"] == 3
+    few = results.outcomes([actions])["rank"].tolist()
+
+    names = ("jump", "run", "eat", "sit", "wave")
+    run(results, **chosen, data_sets=[action_set(*names)])
+    digest = results.record(actions)["protocol"]["classes"]
+    expected = zero_shot.evaluate(
+        new_encoder(),
+        action_set().clips,
+        action_set().frames,
+        templates=action_set().templates,
+        classes=sorted(names),
+    )
+    assert results.outcomes([actions])["rank"].tolist() == expected["rank"].tolist() != few
+    run(results, **chosen, data_sets=[action_set(*names[::-1])])
+    assert results.record(actions)["protocol"]["classes"] == digest
+    assert digest["number"] == 5
+
+
+REFERENCE = "frozen_in_time_webvid"
+
+
+def measure(results: ResultsStore, **changes: Any) -> list[CellKey]:
+    given: dict[str, Any] = {
+        "encoder": new_encoder(seed=7),
+        "name": REFERENCE,
+        "weights": {"sha256": "sha of the reference"},
+        "data_sets": [retrieval_set(), action_set()],
+    }
+    return measure_reference(**{**given, **changes}, results=results)
+
+
+def test_a_reference_is_measured_once_on_every_data_set(tmp_path: Path, calls: list[str]) -> None:
+    results = ResultsStore(tmp_path)
+    keys = measure(results, model={"architecture": "tiny"})
+    assert keys == [CellKey.reference(REFERENCE, name) for name in ("msrvtt", "ucf101")]
+    for key, data_set in zip(keys, (retrieval_set(), action_set()), strict=True):
+        outcomes = zero_shot.evaluate(
+            new_encoder(seed=7), data_set.clips, data_set.frames, templates=data_set.templates
+        ).sort_values(["direction", "item"])
+        assert results.outcomes([key])["rank"].tolist() == outcomes["rank"].tolist()
+        protocol = results.record(key)["protocol"]
+        assert protocol.items() >= data_set.protocol.items()
+        assert protocol["weights"] == {"sha256": "sha of the reference"}
+        assert protocol["model"] == {"architecture": "tiny"}
+    calls.clear()
+    measure(results, model={"architecture": "tiny"})
+    assert calls == []
+    measure(results, weights={"sha256": "another"})
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "again"),
+    [("frozen_in_time", 2), ("frozen_in_time_encoder", 2), ("zero_shot", 4), ("models", 0)],
+)
+def test_changed_code_of_references_leaves_the_teacher_alone(
+    tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch, changed: str, again: int
+) -> None:
+    results = ResultsStore(tmp_path)
+    monkeypatch.setattr(sweep, "source_digest", lambda *modules: "the same")
+    measure(results)
+    run(results, students=[], alphas=[0.0])
+    calls.clear()
+    monkeypatch.setattr(
+        sweep,
+        "source_digest",
+        lambda *modules: "other" if f"fitclip_core.{changed}" in modules else "the same",
+    )
+    measure(results)
+    run(results, students=[], alphas=[0.0])
+    assert len(calls) == again
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"name": "teacher"}, "a reference cannot be called 'teacher'"),
+        ({"name": "Frozen"}, "lower-case letters"),
+        ({"weights": {}}, f"weights of {REFERENCE} have no sha256"),
+        ({"data_sets": []}, "no data set"),
+        ({"data_sets": [action_set(), action_set()]}, "data sets are repeated"),
+    ],
+)
+def test_a_wrong_reference_is_refused(tmp_path: Path, wrong: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        measure(ResultsStore(tmp_path), **wrong)
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_an_interrupted_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,31 @@ def test_classification_ranks_and_predictions() -> None:
     assert outcomes.attrs["coverage"]["missing"] == ["lost"]
 
 
+def test_classes_given_are_those_ranked_in_any_order() -> None:
+    clips = labelled(blue="b", red="r", purple="rb", green="r")
+    classes = ["rb", "g", "gb", "r", "b", "rgb"]
+    outcomes = evaluate(ENCODER, clips, SOURCE, templates=["{}", "rg {}"], classes=classes)
+    means = {c: (slow_feature((c,)) + slow_feature(("rg" + c,))) / 2 for c in classes}
+    for row in outcomes.to_dict("records"):
+        scores = {c: slow_feature(CLIPS[row["item"]]) @ mean for c, mean in means.items()}
+        right = list(scores).index(row["label"])
+        assert row["rank"] == slow_rank(list(scores.values()), right)
+        assert scores[row["predicted"]] == max(scores.values())
+    turned = evaluate(ENCODER, clips, SOURCE, templates=["{}", "rg {}"], classes=classes[::-1])
+    pd.testing.assert_frame_equal(outcomes, turned)
+    fewer = evaluate(ENCODER, clips, SOURCE, templates=["{}", "rg {}"])
+    assert (outcomes["rank"] > fewer["rank"]).any()  # the further classes play a part
+    same = evaluate(ENCODER, clips, SOURCE, templates=["{}", "rg {}"], classes=["r", "rb", "b"])
+    pd.testing.assert_frame_equal(fewer, same)
+
+
+def test_tied_classes_are_predicted_in_alphabetical_order() -> None:
+    for classes in (["r", "rr", "rrr"], ["rrr", "r", "rr"]):
+        outcome = evaluate(ENCODER, labelled(red="rr"), SOURCE, templates=["{}"], classes=classes)
+        assert outcome["rank"].tolist() == [2]  # three equal features share the mid-rank
+        assert outcome["predicted"].tolist() == ["r"]
+
+
 def test_renormalising_lengthens_the_mean_of_unlike_frames() -> None:
     source = Colours(alike=("rrg", "rrg"), unlike=("r", "g"))
     clips = table(alike="b", unlike="rg")
@@ -179,6 +204,18 @@ def test_task_is_decided_by_the_filled_column() -> None:
         (table(red="r", blue=None), {}, "1 clips have no text, the first is 'blue'"),  # type: ignore[arg-type]
         (table(red="r"), {"templates": ["{}"]}, "leave the templates out"),
         (labelled(red="r"), {}, "needs prompt templates"),
+        (table(red="r"), {"classes": ["r"]}, "leave them out"),
+        (
+            labelled(red="r", blue="b", green="g"),
+            {"templates": ["{}"], "classes": ["r", "x"]},
+            "2 labels are not among the 2 classes, the first is 'b'",
+        ),
+        (labelled(red="r"), {"templates": ["{}"], "classes": []}, "not among the 0 classes"),
+        (
+            labelled(red="r"),
+            {"templates": ["{}"], "classes": ["r", "b", "r"]},
+            "class 'r' is given 2 times",
+        ),
         (pd.concat([table(red="r")] * 2), {}, "'red' appears 2 times"),
         (table(lost="r"), {}, "none of the 1 clips"),
     ],

@@ -1,0 +1,250 @@
+"""Measured results beside the paper's, and in the shape of its tables 2 to 6."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from figures.headline import improvement, reduction
+from figures.paper import FUSED, MODELS, REDUCTION, layout, paper_values
+from figures.paper_protocol import Record, differences, protocol_items
+from fitclip_core.results import (
+    CLASSIFICATION,
+    SHARES,
+    CellKey,
+    ResultsStore,
+    check_one_training,
+    metric_table,
+)
+from fitclip_core.statistics import bootstrap_interval
+
+DIRECTIONS: Final = ("text_to_video", CLASSIFICATION)
+_K: Final = SHARES["retrieval"] | SHARES["classification"]
+_Cells = Mapping[tuple[str, str], list[CellKey]]
+
+
+@dataclass(frozen=True)
+class _Number:
+    """A measured value with its interval, in percent (ranks for MdR)."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One model on one data set: ranks of the paper's direction, items x draws, and its numbers."""
+
+    ranks: pd.DataFrame
+    numbers: dict[str, _Number]
+    clips: int
+    records: Sequence[Record]
+
+    def number(self, metric: str) -> _Number:
+        if metric not in self.numbers:
+            key = self.records[0]["key"]
+            raise ValueError(
+                f"{key['model']} on {key['data_set']} was measured in {', '.join(self.numbers)}, "
+                f"the paper's in {metric}; give a set of another kind another name"
+            )
+        return self.numbers[metric]
+
+
+def beside_paper(
+    results: ResultsStore,
+    keys: Iterable[CellKey] | None = None,
+    *,
+    alpha: float = 0.4,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Every number of the paper's tables 2 to 6 with what was measured here beside it.
+
+    keys: the cells to take, None for all; further data sets and alphas among them are left aside.
+    "Teacher (CLIP)" and "CLIP" are the cells at alpha 0, "Student" and "FitCLIP" the students with
+    label_share below 1 and their fusion at `alpha`, "WiSE-FT" the fusion with label_share 1, the
+    three Frozen in Time the references named so in `paper.MODELS`.
+
+    One row a number, in the paper's order. Columns: table, data_set, model (the paper's row),
+    metric, value (percent, ranks for MdR; mean over draws), ci_low, ci_high, n (clips measured),
+    clips (asked for), draws, paper, difference (value - paper), differs (which items of the
+    protocol differ, see `protocol_table`). What was not measured is NaN. The interval is the cell's
+    where there is one draw, else the bootstrap over items and draws; the paper gives none. "Delta"
+    has the paired bootstrap's over the same items; for MdR, and for the error rate reduction, there
+    is none.
+
+    Raises: ValueError for students trained in different ways, fused cells without this alpha, or
+    draws or models that were not measured on the same clips.
+    Source: supplement, tables 2 to 6.
+    """
+    measured = {
+        place: _measure(results, cells, level, n_resamples, seed)
+        for place, cells in _cells(results, keys, alpha).items()
+    }
+    differs = {
+        (model, data_set): differences(protocol_items(one.records, model, data_set))
+        for (model, data_set), one in measured.items()
+    }
+    rows = paper_values().rename(columns={"value": "paper"})
+    found: list[dict[str, Any]] = []
+    for data_set, row, metric in rows[["data_set", "model", "metric"]].itertuples(index=False):
+        model = MODELS.get(row, MODELS[FUSED])
+        one, teacher = measured.get((model, data_set)), measured.get(("teacher", data_set))
+        if one is None or (row not in MODELS and teacher is None):
+            found.append({"differs": ""})
+            continue
+        number = one.number(metric)
+        if row not in MODELS and teacher is not None:
+            number = _derived(row, metric, teacher, one, level, n_resamples, seed)
+        counts = {"n": len(one.ranks), "clips": one.clips, "draws": one.ranks.shape[1]}
+        found.append(vars(number) | counts | {"differs": differs[model, data_set]})
+    columns = ["value", "ci_low", "ci_high", "n", "clips", "draws", "differs"]
+    table = pd.DataFrame(found, columns=columns, index=rows.index)
+    types = dict.fromkeys(columns[:3], "float64") | dict.fromkeys(columns[3:6], "Int64")
+    table = pd.concat([rows, table.astype(types)], axis=1)
+    table["difference"] = table["value"] - table["paper"]
+    names = ["table", "data_set", "model", "metric", *columns[:6], "paper", "difference"]
+    return table[[*names, "differs"]]
+
+
+def measured_table(table: str, beside: pd.DataFrame) -> pd.DataFrame:
+    """Measured numbers in the shape of one of the paper's tables; NaN where nothing was measured.
+
+    table: "2a" to "5c" or "6", laid out as `paper.paper_table` does.
+    beside: what `beside_paper` gives.
+
+    Raises: ValueError for another table.
+    Source: supplement, tables 2 to 6.
+    """
+    return layout(beside, table, "value")
+
+
+def protocol_table(
+    results: ResultsStore, keys: Iterable[CellKey] | None = None, *, alpha: float = 0.4
+) -> pd.DataFrame:
+    """The paper's protocol beside each measured one: what `differs` of `beside_paper` sums up.
+
+    keys, alpha: as `beside_paper`.
+
+    Columns: model (teacher, student, fused, wise_ft or a reference), data_set, item, paper, here,
+    status (same, differs, not recorded).
+
+    Raises: ValueError as `beside_paper`.
+    """
+    tables = [
+        protocol_items([results.record(key) for key in cells], model, data_set).assign(
+            model=model, data_set=data_set
+        )
+        for (model, data_set), cells in _cells(results, keys, alpha).items()
+    ]
+    columns = ["model", "data_set", "item", "paper", "here", "status"]
+    if not tables:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(tables, ignore_index=True)[columns]
+
+
+def _cells(results: ResultsStore, keys: Iterable[CellKey] | None, alpha: float) -> _Cells:
+    """The cells behind the paper's numbers: (model, data set) -> one a draw."""
+    chosen = results.keys() if keys is None else list(dict.fromkeys(keys))
+    alphas = sorted({key.alpha for key in chosen if key.model == "fused"})
+    if alphas and not any(_is(alpha, one) for one in alphas):
+        there = ", ".join(f"{one:g}" for one in alphas)
+        raise ValueError(f"no fused model at alpha {alpha:g}; alphas there are: {there}")
+    known = set(paper_values()["data_set"])
+    cells: dict[tuple[str, str], list[CellKey]] = {}
+    for key in sorted(chosen, key=lambda key: key.seed):
+        model = _model(key, alpha)
+        if key.data_set in known and model in MODELS.values():
+            cells.setdefault((model, key.data_set), []).append(key)
+    for models in (("student", "fused"), ("wise_ft",)):
+        found = [cells[place] for place in cells if place[0] in models]
+        if found:
+            check_one_training(pd.DataFrame(map(vars, chain(*found))), "the cells")
+    return cells
+
+
+def _model(key: CellKey, alpha: float) -> str:
+    """The model of `paper.MODELS` that a cell measured; "" for none."""
+    labels_alone = key.label_share == 1
+    if key.model == "fused":
+        if not _is(alpha, key.alpha):
+            return ""
+        return "wise_ft" if labels_alone else "fused"
+    return "" if key.model == "student" and labels_alone else key.model
+
+
+def _is(alpha: float, other: float) -> bool:
+    return math.isclose(alpha, other, abs_tol=1e-9)
+
+
+def _measure(
+    results: ResultsStore, cells: list[CellKey], level: float, n_resamples: int, seed: int
+) -> _Measured:
+    outcomes = results.outcomes(cells)
+    outcomes = outcomes[outcomes["direction"].isin(DIRECTIONS)]
+    ranks = outcomes.pivot(index="item", columns="seed", values="rank")
+    if ranks.isna().to_numpy().any():
+        item = ranks.index[ranks.isna().any(axis=1)][0]
+        raise ValueError(
+            f"draws of {cells[0].model} on {cells[0].data_set} were not measured on the same "
+            f"clips: {item!r} is not in all; measure them again with the same frames"
+        )
+    table = metric_table(outcomes, level=level, n_resamples=n_resamples, seed=seed)
+    numbers = {}
+    for metric, rows in table.groupby("metric", sort=False):
+        ends = rows["ci_low"].iloc[0], rows["ci_high"].iloc[0]
+        if len(rows) > 1:
+            interval = bootstrap_interval(
+                _per_item(ranks, str(metric)),
+                statistic="median" if metric == "MdR" else "mean",
+                level=level,
+                n_resamples=n_resamples,
+                seed=seed,
+            )
+            ends = interval.low, interval.high
+        scale = 1 if metric == "MdR" else 100
+        numbers[str(metric)] = _Number(*(scale * np.array([rows["value"].mean(), *ends])))
+    records = [results.record(key) for key in cells]
+    clips = max(record["coverage"].get("clips", len(ranks)) for record in records)
+    return _Measured(ranks, numbers, clips, records)
+
+
+def _per_item(ranks: pd.DataFrame, metric: str) -> np.ndarray:
+    """[draws, items]: hits (0 or 1), or the ranks themselves for MdR."""
+    values = ranks if metric == "MdR" else ranks <= _K[metric]
+    return values.to_numpy(np.float64).T
+
+
+def _derived(
+    row: str,
+    metric: str,
+    teacher: _Measured,
+    fused: _Measured,
+    level: float,
+    n_resamples: int,
+    seed: int,
+) -> _Number:
+    """The fused model's improvement over the teacher, or its error rate reduction."""
+    if not teacher.ranks.index.equals(fused.ranks.index):
+        data_set = fused.records[0]["key"]["data_set"]
+        raise ValueError(
+            f"teacher and fused model were not measured on the same clips of {data_set}; measure "
+            "them again with the same frames"
+        )
+    pair = teacher.number(metric).value, fused.number(metric).value
+    if row == REDUCTION:
+        return _Number(reduction(metric, *pair), np.nan, np.nan)
+    gain = _Number(improvement(metric, *pair), np.nan, np.nan)
+    if metric == "MdR":
+        return gain
+    gains = _per_item(fused.ranks, metric) - _per_item(teacher.ranks, metric)
+    interval = bootstrap_interval(100 * gains, level=level, n_resamples=n_resamples, seed=seed)
+    return replace(gain, ci_low=interval.low, ci_high=interval.high)

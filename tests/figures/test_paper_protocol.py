@@ -1,0 +1,265 @@
+"""The paper's protocol beside records written as the sweep writes them."""
+
+import json
+import re
+from itertools import product
+from pathlib import Path
+
+import pytest
+import yaml
+
+from data_prep import datasets
+from figures import paper_protocol
+from figures.paper import MODELS, TITLES, paper_table
+from figures.paper_protocol import differences, protocol_items
+from fitclip_core.artefacts import json_digest
+from fitclip_core.results import CellKey
+
+FIXED = ["resizing", "unreadable videos", "ties and medians"]
+UCF101_TEMPLATES = [
+    f"a {medium} of {article} person{verb} {{}}."
+    for verb in ("", " using", " doing", " during", " performing", " practicing")
+    for article, medium in product(("a", "the"), ("photo", "video", "example", "demonstration"))
+]
+OPENAI_VITB16 = "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"
+
+
+def record(alpha=0.4, **changes):
+    """A record of MSR-VTT measured just as the paper did."""
+    key = CellKey.at(alpha, label_share=0.9999, subset_size=4500, seed=0, data_set="msrvtt")
+    return {
+        "key": vars(key),
+        "coverage": {"clips": 1000, "measured": 1000, "missing": []},
+        "protocol": {
+            "data_set": "MSR-VTT",
+            "split": "1ka_test",
+            "captions": "first caption of MSR_VTT.json",
+            "frame_rule": {"n_frames": 4, "size": 224, "draws_per_interval": 0, "seed": 0},
+            "weights": {"teacher": OPENAI_VITB16, "student": "1234"},
+            "model": {"architecture": "ViT-B-16-quickgelu", "weights": "openai"},
+            "templates": [],
+            "classes": None,
+            "renormalise": False,
+        }
+        | changes,
+    }
+
+
+def statuses(items):
+    return dict(zip(items["item"], items["status"], strict=True))
+
+
+def test_the_papers_own_protocol_differs_only_where_the_kit_always_does():
+    for alpha, model in ((0, "teacher"), (0.4, "fused"), (1, "student")):
+        items = protocol_items([record(alpha)], model, "msrvtt")
+        found = statuses(items)
+        assert [item for item, status in found.items() if status != "same"] == FIXED
+        assert differences(items) == ", ".join(FIXED)
+        assert ("alpha" in found) == (model == "fused")
+        assert ("label_share" in found) == (model != "teacher")
+        assert "prompts" not in found
+        assert items.loc[items["status"] == "same", "paper"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "item", "here"),
+    [
+        ({"data_set": "embedded: msrvtt"}, "data set", "embedded: msrvtt"),
+        ({"split": "full_test"}, "split", "full_test"),
+        ({"captions": "JSFusion sentence (1K-A)"}, "captions", "JSFusion sentence (1K-A)"),
+        ({"renormalise": True}, "mean features renormalised", "yes"),
+        ({"model": {"architecture": "ViT-B-16"}}, "teacher's architecture", "ViT-B-16"),
+        ({"weights": {"teacher": "f" * 64}}, "teacher's weights", "sha256 ffffffffffff"),
+        ({"frame_rule": {"n_frames": 8, "size": 224, "draws_per_interval": 0}}, "frames", "8"),
+        (
+            {"frame_rule": {"n_frames": 4, "size": 40, "draws_per_interval": 0}},
+            "picture size",
+            "40 px",
+        ),
+        (
+            {"frame_rule": {"n_frames": 4, "size": 224, "draws_per_interval": 2}},
+            "frame choice",
+            "2 at random in each interval",
+        ),
+    ],
+)
+def test_what_was_done_otherwise_differs_and_nothing_else(change, item, here):
+    items = protocol_items([record(**change)], "fused", "msrvtt")
+    assert differences(items) == ", ".join([item, *FIXED])
+    assert items.set_index("item").loc[item, "here"] == here
+
+
+@pytest.mark.parametrize(
+    ("absent", "items"),
+    [
+        (["data_set"], ["data set"]),
+        (["frame_rule"], ["frames", "frame choice", "picture size"]),
+        (["model", "weights"], ["teacher's architecture", "teacher's weights"]),
+        (["renormalise"], ["mean features renormalised"]),
+    ],
+)
+def test_what_a_record_does_not_say_is_never_taken_for_the_same(absent, items):
+    one = record()
+    for name in absent:
+        del one["protocol"][name]
+    found = protocol_items([one], "fused", "msrvtt")
+    assert differences(found) == f"{', '.join(FIXED)}; not recorded: {', '.join(items)}"
+    assert set(found.set_index("item").loc[items, "here"]) == {"not recorded"}
+
+
+def test_coverage_and_number_of_clips():
+    one = record()
+    one["coverage"] |= {"measured": 987}
+    found = protocol_items([one], "fused", "msrvtt").set_index("item")
+    assert found.loc["clips measured", "here"] == "987 of 1,000"
+    assert found.loc["clips measured", "status"] == "differs"
+    assert found.loc["clips", "status"] == "same"
+    one["coverage"] = {}
+    found = statuses(protocol_items([one], "fused", "msrvtt"))
+    asked = ("clips", "clips printed in table 1", "clips measured")
+    assert {found[item] for item in asked} == {"not recorded"}
+    one["coverage"] = {"clips": 3350, "measured": 3350, "missing": []}
+    found = statuses(protocol_items([one], "fused", "youcook2"))
+    assert found["clips"] == "same"  # the official code's
+    assert found["clips printed in table 1"] == "differs"  # 3,305
+
+
+def test_draws_and_training():
+    draws = [record() for _ in range(3)]
+    found = protocol_items(draws, "fused", "msrvtt")
+    assert differences(found) == ", ".join(["draws", *FIXED])
+    draws[1] = record(captions="every caption")
+    found = protocol_items(draws, "fused", "msrvtt").set_index("item")
+    assert found.loc["captions", "here"] == "first caption of MSR_VTT.json / every caption"
+    assert found.loc["captions", "status"] == "differs"
+    del draws[2]["protocol"]["captions"]
+    assert statuses(protocol_items(draws, "fused", "msrvtt"))["captions"] == "not recorded"
+
+    changed = record(0.3)
+    changed["key"] |= {"subset_size": 36000, "label_share": 0.99}
+    found = protocol_items([changed], "fused", "msrvtt").set_index("item")
+    assert list(found.loc["alpha"]) == ["0.4", "0.3", "differs"]
+    assert list(found.loc["subset_size"]) == ["4,500", "36,000", "differs"]
+    assert list(found.loc["label_share"]) == ["0.9999", "0.99", "differs"]
+
+    changed["key"] |= {"label_share": 1.0, "alpha": 0.4}
+    found = protocol_items([changed], "wise_ft", "msrvtt").set_index("item")
+    assert found.loc["label_share", "status"] == "same"
+    assert list(found.loc["subset_size"]) == ["not recorded", "36,000", "not recorded"]
+
+
+def test_references_have_their_checkpoint_and_no_teacher():
+    one = record(model={"file": "webvid2m-4f_stformer_b_16_224.pth.tar"})
+    one["key"] = vars(CellKey.reference("frozen_in_time_webvid", "msrvtt"))
+    items = protocol_items([one], "frozen_in_time_webvid", "msrvtt")
+    assert differences(items) == ", ".join([*FIXED, "interpolation"])
+    assert "teacher's architecture" not in statuses(items)
+    other = protocol_items([one], "frozen_in_time_cc3m_webvid", "msrvtt")
+    assert statuses(other)["checkpoint"] == "differs"
+
+
+def test_unknown_names_and_no_record_are_refused():
+    with pytest.raises(ValueError, match="no data set 'webvid_val'; it has msrvtt, youcook2"):
+        protocol_items([record()], "fused", "webvid_val")
+    with pytest.raises(ValueError, match="no model 'fusion'; it has teacher, student"):
+        protocol_items([record()], "fusion", "msrvtt")
+    with pytest.raises(ValueError, match="no record of fused on msrvtt"):
+        protocol_items([], "fused", "msrvtt")
+
+
+# the data file
+
+
+def paper():
+    text = (Path(paper_protocol.__file__).parent / "paper_protocol.yaml").read_text()
+    return yaml.safe_load(text)
+
+
+def test_the_file_covers_every_model_and_data_set_of_the_tables():
+    assert set(paper()["data_sets"]) == set(TITLES)
+    assert set(paper()["models"]) == set(MODELS.values())
+    # Every value is text: an unquoted number or date would never equal what is recorded.
+    for part in ("data_sets", "models"):
+        for values in paper()[part].values():
+            assert {type(value) for value in values.values()} <= {str, type(None)}
+    for part in ("measurement", "retrieval"):
+        assert {type(value) for value in paper()[part].values()} == {str}
+
+
+def test_printed_sizes_are_those_of_table_1():
+    for part in ("1b", "1c"):
+        printed = paper_table(part)["samples"]
+        for name, items in paper()["data_sets"].items():
+            if TITLES[name] in printed.index:
+                assert items["clips printed in table 1"] == f"{printed[TITLES[name]]:,}"
+
+
+def digested(classes):
+    """As the sweep records them."""
+    return {"number": len(classes), "sha256": json_digest(sorted(classes))} if classes else None
+
+
+def prompt_items(templates, classes):
+    made = {"templates": list(templates), "classes": digested(classes)}
+    found = protocol_items([record(**made)], "teacher", "ucf101")
+    return statuses(found) | {
+        f"{item} here": text for item, text in zip(found["item"], found["here"], strict=True)
+    }
+
+
+def test_the_48_templates_and_101_names_by_the_official_rule(realdata):
+    lines = (realdata / "ucf101" / "ucfTrainTestlist" / "classInd.txt").read_text().split("\n")
+    folders = [line.split()[1] for line in lines if line.strip()]
+    names = [" ".join(re.findall("[a-zA-Z][^A-Z]*", folder)) for folder in folders]
+    found = prompt_items(UCF101_TEMPLATES[::-1], names)
+    assert (found["prompts"], found["classes"]) == ("same", "same")
+    openai = ["Hand Stand Pushups" if name == "Handstand Pushups" else name for name in names]
+    found = prompt_items(UCF101_TEMPLATES[:-1], openai)
+    assert (found["prompts"], found["classes"]) == ("differs", "differs")
+    assert found["prompts here"].startswith("47 templates, ")
+    assert found["classes here"].startswith("101 names, ")
+    assert prompt_items(["{}"], names)["prompts here"] == "class name alone"
+
+
+def on_disk(name, realdata, folder):
+    """A root from which the loader reads the official annotation; no video is there."""
+    if name == "msrvtt":
+        lists = folder / "structured-symlinks"
+        lists.mkdir(parents=True)
+        source = realdata / "msrvtt" / "structured-symlinks" / "val_list_jsfusion.txt"
+        (lists / source.name).write_bytes(source.read_bytes())
+        videos = source.read_text().split()
+        captions = [{"image_id": video, "caption": f"a {video}"} for video in videos]
+        (folder / "annotation").mkdir()
+        (folder / "annotation" / "MSR_VTT.json").write_text(
+            json.dumps({"images": [{"id": video} for video in videos], "annotations": captions})
+        )
+        return folder
+    if name == "mit":
+        source = realdata / "moments_in_time" / "moments_categories.layout_v1.txt"
+        (folder / "moments_categories.txt").write_bytes(source.read_bytes())
+        classes = [line.split(",")[0] for line in source.read_text().split()]
+        rows = [f"{one}/yt-{n}.mp4,{one},3,0" for one in classes for n in range(100)]
+        (folder / "validationSet.csv").write_text("\n".join(rows) + "\n")
+        return folder
+    return realdata / name
+
+
+LOADERS = {name: "moments_in_time" if name == "mit" else name for name in TITLES}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_the_loaders_defaults_are_the_papers_protocol(name, realdata, tmp_path):
+    loaded = datasets.load(LOADERS[name], on_disk(name, realdata, tmp_path))
+    one = record()
+    for item in ("data_set", "split", "captions"):
+        del one["protocol"][item]
+    one["protocol"] |= loaded.protocol
+    one["protocol"] |= {
+        "templates": list(loaded.templates),
+        "classes": digested(loaded.classes),
+    }
+    one["coverage"] = {"clips": len(loaded.clips), "measured": len(loaded.clips), "missing": []}
+    items = protocol_items([one], "fused", name)
+    printed = ["clips printed in table 1"] if name in ("youcook2", "didemo", "ucf101") else []
+    assert differences(items) == ", ".join([*printed, *FIXED])
