@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import open_clip
 import torch
+from torch.func import functional_call
 
 from fitclip_core import checkpoints
 from fitclip_core.foreign_checkpoints import QUICK_GELU_KINDS, Checkpoint, read_checkpoint
@@ -184,8 +185,23 @@ class ClipEncoder(VideoTextEncoder):
         return torch.segment_reduce(features, "mean", lengths=counts)
 
     def text_features(self, tokens: torch.Tensor) -> torch.Tensor:
-        """L2-normalised features `[n, d]` of token ids `[n, context_length]`, differentiable."""
-        return self.model.encode_text(tokens.to(self.device), normalize=True)
+        """L2-normalised features `[n, d]` of token ids `[n, context_length]`, differentiable.
+
+        In a causal tower what stands behind a text's end has no part in its feature, so the batch
+        is computed up to the end of its longest text.
+        """
+        tokens = tokens.to(self.device)
+        if not _is_causal(self.model):
+            return self.model.encode_text(tokens, normalize=True)
+        length = int(tokens.argmax(1).max()) + 1  # the end token has the largest id
+        shortened = {
+            "positional_embedding": self.model.positional_embedding[:length],
+            "attn_mask": self.model.attn_mask[:length, :length],
+        }
+        _, features, *_ = functional_call(
+            self.model, shortened, kwargs={"text": tokens[:, :length]}
+        )
+        return features
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Load parameters and buffers in place; names and shapes must match the model's.
@@ -206,6 +222,16 @@ class ClipEncoder(VideoTextEncoder):
             )
             state = {**state, "logit_scale": own["logit_scale"]}
         super().load_state(state)
+
+
+def _is_causal(model: Any) -> bool:
+    """Whether a text's feature depends on nothing behind its end token, the one of largest id."""
+    return (
+        isinstance(model, open_clip.CLIP)
+        and model.attn_mask is not None
+        and model.text_pool_type == "argmax"
+        and not model.output_dict
+    )
 
 
 def _check_vocabulary(model: torch.nn.Module, tokenizer: Tokenizer, name: str) -> None:

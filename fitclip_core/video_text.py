@@ -214,11 +214,14 @@ class VideoTextEncoder(ABC):
         Raises:
             ValueError: there is no text, or one is not a string.
         """
-        first = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-        tokens = self.tokenize(list(first))
+        distinct = list(dict.fromkeys(texts))
+        tokens = self.tokenize(distinct)
+        # By length, so that a batch of short texts need not wait for a long one.
+        order = torch.argsort((tokens != 0).sum(1), stable=True)
         step = batch_size or max(16, 2**13 // tokens.shape[1])
-        distinct = _collect(self.text_features(batch) for batch in tokens.split(step))
-        return distinct[[first[text] for text in texts]]
+        features = _collect(self.text_features(batch) for batch in tokens[order].split(step))
+        rows = {distinct[row]: place for place, row in enumerate(order.tolist())}
+        return features[[rows[text] for text in texts]]
 
     def encode_classes(
         self, labels: Sequence[str], templates: Sequence[str], batch_size: int | None = None

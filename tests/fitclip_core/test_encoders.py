@@ -330,6 +330,46 @@ def test_fitclip_students_keep_the_logit_scale(
     assert student.logit_scale == encoder.logit_scale
 
 
+@pytest.mark.parametrize("texts", [["cat"], ["a", "the cat the cat the cat"], ["a"] * 3 + ["the"]])
+def test_shortened_texts_have_the_features_and_gradients_of_whole_ones(
+    encoder: ClipEncoder, texts: list[str]
+) -> None:
+    tokens = encoder.tokenize(texts)
+    length = int((tokens != 0).sum(1).max())
+    assert length <= tokens.shape[1]
+    whole = encoder.model.encode_text(tokens, normalize=True)
+    features = encoder.text_features(tokens)
+    torch.testing.assert_close(features, whole)
+    parameters = [value for value in encoder.model.parameters() if value.requires_grad]
+    weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
+    found, expected = (
+        torch.autograd.grad((one * weights).sum(), parameters, allow_unused=True)
+        for one in (features, whole)
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_texts_are_computed_only_up_to_the_longest_of_a_batch(
+    encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = []
+    transformer = encoder.model.transformer
+    original = transformer.forward
+
+    def forward(x: torch.Tensor, **settings: Any) -> torch.Tensor:
+        lengths.append(x.shape[1])
+        return original(x, **settings)
+
+    monkeypatch.setattr(transformer, "forward", forward)
+    texts = ["the cat", "a", "cat", "the the the cat cat"]
+    features = encoder.encode_texts(texts, batch_size=2)
+    numbers = [int((encoder.tokenize([text]) != 0).sum()) for text in texts]
+    assert lengths == [sorted(numbers)[1], max(numbers)]
+    for text, feature in zip(texts, features, strict=True):
+        torch.testing.assert_close(feature, encoder.encode_texts([text])[0])
+
+
 def test_wrong_states_are_refused(encoder: ClipEncoder) -> None:
     state = encoder.state()
     partial = {name: value for name, value in state.items() if name != "ln_final.bias"}
