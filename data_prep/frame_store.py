@@ -204,6 +204,23 @@ class FrameStore:
             out[row] = self._arrays[shard][place - first]
         return out
 
+    def check_failures(self, ceiling: float) -> None:
+        """Stop where too many clips could not be decoded for the numbers to mean the data set.
+
+        ceiling: the largest share of the clips that may be missing or unreadable, in [0, 1].
+
+        Raises: ValueError that counts them and names the first with its reason.
+        """
+        share = len(self.failures) / len(self.records)
+        if share <= ceiling:
+            return
+        first = self.failures.iloc[0]
+        raise ValueError(
+            f"{self.folder.name}: {len(self.failures)} of {len(self.records)} clips ({share:.1%}) "
+            f"could not be decoded, more than the {ceiling:.1%} allowed; the first is {first.path} "
+            f"({first.reason}). Repair or replace them, or allow more (max_missing)"
+        )
+
     @cached_property
     def _arrays(self) -> list[np.ndarray]:
         return [np.load(path, mmap_mode="r") for path in self._paths]

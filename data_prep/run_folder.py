@@ -2,7 +2,7 @@
 
 A run folder holds
 
-    runs/<profile>/01_data_prep/data/<data set>/       videos and clips.csv
+    runs/<profile>/01_data_prep/data/<data set>/       clips.csv, what is known of it, videos
                    01_data_prep/frames/<data set>/     the frame store
                    03_student_distillation/draw_<k>/   weights and history of a student
                    results/                            outcomes, a small file a cell
@@ -11,6 +11,7 @@ A run folder holds
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,6 @@ import pandas as pd
 
 from data_prep import frame_store
 from data_prep.clips import read_clips
-from data_prep.mini_benchmark.data_sets import TEMPLATES
 from fitclip_core.artefacts import MANIFEST_NAME, file_sha256, source_digest, write_manifest
 from fitclip_core.distillation import TrainingClips
 from fitclip_core.results import ResultsStore
@@ -78,19 +78,36 @@ class RunFolder:
         """A data set as the zero-shot evaluation takes it, with the protocol that describes it.
 
         Raises ValueError if notebook 01 has not finished it.
-        Source: the prompts of the action sets are those of `data_sets.TEMPLATES`.
         """
-        store = self.store(data_set)
+        store, described = self.store(data_set), self.described(data_set)
         protocol = {
-            "captions": "one caption a clip, as in the clips table",
+            **described["protocol"],
+            "annotated": described["annotated"],
             "clips_table": file_sha256(self.data / data_set / "clips.csv"),
             "frame_store": store.digest,
             "frame_rule": asdict(store.rule),
             "failures": len(store.failures),
         }
         return EvaluationSet(
-            data_set, self.clips(data_set), store, TEMPLATES.get(data_set, ()), protocol
+            data_set,
+            self.clips(data_set),
+            store,
+            templates=tuple(described["templates"]),
+            classes=tuple(described["classes"]),
+            protocol=protocol,
         )
+
+    def described(self, data_set: str) -> dict[str, Any]:
+        """What `sources.prepare` wrote of a data set beside its clips table: counts, prompts,
+        classes, protocol and notes.
+
+        Raises ValueError if notebook 01 has not made it.
+        """
+        file = self.data / data_set / "data_set.json"
+        if not file.is_file():
+            raise ValueError(f"no {file}; run notebook 01_data_prep first")
+        described: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return described
 
     def training_clips(
         self, data_set: str, n: int | None = None, draw: int = 0

@@ -17,13 +17,14 @@ def training_curves(histories: Mapping[int, pd.DataFrame], best_steps: Mapping[i
     histories: by draw, `distillation.StudentFit.history`. best_steps: by draw, the step kept.
     Losses are in nats, both directions summed.
 
-    Raises: ValueError when there is no history, or a draw's best step is missing or was not
-    validated.
+    Without a history, as where only a released student is used, the axes say so.
+
+    Raises: ValueError when a draw's best step is missing or was not validated.
     """
-    if not histories or set(histories) != set(best_steps):
+    if set(histories) != set(best_steps):
         raise ValueError(
             f"histories of draws {sorted(histories)} and best steps of {sorted(best_steps)}; "
-            "give both for the same draws, at least one"
+            "give both for the same draws"
         )
     figure, (training, validation) = style.new_figure(2, 2.1)
     with style.theme():
@@ -49,6 +50,12 @@ def training_curves(histories: Mapping[int, pd.DataFrame], best_steps: Mapping[i
             validation.plot(best["step"], best["validation_loss"], "o", color=style.INK, ms=4)
         training.set(xlabel="Step", ylabel="Contrastive loss (nats)", title="Labelled batches")
         validation.set(xlabel="Step", ylabel="Contrastive loss (nats)", title="Validation set")
-        validation.plot(np.nan, np.nan, "o", color=style.INK, ms=4, label="kept")
-        validation.legend(frameon=False)
+        if histories:
+            validation.plot(np.nan, np.nan, "o", color=style.INK, ms=4, label="kept")
+            validation.legend(frameon=False)
+        else:
+            for axes in (training, validation):
+                axes.text(
+                    0.5, 0.5, "no student trained here", transform=axes.transAxes, ha="center"
+                )
     return figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,12 +19,14 @@ from fitclip_core.artefacts import (
     write_manifest,
 )
 from fitclip_core.distillation import Recipe, StudentFit
-from fitclip_core.sweep import Student
+from fitclip_core.foreign_checkpoints import Checkpoint
+from fitclip_core.sweep import State, Student
 
 KIND = "student"
 WEIGHTS_FILE, HISTORY_FILE = "student.safetensors", "history.csv"
 TRAINED_BY = tuple(
-    f"fitclip_core.{module}" for module in ("augmentation", "distillation", "encoders", "losses")
+    f"fitclip_core.{module}"
+    for module in ("augmentation", "distillation", "encoders", "losses", "video_text")
 )
 
 
@@ -68,19 +71,34 @@ def fit_or_load(
     stale = manifest_problems(folder, kind=KIND, parameters=parameters, inputs=inputs, code=code)
     if stale:
         fitted = fit()
-        checkpoints.save(folder / WEIGHTS_FILE, fitted.state)
-        with atomic_path(folder / HISTORY_FILE) as temporary:
-            fitted.history.to_csv(temporary, index=False)
-        write_manifest(
-            folder,
-            kind=KIND,
-            parameters=parameters,
-            inputs=inputs,
-            code=code,
-            outputs=[folder / WEIGHTS_FILE, folder / HISTORY_FILE],
-            details={"best_step": fitted.best_step},
-        )
+        _keep(folder, fitted.state, fitted.history, parameters, inputs, code, fitted.best_step)
     return _load(folder, draw, trained_now=bool(stale))
+
+
+def keep_released(folder: Path, draw: int, checkpoint: Checkpoint) -> TrainedStudent:
+    """Keep a student that somebody else trained in `folder`, as `fit_or_load` keeps its own.
+
+    Args:
+        folder: one draw's folder.
+        draw: the number that the sweep gives it.
+        checkpoint: its weights. A `logit_scale`, which plays no part in a fusion, is left out: it
+            is NaN in FitCLIP's released student.
+
+    Returns:
+        The student, read back from the folder, with an empty history and best step 0.
+
+    Raises:
+        ValueError: a weight is not finite.
+    """
+    parameters = {"draw": draw, "released": checkpoint.kind}
+    inputs = {"file": checkpoint.sha256}
+    code = source_digest("fitclip_core.foreign_checkpoints", "fitclip_core.torch_archive")
+    stale = manifest_problems(folder, kind=KIND, parameters=parameters, inputs=inputs, code=code)
+    if stale:
+        weights = {name: value for name, value in checkpoint.state.items() if name != "logit_scale"}
+        nothing = pd.DataFrame({"step": pd.Series(dtype="int64")})
+        _keep(folder, weights, nothing, parameters, inputs, code, best_step=0)
+    return _load(folder, draw, trained_now=False)
 
 
 def load(folder: Path, draw: int) -> TrainedStudent:
@@ -100,6 +118,29 @@ def load(folder: Path, draw: int) -> TrainedStudent:
     if kept != draw:
         raise ValueError(f"{folder} holds draw {kept}, not {draw}; give that draw's folder")
     return _load(folder, draw, trained_now=False)
+
+
+def _keep(
+    folder: Path,
+    state: State,
+    history: pd.DataFrame,
+    parameters: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    code: str,
+    best_step: int,
+) -> None:
+    checkpoints.save(folder / WEIGHTS_FILE, state)
+    with atomic_path(folder / HISTORY_FILE) as temporary:
+        history.to_csv(temporary, index=False)
+    write_manifest(
+        folder,
+        kind=KIND,
+        parameters=parameters,
+        inputs=inputs,
+        code=code,
+        outputs=[folder / WEIGHTS_FILE, folder / HISTORY_FILE],
+        details={"best_step": best_step},
+    )
 
 
 def _load(folder: Path, draw: int, *, trained_now: bool) -> TrainedStudent:

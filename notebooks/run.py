@@ -1,6 +1,7 @@
 """Run the numbered notebooks in order, each only when something it depends on has changed.
 
     python -m notebooks.run --profile mini [--runs-dir runs] [--only 01_data_prep] [--force]
+    python -m notebooks.run --profile paper --dry-run
 
 Exit status: 0 all done, 1 a notebook failed or another run holds the folder, 2 bad parameters,
 130 interrupted.
@@ -66,8 +67,18 @@ class Plan:
             **self.code,
             "notebook": notebook.digest,
             "parameters": dict(self.parameters[notebook.stem]),
+            "named files": self._named_files(notebook),
             "earlier notebooks": json_digest(upstream),
         }
+
+    def _named_files(self, notebook: Notebook) -> dict[str, str]:
+        """Digests of the files that parameters named `*_file` point to, such as the sources."""
+        named = {
+            name: self.working_dir / value
+            for name, value in self.parameters[notebook.stem].items()
+            if name.endswith("_file") and value
+        }
+        return {name: file_sha256(path) for name, path in named.items() if path.is_file()}
 
     def files(self, notebook: Notebook) -> Files:
         """Where the notebook's files lie."""
@@ -127,6 +138,9 @@ def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> 
     parser.add_argument("--profile", required=True, help="a file of notebooks/profiles, no suffix")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
     parser.add_argument("--only", action="append", default=[], help="a notebook; may be repeated")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what a run needs, run nothing"
+    )
     parser.add_argument("--force", action="store_true", help="run also what is up to date")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as cleanly as with Ctrl-C
@@ -135,6 +149,8 @@ def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> 
     start = time.monotonic()
     try:
         plan = make_plan(notebooks_dir, options.profile, options.runs_dir)
+        if options.dry_run:
+            return _print_plan(plan)
         ran = run_plan(plan, only=options.only, force=options.force, say=_say)
     except ParameterError as error:
         print(f"Nothing was run. What is wrong:\n{error}", file=sys.stderr)
@@ -148,6 +164,16 @@ def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> 
     took = clock(time.monotonic() - start)
     nothing = f"nothing had to be run ({took}); --force runs it again"
     _say(f"{plan.run_dir}: " + (f"{ran} notebooks run in {took}" if ran else nothing))
+    return 0
+
+
+def _print_plan(plan: Plan) -> int:
+    from data_prep.dry_run import dry_run  # slow to import, seldom needed
+
+    try:
+        print(dry_run(plan.parameters, plan.working_dir))
+    except ValueError as error:
+        raise ParameterError(str(error)) from error
     return 0
 
 

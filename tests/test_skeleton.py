@@ -29,7 +29,7 @@ ALLOWED = {
         "fitclip_core.results",
         "fitclip_core.statistics",
     },
-    "notebooks": {"notebooks", "fitclip_core.artefacts"},
+    "notebooks": {"notebooks", "fitclip_core.artefacts", "data_prep.dry_run"},
 }
 
 
@@ -122,7 +122,7 @@ def test_notebooks_only_order_and_explain():
 
 
 def test_profiles_fit_the_notebooks():
-    assert {"smoke", "mini"} <= {path.stem for path in PROFILES}
+    assert {"smoke", "mini", "paper"} <= {path.stem for path in PROFILES}
     declared = {path.stem: read_notebook(path).defaults for path in NOTEBOOKS if numbered(path)}
     for path in PROFILES:
         sections = read_profile(path)

@@ -324,3 +324,15 @@ def test_workers_import_no_torch_and_no_pandas() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert output.stdout.strip() == "[]"
+
+
+def test_too_many_failures_stop_a_run(clips: pd.DataFrame, root: Path, tmp_path: Path) -> None:
+    store = build(clips, root, tmp_path / "store", EVALUATION, workers=1, progress=False)
+    failed = len(store.failures)
+    assert 0 < failed < len(clips)
+    store.check_failures(failed / len(clips))
+    first = store.failures.iloc[0]
+    with pytest.raises(ValueError, match=f"{failed} of {len(clips)} clips") as error:
+        store.check_failures(failed / len(clips) - 1e-9)
+    assert first.path in str(error.value)
+    assert first.reason in str(error.value)

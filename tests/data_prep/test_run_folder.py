@@ -11,9 +11,8 @@ from data_prep import frame_store
 from data_prep.clips import write_clips
 from data_prep.frame_store import FrameRule
 from data_prep.mini_benchmark.build import encode
-from data_prep.mini_benchmark.data_sets import TEMPLATES
 from data_prep.run_folder import RunFolder
-from fitclip_core.artefacts import file_sha256, manifest_problems
+from fitclip_core.artefacts import file_sha256, manifest_problems, write_json
 from fitclip_core.distillation import TrainingClips
 
 N = 9
@@ -41,6 +40,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         clips.assign(text=[f"text {number}" for number in range(N)]),
     )
     write_clips(run.data / "ucf101" / "clips.csv", clips.assign(label=LABELS))
+    describe(run, "msrvtt", protocol={"captions": "one a clip"})
+    describe(run, "ucf101", templates=["{}", "a {}."], classes=[*sorted(set(LABELS)), "diving"])
     for name in ("msrvtt", "ucf101"):
         frame_store.build(
             clips,
@@ -51,6 +52,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
             progress=False,
         )
     return run
+
+
+def describe(run: RunFolder, name: str, **said: object) -> None:
+    nothing: dict[str, object] = {"templates": [], "classes": [], "protocol": {}}
+    write_json(run.data / name / "data_set.json", {"annotated": N + 2, **nothing, **said})
 
 
 def ids(clips: TrainingClips) -> list[str]:
@@ -106,7 +112,9 @@ def test_samples_of_wrong_size_are_refused(run: RunFolder, n: int) -> None:
 def test_evaluation_sets_tell_their_protocol(run: RunFolder) -> None:
     retrieval, action = run.evaluation_set("msrvtt"), run.evaluation_set("ucf101")
     assert (retrieval.name, retrieval.templates) == ("msrvtt", ())
-    assert action.templates == TEMPLATES["ucf101"]
+    assert action.templates == ("{}", "a {}.")
+    assert action.classes == ("biking", "rowing", "surfing", "diving")
+    assert retrieval.classes == ()
     assert retrieval.clips["text"].tolist() == [f"text {number}" for number in range(N)]
     assert action.clips["label"].tolist() == LABELS
     assert len(retrieval.frames.clip_ids) == N - 1
@@ -115,6 +123,7 @@ def test_evaluation_sets_tell_their_protocol(run: RunFolder) -> None:
     assert protocol["frame_store"] == run.store("msrvtt").digest
     assert protocol["frame_rule"]["n_frames"] == 2
     assert protocol["failures"] == 1
+    assert (protocol["captions"], protocol["annotated"]) == ("one a clip", N + 2)
     json.dumps(protocol)
 
 
@@ -124,6 +133,8 @@ def test_what_notebook_01_has_not_made_is_named(run: RunFolder) -> None:
             read("didemo")
     with pytest.raises(ValueError, match="run notebook 01_data_prep"):
         run.clips("didemo")
+    with pytest.raises(ValueError, match="run notebook 01_data_prep"):
+        run.described("didemo")
     with pytest.raises(ValueError, match="not finished"):
         run.store("didemo")
 

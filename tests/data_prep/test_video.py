@@ -1,12 +1,17 @@
+import contextlib
+import io
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torchvision.transforms import v2
 
 from data_prep import video
@@ -270,3 +275,177 @@ def test_resize_agrees_with_torchvision(height: int, width: int, size: int, seed
     resized = resize(frame, size)
     assert resized.shape == (size, size, 3)
     assert np.abs(resized.astype(int) - expected).max() <= 2
+
+
+def photo(height: int = 40, width: int = 52, channels: int = 3) -> np.ndarray:
+    """uint8 [height, width, channels]: smooth waves, different in every channel."""
+    rows, columns = np.mgrid[0 : 6 : height * 1j, 0 : 7 : width * 1j]
+    waves = [np.sin((n + 1) * rows + n) * np.cos(columns - n * rows) for n in range(channels)]
+    return (127.5 + 127.5 * np.stack(waves, axis=-1)).astype(np.uint8)
+
+
+def by_pillow(image: Image.Image, size: int = SIZE) -> np.ndarray:
+    """CLIP's preprocessing spelled out: shorter side to `size`, then the centre."""
+    scale = size / min(image.size)
+    width, height = int(image.width * scale), int(image.height * scale)
+    small = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return np.asarray(small.crop((left, top, left + size, top + size)))
+
+
+def saved(image: Image.Image, path: Path, **options: Any) -> Path:
+    image.save(path, **options)
+    return path
+
+
+STILLS = {
+    "rgb.jpg": Image.fromarray(photo()),
+    "rgb.jpeg": Image.fromarray(photo(31, 77)),
+    "rgb.png": Image.fromarray(photo()),
+    "rgb.webp": Image.fromarray(photo()),
+    "rgb.bmp": Image.fromarray(photo()),
+    "grey.jpg": Image.fromarray(photo()[..., 0]),
+    "grey.png": Image.fromarray(photo()[..., 0]),
+    "bilevel.png": Image.fromarray(photo()[..., 0] > 99),
+    "palette.png": Image.fromarray(photo()).quantize(64),
+    "cmyk.jpg": Image.fromarray(photo()).convert("CMYK"),
+    "alpha.png": Image.fromarray(photo(channels=4)),
+    "alpha.webp": Image.fromarray(photo(channels=4)),
+    "grey_alpha.png": Image.fromarray(photo(channels=2)),
+    "one_pixel.png": Image.fromarray(photo(1, 1)),
+}
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav"])
+@pytest.mark.parametrize("name", STILLS)
+def test_an_image_is_a_clip_of_one_frame(tmp_path: Path, name: str, backend: str) -> None:
+    path = saved(STILLS[name], tmp_path / name)
+    clip = decode(path, every, SIZE, backend)
+    assert (clip.frame_count, clip.decoder, clip.indices.tolist()) == (1, "pillow", [0])
+    assert clip.frames.shape == (1, SIZE, SIZE, 3)
+    with Image.open(path) as image:
+        assert (clip.frames[0] == by_pillow(image)).all()
+    twice = decode(path, lambda times: np.zeros((2, 3), int), SIZE)
+    assert (twice.frames == clip.frames[0]).all()
+    assert twice.frames.shape == (2, 3, SIZE, SIZE, 3)
+
+
+def test_an_image_and_a_video_frame_are_resized_alike(tmp_path: Path) -> None:
+    pixels = photo()
+    path = saved(Image.fromarray(pixels), tmp_path / "a.png")
+    assert (decode(path, every, SIZE).frames[0] == resize(pixels, SIZE)).all()
+
+
+def test_an_image_is_known_by_its_content(tmp_path: Path, make_video: MakeVideo) -> None:
+    path = saved(Image.fromarray(photo()), tmp_path / "a.png")
+    assert decode(path.rename(tmp_path / "1234567890"), every, SIZE).decoder == "pillow"
+    moved = make_video("clip.mp4", 3).rename(tmp_path / "clip.jpg")
+    assert decode(moved, every, SIZE, "pyav").frame_count == 3
+
+
+def test_transparent_pixels_keep_their_colour(tmp_path: Path) -> None:
+    pixels = np.full((8, 8, 4), (200, 100, 50, 0), np.uint8)
+    path = saved(Image.fromarray(pixels), tmp_path / "a.png")
+    assert (decode(path, every, 8).frames[0] == (200, 100, 50)).all()
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    path = saved(Image.fromarray(values), tmp_path / "a.png")
+    assert (decode(path, every, 8).frames[0] == (values // 256)[..., None]).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_upright(tmp_path: Path, orientation: int) -> None:
+    """EXIF 2.32, tag 0x0112: what the first row and the first column of the file show."""
+    upright = photo(24, 24)
+    stored = {
+        1: upright,  # top, left
+        2: upright[:, ::-1],  # top, right
+        3: upright[::-1, ::-1],  # bottom, right
+        4: upright[::-1],  # bottom, left
+        5: upright.swapaxes(0, 1),  # left, top
+        6: upright.swapaxes(0, 1)[::-1],  # right, top
+        7: upright.swapaxes(0, 1)[::-1, ::-1],  # right, bottom
+        8: upright.swapaxes(0, 1)[:, ::-1],  # left, bottom
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(Image.fromarray(stored), tmp_path / "a.png", exif=exif)
+    assert (decode(path, every, SIZE).frames[0] == upright).all()
+
+
+def test_large_photos_are_decoded_smaller(tmp_path: Path) -> None:
+    image = Image.fromarray(photo(8 * SIZE, 9 * SIZE))
+    path = saved(image, tmp_path / "a.jpg", quality=95)
+    with Image.open(path) as whole:
+        expected = by_pillow(whole).astype(int)
+    frame = decode(path, every, SIZE).frames[0]
+    assert 0 < np.abs(frame - expected).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["rgb.jpg", "rgb.png", "rgb.webp", "rgb.bmp"])
+def test_images_cut_off_or_damaged(tmp_path: Path, name: str) -> None:
+    """Whole, or an error: nothing else may come out, and no other exception."""
+    path = saved(Image.fromarray(photo(200, 300)), tmp_path / name)
+    whole = path.read_bytes()
+    for size in np.linspace(0, len(whole) * 0.97, 40).astype(int):
+        path.write_bytes(whole[:size])
+        with pytest.raises(DecodeError) as caught:
+            decode(path, every, SIZE)
+        assert str(tmp_path) not in str(caught.value)
+    path.write_bytes(whole[: len(whole) * 9 // 10])
+    with pytest.raises(DecodeError, match="damaged image" if name != "rgb.webp" else None):
+        decode(path, every, SIZE)
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(whole), size=150):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        with contextlib.suppress(DecodeError):
+            decode(path, every, SIZE)
+
+
+def test_decompression_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    path = tmp_path / "bomb.png"
+    content = io.BytesIO()
+    Image.fromarray(photo()).save(content, "PNG")
+    path.write_bytes(png_with_header(content.getvalue(), header))
+    with pytest.raises(DecodeError, match="too large an image"):
+        decode(path, every, SIZE)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 52 - 1)  # Pillow only warns here
+    with pytest.raises(DecodeError, match="too large an image"):
+        decode(saved(Image.fromarray(photo()), tmp_path / "a.png"), every, SIZE)
+
+
+def test_images_that_resizing_would_blow_up_are_refused(tmp_path: Path) -> None:
+    path = saved(Image.new("RGB", (1, 60000)), tmp_path / "line.png")
+    with pytest.raises(DecodeError, match=r"too long and narrow an image \(1 x 60000\)"):
+        decode(path, every, 224)
+    assert decode(path, every, 2).frames.shape == (1, 2, 2, 3)
+
+
+def png_with_header(png: bytes, header: bytes) -> bytes:
+    """The PNG with another IHDR chunk, its checksum right."""
+    chunk = b"IHDR" + header
+    return png[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[12 + len(chunk) + 4 :]
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png"])
+def test_animated_images_are_videos(tmp_path: Path, name: str) -> None:
+    frames = [Image.fromarray(photo() // 3 + 80 * n) for n in range(3)]
+    path = saved(frames[0], tmp_path / name, save_all=True, append_images=frames[1:], duration=100)
+    clip = decode(path, every, SIZE)
+    assert (clip.frame_count, clip.decoder) == (3, "pyav")
+    brightness = clip.frames.mean(axis=(1, 2, 3))
+    assert (np.diff(brightness) > 60).all()
+
+
+def test_phone_photos_with_a_second_picture(tmp_path: Path) -> None:
+    """Multi-picture files are JPEG photos with an extra, such as a gain map: the first counts."""
+    first, second = Image.fromarray(photo()), Image.fromarray(255 - photo())
+    path = saved(first, tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
+    clip = decode(path, every, SIZE)
+    assert (clip.frame_count, clip.decoder) == (1, "pillow")
+    assert np.abs(clip.frames[0].astype(int) - by_pillow(first)).mean() < 12

@@ -11,7 +11,8 @@ import torch
 from fitclip_core import students
 from fitclip_core.artefacts import file_sha256
 from fitclip_core.distillation import Recipe, StudentFit
-from fitclip_core.students import TrainedStudent, fit_or_load, load
+from fitclip_core.foreign_checkpoints import Checkpoint
+from fitclip_core.students import TrainedStudent, fit_or_load, keep_released, load
 
 RECIPE = Recipe(steps=4, validate_every=2, seed=1)
 INPUTS = {"teacher": "abc", "clips": "def"}
@@ -158,3 +159,31 @@ def test_another_draws_folder_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "draw_1", 3)
     with pytest.raises(ValueError, match=r"no student in .*nowhere"):
         load(tmp_path / "nowhere", 1)
+
+
+def released(number: float, **further: torch.Tensor) -> Checkpoint:
+    state = {"weight": torch.full((2,), number), "logit_scale": torch.tensor(torch.nan), **further}
+    return Checkpoint(kind="fitclip_student", state=state, left_out={}, sha256=f"sha of {number}")
+
+
+def test_a_released_student_is_kept_without_its_logit_scale(tmp_path: Path) -> None:
+    kept = keep_released(tmp_path / "draw_0", 0, released(1.0))
+    for one in (kept, load(tmp_path / "draw_0", 0)):
+        assert one.student.draw == 0
+        assert one.student.state.keys() == {"weight"}
+        assert torch.equal(one.student.state["weight"], torch.ones(2))
+        assert one.history.empty
+        assert one.best_step == 0
+    assert kept.student.sha256 == file_sha256(tmp_path / "draw_0" / "student.safetensors")
+
+
+def test_another_released_student_takes_its_place(tmp_path: Path) -> None:
+    keep_released(tmp_path, 0, released(1.0))
+    before = (tmp_path / "student.safetensors").stat().st_mtime_ns
+    keep_released(tmp_path, 0, released(1.0))
+    assert (tmp_path / "student.safetensors").stat().st_mtime_ns == before
+    assert torch.equal(
+        keep_released(tmp_path, 0, released(2.0)).student.state["weight"], torch.full((2,), 2.0)
+    )
+    with pytest.raises(ValueError, match="bias"):
+        keep_released(tmp_path, 0, released(3.0, bias=torch.tensor([torch.inf])))

@@ -124,6 +124,21 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+def test_a_file_that_a_parameter_names_is_part_of_what_a_notebook_is_made_from(tmp_path):
+    project = make_project(tmp_path, "01_one: {data_file: data.yaml}\n")
+    parameters = PARAMETERS + "\ndata_file = ''  # a file"
+    write_notebook(project, "01_one", RESULT, parameters=parameters)
+    write_notebook(project, "02_two", RESULT, parameters=parameters)
+    data = project / "notebooks" / "data.yaml"
+    data.write_text("1")
+    assert run.run_plan(plan_of(project), say=lambda line: None) == 2
+    assert stale(project) == {}
+    data.write_text("2")
+    assert stale(project) == {"01_one": ["its named files changed"]}
+    data.unlink()
+    assert "01_one" in stale(project)
+
+
 # What a completed run leaves
 
 

@@ -136,9 +136,7 @@ def test_a_byte_order_mark_and_unix_line_ends_do_not_matter(tmp_path: Path) -> N
 
 
 def test_a_list_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"no list of testlist02 under .*ucfTrainTestlist/"
-    ):
+    with pytest.raises(ValueError, match=r"no list of testlist02 under .*ucfTrainTestlist/"):
         load("ucf101", write(tmp_path), split="testlist02")
 
 

@@ -1,0 +1,224 @@
+"""The `paper` profile's notebooks on a tiny tree of real clips in the official layouts, with random
+ViT-B/16 weights in every checkpoint format."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nbformat
+import open_clip
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from data_prep.mini_benchmark.data_sets import EVALUATED
+from fitclip_core import checkpoints
+from fitclip_core.artefacts import manifest_problems
+from fitclip_core.frozen_in_time import FrozenInTime
+from fitclip_core.results import CellKey, ResultsStore
+from notebooks.parameters import read_profile
+from notebooks.run import main
+from tests import foreign_formats
+from tests.paper_tree import ITEMS, UCF_CLASSES, UCF_CLIPS, build_tree
+
+ROOT = Path(__file__).parents[2]
+STEMS = ("01_data_prep", "02_teacher_zero_shot", "03_student_distillation", "04_alpha_sweep")
+FIT = "frozen_in_time_webvid"
+ARCHITECTURE = "ViT-B-16-quickgelu"
+FORMATS_ON = "youcook2"
+# What makes the run small; everything else is as in profiles/paper.yaml.
+SMALL = {
+    "common": {"draws": [0, 1], "device": "cpu"},
+    "01_data_prep": {
+        "labelled_clips": 6,
+        "unlabelled_clips": 4,
+        "selection_clips": 4,
+        "training_draws": 1,
+        "max_missing": 0.25,
+    },
+    "03_student_distillation": {
+        "labelled_clips": 4,
+        "steps": 1,
+        "validate_every": 1,
+        "labelled_batch": 4,
+        "unlabelled_batch": 4,
+    },
+    "04_alpha_sweep": {"alphas": [0.0, 0.4, 1.0]},
+}
+State = dict[str, torch.Tensor]
+FORMATS: dict[str, tuple[str, Callable[[Path, State], None], str | None]] = {
+    "plain state dict": ("teacher.pt", foreign_formats.write_state_dict, ARCHITECTURE),
+    "safetensors": ("teacher.safetensors", checkpoints.save, ARCHITECTURE),
+    "open_clip training": ("epoch.pt", foreign_formats.write_open_clip_training, ARCHITECTURE),
+    "Lightning": (
+        "best.ckpt",
+        lambda file, state: foreign_formats.write_lightning(file, state, state),
+        None,
+    ),
+}
+
+
+def random_clip(seed: int) -> State:
+    """Weights that half precision, in which OpenAI stores most of its own, holds exactly."""
+    torch.manual_seed(seed)
+    state = open_clip.create_model(ARCHITECTURE, pretrained_text=False).state_dict()
+    return {name: value.half().float() for name, value in state.items()}
+
+
+def vocabulary() -> list[str]:
+    """As many words as DistilBERT's, with its special tokens in their places."""
+    words = [f"word{number}" for number in range(30_522)]
+    words[0] = "[PAD]"
+    words[100:104] = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words[1000:1026] = [chr(ord("a") + letter) for letter in range(26)]
+    words[1100:1126] = [f"##{chr(ord('a') + letter)}" for letter in range(26)]
+    return words
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, realdata: Path) -> Iterator[Path]:
+    """A copy of the notebooks with a small variant of the paper profile, its data and weights."""
+    project = tmp_path_factory.mktemp("project")
+    data = project / "data"
+    build_tree(realdata, data)
+    weights = data / "checkpoints"
+    weights.mkdir()
+    foreign_formats.write_openai_torchscript(weights / "ViT-B-16.pt", random_clip(0))
+    foreign_formats.write_fitclip_student(weights / "student.pt", random_clip(1), with_nan=True)
+    torch.manual_seed(2)
+    foreign_formats.write_frozen_in_time(weights / "fit.pth.tar", FrozenInTime().state_dict())
+    (weights / "vocab.txt").write_text("\n".join(vocabulary()) + "\n")
+
+    shutil.copytree(ROOT / "notebooks", project / "notebooks")
+    shutil.copy(ROOT / "requirements.lock", project)
+    sections = read_profile(ROOT / "notebooks" / "profiles" / "paper.yaml")
+    for name, section in SMALL.items():
+        sections.setdefault(name, {}).update(section)
+    write_profile(project, "tiny", sections)
+    sections["common"] |= {"evaluated": [FORMATS_ON]}
+    write_profile(project, "formats", sections)
+    sources = yaml.safe_load((ROOT / "notebooks" / "paper_data.yaml").read_text())
+    folder = "$FITCLIP_DATA/checkpoints"
+    sources["models"]["student"] = {"file": f"{folder}/student.pt"}
+    fit = {"file": f"{folder}/fit.pth.tar", "vocabulary": f"{folder}/vocab.txt"}
+    sources["models"]["references"] = {FIT: fit}
+    write_sources(project, sources)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FITCLIP_DATA", str(data))
+        yield project
+    shutil.rmtree(data / "checkpoints")  # files of 600 MB
+
+
+def write_sources(project: Path, sources: dict) -> None:
+    (project / "notebooks" / "paper_data.yaml").write_text(yaml.safe_dump(sources))
+
+
+def write_profile(project: Path, name: str, sections: dict) -> None:
+    file = project / "notebooks" / "profiles" / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(sections))
+
+
+def run_notebooks(project: Path, profile: str, *options: str) -> Path:
+    arguments = ["--profile", profile, "--runs-dir", str(project / "runs"), *options]
+    assert main(arguments, notebooks_dir=project / "notebooks") == 0
+    return project / "runs" / profile
+
+
+@pytest.fixture(scope="module")
+def run(project: Path) -> Path:
+    return run_notebooks(project, "tiny")
+
+
+def printed(run: Path, stem: str) -> str:
+    notebook = nbformat.read(run / "notebooks" / f"{stem}.ipynb", as_version=4)
+    outputs = [one for cell in notebook.cells for one in cell.get("outputs", [])]
+    shown = [one.get("text", "") + one.get("data", {}).get("text/plain", "") for one in outputs]
+    return "\n".join(shown)
+
+
+def test_every_notebook_completes(run: Path) -> None:
+    for stem in STEMS:
+        assert manifest_problems(run / stem, kind=stem) == []
+
+
+def test_what_is_missing_or_unreadable_is_counted(run: Path) -> None:
+    described = {
+        name: json.loads((run / "01_data_prep" / "data" / name / "data_set.json").read_text())
+        for name in EVALUATED
+    }
+    assert {name: one["clips"] for name, one in described.items()} == {
+        "webvid_val": ITEMS,
+        "msrvtt": ITEMS,
+        "youcook2": ITEMS,
+        "didemo": ITEMS,
+        "ucf101": UCF_CLIPS,
+        "mit": ITEMS,
+    }
+    assert {name for name, one in described.items() if one["missing"]} == {"msrvtt"}
+    assert len(described["ucf101"]["templates"]) == 48
+    assert len(described["ucf101"]["classes"]) == UCF_CLASSES
+    assert described["mit"]["templates"] == ["{}"]
+    measured = ResultsStore(run / "results").metrics()
+    counts = measured.groupby("data_set")[["n", "clips"]].first()
+    assert dict(counts["clips"] - counts["n"]) == {
+        "webvid_val": 0,
+        "msrvtt": 1,
+        "youcook2": 0,
+        "didemo": 0,
+        "ucf101": 0,
+        "mit": 1,
+    }
+    text = printed(run, "01_data_prep")
+    assert "no such file" in text
+    for stem in ("02_teacher_zero_shot", "04_alpha_sweep"):
+        assert f"msrvtt: {ITEMS - 1} of {ITEMS} clips" in printed(run, stem)
+
+
+def test_the_sweep_has_both_students_and_the_reference(run: Path) -> None:
+    keys = ResultsStore(run / "results").keys()
+    assert {(key.model, key.alpha, key.seed) for key in keys} == {
+        ("teacher", 0.0, -1),
+        (FIT, 0.0, -1),
+        *(("fused", 0.4, draw) for draw in (0, 1)),
+        *(("student", 1.0, draw) for draw in (0, 1)),
+    }
+    assert len(keys) == len(EVALUATED) * 6
+
+
+@pytest.fixture(scope="module")
+def formats_run(project: Path, run: Path) -> Path:
+    """A run that has the clips and frames of `run` and measures on one data set."""
+    folder = project / "runs" / "formats"
+    folder.mkdir()
+    (folder / "01_data_prep").symlink_to(run / "01_data_prep")
+    return folder
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_checkpoint_format_gives_the_same_outcomes(
+    project: Path, run: Path, formats_run: Path, name: str
+) -> None:
+    file, write, architecture = FORMATS[name]
+    weights = project / "data" / "checkpoints" / file
+    write(weights, random_clip(0))
+    original = yaml.safe_load((project / "notebooks" / "paper_data.yaml").read_text())
+    sources = json.loads(json.dumps(original))
+    del sources["models"]["references"]
+    sources["models"]["teacher"] = {"file": str(weights)}
+    if architecture:
+        sources["models"]["teacher"]["architecture"] = architecture
+    write_sources(project, sources)
+    try:
+        run_notebooks(project, "formats", "--only", "02_teacher_zero_shot")
+    finally:
+        write_sources(project, original)
+        weights.unlink()
+    key = CellKey("teacher", 0.0, 0.0, 0, -1, FORMATS_ON)
+    stores = [ResultsStore(one / "results") for one in (formats_run, run)]
+    found, expected = (store.record(key)["protocol"] for store in stores)
+    assert (found["model"]["file"], expected["model"]["file"]) == (file, "ViT-B-16.pt")
+    pd.testing.assert_frame_equal(*(store.outcomes([key]) for store in stores))
