@@ -22,7 +22,7 @@ from data_prep.check import bytes_of, classes_of, clips_there, in_bytes, printab
 from data_prep.clip_frames import FrameRule
 from data_prep.decode_workers import available_cores
 from data_prep.mini_benchmark.build import encode
-from fitclip_core.calibration import Calibration, Rate
+from fitclip_core.calibration import TEXT_WORDS, Calibration, Rate
 from fitclip_core.distillation import Recipe
 
 Role = Literal["evaluation", "training", "validation"]
@@ -391,10 +391,13 @@ def _assumptions(
             f"{first.measured_on} with {first.workers} workers. Longer or larger videos take "
             "longer, and each segment of a long video reads all of it."
         )
-    yield f"Every clip has {speed.n_frames} frames; reading the frame store is not counted."
+    yield (
+        f"Every clip has {speed.n_frames} frames and every text {TEXT_WORDS} words; reading the "
+        "frame store is not counted."
+    )
     if recipe is not None:
         yield (
-            f"A training step's time is that of {speed.training.batch} clips, scaled to "
+            f"A training step's time is that of {speed.training.batch} clip(s), scaled to "
             f"{sum(_batches(recipe))}; its memory is what autograd keeps of one clip, times the "
             "clips, without the kernels' workspace."
         )

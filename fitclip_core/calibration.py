@@ -14,11 +14,13 @@ import numpy as np
 import torch
 
 from fitclip_core.augmentation import crop_and_flip
-from fitclip_core.distillation import Recipe, _attention
+from fitclip_core.distillation import Recipe, attention_kernel
 from fitclip_core.losses import contrastive_loss
 from fitclip_core.video_text import VideoTextEncoder
 
 LEAST_TIMINGS = 3
+TEXT_WORDS = 24  # of every text: a text's time grows with its length
+_WORDS = ("a", "man", "in", "the", "street", "with", "dog", "and", "red", "car")
 # What each part may take of the seconds given.
 _SHARES = {"images": 0.3, "texts": 0.2, "training": 0.5}
 # Clips or texts timed at once, at most; a training batch also keeps to a part of the memory.
@@ -57,7 +59,8 @@ class Calibration:
         n_frames: frames of a clip.
         parameters: numbers in the model's weights.
         images: pictures a second through the image tower, as in an evaluation.
-        texts: texts a second through the text tower, tokens known, as in an evaluation.
+        texts: captions of `TEXT_WORDS` words a second through the text tower, tokens known, as in
+            an evaluation.
         training: clips (with their text) a second through a training step: crops, both towers,
             contrastive loss, backward pass; without the optimiser.
         optimiser_seconds: of one AdamW step over all weights; it does not grow with the batch.
@@ -87,11 +90,11 @@ def calibrate(
 ) -> Calibration:
     """Time evaluation and training of a model on its own device; its weights stay as they are.
 
-    Pictures and texts are made up, for the time does not depend on what they show; random weights
-    will do as well. Each part starts with one clip or text and doubles them as long as three more
-    timings fit its part of the seconds; a training batch also keeps to a quarter of the memory. The
-    time of a training step is taken to grow linearly with its clips, but for the optimiser, which
-    is timed apart. Decoding and reading files are not part.
+    Pictures and captions (of `TEXT_WORDS` words) are made up, for the time does not depend on what
+    they show; random weights will do as well. Each part starts with one clip or text and doubles
+    them as long as three more timings fit its part of the seconds; a training batch also keeps to a
+    quarter of the memory. The time of a training step is taken to grow linearly with its clips, but
+    for the optimiser, which is timed apart. Decoding and reading files are not part.
 
     Args:
         encoder: the model, on the device to measure.
@@ -109,7 +112,7 @@ def calibrate(
     clips = np.random.default_rng(seed).integers(
         0, 256, (_MOST_CLIPS, n_frames, size, size, 3), np.uint8
     )
-    texts = [f"clip {number} of {seed}" for number in range(_MOST_TEXTS)]
+    texts = _captions(_MOST_TEXTS, seed)
     encoder.tokenize(texts)  # a sweep tokenizes once, for all its models
     part = {name: seconds * share for name, share in _SHARES.items()}
     evaluated = _rate(
@@ -171,7 +174,7 @@ class _TrainingStep:
     def forward_and_backward(self, n: int) -> None:
         encoder = self.encoder
         encoder.model.train()
-        with torch.random.fork_rng(self.devices), _attention(encoder.device):
+        with torch.random.fork_rng(self.devices), attention_kernel(encoder.device):
             self.optimiser.zero_grad()
             self._loss(n).backward()
 
@@ -186,14 +189,14 @@ class _TrainingStep:
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
             storage = tensor.untyped_storage()
-            if True:
+            if storage.data_ptr() not in weights:
                 kept[storage.data_ptr()] = storage.nbytes()
             return tensor
 
         self.encoder.model.train()
         with (
             torch.random.fork_rng(self.devices),
-            _attention(self.encoder.device),
+            attention_kernel(self.encoder.device),
             torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         ):
             loss = self._loss(1)  # held, so that no storage is freed and used again
@@ -212,6 +215,12 @@ class _TrainingStep:
         videos = encoder.video_features(*encoder.images(crops))
         texts = encoder.text_features(encoder.tokenize(self.texts[:n]))
         return contrastive_loss(videos @ texts.T / self.recipe.temperature)
+
+
+def _captions(n: int, seed: int) -> list[str]:
+    """Distinct captions of `TEXT_WORDS` words."""
+    words = np.random.default_rng(seed).choice(_WORDS, (n, TEXT_WORDS - 1))
+    return [f"{number} {' '.join(row)}" for number, row in enumerate(words)]
 
 
 def _rate(work: Callable[[int], object], most: int, seconds: float, device: torch.device) -> Rate:

@@ -214,7 +214,7 @@ def fit_student(
     best_loss, best_step = math.inf, 0
     best_state: dict[str, torch.Tensor] = {}
     devices = [student.device] if student.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), _attention(student.device):
+    with torch.random.fork_rng(devices), attention_kernel(student.device):
         torch.manual_seed(model_seed)
         for step in (progress := tqdm(range(1, recipe.steps + 1), "student", unit="step")):
             labelled_scores = student_scores = teacher_scores = None
@@ -260,7 +260,7 @@ def fit_student(
     return StudentFit(best_state, pd.DataFrame(history).astype({"step": "int64"}), best_step)
 
 
-def _attention(device: torch.device) -> AbstractContextManager[None]:
+def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
     """On a CPU the flash kernel's backward pass takes longer than the plain one's."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 

@@ -62,7 +62,7 @@ class DataSet:
         share = len(self.missing) / len(self.clips)
         if share <= ceiling:
             return
-        first = ", ".join(self.missing["path"].head(3))
+        first = ", ".join(self.missing["path"].drop_duplicates().head(3))
         raise ValueError(
             f"{self.name}: {len(self.missing)} of {len(self.clips)} clips ({share:.1%}) have no "
             f"file under {self.root}, more than the {ceiling:.1%} allowed; the first: {first}. "

@@ -73,9 +73,10 @@ def load(root: Path, *, split: str = "val", shared_ids: str = "later") -> DataSe
     for names in videos.values() if shared_ids != "separate" else ():
         kept = names[-1] if shared_ids == "later" else names[0]
         items.append((kept, names, names if shared_ids == "join" else [kept]))
-        fate = "its descriptions are joined to that" if shared_ids == "join" else "that is kept"
-        reason = f"the same Flickr video as {kept}; {fate} (shared_ids: {shared_ids})"
-        dropped += [(name, reason, file.name) for name in names if name != kept]
+        fate = "takes its descriptions" if shared_ids == "join" else "is kept in its place"
+        reason = f"another name of the same Flickr video {fate} (shared_ids: {shared_ids})"
+        others = [name for name in names if name != kept]
+        dropped += [(f"{name} (kept: {kept})", reason, file.name) for name in others]
     if shared_ids == "separate":
         items = [(name, videos[_flickr_id(name)], [name]) for name in descriptions]
 

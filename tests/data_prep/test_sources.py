@@ -169,7 +169,7 @@ def test_an_evaluation_set_can_be_a_sample_of_the_annotation(tmp_path: Path, roo
 def test_sizes_that_cannot_be_had_are_refused(tmp_path: Path, root: Path) -> None:
     entry = f"{{loader: folder, root: {root}}}"
     sources = read_sources(write(tmp_path, f"webvid_train: {entry}, mine: {entry}"))
-    with pytest.raises(ValueError, match="webvid_train wants 19 clips and 18 of .* are left"):
+    with pytest.raises(ValueError, match=r"webvid_train wants 19 clips and 18 of .* are left"):
         prepare(sources, tmp_path / "run", {"webvid_train": 19, "mine": 0}, seed=0)
     with pytest.raises(ValueError, match="mine included"):
         prepare(sources, tmp_path / "run", {"webvid_train": 2}, seed=0)

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from fitclip_core import calibration
-from fitclip_core.calibration import LEAST_TIMINGS, Calibration, Rate, calibrate
+from fitclip_core.calibration import LEAST_TIMINGS, TEXT_WORDS, Calibration, Rate, calibrate
 from fitclip_core.encoders import ClipEncoder
 
 SIZE = 16
 CPU = torch.device("cpu")
 
 
-def make_encoder(vocabulary: int = 128, layers: int = 1) -> ClipEncoder:
+def make_encoder(width: int = 12, layers: int = 1) -> ClipEncoder:
     torch.manual_seed(0)
     model = open_clip.CLIP(
-        embed_dim=12,
+        embed_dim=width,
         vision_cfg={
             "image_size": SIZE,
             "layers": layers,
@@ -28,7 +28,7 @@ def make_encoder(vocabulary: int = 128, layers: int = 1) -> ClipEncoder:
         },
         text_cfg={
             "context_length": 6,
-            "vocab_size": vocabulary,
+            "vocab_size": 128,
             "width": 16,
             "heads": 2,
             "layers": 1,
@@ -79,8 +79,15 @@ def test_memory_for_the_backward_pass_grows_with_frames_and_holds_no_weights() -
     deeper = quick(make_encoder(layers=2), 2).activation_bytes - two
     tokens, width = (SIZE // 8) ** 2 + 1, 16
     assert deeper >= 2 * tokens * width * (1 + 3 + 1 + 1 + 4 + 4) * 4
-    assert quick(make_encoder(vocabulary=50_000)).activation_bytes == two
-    assert two < 50_000 * width * 4
+    wider = quick(make_encoder(width=8192), 2).activation_bytes - two
+    assert 0 < wider < width * 8192 * 4, "not even one of the two towers' projections"
+
+
+def test_captions_are_distinct_and_as_long_as_said() -> None:
+    captions = calibration._captions(500, seed=1)
+    assert len(set(captions)) == 500
+    assert {len(caption.split()) for caption in captions} == {TEXT_WORDS}
+    assert captions == calibration._captions(500, seed=1) != calibration._captions(500, seed=2)
 
 
 class Clock:
