@@ -16,9 +16,12 @@ import torch
 import yaml
 
 from data_prep.mini_benchmark.data_sets import EVALUATED
+from figures.paper import paper_table
+from figures.paper_tables import beside_paper, measured_table
 from fitclip_core import checkpoints
 from fitclip_core.artefacts import manifest_problems
 from fitclip_core.frozen_in_time import FrozenInTime
+from fitclip_core.models import load_clip
 from fitclip_core.results import CellKey, ResultsStore
 from notebooks.parameters import read_profile
 from notebooks.run import main
@@ -37,6 +40,7 @@ SMALL = {
         "labelled_clips": 6,
         "unlabelled_clips": 4,
         "selection_clips": 4,
+        "n_frames": 2,
         "training_draws": 1,
         "max_missing": 0.25,
     },
@@ -187,6 +191,38 @@ def test_the_sweep_has_both_students_and_the_reference(run: Path) -> None:
         *(("student", 1.0, draw) for draw in (0, 1)),
     }
     assert len(keys) == len(EVALUATED) * 6
+
+
+def test_results_land_in_the_papers_tables(run: Path) -> None:
+    beside = beside_paper(ResultsStore(run / "results"))
+    for name in ("2a", "2b", "3a", "3b", "3c", "4a", "4b", "5a", "5b", "5c", "6"):
+        table, printed_table = measured_table(name, beside), paper_table(name)
+        assert table.index.equals(printed_table.index), name
+        assert table.columns.equals(printed_table.columns), name
+        there = table.notna().all(axis=1)
+        if name[0] in "23":
+            assert there[there].index.tolist() == ["Frozen in Time WebVid"], name
+        elif name == "6":
+            assert there[~there].index.tolist() == ["WiSE-FT"]
+        else:
+            assert there.loc[["Teacher (CLIP)", "Student", "FitCLIP", "Delta"]].all(), name
+
+
+def test_the_fused_model_is_exported_with_its_card(run: Path) -> None:
+    folder = run / "04_alpha_sweep" / "fused"
+    card = (folder / "README.md").read_text()
+    assert "base_model: openai/clip-vit-base-patch16" in card
+    exported, plain = (
+        checkpoints.load(folder / "open_clip_model.safetensors"),
+        load_clip(folder / "openai_style.pt", ARCHITECTURE).encoder.state(),
+    )
+    assert exported.keys() == plain.keys()
+    assert len(exported) == 302
+    teacher, student = random_clip(0), random_clip(1)
+    for name, value in exported.items():
+        assert torch.equal(value, plain[name]), name
+        ends = teacher[name], teacher[name] if name == "logit_scale" else student[name]
+        torch.testing.assert_close(value, 0.6 * ends[0] + 0.4 * ends[1])
 
 
 @pytest.fixture(scope="module")
