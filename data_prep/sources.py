@@ -184,7 +184,7 @@ def prepare(
 def _embedded(name: str, root: Path, table: pd.DataFrame) -> DataSet:
     classes = sorted(table["label"].unique()) if "label" in table else []
     templates = TEMPLATES.get(name, ())
-    protocol = {
+    protocol: dict[str, Any] = {
         "data_set": f"embedded: {name}",
         "split": "drawn for this run",
         "captions": "one caption a clip" if "text" in table else "none",
