@@ -1,5 +1,11 @@
-"""Weight-space ensembling: teacher and student fused by a share alpha of the student."""
+"""Weight-space ensembling: teacher and student fused by a share alpha of the student.
 
+Where one alpha is taken, a schedule may stand: a function or mapping from a parameter's name to the
+alpha of that parameter, or to a tensor of its shape with an alpha for each weight. `per_tower`,
+`linear_in_depth` and `fisher` make such schedules.
+"""
+
+import hashlib
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
@@ -7,10 +13,19 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from fitclip_core.merges import Schedule as Schedule
+from fitclip_core.merges import Share, is_logit_scale
+from fitclip_core.merges import fisher as fisher
+from fitclip_core.merges import fisher_diagonal as fisher_diagonal
+from fitclip_core.merges import linear_in_depth as linear_in_depth
+from fitclip_core.merges import per_tower as per_tower
+
 State = Mapping[str, Tensor]
 
 
-def interpolate(teacher_state: State, student_state: State, alpha: float) -> dict[str, Tensor]:
+def interpolate(
+    teacher_state: State, student_state: State, alpha: float | Schedule
+) -> dict[str, Tensor]:
     """Fuse two models' weights: ``(1 - alpha) * teacher + alpha * student``.
 
     Only floating-point tensors are fused. ``logit_scale`` and integer tensors are the teacher's;
@@ -20,7 +35,8 @@ def interpolate(teacher_state: State, student_state: State, alpha: float) -> dic
     Args:
         teacher_state: name -> tensor, such as ``model.state_dict()``.
         student_state: the same names and shapes.
-        alpha: share of the student, in [0, 1].
+        alpha: share of the student, in [0, 1], or a schedule of shares. A mapping must have every
+            fused name; for what is not fused it plays no part.
 
     Returns:
         New tensors, in the teacher's order, on the teacher's devices. Half precision is fused in
@@ -28,7 +44,8 @@ def interpolate(teacher_state: State, student_state: State, alpha: float) -> dic
 
     Raises:
         ValueError: alpha is outside [0, 1], or, naming the tensor: names, shapes or kinds differ,
-            or a fused value is not finite.
+            a schedule's alpha is outside [0, 1], missing or of another shape, or a fused value is
+            not finite.
 
     Source:
         Wortsman et al. 2022 (WiSE-FT), eq. 1; FitCLIP's supplement, section 6 and figure 3.
@@ -38,7 +55,7 @@ def interpolate(teacher_state: State, student_state: State, alpha: float) -> dic
         >>> fused["w"].tolist()
         [0.25, 0.25]
     """
-    _check_alpha(alpha)
+    _check_alpha(alpha, teacher_state)
     _check_match(teacher_state, student_state)
     return {
         name: _fuse(name, tensor, student_state.get(name), alpha).clone()
@@ -85,16 +102,17 @@ class AlphaSweep:
         self._student = _without_aliases(student_state, own_memory)
         self._original: dict[str, Tensor] | None = None
 
-    def set_alpha(self, alpha: float) -> None:
+    def set_alpha(self, alpha: float | Schedule) -> None:
         """Write the fused weights into the model's own parameters and buffers.
 
         Args:
-            alpha: share of the student, in [0, 1].
+            alpha: share of the student, in [0, 1], or a schedule, as in :func:`interpolate`.
 
         Raises:
-            ValueError: alpha is outside [0, 1], or a fused value is not finite (naming the tensor).
+            ValueError: as :func:`interpolate`. Of a wrong schedule or values that are not finite,
+                the tensors before the one named are written already.
         """
-        _check_alpha(alpha)
+        _check_alpha(alpha, self._teacher)
         with torch.no_grad():
             for name, live in self._model.state_dict().items():
                 live.copy_(_fuse(name, self._teacher[name], self._student.get(name), alpha))
@@ -119,47 +137,101 @@ class AlphaSweep:
                 live.copy_(original[name])
 
 
-def _is_logit_scale(name: str) -> bool:
-    return name.split(".")[-1] == "logit_scale"
+def schedule_digest(schedule: Schedule, state: State) -> str:
+    """SHA-256 of the shares that a schedule gives the fused tensors of a state, in hexadecimal.
+
+    Raises: ValueError as :func:`interpolate`, for a wrong schedule.
+    """
+    _check_alpha(schedule, state)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        if _is_fused(name, tensor):
+            share = torch.as_tensor(_share(schedule, name, tensor.shape), dtype=torch.float64)
+            digest.update(f"{name}\0{tuple(share.shape)}\0".encode())
+            digest.update(share.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
-def _fuse(name: str, teacher: Tensor, student: Tensor | None, alpha: float) -> Tensor:
+def _is_fused(name: str, teacher: Tensor) -> bool:
+    return teacher.is_floating_point() and not is_logit_scale(name)
+
+
+def _fuse(name: str, teacher: Tensor, student: Tensor | None, alpha: float | Schedule) -> Tensor:
     """One tensor's fused values; at the ends it may be the given tensor itself.
 
     Two products and a sum are three separate roundings, which no vector unit merges, so the same
     weights give the same bits in any memory layout and with any number of threads.
     """
-    if student is None or _is_logit_scale(name) or not teacher.is_floating_point():
+    share: Share = 0.0
+    if student is None or not _is_fused(name, teacher):
         fused = teacher.detach()
     else:
+        share = _share(alpha, name, teacher.shape)
         kept = torch.promote_types(teacher.dtype, student.dtype)
         teacher = teacher.detach()
         student = student.detach().to(teacher.device)
-        if alpha == 0:
+        working = torch.promote_types(kept, torch.float32)
+        if isinstance(share, Tensor):
+            share = share.detach().to(teacher.device, working)
+        if not isinstance(share, Tensor) and share == 0:
             fused = teacher.to(kept)
-        elif alpha == 1:
+        elif not isinstance(share, Tensor) and share == 1:
             fused = student.to(kept)
         else:
-            working = torch.promote_types(kept, torch.float32)
-            fused = teacher.to(working) * (1 - alpha)
-            fused += student.to(working) * alpha
+            fused = teacher.to(working) * (1 - share)
+            fused += student.to(working) * share
             fused = fused.to(kept)
     if not torch.isfinite(fused).all():
+        shown = "an alpha for each weight" if isinstance(share, Tensor) else f"alpha {share}"
         raise ValueError(
-            f"{name} is not finite at alpha {alpha}: look for NaN or infinite values in the "
+            f"{name} is not finite at {shown}: look for NaN or infinite values in the "
             "teacher's and the student's weights"
         )
     return fused
 
 
-def _check_alpha(alpha: float) -> None:
-    if not 0 <= alpha <= 1:
+def _share(alpha: float | Schedule, name: str, shape: torch.Size) -> Share:
+    """The student's share of a tensor, checked."""
+    if isinstance(alpha, Mapping):
+        share = alpha[name]
+    elif callable(alpha):
+        share = alpha(name)
+    else:
+        return alpha
+    if isinstance(share, Tensor):
+        if share.shape != shape:
+            raise ValueError(
+                f"the schedule's alpha of {name} has shape {tuple(share.shape)}, not "
+                f"{tuple(shape)}: give a number, or one for each weight"
+            )
+        within = bool(((share >= 0) & (share <= 1)).all())
+    else:
+        within = 0 <= share <= 1
+    if not within:
+        shown = "outside" if isinstance(share, Tensor) else share
+        raise ValueError(
+            f"the schedule's alpha of {name} is {shown}: the share of the student must lie in "
+            "[0, 1]"
+        )
+    return share
+
+
+def _check_alpha(alpha: float | Schedule, state: State) -> None:
+    if isinstance(alpha, Mapping):
+        fused = [name for name, tensor in state.items() if _is_fused(name, tensor)]
+        if lacking := [name for name in fused if name not in alpha]:
+            raise ValueError(f"the schedule has no alpha for {lacking[0]} ({len(lacking)} such)")
+        if stray := [name for name in alpha if name not in state]:
+            raise ValueError(
+                f"the schedule has {stray[0]} and the model does not ({len(stray)} such names)"
+            )
+    elif not callable(alpha) and not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}: the share of the student must lie in [0, 1]")
 
 
 def _check_match(teacher_state: State, student_state: State) -> None:
-    fused = {name: tensor for name, tensor in student_state.items() if not _is_logit_scale(name)}
-    kept = {name: teacher_state[name] for name in teacher_state if _is_logit_scale(name)}
+    fused = {name: tensor for name, tensor in student_state.items() if not is_logit_scale(name)}
+    kept = {name: teacher_state[name] for name in teacher_state if is_logit_scale(name)}
     _check_names_and_shapes("the student", {**kept, **fused}, "the teacher", teacher_state)
     stray = [name for name in student_state if name not in teacher_state]
     if stray:

@@ -1,8 +1,8 @@
 """The results store: one small file per evaluated cell, from which every table and figure is made.
 
-A cell is one model (teacher, student, fused at some alpha, or another for reference) on one data
-set. Its outcomes are one row per item and direction; metrics are derived from them, never stored
-beside them.
+A cell is one model (teacher, student, fused at some alpha, a variant of these, or another for
+reference) on one data set. Its outcomes are one row per item and direction; metrics are derived
+from them, never stored beside them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -25,11 +26,16 @@ from fitclip_core.metrics import median_rank, recall_at_k
 
 SCHEMA: Final = 1
 NO_DRAW: Final = -1
+# Where the seeds of each way of drawing subsets of several sizes begin. Those below are draws of
+# the main students, which may have the same number of clips and label share, and other clips.
+FIRST_SEEDS: Final = MappingProxyType({"independent": 500, "nested": 1000})
 CLASSIFICATION: Final = "classification"
 DIRECTIONS: Final = ("text_to_video", "video_to_text", CLASSIFICATION)
 OUTCOME_COLUMNS: Final = ("item", "direction", "rank", "label", "predicted")
 _MODEL_ALPHAS: Final = {"teacher": "0", "student": "1", "fused": "between 0 and 1"}
-_REFERENCE_NAME: Final = re.compile(r"[a-z0-9_]+")
+_NAME: Final = re.compile(r"[a-z0-9_]+")
+_VARIANT: Final = "variant_"
+_TOWERS: Final = r"^variant_towers_t([01](?:_\d+)?)$"
 SHARES: Final = {
     "retrieval": {"R@1": 1, "R@5": 5, "R@10": 10},
     "classification": {"top1": 1, "top5": 5},
@@ -45,7 +51,10 @@ class CellKey:
     it is. The teacher has no draw: its fields are alpha 0, label_share 0, subset_size 0, seed -1,
     so that all draws share one teacher cell; `CellKey.at` fills them in. A reference, a model that
     takes no part in the fusion, has a name of its own and the teacher's fields; `CellKey.reference`
-    fills them in. The two shares are kept to 9 decimals, so that 0.1 * 3 and 0.3 are one cell.
+    fills them in. A variant is what the sweep has at that alpha and draw, but merged or measured in
+    another way; its model's name starts with "variant_" (`CellKey.variant`). Neither of the two is
+    on the sweep's curve (`sweep_rows`). The two shares are kept to 9 decimals, so that 0.1 * 3 and
+    0.3 are one cell.
 
     Raises: ValueError when a field is out of range or does not fit the model.
     """
@@ -70,12 +79,14 @@ class CellKey:
             object.__setattr__(self, name, int(number))
         if not self.data_set:
             raise ValueError("data_set is empty; give the name of the evaluated data set")
-        if not _REFERENCE_NAME.fullmatch(self.model):
+        if not _NAME.fullmatch(self.model) or self.model == _VARIANT:
             raise ValueError(
-                f"model is {self.model!r}; use one of {sorted(_MODEL_ALPHAS)}, or a reference's "
-                "name in lower-case letters, digits and _"
+                f"model is {self.model!r}; use one of {sorted(_MODEL_ALPHAS)}, or a reference's or "
+                "variant's name in lower-case letters, digits and _"
             )
         untrained = (self.label_share, self.subset_size, self.seed) == (0, 0, NO_DRAW)
+        if self.is_variant and self.alpha == 0 and untrained:
+            return  # of the teacher, for all draws
         if self.is_reference:
             if self.alpha != 0 or not untrained:
                 raise ValueError(
@@ -85,7 +96,7 @@ class CellKey:
                     "CellKey.reference(name, data_set) fills them in"
                 )
             return
-        if self.model != _model_at(self.alpha):
+        if not self.is_variant and self.model != _model_at(self.alpha):
             raise ValueError(
                 f"a {self.model} cell has alpha {_MODEL_ALPHAS[self.model]}, not {self.alpha}; "
                 "CellKey.at(alpha, ...) chooses the model"
@@ -120,17 +131,74 @@ class CellKey:
 
         Raises: ValueError when the name has other letters or is that of a sweep's model.
         """
-        if name in _MODEL_ALPHAS:
+        if name in _MODEL_ALPHAS or name.startswith(_VARIANT):
             raise ValueError(
-                f"a reference cannot be called {name!r}, which is a model of the sweep; "
-                "CellKey.at(alpha, ...) makes its key"
+                f"a reference cannot be called {name!r}, which is a model of the sweep or a "
+                "variant; CellKey.at and CellKey.variant make their keys"
             )
         return cls(name, 0.0, 0.0, 0, NO_DRAW, data_set)
 
+    @classmethod
+    def variant(
+        cls,
+        name: str,
+        alpha: float,
+        *,
+        label_share: float,
+        subset_size: int,
+        seed: int,
+        data_set: str,
+    ) -> CellKey:
+        """The key of a sweep's model that is merged or measured in another way.
+
+        name: how it differs, such as "fisher" or "renormalised": lower-case letters, digits and _;
+        the model is then "variant_fisher". alpha: the share of the student that it goes by. The
+        other fields are the student's, or at alpha 0 the teacher's (0, 0 and -1), where the
+        variant has nothing of a student.
+
+        Raises: ValueError when the name has other letters or a field is out of range.
+        """
+        return cls(f"{_VARIANT}{name}", alpha, label_share, subset_size, seed, data_set)
+
+    @classmethod
+    def towers(
+        cls,
+        vision_alpha: float,
+        text_alpha: float,
+        *,
+        label_share: float,
+        subset_size: int,
+        seed: int,
+        data_set: str,
+    ) -> CellKey:
+        """The key of a variant with an alpha for each tower; `tower_rows` reads both back.
+
+        The vision tower's alpha is the key's, the text tower's is in the name of the model:
+        "variant_towers_t0_4".
+
+        Raises: ValueError when a field is out of range.
+        """
+        if not 0 <= text_alpha <= 1:
+            raise ValueError(f"text_alpha is {text_alpha}; it must lie between 0 and 1")
+        share = f"{text_alpha:.9f}".rstrip("0").rstrip(".").replace(".", "_")
+        return cls.variant(
+            f"towers_t{share}",
+            vision_alpha,
+            label_share=label_share,
+            subset_size=subset_size,
+            seed=seed,
+            data_set=data_set,
+        )
+
     @property
     def is_reference(self) -> bool:
-        """Whether the model takes no part in the fusion: neither teacher, student nor fused."""
-        return self.model not in _MODEL_ALPHAS
+        """Whether the model takes no part in the fusion, nor is a variant of one that does."""
+        return self.model not in _MODEL_ALPHAS and not self.is_variant
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether it is a model of the sweep that is merged or measured in another way."""
+        return self.model.startswith(_VARIANT)
 
     @property
     def digest(self) -> str:
@@ -348,7 +416,7 @@ def coverage_note(metrics: pd.DataFrame) -> str:
 def sweep_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the teacher, students and fused models, of outcomes or metrics.
 
-    References are left out: they have the teacher's alpha 0 and are not on the sweep's curve.
+    References and variants are left out: they have alphas too and are not on the sweep's curve.
 
     Raises: ValueError when there is no column `model`.
     """
@@ -356,11 +424,43 @@ def sweep_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["model"].isin(_MODEL_ALPHAS)]
 
 
+def variant_rows(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows of one variant, of outcomes or metrics, with the models that the sweep has there.
+
+    So whatever reads a sweep (`rank_table`, the figures, the comparisons) reads the variant, as
+    long as its alpha 0, if measured, is the teacher's. `name` is that of `CellKey.variant`.
+
+    Raises: ValueError when a column is missing or the table has no such variant.
+    """
+    _require_columns(table, ("model", "alpha"), "the table")
+    chosen = table[table["model"] == f"{_VARIANT}{name}"]
+    if chosen.empty:
+        models = table["model"].astype(str).unique()
+        there = sorted(one.removeprefix(_VARIANT) for one in models if one.startswith(_VARIANT))
+        raise ValueError(f"no rows of a variant {name!r}; there are: {there or 'none'}")
+    return chosen.assign(model=chosen["alpha"].map(_model_at).astype("category"))
+
+
+def tower_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of variants with an alpha for each tower, of outcomes or metrics.
+
+    Returns: their rows with the columns vision_alpha and text_alpha in place of model and alpha.
+
+    Raises: ValueError when a column is missing.
+    """
+    _require_columns(table, ("model", "alpha"), "the table")
+    texts = table["model"].astype("str").str.extract(_TOWERS, expand=False)
+    text_alphas = texts.dropna().str.replace("_", ".").astype(float).to_numpy()
+    chosen = table[texts.notna()].rename(columns={"alpha": "vision_alpha"}).drop(columns="model")
+    chosen.insert(chosen.columns.tolist().index("vision_alpha") + 1, "text_alpha", text_alphas)
+    return chosen
+
+
 def rank_table(outcomes: pd.DataFrame, data_set: str, direction: str) -> pd.DataFrame:
     """Ranks of one data set and direction: a row per item, a column per (alpha, seed).
 
-    Values are 1-based mid-ranks; alpha ascends, the teacher's column is (0.0, -1). References are
-    left out (`sweep_rows`).
+    Values are 1-based mid-ranks; alpha ascends, the teacher's column is (0.0, -1). References and
+    variants are left out (`sweep_rows`).
 
     Raises: ValueError when there is no such outcome, when students trained in different ways are
     mixed, when an item repeats, or when the cells do not cover the same items and draws.
@@ -414,7 +514,7 @@ def _model_at(alpha: float) -> str:
 
 def _order(key: CellKey) -> tuple[Any, ...]:
     training = (key.label_share, key.subset_size, key.seed)
-    return key.data_set, key.alpha, *training, key.is_reference, key.model
+    return key.data_set, key.alpha, *training, key.model not in _MODEL_ALPHAS, key.model
 
 
 def _describe(key: CellKey) -> str:

@@ -1,10 +1,10 @@
-"""Measure models on data sets, cell by cell, into the results store: a sweep over alpha, or one
-model for reference."""
+"""Measure models on data sets, cell by cell, into the results store: a sweep over alpha, other
+merges of the same two models, or one model for reference."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from fitclip_core import ensembling, zero_shot
 from fitclip_core.artefacts import json_digest, source_digest
 from fitclip_core.encoders import ClipEncoder
+from fitclip_core.ensembling import Schedule
 from fitclip_core.results import CellKey, ResultsStore
 from fitclip_core.video_text import FrameSource, VideoTextEncoder
 
@@ -26,6 +27,7 @@ MEASURED_BY = tuple(
         "encoders",
         "ensembling",
         "foreign_checkpoints",
+        "merges",
         "metrics",
         "models",
         "torch_archive",
@@ -81,6 +83,7 @@ def sweep_alphas(
     label_share: float = 0.0,
     subset_size: int = 0,
     model: Mapping[str, Any] = MappingProxyType({}),
+    renormalise: bool = False,
 ) -> list[CellKey]:
     """Measure every fusion of the teacher and each student on every data set.
 
@@ -98,6 +101,8 @@ def sweep_alphas(
         label_share: weight of the labelled loss in the students' training.
         subset_size: number of labelled clips in the students' training.
         model: JSON data on the teacher (architecture, kind of weights, file), for the protocol.
+        renormalise: measure with mean features that are renormalised, which the paper's are not,
+            into cells of the variant "renormalised"; `results.variant_rows` gives them back.
 
     Returns:
         The keys of all cells of this sweep, measured now or before.
@@ -110,8 +115,9 @@ def sweep_alphas(
     """
     _check(students, alphas, data_sets)
     made_by = {"code": source_digest(*MEASURED_BY), "model": dict(model)}
+    training: dict[str, Any] = {"label_share": label_share, "subset_size": subset_size}
     teacher = encoder.state()
-    shares = sorted({round(float(alpha), 9) for alpha in alphas})  # as CellKey keeps them
+    shares = _distinct_shares(alphas)
     cells = [(student, alpha) for student in students for alpha in shares if alpha > 0]
     if 0 in shares:
         cells.insert(0, (Student(0, teacher, teacher_sha256), 0.0))
@@ -119,24 +125,20 @@ def sweep_alphas(
     with tqdm(total=len(cells) * len(data_sets), desc="cells", unit="cell") as bar:
         for student, alpha in cells:
             fused = ensembling.AlphaSweep(encoder.model, teacher, student.state)
-            wanted = {
-                CellKey.at(
-                    alpha,
-                    label_share=label_share,
-                    subset_size=subset_size,
-                    seed=student.draw,
-                    data_set=data_set.name,
-                ): data_set
+            plain = [
+                CellKey.at(alpha, **training, seed=student.draw, data_set=data_set.name)
                 for data_set in data_sets
-            }
+            ]
+            cell_keys = [_renormalised(key) for key in plain] if renormalise else plain
             weights = {"teacher": teacher_sha256} | ({"student": student.sha256} if alpha else {})
             with fused:
                 fused.set_alpha(alpha)
-                for key, data_set in wanted.items():
-                    _measure(encoder, key, data_set, made_by | {"weights": weights}, results)
+                for key, data_set in zip(cell_keys, data_sets, strict=True):
+                    protocol = _protocol(data_set, made_by | {"weights": weights}, renormalise)
+                    _measure(encoder, key, data_set, protocol, results)
                     bar.set_postfix(alpha=alpha, draw=student.draw, refresh=False)
                     bar.update()
-            keys += wanted
+            keys += cell_keys
     return keys
 
 
@@ -177,7 +179,147 @@ def measure_reference(
     keys = [CellKey.reference(name, data_set.name) for data_set in data_sets]
     pairs = list(zip(keys, data_sets, strict=True))
     for key, data_set in tqdm(pairs, desc=name, unit="cell"):
-        _measure(encoder, key, data_set, made_by, results)
+        _measure(encoder, key, data_set, _protocol(data_set, made_by), results)
+    return keys
+
+
+def measure_merges(
+    encoder: ClipEncoder,
+    teacher_sha256: str,
+    student: Student,
+    merges: Mapping[tuple[str, float], Schedule],
+    data_sets: Sequence[EvaluationSet],
+    results: ResultsStore,
+    *,
+    label_share: float = 0.0,
+    subset_size: int = 0,
+    model: Mapping[str, Any] = MappingProxyType({}),
+) -> list[CellKey]:
+    """Measure teacher and student merged by other schedules than one alpha, on every data set.
+
+    A cell that the store holds under the same protocol, which holds a digest of the schedule's
+    alphas, is not measured again.
+
+    Args:
+        encoder: holds the teacher's weights; has them again on return.
+        teacher_sha256: digest of the teacher's weights, for the protocol.
+        student: weights of one draw.
+        merges: (name, alpha) -> schedule. The cell is `CellKey.variant(name, alpha, ...)`; the
+            alpha only says which share of the student the schedule goes by, for tables and curves.
+        data_sets: where to measure.
+        results: receives one cell for each merge and data set.
+        label_share, subset_size, model: as in :func:`sweep_alphas`.
+
+    Returns:
+        The keys of the cells, merge by merge, measured now or before.
+
+    Raises:
+        ValueError: no or repeated merges, a name that does not fit, a schedule that does not fit
+            the weights, no or repeated data sets, or weights that do not fit the encoder.
+    """
+    _check_data_sets(data_sets)
+    if not merges:
+        raise ValueError("there is no merge to measure; give at least one")
+    made_by = _merged_by(teacher_sha256, student, model)
+    draw: dict[str, Any] = {
+        "label_share": label_share,
+        "subset_size": subset_size,
+        "seed": student.draw,
+    }
+    keys = [
+        CellKey.variant(name, alpha, **draw, data_set=data_set.name)
+        for name, alpha in merges
+        for data_set in data_sets
+    ]
+    _check_distinct("merges", keys)
+    teacher, waiting = encoder.state(), iter(keys)
+    fused = ensembling.AlphaSweep(encoder.model, teacher, student.state)
+    with fused, tqdm(total=len(keys), desc="merges", unit="cell") as bar:
+        for schedule in merges.values():
+            merge = {"schedule": ensembling.schedule_digest(schedule, teacher)}
+            fused.set_alpha(schedule)
+            for data_set in data_sets:
+                protocol = _protocol(data_set, made_by | {"merge": merge})
+                _measure(encoder, next(waiting), data_set, protocol, results)
+                bar.update()
+    return keys
+
+
+def measure_tower_map(
+    encoder: ClipEncoder,
+    teacher_sha256: str,
+    student: Student,
+    vision_alphas: Sequence[float],
+    text_alphas: Sequence[float],
+    data_sets: Sequence[EvaluationSet],
+    results: ResultsStore,
+    *,
+    label_share: float = 0.0,
+    subset_size: int = 0,
+    model: Mapping[str, Any] = MappingProxyType({}),
+) -> list[CellKey]:
+    """Measure every pair of an alpha of the vision tower and one of the text tower.
+
+    A video's features depend on the vision tower alone and a text's on the text tower alone, so
+    the videos are encoded once for each vision alpha and the texts once for each text alpha. The
+    outcomes are those of :func:`measure_merges` with `ensembling.per_tower`. Of a data set, the
+    vision alphas whose cells the store holds under the same protocol are not measured again.
+
+    Args:
+        encoder: an open_clip `CLIP` or `CustomTextCLIP` with the teacher's weights; has them again
+            on return.
+        teacher_sha256: digest of the teacher's weights, for the protocol.
+        student: weights of one draw.
+        vision_alphas: the student's shares of the vision tower, each in [0, 1].
+        text_alphas: the same of the text tower.
+        data_sets: where to measure.
+        results: receives one cell, `CellKey.towers`, for each pair and data set.
+        label_share, subset_size, model: as in :func:`sweep_alphas`.
+
+    Returns:
+        The keys of the cells, data set by data set and vision alpha by vision alpha, measured now
+        or before; `results.tower_rows` gives both alphas of their rows.
+
+    Raises:
+        ValueError: no alphas or one outside [0, 1], no or repeated data sets, or weights that do
+            not fit the encoder or are of neither tower.
+    """
+    _check_data_sets(data_sets)
+    _check_alphas(vision_alphas)
+    _check_alphas(text_alphas)
+    made_by = _merged_by(teacher_sha256, student, model)
+    draw: dict[str, Any] = {
+        "label_share": label_share,
+        "subset_size": subset_size,
+        "seed": student.draw,
+    }
+    visions, texts = _distinct_shares(vision_alphas), _distinct_shares(text_alphas)
+    keys: list[CellKey] = []
+    fused = ensembling.AlphaSweep(encoder.model, encoder.state(), student.state)
+    total = len(data_sets) * len(visions) * len(texts)
+    with fused, tqdm(total=total, desc="tower map", unit="cell") as bar:
+        for data_set in data_sets:
+            text_features: dict[float, Tensor] = {}
+            for vision in visions:
+                alphas = {"vision_alpha": vision}
+                row = {
+                    text: CellKey.towers(vision, text, **draw, data_set=data_set.name)
+                    for text in texts
+                }
+                protocols = {
+                    text: _protocol(data_set, made_by | {"merge": alphas | {"text_alpha": text}})
+                    for text in texts
+                }
+                if not all(results.is_valid(row[text], protocols[text]) for text in texts):
+                    trial = _trial(data_set)
+                    text_features = text_features or _text_features(encoder, fused, texts, trial)
+                    fused.set_alpha(ensembling.per_tower(vision, 0))
+                    videos = zero_shot.video_side(encoder, trial)
+                    for text, key in row.items():
+                        outcomes = zero_shot.rank(trial, videos, text_features[text])
+                        results.write(key, outcomes, protocols[text])
+                keys += row.values()
+                bar.update(len(row))
     return keys
 
 
@@ -185,17 +327,10 @@ def _measure(
     encoder: VideoTextEncoder,
     key: CellKey,
     data_set: EvaluationSet,
-    made_by: Mapping[str, Any],
+    protocol: Mapping[str, Any],
     results: ResultsStore,
 ) -> None:
-    """Evaluate one cell unless it is stored; `made_by` is the protocol's part on the model."""
-    protocol = {
-        **data_set.protocol,
-        **made_by,
-        "templates": list(data_set.templates),
-        "classes": _class_protocol(data_set),
-        "renormalise": False,
-    }
+    """Evaluate one cell unless it is stored under this protocol."""
     if results.is_valid(key, protocol):
         return
     outcomes = zero_shot.evaluate(
@@ -204,8 +339,56 @@ def _measure(
         data_set.frames,
         templates=data_set.templates,
         classes=data_set.classes or None,
+        renormalise=protocol["renormalise"],
     )
     results.write(key, outcomes, protocol)
+
+
+def _protocol(
+    data_set: EvaluationSet, made_by: Mapping[str, Any], renormalise: bool = False
+) -> dict[str, Any]:
+    """How a cell is measured; `made_by` is the part on the model."""
+    return {
+        **data_set.protocol,
+        **made_by,
+        "templates": list(data_set.templates),
+        "classes": _class_protocol(data_set),
+        "renormalise": renormalise,
+    }
+
+
+def _merged_by(teacher_sha256: str, student: Student, model: Mapping[str, Any]) -> dict[str, Any]:
+    """The protocol's part on the model, for all merges of the teacher and a student."""
+    weights = {"teacher": teacher_sha256, "student": student.sha256}
+    return {"code": source_digest(*MEASURED_BY), "model": dict(model), "weights": weights}
+
+
+def _trial(data_set: EvaluationSet) -> zero_shot.Trial:
+    return zero_shot.prepare(
+        data_set.clips,
+        data_set.frames,
+        templates=data_set.templates,
+        classes=data_set.classes or None,
+    )
+
+
+def _text_features(
+    encoder: ClipEncoder,
+    fused: ensembling.AlphaSweep,
+    alphas: Sequence[float],
+    trial: zero_shot.Trial,
+) -> dict[float, Tensor]:
+    """The features of a trial's texts at each alpha of the text tower."""
+    features = {}
+    for alpha in alphas:
+        fused.set_alpha(ensembling.per_tower(0, alpha))
+        features[alpha] = zero_shot.text_side(encoder, trial)
+    return features
+
+
+def _renormalised(key: CellKey) -> CellKey:
+    fields = {name: value for name, value in asdict(key).items() if name != "model"}
+    return CellKey.variant("renormalised", **fields)
 
 
 def _class_protocol(data_set: EvaluationSet) -> dict[str, Any] | None:
@@ -219,12 +402,19 @@ def _check(
     students: Sequence[Student], alphas: Sequence[float], data_sets: Sequence[EvaluationSet]
 ) -> None:
     _check_data_sets(data_sets)
-    outside = [alpha for alpha in alphas if not 0 <= alpha <= 1]
-    if outside or not alphas:
-        raise ValueError(f"alphas are {list(alphas)}; give shares of the student in [0, 1]")
+    _check_alphas(alphas)
     if not students and any(alpha > 0 for alpha in alphas):
         raise ValueError("alphas above 0 need at least one student; without one give [0.0]")
     _check_distinct("draws", [student.draw for student in students])
+
+
+def _check_alphas(alphas: Sequence[float]) -> None:
+    if not len(alphas) or not all(0 <= alpha <= 1 for alpha in alphas):
+        raise ValueError(f"alphas are {list(alphas)}; give shares of the student in [0, 1]")
+
+
+def _distinct_shares(alphas: Sequence[float]) -> list[float]:
+    return sorted({round(float(alpha), 9) for alpha in alphas})  # as CellKey keeps them
 
 
 def _check_data_sets(data_sets: Sequence[EvaluationSet]) -> None:

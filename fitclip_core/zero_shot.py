@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -32,6 +34,7 @@ def evaluate(
 
     Retrieval ranks each clip's text among all texts and the other way round; row i of the table
     pairs its clip with its text. Classification ranks each clip's label among `classes`.
+    It is `prepare`, `video_side`, `text_side` and `rank` in a row.
 
     Args:
         encoder: the model.
@@ -61,6 +64,44 @@ def evaluate(
     Source: the paper's zero-shot tables (supplement, Tables 4 and 5); ARCHITECTURE "Numeric
         conventions".
     """
+    trial = prepare(clips, frames, templates=templates, classes=classes, task=task)
+    videos = video_side(encoder, trial, renormalise=renormalise, batch_size=batch_size)
+    texts = text_side(encoder, trial, renormalise=renormalise, batch_size=batch_size)
+    return rank(trial, videos, texts)
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What is to be encoded and ranked: the same for every model.
+
+    Attributes:
+        task: retrieval or classification.
+        clips: the rows of the clips table that have frames.
+        frames: the source of the frames.
+        indices: positions of those clips in it, int64.
+        classes: names of all classes, in alphabetical order; classification only.
+        templates: prompts of the classes; classification only.
+        coverage: `clips` asked for, `measured`, `missing` (their ids).
+    """
+
+    task: Task
+    clips: pd.DataFrame
+    frames: FrameSource
+    indices: np.ndarray
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    coverage: dict[str, Any]
+
+
+def prepare(
+    clips: pd.DataFrame,
+    frames: FrameSource,
+    *,
+    templates: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    task: Task | None = None,
+) -> Trial:
+    """Check what `evaluate` is given and find the clips' frames; arguments and errors as there."""
     task = _task(clips) if task is None else task
     column = COLUMN_OF_TASK.get(task)
     if column is None:
@@ -80,26 +121,64 @@ def evaluate(
     if task == "retrieval" and classes is not None:
         raise ValueError("retrieval has no classes; leave them out")
     ranked = _ranked_classes(clips, classes) if task == "classification" else []
+    indices, missing = locate_clips(frames, clips["clip_id"].tolist())
+    held = indices >= 0
+    return Trial(
+        task=task,
+        clips=clips[held],
+        frames=frames,
+        indices=indices[held],
+        classes=tuple(ranked),
+        templates=tuple(templates or ()),
+        coverage={"clips": len(clips), "measured": int(held.sum()), "missing": missing},
+    )
 
-    clip_ids = clips["clip_id"].tolist()
-    indices, missing = locate_clips(frames, clip_ids)
-    measured = clips[indices >= 0]
-    videos = encoder.encode_source(frames, indices[indices >= 0], batch_size)
-    if renormalise:
-        videos = F.normalize(videos, dim=-1)
-    if task == "retrieval":
-        texts = encoder.encode_texts(measured["text"].tolist(), batch_size)
-        outcomes = _retrieval(measured["clip_id"].tolist(), videos, texts)
+
+def video_side(
+    encoder: VideoTextEncoder,
+    trial: Trial,
+    *,
+    renormalise: bool = False,
+    batch_size: int | None = None,
+) -> torch.Tensor:
+    """Features `[n, d]` of a trial's clips, in its order; arguments and errors as `evaluate`."""
+    videos = encoder.encode_source(trial.frames, trial.indices, batch_size)
+    return F.normalize(videos, dim=-1) if renormalise else videos
+
+
+def text_side(
+    encoder: VideoTextEncoder,
+    trial: Trial,
+    *,
+    renormalise: bool = False,
+    batch_size: int | None = None,
+) -> torch.Tensor:
+    """Features of a trial's texts `[n, d]` or classes `[classes, d]`; otherwise as `video_side`."""
+    if trial.task == "retrieval":
+        return encoder.encode_texts(trial.clips["text"].tolist(), batch_size)
+    targets = encoder.encode_classes(trial.classes, trial.templates, batch_size)
+    return F.normalize(targets, dim=-1) if renormalise else targets
+
+
+def rank(trial: Trial, videos: torch.Tensor, texts: torch.Tensor) -> pd.DataFrame:
+    """Rank a trial's right targets by the features of both sides.
+
+    Args:
+        trial: from `prepare`.
+        videos: `[n, d]`, from `video_side`.
+        texts: `[n, d]` or `[classes, d]`, from `text_side`; of the same space.
+
+    Returns:
+        The outcomes, as `evaluate`.
+
+    Raises:
+        ValueError: the features do not fit each other or the trial, or are not finite.
+    """
+    if trial.task == "retrieval":
+        outcomes = _retrieval(trial.clips["clip_id"].tolist(), videos, texts)
     else:
-        targets = encoder.encode_classes(ranked, templates or [], batch_size)
-        if renormalise:
-            targets = F.normalize(targets, dim=-1)
-        outcomes = _classification(measured, videos, targets, ranked)
-    outcomes.attrs["coverage"] = {
-        "clips": len(clips),
-        "measured": len(measured),
-        "missing": missing,
-    }
+        outcomes = _classification(trial.clips, videos, texts, list(trial.classes))
+    outcomes.attrs["coverage"] = trial.coverage
     return outcomes
 
 

@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fitclip_core.ensembling import AlphaSweep, interpolate
+from fitclip_core.ensembling import AlphaSweep, interpolate, schedule_digest
 
 ALPHAS = (0.0, 0.1, 1 / 3, 0.4, 0.5, 0.7, 0.9, 1.0)
 
@@ -212,3 +213,108 @@ def test_sweep_refuses() -> None:
         sweep.set_alpha(0.5)
     with AlphaSweep(TinyClip(1), *states()) as sweep, pytest.raises(RuntimeError), sweep:
         pass
+
+
+# schedules
+
+
+def by_initial(name: str) -> float:
+    return {"p": 0.2, "n": 1.0, "t": 0.0}[name[0]]
+
+
+def test_a_schedule_gives_each_tensor_its_own_alpha() -> None:
+    teacher, student = states()
+    merged = interpolate(teacher, student, by_initial)
+    mapping = {name: by_initial(name) for name in teacher if name != "logit_scale"}
+    for name, tensor in merged.items():
+        share = 0.0 if name == "logit_scale" else by_initial(name)
+        assert same_bits(tensor, interpolate(teacher, student, share)[name]), name
+        assert same_bits(tensor, interpolate(teacher, student, mapping)[name]), name
+    model = TinyClip(3)
+    with AlphaSweep(model, teacher, student) as sweep:
+        for schedule in (by_initial, mapping):
+            sweep.set_alpha(schedule)
+            assert all(same_bits(t, merged[name]) for name, t in model.state_dict().items())
+
+
+@given(alpha=st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1.0])))
+@settings(max_examples=20)
+def test_a_constant_schedule_is_that_alpha(alpha) -> None:
+    teacher, student = states()
+    expected = interpolate(teacher, student, alpha)
+    for schedule in (lambda name: alpha, dict.fromkeys(teacher, alpha)):
+        merged = interpolate(teacher, student, schedule)
+        assert all(same_bits(merged[name], expected[name]) for name in expected)
+
+
+def test_an_alpha_for_each_weight() -> None:
+    teacher, student = states()
+    shares = {name: torch.rand(tensor.shape) for name, tensor in teacher.items()}
+    shares["text.bias"][:2] = torch.tensor([0.0, 1.0])
+    merged = interpolate(teacher, student, shares)
+    for name, tensor in merged.items():
+        t, s = teacher[name], student[name]
+        for place in np.ndindex(*tensor.shape):
+            share = 0.0
+            if name not in ("logit_scale", "norm.num_batches_tracked"):
+                share = float(shares[name][place])
+            expected = (1 - share) * float(t[place]) + share * float(s[place])
+            assert float(tensor[place]) == pytest.approx(expected, abs=1e-6), (name, place)
+    assert merged["text.bias"][0] == teacher["text.bias"][0]
+    assert merged["text.bias"][1] == student["text.bias"][1]
+    half = interpolate(
+        teacher, student, {name: torch.full_like(s, 0.5) for name, s in shares.items()}
+    )
+    plain = interpolate(teacher, student, 0.5)
+    assert all(torch.equal(half[name], plain[name]) for name in plain)
+
+
+def test_wrong_schedules_are_refused_by_name() -> None:
+    teacher, student = states()
+    constant = dict.fromkeys(teacher, 0.5)
+    lacking = {name: alpha for name, alpha in constant.items() if name != "text.bias"}
+    nan = float("nan")
+    wrong: list[tuple[Any, str]] = [
+        (lacking, r"no alpha for text\.bias \(1 such\)"),
+        (constant | {"txt.bias": 0.5}, r"the schedule has txt\.bias and the model does not"),
+        (constant | {"text.bias": 1.5}, r"alpha of text\.bias is 1\.5: the share"),
+        (constant | {"text.bias": nan}, r"alpha of text\.bias is nan"),
+        (constant | {"text.bias": torch.full((11,), 1.5)}, r"alpha of text\.bias is outside"),
+        (constant | {"text.bias": torch.full((11,), nan)}, r"alpha of text\.bias is outside"),
+        (constant | {"text.bias": torch.ones(7)}, r"text\.bias has shape \(7,\), not \(11,\)"),
+        (lambda name: -0.1, "alpha of .* is -0.1"),
+        ({}, "no alpha for"),
+    ]
+    for schedule, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            interpolate(teacher, student, schedule)
+        model = TinyClip(3)
+        before = copy.deepcopy(model.state_dict())
+        with (
+            pytest.raises(ValueError, match=message),
+            AlphaSweep(model, teacher, student) as sweep,
+        ):
+            sweep.set_alpha(schedule)
+        assert all(same_bits(t, before[name]) for name, t in model.state_dict().items())
+        with pytest.raises(ValueError, match=message):
+            schedule_digest(schedule, teacher)
+    student["text.bias"][0] = nan
+    with pytest.raises(ValueError, match=r"text\.bias is not finite at alpha 0\.5"):
+        interpolate(teacher, student, constant)
+    with pytest.raises(ValueError, match=r"text\.bias is not finite at an alpha for each weight"):
+        interpolate(teacher, student, constant | {"text.bias": torch.ones(11) / 2})
+
+
+def test_the_digest_is_that_of_the_alphas() -> None:
+    teacher, _ = states()
+    digest = schedule_digest(dict.fromkeys(teacher, 0.5), teacher)
+    assert schedule_digest(lambda name: 0.5, teacher) == digest
+    unfused = dict.fromkeys(teacher, 0.5) | {"logit_scale": 0.1, "norm.num_batches_tracked": 0.2}
+    assert schedule_digest(unfused, teacher) == digest
+    others: list[Any] = [
+        dict.fromkeys(teacher, 0.5) | {"text.bias": 0.5 + 1e-9},
+        dict.fromkeys(teacher, 0.5) | {"text.bias": torch.tensor([0.5] * 10 + [0.6])},
+        dict.fromkeys(teacher, 0.5) | {"text.bias": torch.tensor([0.6] + [0.5] * 10)},
+        dict.fromkeys(teacher, 0.5) | {"text.weight": 0.1},
+    ]
+    assert len({digest, *(schedule_digest(one, teacher) for one in others)}) == 5

@@ -1,5 +1,6 @@
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ from fitclip_core.results import (
     metric_table,
     rank_table,
     sweep_rows,
+    tower_rows,
+    variant_rows,
 )
 from fitclip_core.statistics import bootstrap_interval
 
@@ -115,6 +118,63 @@ def test_a_reference_has_a_name_and_the_teachers_fields():
             CellKey.reference(name, "mit")
     with pytest.raises(ValueError, match="model is 'Frozen in Time'"):
         CellKey.reference("Frozen in Time", "mit")
+    with pytest.raises(ValueError, match="cannot be called 'variant_fisher'"):
+        CellKey.reference("variant_fisher", "mit")
+
+
+DRAWN: dict[str, Any] = {"label_share": 0.9999, "subset_size": 2500, "seed": 0}
+UNDRAWN: dict[str, Any] = {"label_share": 0, "subset_size": 0, "seed": results.NO_DRAW}
+
+
+def variant(name, alpha, data_set="msrvtt", **fields):
+    return CellKey.variant(name, alpha, data_set=data_set, **(fields or DRAWN))
+
+
+def test_a_variant_has_the_draws_fields_or_at_alpha_0_the_teachers():
+    key = variant("fisher", 0.1 * 3)
+    assert key == CellKey("variant_fisher", 0.3, 0.9999, 2500, 0, "msrvtt")
+    assert key.is_variant
+    assert not key.is_reference
+    assert not CellKey.reference("frozen", "mit").is_variant
+    assert not any(key_at(alpha).is_variant for alpha in (0, 0.4, 1))
+    assert variant("renormalised", 0, **UNDRAWN).seed == results.NO_DRAW
+    assert variant("lines", 0).seed == 0
+    wrong: list[tuple[str, float, dict[str, Any], str]] = [
+        ("", 0.4, DRAWN, "model is 'variant_'"),
+        ("Fisher", 0.4, DRAWN, "model is 'variant_Fisher'"),
+        ("fisher", 1.1, DRAWN, "alpha is 1.1"),
+        ("fisher", 0.4, UNDRAWN, "seed -1"),
+        ("fisher", 0.0, UNDRAWN | {"subset_size": 5}, "seed -1"),
+        ("fisher", 0.4, DRAWN | {"subset_size": -5}, "subset_size -5"),
+    ]
+    for name, alpha, fields, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            variant(name, alpha, **fields)
+
+
+@pytest.mark.parametrize(
+    ("text_alpha", "model"),
+    [
+        (0, "variant_towers_t0"),
+        (1, "variant_towers_t1"),
+        (0.1 * 3, "variant_towers_t0_3"),
+        (0.05, "variant_towers_t0_05"),
+        (1e-12, "variant_towers_t0"),
+        (1 / 3, "variant_towers_t0_333333333"),
+    ],
+)
+def test_a_towers_key_holds_both_alphas(text_alpha, model):
+    key = CellKey.towers(0.7, text_alpha, **DRAWN, data_set="mit")
+    assert (key.model, key.alpha) == (model, 0.7)
+    (row,) = tower_rows(pd.DataFrame([vars(key)])).to_dict("records")
+    assert row["vision_alpha"] == 0.7
+    assert row["text_alpha"] == pytest.approx(text_alpha, abs=1e-9)
+
+
+def test_a_towers_key_with_an_alpha_outside_is_refused():
+    for alphas in ((1.1, 0.5), (0.5, 1.1), (0.5, -0.1), (0.5, math.nan)):
+        with pytest.raises(ValueError, match=r"alpha is .* between 0 and 1"):
+            CellKey.towers(*alphas, **DRAWN, data_set="mit")
 
 
 # the store
@@ -333,6 +393,58 @@ def test_references_stand_beside_the_teacher_and_stay_apart_from_it(tmp_path):
         rank_table(outcomes[outcomes["model"] == "frozen"], "msrvtt", "text_to_video")
     with pytest.raises(ValueError, match=r"no column \['model'\]"):
         sweep_rows(outcomes.drop(columns="model"))
+
+
+def test_variants_stand_beside_the_sweep_and_stay_apart_from_it(tmp_path):
+    store = ResultsStore(tmp_path)
+    sweep = {key_at(0): 5, key_at(0.4): 2, key_at(1): 3}
+    renormalised = {
+        variant("renormalised", 0, **UNDRAWN): 15,
+        variant("renormalised", 0.4): 12,
+        variant("renormalised", 1): 13,
+    }
+    towers = {
+        CellKey.towers(vision, text, **DRAWN, data_set="msrvtt"): 20 + vision + 2 * text
+        for vision in (0, 1)
+        for text in (0, 0.5)
+    }
+    others = {variant("renormalised_twice", 0.4): 30, CellKey.reference("frozen", "msrvtt"): 40}
+    cells = {**towers, **others, **renormalised, **sweep}
+    for key, rank in cells.items():
+        store.write(key, retrieval([rank, rank]), PROTOCOL)
+    assert set(store.keys()) == set(cells)
+    assert store.problems(variant("fisher", 0.4)) == [
+        "variant_fisher (alpha 0.4, draw 0) on msrvtt has not been evaluated"
+    ]
+    outcomes, metrics = store.outcomes(), store.metrics(n_resamples=10)
+
+    def medians(table):
+        return set(table.query("metric == 'MdR'")["value"])
+
+    assert medians(sweep_rows(metrics)) == set(sweep.values())
+    plain = rank_table(outcomes, "msrvtt", "text_to_video")
+    assert plain.iloc[0].to_dict() == {(0.0, -1): 5, (0.4, 0): 2, (1.0, 0): 3}
+
+    chosen = variant_rows(outcomes, "renormalised")
+    assert set(chosen["model"]) == {"teacher", "fused", "student"}
+    varied = rank_table(chosen, "msrvtt", "text_to_video")
+    assert varied.iloc[0].to_dict() == {(0.0, -1): 15, (0.4, 0): 12, (1.0, 0): 13}
+    assert medians(variant_rows(metrics, "renormalised")) == set(renormalised.values())
+    with pytest.raises(ValueError, match=r"no rows of a variant 'fisher'; there are: \['renormal"):
+        variant_rows(outcomes, "fisher")
+    with pytest.raises(ValueError, match="there are: none"):
+        variant_rows(sweep_rows(outcomes), "fisher")
+    with pytest.raises(ValueError, match=r"no column \['alpha'\]"):
+        variant_rows(outcomes.drop(columns="alpha"), "fisher")
+
+    map_ = tower_rows(metrics).query("metric == 'MdR' and direction == 'text_to_video'")
+    rows = zip(map_["vision_alpha"], map_["text_alpha"], map_["value"], strict=True)
+    assert sorted(rows) == [(v, t, 20 + v + 2 * t) for v in (0, 1) for t in (0, 0.5)]
+    assert not {"model", "alpha"} & set(map_)
+    assert len(tower_rows(pd.concat([outcomes, outcomes]))) == 2 * 4 * 4
+    assert tower_rows(sweep_rows(outcomes)).empty
+    with pytest.raises(ValueError, match=r"no column \['model', 'alpha'\]"):
+        tower_rows(map_)
 
 
 # metrics

@@ -11,9 +11,16 @@ import torch
 
 from fitclip_core import sweep, zero_shot
 from fitclip_core.encoders import ClipEncoder
-from fitclip_core.ensembling import interpolate
-from fitclip_core.results import CellKey, ResultsStore
-from fitclip_core.sweep import EvaluationSet, Student, measure_reference, sweep_alphas
+from fitclip_core.ensembling import fisher, interpolate, linear_in_depth, per_tower
+from fitclip_core.results import CellKey, ResultsStore, rank_table, tower_rows, variant_rows
+from fitclip_core.sweep import (
+    EvaluationSet,
+    Student,
+    measure_merges,
+    measure_reference,
+    measure_tower_map,
+    sweep_alphas,
+)
 
 ALPHAS = [0.0, 0.4, 1.0]
 SIZE = 8
@@ -234,7 +241,13 @@ def test_a_reference_is_measured_once_on_every_data_set(tmp_path: Path, calls: l
 
 @pytest.mark.parametrize(
     ("changed", "again"),
-    [("frozen_in_time", 2), ("frozen_in_time_encoder", 2), ("zero_shot", 4), ("models", 0)],
+    [
+        ("frozen_in_time", 2),
+        ("frozen_in_time_encoder", 2),
+        ("zero_shot", 4),
+        ("merges", 4),
+        ("students", 0),
+    ],
 )
 def test_changed_code_of_references_leaves_the_teacher_alone(
     tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch, changed: str, again: int
@@ -357,3 +370,239 @@ def test_a_student_that_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="text_projection is in the teacher and not"):
         run(ResultsStore(tmp_path), encoder=encoder, students=[misfit])
     assert_weights(encoder, new_encoder().state())
+
+
+# variants
+
+TRAINED: dict[str, Any] = {"label_share": 0.9, "subset_size": 50}
+
+
+def ranks(results: ResultsStore, key: CellKey) -> list[float]:
+    return results.outcomes([key])["rank"].tolist()
+
+
+def evaluated(state: Any, data_set: EvaluationSet, **options: Any) -> pd.DataFrame:
+    """Outcomes of a model with these weights, in the order of the store."""
+    encoder = new_encoder(seed=99)
+    encoder.load_state(state)
+    outcomes = zero_shot.evaluate(
+        encoder, data_set.clips, data_set.frames, templates=data_set.templates, **options
+    )
+    return outcomes.sort_values(["direction", "item"], ignore_index=True)
+
+
+def assert_outcomes(results: ResultsStore, key: CellKey, expected: pd.DataFrame) -> None:
+    stored = results.outcomes([key])[list(expected.columns)].astype(expected.dtypes)
+    pd.testing.assert_frame_equal(stored, expected)
+
+
+def test_a_renormalised_sweep_is_a_variant(tmp_path: Path, calls: list[str]) -> None:
+    results = ResultsStore(tmp_path)
+    plain = run(results)
+    calls.clear()
+    keys = run(results, renormalise=True)
+    assert len(calls) == 10
+    assert [(key.alpha, key.seed, key.data_set) for key in keys] == [
+        (key.alpha, key.seed, key.data_set) for key in plain
+    ]
+    assert {key.model for key in keys} == {"variant_renormalised"}
+    for key in keys:
+        data_set = retrieval_set() if key.data_set == "msrvtt" else action_set()
+        state = new_encoder().state()
+        if key.alpha:
+            state = interpolate(state, student(key.seed).state, key.alpha)
+        assert_outcomes(results, key, evaluated(state, data_set, renormalise=True))
+        assert results.record(key)["protocol"]["renormalise"] is True
+    assert [ranks(results, key) for key in keys] != [ranks(results, key) for key in plain]
+    one = rank_table(results.outcomes(plain), "msrvtt", "text_to_video")
+    other = rank_table(variant_rows(results.outcomes(), "renormalised"), "msrvtt", "text_to_video")
+    assert one.columns.equals(other.columns)
+    assert results.digest(plain) == results.digest(run(results))
+    calls.clear()
+    run(results, renormalise=True)
+    assert calls == []
+
+
+def merge(results: ResultsStore, **changes: Any) -> list[CellKey]:
+    names = new_encoder().state()
+    ones = {name: torch.ones_like(value) for name, value in names.items()}
+    threes = {name: torch.full_like(value, 3) for name, value in names.items()}
+    given: dict[str, Any] = {
+        "encoder": new_encoder(),
+        "teacher_sha256": "sha of the teacher",
+        "student": student(1),
+        "merges": {
+            ("lines", 0.4): linear_in_depth(0.2, 0.6, names),
+            ("fisher", 0.5): fisher(ones, threes, 0.5),  # 0.75 everywhere
+            ("fisher", 0.0): fisher(ones, threes, 0.0),
+        },
+        "data_sets": [retrieval_set(), action_set()],
+        **TRAINED,
+    }
+    return measure_merges(**{**given, **changes}, results=results)
+
+
+def test_merges_are_measured_as_any_model(tmp_path: Path, calls: list[str]) -> None:
+    results, encoder = ResultsStore(tmp_path), new_encoder()
+    keys = merge(results, encoder=encoder, model={"architecture": "tiny"})
+    assert_weights(encoder, new_encoder().state())
+    teacher, ours = new_encoder().state(), student(1).state
+    lines = interpolate(teacher, ours, linear_in_depth(0.2, 0.6, teacher))
+    expected = [("lines", 0.4, lines), ("fisher", 0.5, interpolate(teacher, ours, 0.75))]
+    expected += [("fisher", 0.0, teacher)]
+    places = [(*one, data_set) for one in expected for data_set in (retrieval_set(), action_set())]
+    for key, (name, alpha, state, data_set) in zip(keys, places, strict=True):
+        assert key == CellKey.variant(name, alpha, **TRAINED, seed=1, data_set=data_set.name)
+        assert_outcomes(results, key, evaluated(state, data_set))
+        protocol = results.record(key)["protocol"]
+        assert protocol.items() >= data_set.protocol.items()
+        assert protocol["weights"] == {"teacher": "sha of the teacher", "student": "sha of 1"}
+        assert protocol["model"] == {"architecture": "tiny"}
+    assert ranks(results, keys[0]) != ranks(results, keys[4])
+    calls.clear()
+    assert merge(results, model={"architecture": "tiny"}) == keys
+    assert calls == []
+    (lost,) = tmp_path.rglob(f"{keys[3].digest}.json")
+    lost.unlink()
+    merge(results, model={"architecture": "tiny"})
+    assert calls == ["ucf101_0"]
+
+
+@pytest.mark.parametrize(
+    ("change", "measured"),
+    [
+        ({"merges": {("lines", 0.4): lambda name: 0.1}}, 2),
+        ({"merges": {("lines", 0.5): lambda name: 0.4}}, 2),
+        ({"merges": {("other", 0.4): lambda name: 0.4}}, 2),
+        ({"merges": {("lines", 0.4): dict.fromkeys(new_encoder().state(), 0.4)}}, 0),
+        ({"student": Student(1, student(1).state, "another")}, 2),
+        ({"student": student(2)}, 2),
+        ({"teacher_sha256": "another"}, 2),
+        ({"data_sets": [retrieval_set(seed=5), action_set()]}, 1),
+    ],
+)
+def test_a_changed_merge_is_measured_again(
+    tmp_path: Path, calls: list[str], change: dict[str, Any], measured: int
+) -> None:
+    results, given = ResultsStore(tmp_path), {"merges": {("lines", 0.4): lambda name: 0.4}}
+    merge(results, **given)
+    calls.clear()
+    merge(results, **{**given, **change})
+    assert len(calls) == measured
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"merges": {}}, "no merge"),
+        ({"merges": {("Lines", 0.4): lambda name: 0.4}}, "model is 'variant_Lines'"),
+        ({"merges": {("lines", 1.4): lambda name: 0.4}}, "alpha is 1.4"),
+        ({"merges": {("lines", a): lambda name: 0.4 for a in (0.1 * 3, 0.3)}}, "merges are repea"),
+        ({"merges": {("lines", 0.4): lambda name: 1.4}}, "alpha of .* is 1.4"),
+        ({"data_sets": []}, "no data set"),
+        ({"student": Student(1, {}, "x")}, "names differ"),
+    ],
+)
+def test_a_wrong_merge_is_refused(tmp_path: Path, wrong: dict[str, Any], problem: str) -> None:
+    encoder = new_encoder()
+    with pytest.raises(ValueError, match=problem):
+        merge(ResultsStore(tmp_path), encoder=encoder, **wrong)
+    assert_weights(encoder, new_encoder().state())
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def tower_map(results: ResultsStore, **changes: Any) -> list[CellKey]:
+    given: dict[str, Any] = {
+        "encoder": new_encoder(),
+        "teacher_sha256": "sha of the teacher",
+        "student": student(1),
+        "vision_alphas": [1.0, 0.1 * 3, 0.0, 0.3],
+        "text_alphas": [0.0, 0.6],
+        "data_sets": [retrieval_set(), action_set()],
+        **TRAINED,
+    }
+    return measure_tower_map(**{**given, **changes}, results=results)
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which sides of which tasks were encoded, in order."""
+    done: list[str] = []
+    for name in ("video_side", "text_side"):
+        side = getattr(zero_shot, name)
+
+        def noting(
+            encoder: ClipEncoder, trial: Any, _side: Any = side, _name: str = name, **options: Any
+        ) -> Any:
+            done.append(f"{trial.task[:3]} {_name[:-5]}")
+            return _side(encoder, trial, **options)
+
+        monkeypatch.setattr(sweep.zero_shot, name, noting)
+    return done
+
+
+def test_a_tower_map_is_that_of_the_merged_models_and_encodes_each_side_once(
+    tmp_path: Path, encoded: list[str]
+) -> None:
+    results, encoder = ResultsStore(tmp_path), new_encoder()
+    keys = tower_map(results, encoder=encoder)
+    assert encoded == [*["ret text"] * 2, *["ret video"] * 3, *["cla text"] * 2, *["cla video"] * 3]
+    assert_weights(encoder, new_encoder().state())
+    teacher, ours, places = new_encoder().state(), student(1).state, []
+    for data_set in (retrieval_set(), action_set()):
+        for vision in (0.0, 0.3, 1.0):
+            for text in (0.0, 0.6):
+                places.append((vision, text, data_set))
+    for key, (vision, text, data_set) in zip(keys, places, strict=True):
+        assert key == CellKey.towers(vision, text, **TRAINED, seed=1, data_set=data_set.name)
+        merged = interpolate(teacher, ours, per_tower(vision, text))
+        assert_outcomes(results, key, evaluated(merged, data_set))
+        record = results.record(key)
+        assert record["protocol"]["merge"] == {"vision_alpha": vision, "text_alpha": text}
+        assert record["coverage"]["measured"] == len(data_set.clips)
+    found = tower_rows(results.metrics(n_resamples=2))
+    assert set(zip(found["vision_alpha"], found["text_alpha"], strict=True)) == {
+        (vision, text) for vision, text, _ in places
+    }
+    assert len({tuple(ranks(results, key)) for key in keys[:6]}) > 3  # the models differ
+    plain = run(ResultsStore(tmp_path / "plain"), students=[], alphas=[0.0])
+    stored = ResultsStore(tmp_path / "plain")
+    assert ranks(stored, plain[0]) == ranks(results, keys[0])
+
+
+def test_a_tower_map_goes_on_with_the_rows_that_are_missing(
+    tmp_path: Path, encoded: list[str]
+) -> None:
+    results = ResultsStore(tmp_path)
+    keys = tower_map(results)
+    before = results.digest()
+    encoded.clear()
+    assert tower_map(results) == keys
+    assert encoded == []
+    for path in tmp_path.rglob(f"{keys[3].digest}*"):
+        path.unlink()
+    tower_map(results)
+    assert encoded == ["ret text", "ret text", "ret video"]
+    assert results.digest() == before
+    encoded.clear()
+    tower_map(results, vision_alphas=[0.0, 0.7], data_sets=[action_set()])
+    assert encoded == ["cla text", "cla text", "cla video"]
+    encoded.clear()
+    tower_map(results, student=Student(1, student(1).state, "another"))
+    assert len(encoded) == 10
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"vision_alphas": []}, r"alphas are \[\]"),
+        ({"text_alphas": [1.1]}, "shares of the student"),
+        ({"vision_alphas": [float("nan")]}, "shares of the student"),
+        ({"data_sets": [action_set(), action_set()]}, "data sets are repeated"),
+        ({"student": Student(1, {}, "x")}, "names differ"),
+    ],
+)
+def test_a_wrong_tower_map_is_refused(tmp_path: Path, wrong: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        tower_map(ResultsStore(tmp_path), **wrong)
+    assert not list(tmp_path.rglob("*.parquet"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fitclip_core.encoders import ClipEncoder
-from fitclip_core.zero_shot import evaluate
+from fitclip_core.zero_shot import evaluate, prepare, rank, text_side, video_side
 
 
 class GivenFeatures(torch.nn.Module):
@@ -103,6 +103,22 @@ def test_clips_without_frames_are_listed_not_measured() -> None:
     partial = evaluate(ENCODER, table(red="r", lost="b", green="g"), SOURCE)
     pd.testing.assert_frame_equal(full, partial)
     assert partial.attrs["coverage"] == {"clips": 3, "measured": 2, "missing": ["lost"]}
+
+
+def test_a_trial_serves_several_models() -> None:
+    trial = prepare(table(red="r", lost="b", green="g", blue="r"), SOURCE)
+    assert trial.task == "retrieval"
+    assert trial.coverage == {"clips": 4, "measured": 3, "missing": ["lost"]}
+    videos, texts = video_side(ENCODER, trial), text_side(ENCODER, trial)
+    assert videos.shape == texts.shape == (3, 3)
+    whole = evaluate(ENCODER, table(red="r", lost="b", green="g", blue="r"), SOURCE)
+    pd.testing.assert_frame_equal(rank(trial, videos, texts), whole)
+    swapped = rank(trial, videos.flip(0), texts)["rank"]  # the red clip's features and the blue's
+    assert swapped.tolist() == [3, 1, 1, 2, 1, 1.5]
+    with pytest.raises(ValueError, match="3 queries and 2 targets"):
+        rank(trial, videos[:2], texts)
+    with pytest.raises(ValueError, match="NaN"):
+        rank(trial, videos * float("nan"), texts)
 
 
 def test_order_is_the_tables() -> None:

@@ -1,0 +1,290 @@
+"""Named schedules: other ways than one alpha to say how much of the student each weight takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fitclip_core.losses import contrastive_loss
+
+if TYPE_CHECKING:
+    from fitclip_core.distillation import TrainingClips
+    from fitclip_core.video_text import VideoTextEncoder
+
+Share = float | Tensor
+"""The student's share of a parameter, in [0, 1]; a tensor of its shape: one share a weight."""
+Schedule = Callable[[str], Share] | Mapping[str, Share]
+"""A parameter's name to the student's share of it."""
+
+# The first parts of names in open_clip's models. `CLIP` keeps its text tower at the top level.
+_VISION, _TEXT, _NEITHER = "visual", "text", "logit_bias"
+_TEXT_PARTS: Final = (
+    "transformer",
+    "token_embedding",
+    "positional_embedding",
+    "ln_final",
+    "text_projection",
+)
+# What a transformer tower has before and after its blocks.
+_EMBEDDINGS: Final = (
+    "conv1",
+    "class_embedding",
+    "cls_emb",
+    "positional_embedding",
+    "token_embedding",
+    "ln_pre",
+)
+_OUTPUTS: Final = ("ln_post", "attn_pool", "proj", "ln_final", "text_projection")
+_BLOCK: Final = re.compile(r"transformer\.resblocks\.(\d+)\.")
+
+
+def is_logit_scale(name: str) -> bool:
+    """Whether a tensor is a model's logit scale, which is never fused."""
+    return name.split(".")[-1] == "logit_scale"
+
+
+def per_tower(alpha_vision: float, alpha_text: float) -> Callable[[str], float]:
+    """An alpha for the vision tower and one for the text tower.
+
+    The vision tower is what open_clip's models keep under `visual`. The text tower is `text` in
+    `CustomTextCLIP` and at the top level in `CLIP` (`transformer`, `token_embedding`, ...). A
+    `logit_bias`, which is of neither, is the teacher's.
+
+    Args:
+        alpha_vision: the student's share of the vision tower, in [0, 1].
+        alpha_text: the same of the text tower.
+
+    Returns:
+        A schedule. It raises ValueError for a name that is of neither tower.
+
+    Example:
+        >>> schedule = per_tower(0.2, 0.6)
+        >>> schedule("visual.proj"), schedule("text_projection")
+        (0.2, 0.6)
+    """
+    shares = {_VISION: alpha_vision, _TEXT: alpha_text, _NEITHER: 0.0}
+    return lambda name: shares[_split(name)[0]]
+
+
+def linear_in_depth(
+    alpha_first: float, alpha_last: float, names: Iterable[str]
+) -> dict[str, float]:
+    """An alpha that grows (or shrinks) linearly with a parameter's depth in its own tower.
+
+    In a tower of n blocks the embeddings, and the norm right after them, have depth 0, the blocks
+    1 to n, and the last norm and the output projection n + 1. The authors' code gives the first
+    block alpha_first, the last one alpha_last, and all outside the blocks alpha_first.
+
+    Args:
+        alpha_first: the student's share at depth 0, in [0, 1].
+        alpha_last: the same at depth n + 1.
+        names: of all the model's parameters, such as its state, of open_clip's `CLIP` or
+            `CustomTextCLIP` with transformer towers.
+
+    Returns:
+        An alpha for each name. A logit scale, which is never fused, is left out; a `logit_bias`
+        is the teacher's.
+
+    Raises:
+        ValueError: a name of another architecture.
+
+    Source:
+        Wang et al. 2025 (LiNeS): layer-wise scaling, linear in depth.
+
+    Example:
+        >>> names = ["visual.conv1.weight", "visual.transformer.resblocks.0.ln_1.bias",
+        ...          "visual.proj"]
+        >>> list(linear_in_depth(0.2, 0.6, names).values())
+        [0.2, 0.4, 0.6]
+    """
+    places = {name: _place(name) for name in names if not is_logit_scale(name)}
+    blocks: dict[str, int] = {}
+    for tower, block in places.values():
+        blocks[tower] = max(blocks.get(tower, 0), 0 if block is None else block)
+    shares = {tower: np.linspace(alpha_first, alpha_last, n + 2) for tower, n in blocks.items()}
+    shares[_NEITHER] = np.zeros(1)
+    return {
+        name: float(shares[tower][-1 if block is None else block])
+        for name, (tower, block) in places.items()
+    }
+
+
+def fisher(
+    teacher_fisher: Mapping[str, Tensor],
+    student_fisher: Mapping[str, Tensor],
+    alpha: float,
+    *,
+    floor: float = 1e-6,
+) -> Callable[[str], Tensor]:
+    """Fisher-weighted merging: each weight's mean, weighted by how much the two losses hang on it.
+
+    A fused weight is ``((1 - a) * F_t * w_t + a * F_s * w_s) / ((1 - a) * F_t + a * F_s)``, that
+    is the student's share is ``a * F_s / ((1 - a) * F_t + a * F_s)``. Where both are zero the share
+    is alpha. If one model's gradients are larger throughout, its share is larger throughout.
+
+    Args:
+        teacher_fisher: name -> diagonal of the Fisher information, from :func:`fisher_diagonal`.
+        student_fisher: the same names and shapes.
+        alpha: weight of the student's Fisher, in [0, 1]; 0 gives the teacher, 1 the student.
+        floor: smaller values are raised to this share of the mean over both diagonals, so that
+            where neither model has information the share is near alpha. A share, and not a value
+            as in the authors' code, because the Fisher's unit is that of the loss squared.
+
+    Returns:
+        A schedule of one share a weight, computed when it is asked for a parameter.
+
+    Raises:
+        ValueError: alpha or floor is out of range, or, naming the tensor: the diagonals' names or
+            shapes differ, or values are negative or not finite.
+
+    Source:
+        Matena and Raffel 2022: Fisher merging with diagonals, lambda = (1 - a, a).
+
+    Example:
+        >>> schedule = fisher({"w": torch.tensor([1.0, 0])}, {"w": torch.tensor([3.0, 0])}, 0.5)
+        >>> schedule("w").tolist()
+        [0.75, 0.5]
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}: the weight of the student must lie in [0, 1]")
+    if not 0 <= floor < float("inf"):
+        raise ValueError(f"floor is {floor}: give a share of the mean, at least 0")
+    if differing := sorted(teacher_fisher.keys() ^ student_fisher.keys()):
+        raise ValueError(
+            f"{differing[0]} has a Fisher diagonal in one model only ({len(differing)} names "
+            "differ): compute both with the same model"
+        )
+    total, number = 0.0, 0
+    for name, teacher in teacher_fisher.items():
+        if teacher.shape != student_fisher[name].shape:
+            raise ValueError(
+                f"the Fisher diagonal of {name} has shape {tuple(teacher.shape)} in the teacher "
+                f"and {tuple(student_fisher[name].shape)} in the student"
+            )
+        for values in (teacher, student_fisher[name]):
+            if not bool(((values >= 0) & values.isfinite()).all()):
+                raise ValueError(f"the Fisher diagonal of {name} is negative or not finite")
+            total += values.sum(dtype=torch.float64).item()
+            number += values.numel()
+    lowest = floor * total / max(number, 1)
+
+    def share(name: str) -> Tensor:
+        if name not in teacher_fisher:
+            raise ValueError(f"{name} has no Fisher diagonal; compute it with fisher_diagonal")
+        teacher = (1 - alpha) * teacher_fisher[name].double().clamp(min=lowest)
+        student = alpha * student_fisher[name].double().clamp(min=lowest)
+        both = teacher + student
+        return torch.where(both > 0, student / both, alpha).float()
+
+    return share
+
+
+def fisher_diagonal(
+    encoder: VideoTextEncoder,
+    clips: TrainingClips,
+    *,
+    n: int,
+    seed: int,
+    temperature: float,
+    batch_size: int = 8,
+) -> dict[str, Tensor]:
+    """Diagonal of the empirical Fisher information of the contrastive loss, at the model's weights.
+
+    The loss of a pair exists only among other pairs, so the unit is a small batch: the gradient of
+    the batch's contrastive loss (a mean over its pairs) is squared, and the squares are averaged
+    over batches. That is not the mean of squared gradients of single pairs, which would need a
+    backward pass for each; it is about batch_size times smaller, the same for both models.
+
+    Args:
+        encoder: the model; its weights and its gradients are left as they are.
+        clips: labelled clips in evaluation form.
+        n: number of clips, drawn without replacement; a multiple of batch_size.
+        seed: of the draw and the batches.
+        temperature: the scores are cosine similarities divided by it.
+        batch_size: pairs in a batch, at least 2.
+
+    Returns:
+        name -> float32 on the CPU, of the parameter's shape, >= 0, in squared nats per squared unit
+        of the weight; for each floating-point tensor of the model's state but the logit scale.
+        Zero for buffers and for what the loss does not depend on.
+
+    Raises:
+        ValueError: n, batch_size or temperature is out of range, a parameter is frozen, the frames
+            have the wrong form, or a score or gradient is not finite.
+
+    Source:
+        Matena and Raffel 2022 for the diagonal. "Empirical": with the data's own pairs and not with
+        labels that the model draws (Martens 2020, section 11).
+    """
+    if not 2 <= batch_size <= n <= len(clips) or n % batch_size:
+        raise ValueError(
+            f"n is {n} and batch_size {batch_size} with {len(clips)} clips: n must be a multiple "
+            "of batch_size, which is at least 2, and no more than there are clips"
+        )
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature is {temperature}; give a number above 0")
+    parameters = {
+        name: parameter
+        for name, parameter in encoder.model.named_parameters(remove_duplicate=False)
+        if not is_logit_scale(name)
+    }
+    if frozen := [name for name, one in parameters.items() if not one.requires_grad]:
+        raise ValueError(
+            f"{len(frozen)} parameters are frozen, the first is {frozen[0]}: set requires_grad"
+        )
+    squares = {
+        name: torch.zeros_like(tensor, dtype=torch.float32)
+        for name, tensor in encoder.model.state_dict().items()
+        if tensor.is_floating_point() and not is_logit_scale(name)
+    }
+    order = np.random.default_rng(seed).permutation(len(clips))[:n]
+    for rows in order.reshape(-1, batch_size):
+        indices = clips.indices[rows]
+        frames, counts = clips.frames.frames(indices), clips.frames.frame_counts[indices]
+        videos = encoder.video_features(*encoder.images(frames, counts))
+        texts = encoder.text_features(encoder.tokenize([clips.texts[row] for row in rows]))
+        loss = contrastive_loss(videos @ texts.T / temperature)
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        for name, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                squares[name] += gradient.float() ** 2
+    means = {name: (total * batch_size / n).cpu() for name, total in squares.items()}
+    if broken := [name for name, mean in means.items() if not bool(mean.isfinite().all())]:
+        raise ValueError(f"the gradient of {broken[0]} is not finite")
+    return means
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The tower of a parameter and its name within the tower."""
+    first, _, rest = name.partition(".")
+    if first in (_VISION, _TEXT):
+        return first, rest
+    if first == _NEITHER:
+        return _NEITHER, ""
+    if first in _TEXT_PARTS:
+        return _TEXT, name
+    raise ValueError(
+        f"{name} is of neither tower of open_clip's CLIP and CustomTextCLIP; give other models a "
+        "schedule of your own, name -> alpha"
+    )
+
+
+def _place(name: str) -> tuple[str, int | None]:
+    """The tower of a parameter and its depth there; None: after the last block."""
+    tower, within = _split(name)
+    first = within.split(".")[0]
+    if tower == _NEITHER or first in _OUTPUTS:
+        return tower, None
+    if first in _EMBEDDINGS:
+        return tower, 0
+    if block := _BLOCK.match(within):
+        return tower, int(block[1]) + 1
+    raise ValueError(
+        f"the depth of {name} is not known: linear_in_depth takes open_clip's transformers; give "
+        "other architectures a schedule of your own, name -> alpha"
+    )

@@ -1,0 +1,293 @@
+"""Schedules against slow loops, and against what the towers of real (tiny) models do."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fitclip_core.ensembling import (
+    AlphaSweep,
+    fisher,
+    fisher_diagonal,
+    interpolate,
+    linear_in_depth,
+    per_tower,
+)
+from fitclip_core.losses import contrastive_loss
+from tests.tiny_clip import SIZE, labelled_clips, letters, tiny_encoder
+
+KINDS = (open_clip.CLIP, open_clip.CustomTextCLIP)
+
+
+# towers
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_towers_are_those_that_the_features_depend_on(kind) -> None:
+    model = tiny_encoder(0, (2, 2), kind).model
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    features = {
+        0.25: model.encode_image(torch.rand(1, 3, SIZE, SIZE)),
+        0.75: model.encode_text(letters(["abc"])),
+    }
+    used = {
+        alpha: torch.autograd.grad(feature.sum(), parameters, allow_unused=True)
+        for alpha, feature in features.items()
+    }
+    schedule = per_tower(0.25, 0.75)
+    for name, vision, text in zip(names, used[0.25], used[0.75], strict=True):
+        assert (vision is None) or (text is None)
+        if name != "logit_scale":
+            assert schedule(name) == (0.75 if vision is None else 0.25), name
+
+
+def test_per_tower_fuses_each_tower_by_its_alpha() -> None:
+    teacher, student = tiny_encoder(1).state(), tiny_encoder(2).state()
+    merged = interpolate(teacher, student, per_tower(0.3, 0.9))
+    one, other = (interpolate(teacher, student, alpha) for alpha in (0.3, 0.9))
+    for name, tensor in merged.items():
+        expected = one if name.startswith("visual.") else other
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_per_tower_knows_what_is_of_neither_tower() -> None:
+    schedule = per_tower(0.2, 0.6)
+    assert schedule("logit_bias") == 0
+    for name in ("video_model.norm.weight", "text_decoder.ln_final.weight", "logit_scale"):
+        with pytest.raises(ValueError, match=f"{name} is of neither tower"):
+            schedule(name)
+    teacher = {"video_model.w": torch.zeros(2)}
+    with pytest.raises(ValueError, match=r"video_model\.w is of neither tower"):
+        interpolate(teacher, teacher, schedule)
+
+
+# linear in depth
+
+
+def slow_depth(name: str, n_vision: int, n_text: int) -> float:
+    """Depth from 0 to 1, by trying the names of each depth in turn."""
+    vision = name.startswith("visual.")
+    n = n_vision if vision else n_text
+    for block in range(n):
+        if f"resblocks.{block}." in name:
+            return (block + 1) / (n + 1)
+    embedding = ("class_emb", "positional_emb", "token_emb", "conv1", "ln_pre")
+    return 0.0 if any(part in name for part in embedding) else 1.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_linear_in_depth_by_its_own_tower(kind) -> None:
+    state = tiny_encoder(0, (3, 1), kind).state()
+    shares = linear_in_depth(0.8, 0.2, state)
+    assert list(shares) == [name for name in state if name != "logit_scale"]
+    for name, share in shares.items():
+        assert share == pytest.approx(0.8 - 0.6 * slow_depth(name, 3, 1)), name
+    assert set(shares.values()) >= {0.8, 0.2}  # the ends are exact
+    assert shares["visual.proj"] == 0.2
+    block = "transformer.resblocks.0.ln_1.bias"
+    assert shares[f"visual.{block}"] == pytest.approx(0.65)
+    text_block = block if kind is open_clip.CLIP else f"text.{block}"
+    assert shares[text_block] == pytest.approx(0.5)
+
+
+NAMES = list(tiny_encoder(0, (2, 1)).state())
+
+
+@given(alpha=st.floats(0, 1))
+def test_a_constant_line_is_one_alpha(alpha: float) -> None:
+    assert set(linear_in_depth(alpha, alpha, NAMES).values()) == {alpha}
+
+
+@pytest.mark.parametrize(
+    "name", ["visual.layer1.0.conv1.weight", "visual.trunk.blocks.0.norm1.weight", "text.proj2"]
+)
+def test_linear_in_depth_refuses_other_architectures(name: str) -> None:
+    with pytest.raises(ValueError, match=f"the depth of {name} is not known"):
+        linear_in_depth(0.1, 0.5, ["visual.conv1.weight", name])
+    with pytest.raises(ValueError, match="w is of neither tower"):
+        linear_in_depth(0.1, 0.5, ["w"])
+
+
+def test_linear_in_depth_of_a_bias_that_no_feature_has() -> None:
+    assert linear_in_depth(0.5, 0.7, ["visual.proj", "logit_bias"]) == {
+        "visual.proj": 0.7,
+        "logit_bias": 0.0,
+    }
+
+
+# Fisher merging
+
+
+def random_fishers(seed: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    rng = np.random.default_rng(seed)
+    shapes = {"a": (3, 2), "b": (4,), "c": ()}
+
+    def one() -> dict[str, torch.Tensor]:
+        values = {name: np.asarray(rng.exponential(size=shape)) for name, shape in shapes.items()}
+        return {
+            name: torch.tensor(np.where(rng.random(value.shape) < 0.3, 0, value)).float()
+            for name, value in values.items()
+        }
+
+    return one(), one()
+
+
+@pytest.mark.parametrize(("seed", "floor"), list(product(range(3), (0.0, 1e-6, 0.5))))
+def test_fisher_merging_weight_by_weight(seed: int, floor: float) -> None:
+    teachers, students = random_fishers(seed)
+    teacher, student = ({n: torch.randn(f.shape) for n, f in teachers.items()} for _ in range(2))
+    alpha = 0.3
+    merged = interpolate(teacher, student, fisher(teachers, students, alpha, floor=floor))
+    everything = [v for one in (teachers, students) for f in one.values() for v in f.flatten()]
+    lowest = floor * float(sum(everything)) / len(everything)
+    for name, tensor in merged.items():
+        for place in np.ndindex(*tensor.shape):
+            f_t = (1 - alpha) * max(float(teachers[name][place]), lowest)
+            f_s = alpha * max(float(students[name][place]), lowest)
+            t, s = float(teacher[name][place]), float(student[name][place])
+            if f_t + f_s > 0:
+                expected = (f_t * t + f_s * s) / (f_t + f_s)
+            else:
+                expected = (1 - alpha) * t + alpha * s
+            assert float(tensor[place]) == pytest.approx(expected, abs=1e-6), (name, place)
+
+
+@given(
+    seed=st.integers(0, 99), alpha=st.floats(0.01, 0.99), floor=st.sampled_from([0.0, 1e-6, 1.0])
+)
+def test_fisher_shares_are_shares_and_have_the_ends(seed, alpha, floor) -> None:
+    teachers, students = random_fishers(seed)
+    schedule = fisher(teachers, students, alpha, floor=floor)
+    for name in teachers:
+        share = schedule(name)
+        assert share.shape == teachers[name].shape
+        assert bool(((share >= 0) & (share <= 1)).all())
+        assert bool((fisher(teachers, students, 0, floor=floor)(name) == 0).all())
+        assert bool((fisher(teachers, students, 1, floor=floor)(name) == 1).all())
+        mirrored = fisher(students, teachers, 1 - alpha, floor=floor)(name)
+        torch.testing.assert_close(share + mirrored, torch.ones_like(share))
+        # The unit of the Fisher plays no part.
+        small, smaller = ({n: 1e-12 * f for n, f in one.items()} for one in (teachers, students))
+        torch.testing.assert_close(fisher(small, smaller, alpha, floor=floor)(name), share)
+
+
+def test_equal_fishers_give_the_plain_mean() -> None:
+    teachers, _ = random_fishers(0)
+    zeros = {name: torch.zeros_like(values) for name, values in teachers.items()}
+    for one in (teachers, zeros):
+        for name in one:
+            torch.testing.assert_close(fisher(one, one, 0.4)(name), torch.full_like(one[name], 0.4))
+
+
+def test_wrong_fishers_are_refused_by_name() -> None:
+    good, other = random_fishers(0)
+    lacking = {name: values for name, values in other.items() if name != "b"}
+    for wrong, message in [
+        (lacking, "b has a Fisher diagonal in one model only"),
+        (other | {"b": torch.ones(5)}, r"diagonal of b has shape \(4,\) in the teacher and \(5,\)"),
+        (other | {"b": -torch.ones(4)}, "diagonal of b is negative or not finite"),
+        (other | {"b": torch.full((4,), float("nan"))}, "diagonal of b is negative or not finite"),
+        (other | {"b": torch.full((4,), float("inf"))}, "diagonal of b is negative or not finite"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            fisher(good, wrong, 0.5)
+    for settings, message in [
+        ({"alpha": 1.1}, "alpha is 1.1"),
+        ({"alpha": float("nan")}, "alpha is nan"),
+        ({"alpha": 0.5, "floor": -1}, "floor is -1"),
+        ({"alpha": 0.5, "floor": float("inf")}, "floor is inf"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            fisher(good, other, **settings)
+    with pytest.raises(ValueError, match="d has no Fisher diagonal"):
+        fisher(good, other, 0.5)("d")
+
+
+# the Fisher diagonal
+
+
+def test_fisher_diagonal_equals_squared_gradients_of_batches() -> None:
+    encoder, clips = tiny_encoder(3), labelled_clips(9)
+    before = encoder.state()
+    found = fisher_diagonal(encoder, clips, n=6, seed=5, temperature=0.5, batch_size=3)
+    order = np.random.default_rng(5).permutation(9)
+    expected = {name: torch.zeros_like(value) for name, value in before.items()}
+    for batch in (order[:3], order[3:6]):
+        encoder.model.zero_grad()
+        pictures, counts = encoder.images(clips.frames.frames(batch), np.full(3, 2))
+        videos = encoder.video_features(pictures, counts)
+        texts = torch.cat([encoder.text_features(letters([clips.texts[i]])) for i in batch])
+        contrastive_loss(2 * videos @ texts.T).backward()
+        for name, parameter in encoder.model.named_parameters():
+            if parameter.grad is not None:
+                expected[name] += parameter.grad**2 / 2
+    assert found.keys() == expected.keys() - {"logit_scale"}
+    for name, values in found.items():
+        torch.testing.assert_close(values, expected[name], rtol=1e-4, atol=1e-9)
+    assert sum(bool((values > 0).any()) for values in found.values()) > len(found) / 2
+    unseen = found["token_embedding.weight"].sum(1) == 0
+    assert 0 < int(unseen.sum()) < len(unseen)
+
+
+def test_fisher_diagonal_leaves_the_model_alone_and_repeats() -> None:
+    encoder, clips = tiny_encoder(3), labelled_clips(4)
+    before = encoder.state()
+    given_: dict[str, Any] = {"n": 4, "temperature": 0.1, "batch_size": 2}
+    first = fisher_diagonal(encoder, clips, seed=0, **given_)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state().items())
+    assert all(parameter.grad is None for parameter in encoder.model.parameters())
+    again = fisher_diagonal(encoder, clips, seed=0, **given_)
+    other = fisher_diagonal(encoder, clips, seed=2, **given_)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_fisher_merge_of_two_models_from_end_to_end() -> None:
+    encoder, clips = tiny_encoder(3), labelled_clips(4)
+    teacher, student = encoder.state(), tiny_encoder(4).state()
+    settings: dict[str, Any] = {"n": 4, "seed": 0, "temperature": 0.1, "batch_size": 4}
+    with AlphaSweep(encoder.model, teacher, student) as fused:
+        fishers = []
+        for alpha in (0, 1):
+            fused.set_alpha(alpha)
+            fishers.append(fisher_diagonal(encoder, clips, **settings))
+        schedule = fisher(fishers[0], fishers[1], 0.5)
+        fused.set_alpha(schedule)
+        merged = encoder.state()
+    expected = interpolate(teacher, student, schedule)
+    assert all(torch.equal(merged[name], expected[name]) for name in expected)
+    plain = interpolate(teacher, student, 0.5)
+    assert any(not torch.allclose(merged[name], plain[name], atol=1e-3) for name in plain)
+    unseen = (fishers[0]["token_embedding.weight"] + fishers[1]["token_embedding.weight"]) == 0
+    assert torch.allclose(
+        merged["token_embedding.weight"][unseen], plain["token_embedding.weight"][unseen]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n": 5}, "n is 5 and batch_size 2 with 6 clips"),
+        ({"n": 8}, "n is 8"),
+        ({"n": 0}, "n is 0"),
+        ({"batch_size": 1}, "batch_size 1"),
+        ({"temperature": 0}, "temperature is 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+    ],
+)
+def test_wrong_settings_of_the_diagonal_are_refused(change, message) -> None:
+    settings = {"n": 4, "seed": 0, "temperature": 0.1, "batch_size": 2} | change
+    with pytest.raises(ValueError, match=message):
+        fisher_diagonal(tiny_encoder(0), labelled_clips(6), **settings)
+
+
+def test_a_frozen_parameter_is_named() -> None:
+    encoder = tiny_encoder(0)
+    encoder.model.visual.proj.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"1 parameters are frozen, the first is visual\.proj"):
+        fisher_diagonal(encoder, labelled_clips(2), n=2, seed=0, temperature=1, batch_size=2)

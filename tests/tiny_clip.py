@@ -1,0 +1,45 @@
+"""A CLIP of open_clip with random weights, and clips for it, small enough for quick tests."""
+
+import numpy as np
+import open_clip
+import torch
+
+from fitclip_core.distillation import TrainingClips
+from fitclip_core.encoders import ClipEncoder
+
+SIZE = 8
+HALF = (0.5, 0.5, 0.5)
+
+
+def letters(texts: list[str]) -> torch.Tensor:
+    """One token a letter; the highest id ends the text, as CLIP's models expect."""
+    return torch.tensor([[*[ord(c) % 30 + 1 for c in text[:5].ljust(5)], 31] for text in texts])
+
+
+def tiny_encoder(
+    seed: int, layers: tuple[int, int] = (1, 1), kind: type[torch.nn.Module] = open_clip.CLIP
+) -> ClipEncoder:
+    """`layers`: of the vision and of the text tower; `kind`: CLIP or CustomTextCLIP."""
+    torch.manual_seed(seed)
+    vision = {"image_size": SIZE, "layers": layers[0], "width": 8, "patch_size": 4, "head_width": 4}
+    text = {"context_length": 6, "vocab_size": 32, "width": 8, "heads": 2, "layers": layers[1]}
+    model = kind(embed_dim=6, vision_cfg=vision, text_cfg=text)
+    return ClipEncoder(model, letters, image_size=SIZE, mean=HALF, std=HALF, name=f"tiny{seed}")
+
+
+class RandomClips:
+    """A source of n random clips of two frames in evaluation form."""
+
+    def __init__(self, n: int, seed: int = 0) -> None:
+        self.clip_ids = [f"clip{place}" for place in range(n)]
+        self.frame_counts = np.full(n, 2)
+        shape = (n, 2, SIZE, SIZE, 3)
+        self.data = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        return self.data[indices]
+
+
+def labelled_clips(n: int, seed: int = 0) -> TrainingClips:
+    texts = [f"{chr(97 + place % 26)}{place:02d}" for place in range(n)]
+    return TrainingClips(RandomClips(n, seed), texts)
