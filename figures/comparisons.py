@@ -60,14 +60,14 @@ def fusion_comparisons(
                     "p_value": found.p_value,
                     "n": hits.n_items,
                     "draws": len(by_draw),
-                    "draws_same_sign": _same_sign(by_draw, found.estimate),
+                    "draws_same_sign": same_sign(by_draw, found.estimate),
                     "level": level,
                 }
             )
     table = pd.DataFrame(rows)
     place = list(table.columns).index("p_value") + 1
     table.insert(place, "p_holm", holm(table["p_value"].to_numpy()))
-    return table.assign(verdict=[_verdict(row) for row in table.to_dict("records")])
+    return table.assign(verdict=[decision(row) for row in table.to_dict("records")])
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -129,11 +129,16 @@ def _measure_name(measures: Sequence[Measure]) -> str:
     return f"mean of {' and '.join(names)} over {len(measures)} data sets"
 
 
-def _same_sign(by_draw: np.ndarray, estimate: float) -> int:
+def same_sign(by_draw: np.ndarray, estimate: float) -> int:
+    """How many draws' own differences [draws] have the estimate's sign, 0 being one of its own."""
     return int(np.sum(np.sign(np.round(by_draw, 12)) == np.sign(np.round(estimate, 12))))
 
 
-def _verdict(row: dict) -> str:
+def decision(row: dict) -> str:
+    """The verdict of a comparison's row: "higher", "lower" or "undecided".
+
+    row: p_holm, level, ci_low and ci_high, as in `fusion_comparisons`.
+    """
     if row["p_holm"] > 1 - row["level"]:
         return "undecided"
     if row["ci_low"] > 0:

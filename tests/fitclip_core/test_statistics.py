@@ -3,12 +3,22 @@ import time
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fitclip_core.statistics import bootstrap_interval, paired_difference
+from benchmarks import statistics_coverage
+from fitclip_core.metrics import per_class_accuracy
+from fitclip_core.statistics import (
+    bootstrap_interval,
+    crossed_interval,
+    paired_difference,
+    per_class_differences,
+    selection_gap,
+    simultaneous_band,
+)
 
 
 def slow_two_level_means(sets: list[np.ndarray], n_resamples: int, seed: int) -> np.ndarray:
@@ -326,3 +336,419 @@ def test_five_data_sets_with_three_draws_are_quick() -> None:
     start = time.process_time()
     paired_difference(first, second, n_resamples=2000)
     assert time.process_time() - start < 3  # about 0.2 s on a quiet core
+
+
+def slow_crossed(sets: list[np.ndarray], level: float) -> tuple[float, float]:
+    """Half the width of crossed_interval and the draws' part, from sums of squares in loops."""
+    draws = max(len(data) for data in sets)
+    mean_squares_of_items = interactions = 0.0
+    for data in sets:
+        n_draws, items = data.shape
+        grand = data.mean()
+        between_items = sum(n_draws * (data[:, i].mean() - grand) ** 2 for i in range(items))
+        mean_squares_of_items += between_items / (items - 1) / (n_draws * items)
+        if n_draws > 1:
+            rest = sum(
+                (data[d, i] - data[d].mean() - data[:, i].mean() + grand) ** 2
+                for d in range(n_draws)
+                for i in range(items)
+            )
+            interactions += rest / ((n_draws - 1) * (items - 1)) / (n_draws * items)
+    students = [
+        np.mean([data[d if len(data) > 1 else 0].mean() for data in sets]) for d in range(draws)
+    ]
+    draws_part = np.var(students, ddof=1) / draws if draws > 1 else 0.0
+    variance = draws_part + (mean_squares_of_items - interactions) / len(sets) ** 2
+    weight = draws_part / variance
+    fewest = min(data.shape[1] for data in sets)
+    quantile = weight * scipy.stats.t.ppf((1 + level) / 2, max(draws - 1, 1))
+    quantile += (1 - weight) * scipy.stats.t.ppf((1 + level) / 2, fewest - 1)
+    return quantile * np.sqrt(variance), weight
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_crossed_interval_equals_sums_of_squares(level: float) -> None:
+    rng = np.random.default_rng(0)
+    effect = 0.3 * rng.normal(size=(3, 1))
+    sets = [
+        rng.normal(size=40) + 0.5 * rng.normal(size=(3, 40)) + effect,
+        rng.normal(size=(1, 25)),  # the teacher: one draw
+        rng.normal(size=15) + 0.5 * rng.normal(size=(3, 15)) + effect,
+    ]
+    for chosen in (sets[:1], sets):
+        half_width, weight = slow_crossed(chosen, level)
+        assert 0.05 < weight < 0.95
+        ours = crossed_interval(chosen, level=level)
+        assert ours.estimate == pytest.approx(np.mean([data.mean() for data in chosen]))
+        assert ours.high - ours.estimate == pytest.approx(half_width)
+        assert ours.estimate - ours.low == pytest.approx(half_width)
+        assert (ours.level, ours.n) == (level, sum(data.shape[1] for data in chosen))
+
+
+def test_crossed_interval_has_the_t_intervals_as_its_ends() -> None:
+    values = np.random.default_rng(0).normal(size=30)
+    over_items = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    for same in (values, np.stack([values] * 4)):  # draws that are equal are one draw
+        ours = crossed_interval(same)
+        assert (ours.low, ours.high) == pytest.approx(tuple(over_items))
+    over_draws = scipy.stats.ttest_1samp(values[:3], 0).confidence_interval(0.95)
+    ours = crossed_interval(values[:3, None] * np.ones(50))  # items that are equal
+    assert (ours.low, ours.high) == pytest.approx(tuple(over_draws))
+
+
+def test_crossed_interval_keeps_a_width_where_only_the_interaction_is_seen() -> None:
+    ours = crossed_interval(np.eye(2))  # equal means of draws and of items
+    # One square of 1/4 in each of 4 places, with 1 degree of freedom, over 4 values.
+    assert ours.high == pytest.approx(0.5 + scipy.stats.t.ppf(0.975, 1) * np.sqrt(1 / 4))
+
+
+def test_crossed_interval_never_takes_more_than_the_draws_quantile() -> None:
+    values = np.array([[10.0, 9, 10, 9], [-1, 0, -1, 0]])  # equal means of items
+    # 25 of draws, 0 of items, less the interaction: 8 squares of 1/4 over 3 degrees and 8 values.
+    half_width = scipy.stats.t.ppf(0.975, 1) * np.sqrt(25 - 2 / 3 / 8)
+    assert crossed_interval(values).high == pytest.approx(4.5 + half_width)
+
+
+@given(seed=st.integers(0, 10**6), draws=st.integers(1, 4), items=st.integers(2, 9))
+@settings(max_examples=40, deadline=None)
+def test_crossed_interval_moves_and_scales_with_the_values(seed, draws, items) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 2, (draws, items)).astype(float)
+    base, moved = crossed_interval(values), crossed_interval(3 - 2 * values)
+    for end, other in (("low", "high"), ("estimate", "estimate"), ("high", "low")):
+        assert getattr(moved, other) == pytest.approx(3 - 2 * getattr(base, end))
+    shuffled = rng.permutation(rng.permutation(values, axis=0), axis=1)
+    assert crossed_interval(shuffled).low == pytest.approx(base.low)
+
+
+def test_crossed_interval_of_constants_and_of_one_item() -> None:
+    constant = crossed_interval(np.full((3, 9), 0.25))
+    assert (constant.low, constant.estimate, constant.high) == (0.25, 0.25, 0.25)
+    single = crossed_interval([np.ones((3, 1)), np.ones((3, 5))])
+    assert single.estimate == 1
+    assert np.isnan([single.low, single.high]).all()
+
+
+def test_paired_difference_takes_the_crossed_interval() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.random(8), rng.random((3, 8))
+    ours = paired_difference(first, second, interval="crossed", level=0.9)
+    plain = crossed_interval(second - first, level=0.9)
+    assert (ours.estimate, ours.low, ours.high) == (plain.estimate, plain.low, plain.high)
+    assert ours.p_value == paired_difference(first, second).p_value  # all 2**8 sign flips
+    wrong: Any = "t"
+    with pytest.raises(ValueError, match="interval is 't'"):
+        paired_difference(first, second, interval=wrong)
+
+
+def slow_band_factor(sets: list[np.ndarray], level: float, n_resamples: int) -> float:
+    """Quantile of the largest studentised deviation, in units of a single point's quantile."""
+    rng = np.random.default_rng(1)
+    draws = max(len(data) for data in sets)
+    curves = []
+    for _ in range(n_resamples):
+        chosen = rng.integers(0, draws, max(draws - 1, 1))
+        means = []
+        for data in sets:
+            rows = data[chosen if len(data) > 1 else [0]]
+            items = rng.integers(0, data.shape[1], data.shape[1])
+            means.append(rows[:, items].mean(axis=(0, 1)))
+        curves.append(np.mean(means, axis=0))
+    estimate = np.mean([data.mean(axis=(0, 1)) for data in sets], axis=0)
+    deviations = np.abs(np.array(curves) - estimate) / np.std(curves, axis=0)
+    return np.quantile(deviations.max(axis=1), level) / scipy.stats.norm.ppf((1 + level) / 2)
+
+
+def test_band_equals_the_slow_way() -> None:
+    rng = np.random.default_rng(0)
+    effect = 0.2 * rng.normal(size=(3, 1, 1)) * np.linspace(0, 1, 4)
+    sets = [rng.normal(size=(3, 40, 4)).cumsum(axis=2) + effect, rng.normal(size=(25, 4))]
+    band = simultaneous_band(sets, level=0.9, n_resamples=20_000)
+    factor = slow_band_factor([sets[0], sets[1][None]], 0.9, 4000)
+    assert factor > 1.1
+    assert (band.level, band.n) == (0.9, 65)
+    for point in range(4):
+        single = crossed_interval([data[..., point] for data in sets], level=0.9)
+        half_width = factor * (single.high - single.estimate)
+        assert band.estimate[point] == pytest.approx(single.estimate)
+        assert band.high[point] - band.estimate[point] == pytest.approx(half_width, rel=0.03)
+        assert band.estimate[point] - band.low[point] == pytest.approx(half_width, rel=0.03)
+
+
+def test_band_is_as_wide_as_the_points_are_unlike() -> None:
+    values = np.random.default_rng(0).normal(size=(400, 6))
+    single = crossed_interval(values[:, 0])
+    # Six points that move as one need no more than one point does.
+    alike = simultaneous_band(np.repeat(values[:, :1], 6, axis=1), n_resamples=20_000)
+    assert alike.high == pytest.approx(np.full(6, single.high), abs=0.002)
+    # Six independent ones need the quantile of the sixth root.
+    needed = scipy.stats.norm.ppf((1 + 0.95 ** (1 / 6)) / 2) / scipy.stats.norm.ppf(0.975)
+    unlike = simultaneous_band(values, n_resamples=20_000)
+    factor = (unlike.high - unlike.estimate)[0] / (single.high - single.estimate)
+    assert factor == pytest.approx(needed, rel=0.02)
+
+
+def test_points_without_spread_do_not_change_the_band() -> None:
+    rng = np.random.default_rng(0)
+    values = (rng.random((3, 50, 3)) < 0.3).astype(float)
+    constant = np.full((3, 50, 1), 1 / 3)  # its resamples differ by rounding
+    band = simultaneous_band(values)
+    wider = simultaneous_band(np.concatenate([constant, values], axis=2))
+    assert wider.low[1:] == pytest.approx(band.low)
+    assert (wider.low[0], wider.high[0]) == pytest.approx((1 / 3, 1 / 3), abs=1e-12)
+    still = simultaneous_band(np.ones((9, 2)))
+    assert still.low.tolist() == still.estimate.tolist() == still.high.tolist() == [1, 1]
+
+
+def test_the_teacher_repeated_for_each_draw_is_the_teacher_once() -> None:
+    rng = np.random.default_rng(0)
+    teacher, student = rng.random((40, 1)), rng.random((3, 40, 1))
+    repeated = np.broadcast_to(teacher, (3, 40, 1))
+    band = simultaneous_band(np.concatenate([repeated, student], axis=2))
+    once, several = crossed_interval(teacher[:, 0]), crossed_interval(student[..., 0])
+    widths = [once.high - once.low, several.high - several.low]
+    assert (band.high - band.low) / widths == pytest.approx(
+        np.full(2, (band.high[0] - band.low[0]) / widths[0])
+    )
+
+
+def test_band_contains_the_single_intervals_and_one_item_has_none() -> None:
+    # Three draws and no items' noise: resamples are few and far, and the quantile is below 1.96.
+    values = np.array([-1.0, 0, 1])[:, None, None] * np.ones((3, 20, 2))
+    band, single = simultaneous_band(values), crossed_interval(values[..., 0])
+    assert band.low.tolist() == [single.low] * 2
+    narrow = simultaneous_band(np.ones((1, 4)))
+    assert np.isnan([narrow.low, narrow.high]).all()
+    assert narrow.estimate.tolist() == [1] * 4
+
+
+def test_band_depends_on_its_seed_and_not_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=(30, 3))
+    whole = simultaneous_band(values, seed=1)
+    assert (simultaneous_band(values, seed=1).low == whole.low).all()
+    assert (simultaneous_band(values, seed=2).low != whole.low).all()
+    monkeypatch.setattr("fitclip_core.statistics._CHUNK", 1000)
+    assert simultaneous_band(values, seed=1).low == pytest.approx(whole.low, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.ones(3), r"must be a non-empty \[items, points\]"),
+        (np.ones((2, 3, 4, 5)), r"\[draws, items, points\]"),
+        ([np.ones((3, 4)), np.ones((3, 5))], r"have \[4, 5\] points"),
+        ([np.ones((2, 3, 4)), np.ones((3, 3, 4))], "draws differ"),
+        (np.full((3, 4), np.nan), "NaN"),
+    ],
+)
+def test_bad_curves_are_refused(values, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        simultaneous_band(values)
+
+
+def test_class_differences_of_one_draw_by_hand() -> None:
+    labels = ["b"] * 10 + ["a"] * 4
+    first = [1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0]
+    second = [1, 1, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 0, 0]
+    table = per_class_differences(first, second, labels)
+    assert table["class"].tolist() == ["a", "b"]
+    assert table["n"].tolist() == [4, 10]
+    assert table["difference"].tolist() == pytest.approx([0, 0.4])
+    # Bonett and Price: of n + 2 pairs, 5 + 1 gained and 1 + 1 lost.
+    gained, lost = 6 / 12, 2 / 12
+    half_width = scipy.stats.norm.ppf(0.975) * np.sqrt((gained + lost - (gained - lost) ** 2) / 12)
+    assert table["low"][1] == pytest.approx(gained - lost - half_width)
+    assert table["high"][1] == pytest.approx(gained - lost + half_width)
+    # Of 64 flips of 6 pairs, 1 + 6 are as far to one side.
+    assert table["p_value"].tolist() == pytest.approx([1, 2 * 7 / 64])
+    assert table["q_value"].tolist() == pytest.approx([1, 4 * 7 / 64])
+    # Nothing differs in class a, and its interval is not empty: 1 pair of 6 each way.
+    assert table["high"][0] == pytest.approx(scipy.stats.norm.ppf(0.975) * np.sqrt(2 / 6 / 6))
+    assert table["low"][0] == -table["high"][0]
+
+
+@pytest.mark.parametrize(("items", "draws"), [(1, 1), (6, 1), (9, 3), (8, 2)])
+def test_class_p_value_equals_all_sign_flips(items: int, draws: int) -> None:
+    rng = np.random.default_rng(items)
+    for _ in range(5):
+        first, second = rng.integers(0, 2, items), rng.integers(0, 2, (draws, items))
+        sums = (second - first).sum(axis=0)
+        flipped = [sums @ signs for signs in itertools.product((-1, 1), repeat=items)]
+        expected = np.mean(np.abs(flipped) >= abs(sums.sum()))
+        row = per_class_differences(first, second, np.zeros(items)).iloc[0]
+        assert row["p_value"] == pytest.approx(expected)
+        assert row["p_value"] == pytest.approx(paired_difference(first, second).p_value)
+
+
+def test_class_p_value_of_many_items_is_mcnemars() -> None:
+    first = np.repeat([1, 0, 1], [900, 1100, 500])
+    second = np.repeat([0, 1, 1], [900, 1100, 500])
+    row = per_class_differences(first, second, np.zeros(2500)).iloc[0]
+    expected = scipy.stats.binomtest(900, 2000).pvalue
+    assert expected < 1e-4
+    assert row["p_value"] == pytest.approx(expected)
+
+
+def test_class_differences_agree_with_the_accuracies_and_benjamini_hochberg() -> None:
+    rng = np.random.default_rng(0)
+    labels = pd.Series(rng.integers(0, 12, 400), index=range(1000, 1400))
+    first, second = rng.integers(1, 4, 400), rng.integers(1, 3, 400)
+    table = per_class_differences(first <= 1, second <= 1, labels)
+    accuracies = [per_class_accuracy(ranks, labels)["accuracy"] for ranks in (first, second)]
+    assert table["difference"].to_numpy() == pytest.approx(accuracies[1] - accuracies[0])
+    p_values = np.sort(table["p_value"])
+    stepped = [min(p_values[j] * 12 / (j + 1) for j in range(i, 12)) for i in range(12)]
+    assert np.sort(table["q_value"]) == pytest.approx(stepped)
+
+
+@given(seed=st.integers(0, 10**6), items=st.integers(1, 12), draws=st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_class_interval_holds_the_difference_and_swaps_with_the_sides(seed, items, draws) -> None:
+    rng = np.random.default_rng(seed)
+    accuracy, gain = rng.random(2)
+    first = rng.random((draws, items)) < accuracy
+    second = rng.random((draws, items)) < gain
+    one = per_class_differences(first, second, ["x"] * items).iloc[0]
+    other = per_class_differences(second, first, ["x"] * items).iloc[0]
+    assert -1 <= one["low"] < one["high"] <= 1
+    assert one["low"] <= one["difference"] <= one["high"]
+    assert (one["low"], one["high"]) == pytest.approx((-other["high"], -other["low"]))
+    assert one["p_value"] == pytest.approx(other["p_value"])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "labels", "message"),
+    [
+        ([0, 2], [0, 1], ["a", "a"], "first holds other values than 0 and 1"),
+        ([0, 1], [0, 0.5], ["a", "a"], "second holds other values"),
+        ([0, 1], [0, 1, 1], ["a", "a"], "2 items and second 3"),
+        ([0, 1], [0, 1], ["a"], "2 items and 1 labels"),
+        ([0, 1], [0, 1], ["a", None], "label 1 is missing"),
+        (np.ones((2, 3)), np.ones((3, 3)), ["a"] * 3, "draws differ"),
+        ([], [], [], "non-empty"),
+    ],
+)
+def test_bad_classes_are_refused(first, second, labels, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        per_class_differences(first, second, labels)
+
+
+def test_selection_gap_by_hand() -> None:
+    alphas = [0.0, 0.4, 1.0]
+    validation = np.array([[0, 1, 1], [1, 1, 1], [0, 1, 1.0]])  # 0.4 and 1 tie: the smaller one
+    test = np.array([[0, 0, 1], [1, 1, 1], [1, 0, 1], [0, 0, 0.0]])
+    found = selection_gap(validation, test, alphas)
+    assert (found.chosen, found.hindsight, found.gap) == (0.4, 1.0, 0.5)
+    assert (found.level, found.n) == (0.95, 4)
+    assert found.low == 0
+    assert found.high == 1
+    same = selection_gap(test, test, alphas)
+    assert (same.chosen, same.hindsight, same.gap) == (1, 1, 0)
+    rounded = np.array([[0.3, 0.1], [0.2, 0.2], [0.1, 0.3]])  # equal means, but for rounding
+    assert rounded[:, 0].mean() < rounded[:, 1].mean()
+    assert selection_gap(rounded, rounded, [0, 1]).chosen == 0
+
+
+def test_selection_gap_equals_the_slow_way() -> None:
+    rng = np.random.default_rng(0)
+    effect = 0.3 * rng.normal(size=(3, 1, 4))
+    validation = [rng.normal(size=(3, 12, 4)) + effect, rng.normal(size=(1, 9, 4))]
+    test = [rng.normal(size=(3, 20, 4)) + effect + [0, 0.1, 0.2, 0.5]]
+    gaps = []
+    for _ in range(6000):
+        draws = rng.integers(0, 3, 2)
+        curves = []
+        for sets in (validation, test):
+            means = []
+            for data in sets:
+                items = rng.integers(0, data.shape[1], data.shape[1])
+                means.append(data[draws if len(data) > 1 else [0]][:, items].mean(axis=(0, 1)))
+            curves.append(np.mean(means, axis=0))
+        gaps.append(curves[1].max() - curves[1][curves[0].argmax()])
+    found = selection_gap(validation, test, [0, 1, 2, 3], n_resamples=20_000, level=0.8)
+    low, high = np.quantile(gaps, [0.1, 0.9])
+    assert found.low == pytest.approx(low, abs=0.02 * np.std(gaps))
+    assert found.high == pytest.approx(high, rel=0.05)
+    again = selection_gap(validation, test, [0, 1, 2, 3], n_resamples=20_000, level=0.8)
+    assert again == found
+
+
+def test_validation_and_test_share_their_draws() -> None:
+    # Each draw has its own best alpha, the same in both: chosen together, nothing is ever lost.
+    curves = np.eye(3)[:, None, :] * np.ones((3, 20, 3))
+    found = selection_gap(curves, 2 * curves, [0, 0.5, 1])
+    assert (found.gap, found.low, found.high) == (0, 0, 0)
+
+
+def test_selection_gap_holds_its_estimate_and_one_item_has_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    fine = np.linspace(0, 1, 60)
+    validation = rng.normal(size=(5, 60))
+    found = selection_gap(validation, validation, fine, level=0.1)  # most resamples have a gap
+    assert (found.gap, found.low) == (0, 0)
+    single = selection_gap(validation[:1], validation, fine)
+    assert np.isnan([single.low, single.high]).all()
+
+
+@pytest.mark.parametrize(
+    "alphas", [[0, 1], [0, 0.5, 0.5], [1, 0.5, 0], [[0, 0.5, 1]], [0, np.nan, 1]]
+)
+def test_bad_alphas_are_refused(alphas) -> None:
+    with pytest.raises(ValueError, match="ascending alphas"):
+        selection_gap(np.ones((4, 3)), np.ones((5, 3)), alphas)
+
+
+CASES = {case.name: case for case in statistics_coverage.cases()}
+
+
+@pytest.mark.parametrize(
+    ("name", "simulations"),
+    [
+        ("mean, bootstrap, n 300, 1 draw", 300),
+        ("mean, crossed, n 300, 3 draws that are alike", 1000),
+        ("mean, crossed, n 300, 3 draws that differ much", 1000),
+        ("difference, crossed, n 300, 3 draws that differ much", 1000),
+        ("difference, crossed, 5 sets of n 200, 3 draws that differ", 300),
+        ("median rank 41, bootstrap, n 300, 1 draw", 200),
+        ("simultaneous band, all points, n 300, 1 draw", 250),
+        ("simultaneous band, all points, n 300, 3 draws", 250),
+        ("class interval, n 14, 1 draw", 200),
+        ("class interval, n 100, 3 draws", 200),
+        ("selection gap, flat, n 300, 1 draw", 200),
+        ("paired test errs, continuous, n 300, 1 draw", 300),
+        ("paired test errs, n 300, 3 draws alike", 300),
+        ("Holm: any of 10 errs, n 200", 150),
+        ("false discoveries, 40 classes of 100, 1 draw", 40),
+    ],
+)
+def test_levels_hold_on_simulated_data(name: str, simulations: int) -> None:
+    rate, _ = statistics_coverage.measure(CASES[name], simulations, n_resamples=200)
+    target = CASES[name].target
+    assert target is not None
+    # 3 binomial errors at the ends, and half a percent for the few resamples.
+    low, high = (
+        end + sign * (0.005 + 3 * np.sqrt(end * (1 - end) / simulations))
+        for end, sign in zip(target, (-1, 1), strict=True)
+    )
+    assert low <= rate <= high
+
+
+def test_simulated_hits_have_the_accuracies_that_are_called_true() -> None:
+    rng = np.random.default_rng(0)
+    effects = 0.3 * rng.normal(size=600)
+    hits = statistics_coverage.simulated_hits(rng, [0.3, 0.6], [0.0, 1.0], 3000, effects, 0.3)
+    assert hits.shape == (600, 3000, 2)
+    assert hits.mean(axis=(0, 1)) == pytest.approx([0.3, 0.6], abs=0.02)
+    assert np.ptp(hits[..., 0], axis=0).max() == 0  # alpha 0 is the teacher in every draw
+
+
+def test_coverage_table_says_what_holds(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["statistics_coverage", "--simulations", "3", "--only", "class interval, n 14"]
+    monkeypatch.setattr("sys.argv", command)
+    statistics_coverage.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[2].startswith("| class interval, n 14, 1 draw | ")
+    case = CASES["mean, bootstrap, n 300, 1 draw"]
+    words = [statistics_coverage.verdict(case, rate, 2000) for rate in (0.91, 0.95, 0.99)]
+    assert words == ["too low", "holds", "too high"]

@@ -1,0 +1,199 @@
+"""Figure 1 of the supplement: the classes that fusion helps and hurts most."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, MultipleLocator
+
+from figures import style
+from figures.rank_curves import model_ranks
+from fitclip_core.results import CLASSIFICATION
+from fitclip_core.statistics import per_class_differences
+
+_ROW: Final = 0.128  # in; a class
+_FEWEST: Final = 8  # rows that there is room for
+_NAME: Final = 24  # letters of a class name that are shown
+_NARROWEST: Final = 0.4  # of the wider panel
+
+
+def per_class_table(
+    outcomes: pd.DataFrame,
+    alpha: float = 0.4,
+    *,
+    data_set: str = "mit",
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Top-1 of the model at `alpha` minus the teacher's, class by class, the largest first.
+
+    Columns: data_set, alpha, class, n (clips), difference (fraction, mean over draws; positive is
+    in favour of the model at alpha), ci_low, ci_high, p_value, q_value (of
+    `statistics.per_class_differences`, over all classes of the data set), draws, level, verdict.
+    Equal differences are in order of name.
+
+    The verdict is "higher" or "lower" when q_value <= 1 - level and the interval leaves out 0, else
+    "undecided". A class of n clips cannot have p below 2 / 2**n, so small classes stay undecided.
+
+    Raises: ValueError when the data set, alpha or teacher was not measured, a clip has no label or
+    two, or students trained in different ways are mixed.
+    Source: supplement, section 2 and figure 1.
+    """
+    if alpha == 0:
+        raise ValueError("alpha 0 is the teacher itself; give the alpha to compare with it")
+    teacher, other = model_ranks(outcomes, data_set, CLASSIFICATION, [0.0, alpha])
+    labels = _labels(outcomes, data_set).reindex(teacher.index)
+    table = per_class_differences(
+        (teacher.to_numpy().T <= 1).astype(np.float64),
+        (other.to_numpy().T <= 1).astype(np.float64),
+        labels.to_numpy(str),
+        level=level,
+    ).rename(columns={"low": "ci_low", "high": "ci_high"})
+    table.insert(0, "data_set", data_set)
+    table.insert(1, "alpha", float(alpha))
+    table["draws"] = other.shape[1]
+    table["level"] = level
+    table["verdict"] = [_verdict(row, level) for row in table.to_dict("records")]
+    # Rounded, so that equal shares do not differ by the order of a sum.
+    order = table.assign(difference=-table["difference"].round(12))
+    return table.loc[order.sort_values(["difference", "class"]).index].reset_index(drop=True)
+
+
+def per_class(table: pd.DataFrame, *, count: int = 25) -> Figure:
+    """Draw figure 1 from `per_class_table`: the `count` largest and smallest differences.
+
+    Two panels at page width, in order of the difference, an inch of bar being as much in both.
+    With at most 2 * count classes all are shown, the upper half on the left, each class once.
+    Dark bars are the classes with a verdict; of a name, 24 letters are shown.
+
+    Raises: ValueError when the table is empty or count is not positive.
+    Source: supplement, figure 1.
+    """
+    if table.empty or count < 1:
+        raise ValueError(f"{len(table)} classes and count {count}; give at least one of each")
+    shown = min(count, math.ceil(len(table) / 2))
+    upper, lower = table.iloc[:shown], table.iloc[max(shown, len(table) - count) :]
+    parts = [part for part in (upper, lower) if len(part)]
+    first = table.iloc[0]
+    with style.theme():
+        height = 1.05 + _ROW * max(shown, _FEWEST)
+        figure, axes = style.new_figure(len(parts), height, legend_rows=1 if len(parts) > 1 else 3)
+        limits = _limits(parts)
+        grid = axes[0].get_gridspec()
+        if grid is not None:
+            grid.set_width_ratios([high - low for low, high in limits])
+        widest = max(high - low for low, high in limits)
+        step = np.diff(MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(0, widest))[0]
+        names = ("largest", "smallest")
+        for letter, name, part, ends, ax in zip("ab", names, parts, limits, axes, strict=False):
+            _draw_bars(ax, part)
+            ax.set_ylim(shown - 0.4, -0.6)
+            ax.set_xlim(*ends)
+            ax.xaxis.set_major_locator(MultipleLocator(step))
+            title = f"({letter}) {first['data_set']}: {len(part)} {name}"
+            ax.set_title(title, loc="left", weight="bold")
+            ax.set_xlabel(
+                f"Difference in top-1 (points):\nα = {first['alpha']:g} minus the teacher"
+            )
+        axes[0].set_ylabel("Class (clips)")
+        _draw_legend(figure, table)
+    return figure
+
+
+def _labels(outcomes: pd.DataFrame, data_set: str) -> pd.Series:
+    """The one label of each item."""
+    rows = outcomes[(outcomes["data_set"] == data_set) & (outcomes["direction"] == CLASSIFICATION)]
+    pairs = rows[["item", "label"]].drop_duplicates()
+    without = pairs["label"].isna()
+    if without.any():
+        raise ValueError(f"item {pairs.loc[without, 'item'].iloc[0]!r} of {data_set} has no label")
+    repeated = pairs["item"].duplicated()
+    if repeated.any():
+        item = pairs.loc[repeated, "item"].iloc[0]
+        found = sorted(pairs.loc[pairs["item"] == item, "label"].astype(str))
+        raise ValueError(
+            f"item {item!r} of {data_set} has several labels: {found}; measure all models again "
+            "with the same annotations"
+        )
+    return pairs.set_index("item")["label"].astype(str)
+
+
+def _verdict(row: dict, level: float) -> str:
+    if row["q_value"] > 1 - level:
+        return "undecided"
+    if row["ci_low"] > 0:
+        return "higher"
+    return "lower" if row["ci_high"] < 0 else "undecided"
+
+
+def _limits(parts: list[pd.DataFrame]) -> list[tuple[float, float]]:
+    """The panels' x ranges in points, 0 and every interval included, none much the narrower."""
+    ends = []
+    for part in parts:
+        values = 100 * part[["difference", "ci_low", "ci_high"]].to_numpy(np.float64)
+        low, high = min(np.nanmin(values), 0.0), max(np.nanmax(values), 0.0)
+        ends.append((low, high))
+    widest = max(max(high - low for low, high in ends), 1.0)
+    limits = []
+    for low, high in ends:
+        missing = max(_NARROWEST * widest - (high - low), 0) / 2
+        margin = 0.04 * widest
+        limits.append((low - missing - margin, high + missing + margin))
+    return limits
+
+
+def _draw_bars(ax: Axes, part: pd.DataFrame) -> None:
+    places = np.arange(len(part))
+    percent = 100 * part[["difference", "ci_low", "ci_high"]].to_numpy(np.float64)
+    settled = (part["verdict"] != "undecided").to_numpy()
+    ax.barh(
+        places,
+        percent[:, 0],
+        height=0.72,
+        color=np.where(settled, style.LINE, style.BAND),
+        edgecolor=style.LINE,
+        linewidth=0.4,
+    )
+    ax.hlines(places, percent[:, 1], percent[:, 2], color=style.INK, linewidth=0.7)
+    ax.axvline(0, color=style.INK, linewidth=0.6)
+    names = [
+        f"{name if len(name) <= _NAME else name[: _NAME - 1] + '…'} ({n})"
+        for name, n in zip(part["class"].astype(str), part["n"], strict=True)
+    ]
+    ax.set_yticks(places, names, fontsize=7, parse_math=False)
+    ax.tick_params(axis="y", length=0, pad=2)
+    ax.grid(axis="x", color="#e2e2e2", linewidth=0.4)
+    ax.set_axisbelow(True)
+    sns.despine(ax=ax, left=True)
+
+
+def _draw_legend(figure: Figure, table: pd.DataFrame) -> None:
+    level, several = table["level"].iloc[0], table["draws"].iloc[0] > 1
+    settled = int((table["verdict"] != "undecided").sum())
+    style.shared_legend(
+        figure,
+        [
+            Patch(
+                facecolor=style.LINE,
+                edgecolor=style.LINE,
+                linewidth=0.4,
+                label=f"q ≤ {1 - level:.2g}, interval off 0 ({settled} of {len(table)} classes)",
+            ),
+            Patch(facecolor=style.BAND, edgecolor=style.LINE, linewidth=0.4, label="undecided"),
+            Line2D(
+                [],
+                [],
+                color=style.INK,
+                linewidth=0.7,
+                label=f"{level:.0%} interval ({'clips × draws' if several else 'clips'})",
+            ),
+        ],
+        columns=3 if len(figure.axes) > 1 else 1,
+    )

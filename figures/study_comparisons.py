@@ -1,0 +1,164 @@
+"""Whether students trained in one way beat those trained in another, on the same items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from figures.alpha_curve import Measure
+from figures.comparisons import decision, holm, same_sign
+from figures.label_share import MEASURES
+from figures.subset_size import IN_DOMAIN_R1, check_same_draws, study_hits
+from fitclip_core.statistics import paired_difference
+
+SIZE: Final = "labelled clips"
+SHARE: Final = "pseudo-label share"
+MEAN: Final = "mean"
+
+
+def size_comparisons(
+    outcomes: pd.DataFrame,
+    reference: int,
+    alpha: float = 0.4,
+    *,
+    measure: Measure = IN_DOMAIN_R1,
+    level: float = 0.95,
+    n_resamples: int = 10_000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Every subset size, 0 being the teacher, minus the reference size.
+
+    reference: a size that was chosen without looking at these outcomes.
+
+    At one size, nested and independent subsets are samples of the same kind, so the draws of both
+    are taken together. Columns: scope (data set), measure, alpha, varied ("labelled clips"), value
+    and versus (the two sizes), difference, ci_low, ci_high (fractions; over items and draws,
+    `statistics.crossed_interval`), p_value (sign flips over items, given these draws), p_holm
+    (corrected for all rows), n (items), draws, draws_same_sign, level, verdict (as
+    `comparisons.fusion_comparisons`).
+
+    Raises: ValueError when the reference was not measured, is the only size, or as
+    `subset_size.subset_table`.
+    Source: supplement, section 7 and figure 4, without a test there.
+    """
+
+    def size(students: pd.DataFrame) -> pd.Series:
+        return students["subset_size"]
+
+    teacher, found = study_hits(outcomes, alpha, measure, by=size, fixed="label_share")
+    check_same_draws({one: hits.columns for one, hits in found.items()}, "students of size")
+    values = {0: _array(teacher)} | {int(one): _array(hits) for one, hits in found.items()}
+    if reference == 0 or reference not in values or len(found) < 2:
+        there = ", ".join(f"{one:,}" for one in found)
+        raise ValueError(
+            f"sizes are compared with {reference:,}, and there are {there}; give one of them, and "
+            "measure another"
+        )
+    rows = [
+        {"scope": measure.data_set, "measure": f"{measure.data_set} {measure.name}"}
+        | {"alpha": alpha, "varied": SIZE, "value": one, "versus": reference}
+        | _difference([values[reference]], [hits], level, n_resamples, seed)
+        for one, hits in values.items()
+        if one != reference
+    ]
+    return _decided(rows)
+
+
+def share_comparisons(
+    outcomes: pd.DataFrame,
+    share: float = 1e-4,
+    alpha: float = 0.4,
+    *,
+    measures: Sequence[Measure] = MEASURES,
+    level: float = 0.95,
+    n_resamples: int = 10_000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Students with this share of the pseudo-label loss minus those trained on labels alone.
+
+    A row for each data set, and one for their mean with equal weights where there are several.
+    Columns: as `size_comparisons`; varied is "pseudo-label share", value the share and versus 0.
+
+    Raises: ValueError when one of the two was not measured on each data set with the same draws, or
+    as `label_share.share_table`.
+    Source: supplement, section 8, figure 5 and table 6, without a test there.
+    """
+
+    def pseudo_share(students: pd.DataFrame) -> pd.Series:
+        return (1 - students["label_share"]).round(9)
+
+    pairs = {}
+    for measure in measures:
+        found = study_hits(outcomes, alpha, measure, by=pseudo_share, fixed="subset_size")[1]
+        lacking = [one for one in (0.0, round(share, 9)) if one not in found]
+        if lacking or share == 0:
+            raise ValueError(
+                f"shares 0 and {share:g} are compared on {measure.data_set}, where there are "
+                f"{', '.join(f'{one:g}' for one in found)}; give a share above 0 that was measured"
+            )
+        pairs[measure] = (found[0.0], found[round(share, 9)])
+    draws = {one.data_set: pair[0].columns for one, pair in pairs.items()}
+    check_same_draws(
+        draws | {f"{one.data_set}, {share:g}": pair[1].columns for one, pair in pairs.items()},
+        "students measured on",
+    )
+    scopes = [(one.data_set, f"{one.data_set} {one.name}", [pair]) for one, pair in pairs.items()]
+    if len(pairs) > 1:
+        names = " and ".join(sorted({one.name for one in measures}))
+        title = f"mean of {names} over {len(pairs)} data sets"
+        scopes.append((MEAN, title, list(pairs.values())))
+    rows = [
+        {"scope": scope, "measure": title}
+        | {"alpha": alpha, "varied": SHARE, "value": share, "versus": 0.0}
+        | _difference(
+            [_array(alone) for alone, _ in both],
+            [_array(mixed) for _, mixed in both],
+            level,
+            n_resamples,
+            seed,
+        )
+        for scope, title, both in scopes
+    ]
+    return _decided(rows)
+
+
+def _difference(
+    first: list[np.ndarray],
+    second: list[np.ndarray],
+    level: float,
+    n_resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Hits second - first of data sets that count equally, [draws, items] each."""
+    found = paired_difference(
+        first, second, level=level, n_resamples=n_resamples, seed=seed, interval="crossed"
+    )
+    by_draw = np.mean(
+        [other.mean(axis=1) - one.mean(axis=1) for one, other in zip(first, second, strict=True)],
+        axis=0,
+    )
+    return {
+        "difference": found.estimate,
+        "ci_low": found.low,
+        "ci_high": found.high,
+        "p_value": found.p_value,
+        "n": found.n,
+        "draws": len(by_draw),
+        "draws_same_sign": same_sign(by_draw, found.estimate),
+        "level": level,
+    }
+
+
+def _decided(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    corrected = holm(table["p_value"].to_numpy())
+    table.insert(list(table.columns).index("p_value") + 1, "p_holm", corrected)
+    return table.assign(verdict=[decision(row) for row in table.to_dict("records")])
+
+
+def _array(hits: pd.DataFrame) -> np.ndarray:
+    """[draws, items] of a table of items by draws."""
+    return hits.to_numpy().T
