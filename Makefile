@@ -1,4 +1,4 @@
-# make reproduce   run notebooks 01-04 on the embedded benchmark (PROFILE=mini)
+# make reproduce   run all numbered notebooks on the embedded benchmark (PROFILE=mini)
 # make test        style, types and tests
 # make lab         open the notebooks in JupyterLab
 # make gallery     copy the default run's pictures to figures/gallery

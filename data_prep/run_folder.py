@@ -5,6 +5,7 @@ A run folder holds
     runs/<profile>/01_data_prep/data/<data set>/       clips.csv, what is known of it, videos
                    01_data_prep/frames/<data set>/     the frame store
                    03_student_distillation/draw_<k>/   weights and history of a student
+                   <05 and 06>/students/<student>/     the same, of the studies' students
                    results/                            outcomes, a small file a cell
                    <notebook>/manifest.json            written last: its outputs are whole
 """

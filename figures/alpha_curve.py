@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from figures import style
 from fitclip_core.results import CLASSIFICATION, NO_DRAW, rank_table
-from fitclip_core.statistics import bootstrap_interval
+from fitclip_core.statistics import mean_interval
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def alpha_table(
 ) -> pd.DataFrame:
     """The numbers of the alpha curve: one row per panel and alpha, all fractions.
 
-    Columns: panel, alpha, value (mean over draws), ci_low, ci_high (bootstrap over items and draws;
+    Columns: panel, alpha, value (mean over draws), ci_low, ci_high (over items and draws;
     over items only at alpha 0, where all draws share the teacher, and with one draw), n (items),
     draws, draw_low, draw_high (the extreme draws), best (highest value of its panel in hindsight;
     of equal ones the smallest alpha).
@@ -209,8 +209,8 @@ def _points(hits: PanelHits, level: float, n_resamples: int, seed: int) -> pd.Da
     rows = []
     for alpha in hits.alphas:
         means = hits.draw_means(alpha)
-        interval = bootstrap_interval(
-            hits.at(alpha), level=level, n_resamples=n_resamples, seed=seed
+        interval = mean_interval(
+            hits.at(alpha), level=level, n_resamples=n_resamples, seed=seed, within=(0, 1)
         )
         rows.append(
             {

@@ -27,7 +27,7 @@ def fusion_comparisons(
 
     A panel of one data set is that data set and is listed once. Columns: scope (panel or data set),
     measure, versus, alpha, difference, ci_low, ci_high (fractions; positive is in favour of fusion;
-    bootstrap over items and draws), p_value (sign flips over items, given these draws), p_holm
+    `statistics.paired_difference`), p_value (sign flips over items, given these draws), p_holm
     (corrected for all rows of this table), n (items), draws, draws_same_sign (draws whose own
     difference has the mean's sign), level, verdict.
 
@@ -45,7 +45,12 @@ def fusion_comparisons(
             raise ValueError(f"alpha {alpha:g} is an end of the sweep; compare one between 0 and 1")
         for end, end_alpha in _ENDS.items():
             found = paired_difference(
-                hits.at(end_alpha), fused, level=level, n_resamples=n_resamples, seed=seed
+                hits.at(end_alpha),
+                fused,
+                level=level,
+                n_resamples=n_resamples,
+                seed=seed,
+                interval="auto",
             )
             by_draw = hits.draw_means(alpha) - hits.draw_means(end_alpha)
             rows.append(

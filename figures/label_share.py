@@ -62,7 +62,7 @@ def share_table(
 
     Columns: scope (data set, or "mean": of all with equal weights), measure, alpha, pseudo_share
     (weight of the distillation loss, 1 - label_share; 0 is training on labels alone, as WiSE-FT
-    does), value (mean over draws), ci_low, ci_high (bootstrap over items and draws; over items with
+    does), value (mean over draws), ci_low, ci_high (over items and draws; over items with
     one draw), n (items), draws, draw_low, draw_high (the extreme draws), teacher (its value), best
     (highest of its scope in hindsight; of equal ones the smallest share). Values are fractions.
 

@@ -22,7 +22,7 @@ from fitclip_core.results import (
     check_one_training,
     metric_table,
 )
-from fitclip_core.statistics import bootstrap_interval
+from fitclip_core.statistics import bootstrap_interval, mean_interval
 
 DIRECTIONS: Final = ("text_to_video", CLASSIFICATION)
 _K: Final = SHARES["retrieval"] | SHARES["classification"]
@@ -77,8 +77,8 @@ def beside_paper(
     metric, value (percent, ranks for MdR; mean over draws), ci_low, ci_high, n (clips measured),
     clips (asked for), draws, paper, difference (value - paper), differs (which items of the
     protocol differ, see `protocol_table`). What was not measured is NaN. The interval is the cell's
-    where there is one draw, else the bootstrap over items and draws; the paper gives none. "Delta"
-    has the paired bootstrap's over the same items; for MdR, and for the error rate reduction, there
+    where there is one draw, else over items and draws; the paper gives none. "Delta"
+    has that of the paired differences; for MdR, and for the error rate reduction, there
     is none.
 
     Raises: ValueError for students trained in different ways, fused cells without this alpha, or
@@ -202,13 +202,13 @@ def _measure(
     for metric, rows in table.groupby("metric", sort=False):
         ends = rows["ci_low"].iloc[0], rows["ci_high"].iloc[0]
         if len(rows) > 1:
-            interval = bootstrap_interval(
-                _per_item(ranks, str(metric)),
-                statistic="median" if metric == "MdR" else "mean",
-                level=level,
-                n_resamples=n_resamples,
-                seed=seed,
-            )
+            values = _per_item(ranks, str(metric))
+            if metric == "MdR":
+                interval = bootstrap_interval(
+                    values, statistic="median", level=level, n_resamples=n_resamples, seed=seed
+                )
+            else:
+                interval = mean_interval(values, level=level, within=(0, 1))
             ends = interval.low, interval.high
         scale = 1 if metric == "MdR" else 100
         numbers[str(metric)] = _Number(*(scale * np.array([rows["value"].mean(), *ends])))
@@ -246,5 +246,5 @@ def _derived(
     if metric == "MdR":
         return gain
     gains = _per_item(fused.ranks, metric) - _per_item(teacher.ranks, metric)
-    interval = bootstrap_interval(100 * gains, level=level, n_resamples=n_resamples, seed=seed)
+    interval = mean_interval(100 * gains, level=level, n_resamples=n_resamples, seed=seed)
     return replace(gain, ci_low=interval.low, ci_high=interval.high)

@@ -134,7 +134,7 @@ def _difference(
 ) -> dict[str, Any]:
     """Hits second - first of data sets that count equally, [draws, items] each."""
     found = paired_difference(
-        first, second, level=level, n_resamples=n_resamples, seed=seed, interval="crossed"
+        first, second, level=level, n_resamples=n_resamples, seed=seed, interval="auto"
     )
     by_draw = np.mean(
         [other.mean(axis=1) - one.mean(axis=1) for one, other in zip(first, second, strict=True)],

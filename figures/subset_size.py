@@ -23,7 +23,7 @@ from figures import style
 from figures.alpha_curve import Measure
 from figures.rank_curves import model_ranks
 from fitclip_core.results import FIRST_SEEDS, NO_DRAW, sweep_rows
-from fitclip_core.statistics import bootstrap_interval
+from fitclip_core.statistics import mean_interval
 
 IN_DOMAIN_R1: Final = Measure("webvid_val", "text_to_video", 1)
 
@@ -106,7 +106,7 @@ def subset_table(
     """The study's numbers: one row per way of sampling and subset size, 0 being the teacher.
 
     Columns: sampling (`sampling_of`), alpha, subset_size (clips), value (mean over draws),
-    ci_low, ci_high (bootstrap over items and draws; over items with one draw), n (items), draws,
+    ci_low, ci_high (over items and draws; over items with one draw), n (items), draws,
     draw_low, draw_high (the extreme draws), best (highest of its sampling in hindsight; of equal
     ones the smallest size). Values are fractions.
 
@@ -229,7 +229,9 @@ def point(
     draw_high (the extreme draws); all fractions.
     """
     means = np.mean([hits.mean(axis=1) for hits in data_sets], axis=0)
-    interval = bootstrap_interval(data_sets, level=level, n_resamples=n_resamples, seed=seed)
+    interval = mean_interval(
+        data_sets, level=level, n_resamples=n_resamples, seed=seed, within=(0, 1)
+    )
     return {
         "value": float(means.mean()),
         "ci_low": interval.low,

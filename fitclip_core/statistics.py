@@ -14,7 +14,7 @@ data with known truth.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -166,6 +166,36 @@ def crossed_interval(values: Values, *, level: float = 0.95) -> Interval:
     )
 
 
+def mean_interval(
+    values: Values,
+    *,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    within: tuple[float, float] = (-np.inf, np.inf),
+) -> Interval:
+    """Interval of a mean: crossed where there are several draws, else the bootstrap over items.
+
+    Simulations (benchmarks/statistics_coverage.py) show which one holds its level where.
+
+    Args:
+        values: per-item values, in one of the module's three forms.
+        level: confidence level in (0, 1).
+        n_resamples: bootstrap resamples, where there is one draw.
+        seed: of the resamples.
+        within: what the mean must lie in, (0, 1) for a share; ends beyond it are cut there.
+
+    Raises:
+        ValueError: as :func:`bootstrap_interval`.
+    """
+    if _common_draws(_data_sets("values", values)) > 1:
+        found = crossed_interval(values, level=level)
+    else:
+        found = bootstrap_interval(values, level=level, n_resamples=n_resamples, seed=seed)
+    low, high = (float(end) for end in np.clip((found.low, found.high), *within))
+    return replace(found, low=low, high=high)
+
+
 def simultaneous_band(
     values: Values, *, level: float = 0.95, n_resamples: int = 2000, seed: int = 0
 ) -> Band:
@@ -217,7 +247,7 @@ def paired_difference(
     level: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,
-    interval: Literal["bootstrap", "crossed"] = "bootstrap",
+    interval: Literal["bootstrap", "crossed", "auto"] = "bootstrap",
 ) -> PairedDifference:
     """Mean of (second - first) over the same items, with an interval and a two-sided p-value.
 
@@ -234,7 +264,8 @@ def paired_difference(
         level: confidence level in (0, 1).
         n_resamples: bootstrap resamples, and sign flips where not all can be enumerated.
         seed: of the resamples and flips.
-        interval: "bootstrap", or "crossed", which is the better one where there are several draws.
+        interval: "bootstrap", "crossed", which is the better one where there are several draws, or
+            "auto", which takes crossed just there.
 
     Returns:
         Estimate, interval, p-value and number of items of all data sets. With at most n_resamples
@@ -254,8 +285,8 @@ def paired_difference(
     """
     firsts, seconds = _data_sets("first", first), _data_sets("second", second)
     _check_settings(level, n_resamples)
-    if interval not in ("bootstrap", "crossed"):
-        raise ValueError(f'interval is {interval!r}: use "bootstrap" or "crossed"')
+    if interval not in ("bootstrap", "crossed", "auto"):
+        raise ValueError(f'interval is {interval!r}: use "bootstrap", "crossed" or "auto"')
     if len(firsts) != len(seconds):
         raise ValueError(
             f"first has {len(firsts)} data sets and second {len(seconds)}: pass the same ones"
@@ -270,7 +301,8 @@ def paired_difference(
     differences = [other - one for one, other in zip(firsts, seconds, strict=True)]
     estimate = float(np.mean([data.mean() for data in differences]))
     rng = np.random.default_rng(seed)
-    if interval == "bootstrap":
+    one_draw = _common_draws(differences) == 1
+    if interval == "bootstrap" or (interval == "auto" and one_draw):
         low, high = _percentile_ends(differences, "mean", level, n_resamples, rng)
     else:
         half_width = float(_crossed_half_widths(differences, level))

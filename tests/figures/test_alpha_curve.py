@@ -17,7 +17,7 @@ from figures.alpha_curve import (
     alpha_table,
 )
 from fitclip_core.results import CellKey
-from fitclip_core.statistics import bootstrap_interval
+from fitclip_core.statistics import mean_interval
 
 ALPHAS = tuple(place / 10 for place in range(11))
 SHAPES = {
@@ -131,7 +131,7 @@ def test_the_band_has_items_at_the_teacher_and_items_and_draws_elsewhere(panel):
         values = [
             np.stack([hits(measure, alpha, draw) for draw in draws]) for measure in panel.measures
         ]
-        interval = bootstrap_interval(values, n_resamples=300, seed=3)
+        interval = mean_interval(values, n_resamples=300, seed=3, within=(0, 1))
         row = table[table["alpha"] == alpha].iloc[0]
         assert (row["ci_low"], row["ci_high"]) == (interval.low, interval.high)
 

@@ -79,7 +79,7 @@ def test_intervals_and_p_values_are_those_of_the_paired_test():
     names = [measure.data_set for measure in PANELS[1].measures]
     teacher = [chance[name, 0, -1] * 1.0 for name in names]
     fused = [np.stack([chance[name, 0.4, draw] * 1.0 for draw in range(3)]) for name in names]
-    expected = paired_difference(teacher, fused, n_resamples=500, seed=7)
+    expected = paired_difference(teacher, fused, n_resamples=500, seed=7, interval="auto")
     found = row_of(table, "zero_shot", "teacher")
     assert found["difference"] == expected.estimate
     assert (found["ci_low"], found["ci_high"]) == (expected.low, expected.high)

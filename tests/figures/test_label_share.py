@@ -9,7 +9,7 @@ from figures import style
 from figures.alpha_curve import ZERO_SHOT, Measure
 from figures.label_share import MEASURES, label_share, share_draws, share_table
 from fitclip_core.results import CLASSIFICATION, CellKey
-from fitclip_core.statistics import bootstrap_interval
+from fitclip_core.statistics import mean_interval
 
 TWO = (Measure("a", "text_to_video", 5), Measure("b", CLASSIFICATION, 1))
 
@@ -120,8 +120,9 @@ def test_intervals_are_over_items_and_draws_of_all_data_sets():
     ]
     for scope, values in (("b", hits[1]), ("mean", hits)):
         row = table[(table["scope"] == scope) & (table["pseudo_share"] == 1e-4)].iloc[0]
-        interval = bootstrap_interval(values, n_resamples=100, seed=5)
-        assert (row["ci_low"], row["ci_high"]) == (interval.low, interval.high)
+        interval = mean_interval(values, n_resamples=100, seed=5, within=(0, 1))
+        ends = pytest.approx((interval.low, interval.high), rel=1e-12)
+        assert (row["ci_low"], row["ci_high"]) == ends
 
 
 def test_of_equal_values_the_smallest_share_is_best_and_order_does_not_matter():

@@ -14,6 +14,7 @@ from fitclip_core.metrics import per_class_accuracy
 from fitclip_core.statistics import (
     bootstrap_interval,
     crossed_interval,
+    mean_interval,
     paired_difference,
     per_class_differences,
     selection_gap,
@@ -752,3 +753,16 @@ def test_coverage_table_says_what_holds(capsys, monkeypatch: pytest.MonkeyPatch)
     case = CASES["mean, bootstrap, n 300, 1 draw"]
     words = [statistics_coverage.verdict(case, rate, 2000) for rate in (0.91, 0.95, 0.99)]
     assert words == ["too low", "holds", "too high"]
+
+
+def test_a_means_interval_is_crossed_with_draws_and_bootstrapped_without() -> None:
+    values = np.random.default_rng(0).random((3, 40))
+    crossed, boot = crossed_interval(values, level=0.9), bootstrap_interval(values[0], level=0.9)
+    assert mean_interval(values, level=0.9) == crossed
+    assert mean_interval(values[:1], level=0.9) == boot
+    cut = mean_interval(values, level=0.9, within=(crossed.estimate, 1))
+    assert (cut.low, cut.high) == (crossed.estimate, crossed.high)
+    auto = paired_difference(values[:1], values, interval="auto")
+    assert auto == paired_difference(values[:1], values, interval="crossed")
+    auto = paired_difference(values[:1], values[1:2], interval="auto")
+    assert auto == paired_difference(values[:1], values[1:2])
