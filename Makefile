@@ -1,4 +1,5 @@
 # make reproduce   run all numbered notebooks on the embedded benchmark (PROFILE=mini)
+# make report      join the executed notebooks into runs/$(PROFILE)/report.html
 # make test        style, types and tests
 # make lab         open the notebooks in JupyterLab
 # make gallery     copy the default run's pictures to figures/gallery
@@ -20,7 +21,7 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 100000
 export PYTHONHASHSEED := 0
 
-.PHONY: help setup reproduce test lab gallery clean
+.PHONY: help setup reproduce report test lab gallery clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -37,6 +38,9 @@ $(INSTALLED): pyproject.toml requirements.lock
 
 reproduce: setup
 	$(BIN)/python -m notebooks.run --profile $(PROFILE)
+
+report: setup
+	$(BIN)/python -m notebooks.report --profile $(PROFILE)
 
 test: setup
 	$(BIN)/python -m ruff check .

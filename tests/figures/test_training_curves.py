@@ -56,10 +56,16 @@ def test_axes_tell_their_units(tmp_path):
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
+def test_a_run_that_trained_nothing_says_so():
+    figure = training_curves({}, {})
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts == [["no student trained here"]] * 2
+
+
 @pytest.mark.parametrize(
     ("draws", "best", "problem"),
     [
-        ([], {}, r"histories of draws \[\]"),
+        ([], {1: 4}, r"histories of draws \[\]"),
         ([1, 2], {1: 4}, r"draws \[1, 2\] and best steps of \[1\]"),
         ([1], {1: 4, 2: 4}, r"best steps of \[1, 2\]"),
         ([1], {1: 5}, "draw 1 has no validation loss at its best step 5"),

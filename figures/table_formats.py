@@ -1,0 +1,340 @@
+"""Tables with the paper's values beside the measured ones, as numbers and as texts to print."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from figures.alpha_curve import ZERO_SHOT
+from figures.paper import DATASET_TABLES, DELTA, FUSED, REDUCTION, TITLES, paper_table, paper_values
+from figures.paper_tables import measured_table
+from fitclip_core.artefacts import atomic_path, write_text
+from fitclip_core.results import CLASSIFICATION
+
+HERE: Final = "here"
+PAPER: Final = "paper"
+BLANK: Final = "–"
+
+_COUNTS: Final = ("samples", "classes")
+_PRINTED: Final = {"top1": "Top 1", "top5": "Top 5"}
+_RIVALS: Final = ["WiSE-FT", FUSED]  # of table 6, where the paper sets the better one in bold
+_CAPTIONS: Final = {
+    "1a": "data sets for pretraining",
+    "1b": "data sets of zero-shot action recognition",
+    "1c": "data sets of zero-shot text-to-video retrieval",
+    "2": "zero-shot action recognition, Frozen in Time by pretraining data",
+    "3": "zero-shot text-to-video retrieval, Frozen in Time by pretraining data",
+    "4": "zero-shot action recognition, teacher, student and their fusion",
+    "5": "zero-shot text-to-video retrieval, teacher, student and their fusion",
+    "6": "labels alone (WiSE-FT) and with pseudo-labels (FitCLIP), the better one in bold",
+}
+_LATEX: Final = str.maketrans(
+    {letter: f"\\{letter}" for letter in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {
+        "Δ": r"$\Delta$",
+        "α": r"$\alpha$",
+        "λ": r"$\lambda$",
+        "−": "$-$",
+        "–": "--",
+        "·": r"$\cdot$",
+    }
+    | {"<": "$<$", ">": "$>$"}
+)
+_LONG_TABLE: Final = 25  # rows from which a LaTeX table goes over several pages, in small letters
+_WIDE_TABLE: Final = 12  # columns from which it is in small letters
+_LONG_TEXT: Final = 20  # letters from which its columns have several lines
+
+
+def result_table(table: str, beside: pd.DataFrame) -> pd.DataFrame:
+    """One of tables 2 to 6, each column of the paper's split into "here" and "paper".
+
+    table: "2a" to "5c" or "6". beside: what `paper_tables.beside_paper` gives.
+
+    Numbers are in percent, and ranks for MdR; what was not measured here is NaN.
+
+    Raises: ValueError for another table.
+    Source: supplement, tables 2 to 6.
+    """
+    sides = {HERE: measured_table(table, beside), PAPER: paper_table(table).astype(float)}
+    both = {
+        (*_levels(column), side): numbers[column]
+        for column in sides[PAPER].columns
+        for side, numbers in sides.items()
+    }
+    return pd.DataFrame(both).rename_axis(None)
+
+
+def data_set_table(table: str, here: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
+    """One of tables 1a to 1c, the counts split into "here" and "paper".
+
+    here: the paper's name of a data set, such as "MSR-VTT" -> what this run has of it: samples and,
+    for recognition, classes. Data sets of other tables are left aside.
+
+    Raises: ValueError for another table, or a data set that is in none of them.
+    Source: supplement, table 1.
+    """
+    if table not in DATASET_TABLES:
+        raise ValueError(f"table {table!r} is none of data sets; give one of {DATASET_TABLES}")
+    known = {name for one in DATASET_TABLES for name in paper_table(one).index}
+    if unknown := sorted(set(here) - known):
+        raise ValueError(f"the paper has no data set {unknown}; it has {sorted(known)}")
+    paper = paper_table(table)
+    columns: dict[tuple[str, str], Any] = {}
+    for name in paper.columns:
+        if name not in _COUNTS:
+            columns[name, ""] = paper[name]
+            continue
+        counts = [here.get(data_set, {}).get(name) for data_set in paper.index]
+        columns[name, HERE] = pd.array(counts, "Int64")
+        columns[name, PAPER] = paper[name]
+    return pd.DataFrame(columns, index=paper.index).rename_axis(None)
+
+
+def headline_numbers(beside: pd.DataFrame) -> pd.DataFrame:
+    """The five data sets' R@5 or top-1: teacher, student, fusion and its gain over the teacher.
+
+    beside: what `paper_tables.beside_paper` gives.
+
+    Columns: under Teacher, Student, FitCLIP and Gain the paper's value and the one measured here,
+    in percent, and for the last two the interval's ends (low, high); under Clips the clips measured
+    here and asked for. What was not measured is NaN.
+
+    Source: supplement, tables 4 and 5.
+    """
+    of_fusion = beside[beside["table"] != "6"]
+    rows = {
+        (row["data_set"], row["metric"], row["model"]): row for row in of_fusion.to_dict("records")
+    }
+    models = {"Teacher": "Teacher (CLIP)", "Student": "Student", FUSED: FUSED, "Gain": DELTA}
+    found = {}
+    for measure in ZERO_SHOT.measures:
+        metric = "top1" if measure.direction == CLASSIFICATION else "R@5"
+        numbers: dict[tuple[str, str], Any] = {}
+        for title, model in models.items():
+            row = rows[measure.data_set, metric, model]
+            numbers |= {(title, PAPER): row["paper"], (title, HERE): row["value"]}
+            if model in (FUSED, DELTA):
+                numbers |= {(title, "low"): row["ci_low"], (title, "high"): row["ci_high"]}
+        numbers |= {("Clips", HERE): row["n"], ("Clips", "asked for"): row["clips"]}
+        found[f"{TITLES[measure.data_set]}, {_PRINTED.get(metric, metric)}"] = numbers
+    table = pd.DataFrame(found.values(), index=pd.Index(found, name="Data set"))
+    table.columns = pd.MultiIndex.from_tuples([*table.columns])
+    return table.astype(dict.fromkeys(table[["Clips"]].columns, "Int64"))
+
+
+def headline_printed(numbers: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+    """The texts of `headline_numbers`, each interval of this level in one column."""
+    texts: dict[tuple[str, str], list[str]] = {}
+    for title in ("Teacher", "Student", FUSED, "Gain"):
+        row = DELTA if title == "Gain" else title
+        for side in (PAPER, HERE):
+            texts[title, side] = [_number(row, "", value) for value in numbers[title, side]]
+        if (title, "low") in numbers:
+            ends = zip(numbers[title, "low"], numbers[title, "high"], strict=True)
+            texts[title, f"{level:.0%} interval"] = [
+                BLANK if pd.isna(low) else f"[{_number(row, '', low)}, {_number(row, '', high)}]"
+                for low, high in ends
+            ]
+    clips = zip(numbers["Clips", HERE], numbers["Clips", "asked for"], strict=True)
+    texts["Clips", HERE] = [
+        BLANK if pd.isna(n) else f"{n:,}" if n == of else f"{n:,} of {of:,}" for n, of in clips
+    ]
+    return pd.DataFrame(texts, index=numbers.index)
+
+
+def printed(numbers: pd.DataFrame) -> pd.DataFrame:
+    """The texts of a `result_table` or `data_set_table`; "–" where there is no number.
+
+    Gains and error-rate reductions have their sign; positive is better.
+    """
+    texts = {
+        column: [_number(str(row), column[-2], value) for row, value in numbers[column].items()]
+        for column in numbers.columns
+    }
+    table = pd.DataFrame(texts)
+    table.columns = pd.MultiIndex.from_tuples(
+        [tuple(_PRINTED.get(name, name) for name in column) for column in numbers.columns]
+    )
+    return table.set_axis(["Δ" if row == DELTA else str(row) for row in numbers.index])
+
+
+def better(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Which cells of a table 6 are set in bold: the better of WiSE-FT and FitCLIP, as printed.
+
+    numbers: `result_table("6", ...)`. Equal values are both in bold; where one is missing, none is.
+
+    Source: supplement, table 6.
+    """
+    bold = pd.DataFrame(False, index=numbers.index, columns=numbers.columns)
+    rivals = numbers.loc[_RIVALS].round(1)
+    bold.loc[_RIVALS] = rivals.eq(rivals.max()) & rivals.notna().all()
+    return bold
+
+
+def caption_of(table: str) -> str:
+    """What one of the paper's tables shows, in a line; table: "1a" to "6"."""
+    values = paper_values()
+    data_sets = values.loc[values["table"] == table, "data_set"].unique()
+    what = _CAPTIONS.get(table) or _CAPTIONS[table[0]]
+    of = f"{TITLES[data_sets[0]]}, " if len(data_sets) == 1 else ""
+    return f"The paper's table {table}: {of}{what}"
+
+
+def provenance_line(provenance: Mapping[str, str]) -> str:
+    """Where numbers come from, say {"results": digest, "commit": hash}: 12 letters of each.
+
+    Raises: ValueError when the provenance is empty.
+    """
+    if not provenance:
+        raise ValueError(
+            "a table is written with its provenance, say the results' digest; got none"
+        )
+    return " · ".join(f"{name} {value[:12]}" for name, value in provenance.items())
+
+
+def markdown(
+    texts: pd.DataFrame, caption: str, provenance: str, bold: pd.DataFrame | None = None
+) -> str:
+    """A table of texts as Markdown (with the tables of GitHub's), its first column the index."""
+    table = _rendered(texts, bold, _escape_markdown, "**{}**".format)
+    rows = [" ".join(filter(None, _levels(column))) for column in table.columns]
+    right = [_is_number(texts[column]) for column in texts.columns]
+    lines = [
+        rows,
+        ["---", *("---:" if one else "---" for one in right)],
+        *table.to_numpy().tolist(),
+    ]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{_escape_markdown(caption)}\n\n{body}\n\n{_escape_markdown(provenance)}\n"
+
+
+def latex(
+    texts: pd.DataFrame, caption: str, provenance: str, bold: pd.DataFrame | None = None
+) -> str:
+    """A table of texts as LaTeX (packages booktabs and, for long ones, longtable).
+
+    The caption ends with the provenance.
+    """
+    table = _rendered(texts, bold, _escape_latex, r"\textbf{{{}}}".format)
+    long = len(table) >= _LONG_TABLE
+    columns = [pd.Series(map(str, texts.index)), *(texts[name] for name in texts)]
+    body = table.to_latex(
+        index=False,
+        escape=False,
+        column_format="".join(
+            _latex_column(column, width=(0.12 if place else 0.24) if long else None)
+            for place, column in enumerate(columns)
+        ),
+        multicolumn_format="c",
+        longtable=long,
+        caption=f"{_escape_latex(caption)} ({_escape_latex(provenance)}).",
+    )
+    small = r"\footnotesize\setlength{\tabcolsep}{3pt}" + "\n"
+    if long:
+        return f"% packages: booktabs, longtable\n{{{small}{body}}}\n"
+    start = "\\centering\n" + (small if len(columns) >= _WIDE_TABLE else "")
+    return "% packages: booktabs\n" + body.replace(r"\begin{tabular}", start + r"\begin{tabular}")
+
+
+def page(
+    texts: pd.DataFrame, caption: str, provenance: str, bold: pd.DataFrame | None = None
+) -> str:
+    """A table of texts as a piece of HTML: caption, table and provenance."""
+    table = _rendered(texts, bold, html.escape, "<b>{}</b>".format)
+    body = table.to_html(index=False, escape=False, border=0, classes="paper-table")
+    lines = (
+        f"<p>{html.escape(caption)}</p>",
+        body,
+        f"<p><small>{html.escape(provenance)}</small></p>",
+    )
+    return "\n".join(lines) + "\n"
+
+
+def write(
+    stem: Path,
+    numbers: pd.DataFrame,
+    texts: pd.DataFrame,
+    caption: str,
+    provenance: Mapping[str, str],
+    bold: pd.DataFrame | None = None,
+) -> list[Path]:
+    """Write `stem`.csv (the numbers), .md, .tex and .html (the texts); returns the paths.
+
+    Each file is replaced atomically.
+
+    Raises: ValueError when the provenance is empty.
+    """
+    line = provenance_line(provenance)
+    formats = {"md": markdown, "tex": latex, "html": page}
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("csv", *formats)]
+    flat = numbers.set_axis([" ".join(filter(None, _levels(one))) for one in numbers], axis=1)
+    with atomic_path(paths[0]) as temporary:
+        flat.to_csv(temporary, index=not isinstance(numbers.index, pd.RangeIndex))
+    for path, render in zip(paths[1:], formats.values(), strict=True):
+        write_text(path, render(texts, caption, line, bold))
+    return paths
+
+
+def _levels(column: Any) -> tuple[str, ...]:
+    return column if isinstance(column, tuple) else (str(column),)
+
+
+def _number(row: str, metric: str, value: Any) -> str:
+    if pd.isna(value):
+        return BLANK
+    if isinstance(value, str):
+        return value
+    if metric in _COUNTS:
+        return f"{value:,}"
+    rounded = round(float(value), 1) + 0.0  # no minus before 0.0
+    text = f"{rounded:+.1f}" if row in (DELTA, REDUCTION) else f"{rounded:.1f}"
+    text = text.replace("-", "−")
+    return text.removesuffix(".0") if metric == "MdR" and row != REDUCTION else text
+
+
+def _rendered(
+    texts: pd.DataFrame,
+    bold: pd.DataFrame | None,
+    escape: Callable[[str], str],
+    strong: Callable[[str], str],
+) -> pd.DataFrame:
+    """The texts with their index as first column, everything escaped, for one format."""
+    marked = np.zeros(texts.shape, bool) if bold is None else bold.to_numpy()
+    rows = [
+        [escape(str(name))]
+        + [strong(escape(text)) if mark else escape(text) for text, mark in zip(*line, strict=True)]
+        for name, *line in zip(texts.index, texts.to_numpy(), marked, strict=True)
+    ]
+    depth = texts.columns.nlevels
+    names = [(str(texts.index.name or ""), *[""] * (depth - 1)), *map(_levels, texts.columns)]
+    escaped = [tuple(map(escape, name)) for name in names]
+    if depth == 1:
+        return pd.DataFrame(rows, columns=[name for (name,) in escaped])
+    return pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(escaped))
+
+
+def _is_number(texts: pd.Series) -> bool:
+    return all(re.match(r"[-+−–<\[]|\d", text) for text in texts)
+
+
+def _latex_column(texts: pd.Series, width: float | None) -> str:
+    """How LaTeX sets a column: numbers to the right, long texts within a width, if any is given."""
+    if width is not None and max(map(len, texts)) >= _LONG_TEXT:
+        return rf"p{{{width}\linewidth}}"
+    return "r" if _is_number(texts) else "l"
+
+
+def _escape_markdown(text: str) -> str:
+    # Brackets are left alone unless they make a link: some readers take \\[ for mathematics.
+    return re.sub(r"([\\`*|<]|(?<=\])\()", r"\\\1", " ".join(text.split()))
+
+
+def _escape_latex(text: str) -> str:
+    return text.translate(_LATEX)

@@ -1,0 +1,263 @@
+"""Tables to print, read back from each format."""
+
+import html
+import re
+
+import mistune
+import numpy as np
+import pandas as pd
+import pytest
+
+from figures import table_formats as formats
+from figures.paper import DATASET_TABLES, RESULT_TABLES, paper_table, paper_values
+
+HOSTILE = "a|b *c* <script>alert(1)</script> [x](javascript:y) 5% of $x_1 & #2 {~^\\}`"
+
+
+def beside(shift=1.0):
+    """Values that all lie `shift` above the paper's, each with an interval of 2 to either side."""
+    rows = paper_values().rename(columns={"value": "paper"})
+    value = rows["paper"] + shift
+    ends = {"ci_low": value - 2, "ci_high": value + 2}
+    counts = {"n": 987, "clips": 1000}
+    types = dict.fromkeys(counts, "Int64")
+    return rows.assign(value=value, **ends, **counts).astype(types)
+
+
+def blank(table):
+    """The same with nothing measured."""
+    return table.assign(**dict.fromkeys(["value", "ci_low", "ci_high", "n", "clips"], pd.NA))
+
+
+@pytest.mark.parametrize("name", RESULT_TABLES)
+def test_each_column_has_the_measured_value_and_the_papers(name):
+    table, paper = formats.result_table(name, beside()), paper_table(name).astype(float)
+    depth = table.columns.nlevels
+    assert depth == paper.columns.nlevels + 1
+    sides = table.columns.get_level_values(depth - 1)
+    assert list(sides) == ["here", "paper"] * paper.shape[1]
+    there = table.loc[:, sides == "paper"].to_numpy()
+    np.testing.assert_array_equal(there, paper.to_numpy())
+    np.testing.assert_allclose(table.loc[:, sides == "here"].to_numpy() - there, 1)
+    assert table.index.tolist() == paper.index.tolist()
+
+
+@pytest.mark.parametrize("name", RESULT_TABLES)
+def test_printed_cells_read_back_as_the_numbers(name):
+    numbers = formats.result_table(name, beside(0.0))
+    texts = formats.printed(numbers)
+    back = texts.map(lambda text: float(text.replace("−", "-")))
+    np.testing.assert_allclose(back.to_numpy(), numbers.to_numpy(), atol=1e-9)
+    texts = formats.printed(formats.result_table(name, blank(beside())))
+    for column in texts.columns:
+        assert {column[-1] == "here"} == {text == "–" for text in texts[column]}
+
+
+def test_printed_as_the_paper_prints():
+    texts = formats.printed(formats.result_table("5b", beside(0.25)))
+    rows = ["Teacher (CLIP)", "Student", "FitCLIP", "Δ", "Error rate reduction (%)"]
+    assert texts.index.tolist() == rows
+    assert texts[("MdR", "paper")].tolist() == ["94", "159", "75", "+19", "+20.2"]
+    assert texts[("MdR", "here")].tolist() == ["94.2", "159.2", "75.2", "+19.2", "+20.4"]
+    assert texts[("R@1", "paper")].tolist() == ["5.3", "2.9", "5.8", "+0.5", "+0.5"]
+    texts = formats.printed(formats.result_table("5a", beside()))
+    assert texts[("MdR", "paper")].tolist() == ["4", "4", "3", "+1", "+25.0"]
+    texts = formats.printed(formats.result_table("4b", beside(1.18)))
+    assert texts[("Top 1", "paper")].tolist()[3:] == ["−1.2", "−4.7"]
+    assert texts[("Top 1", "here")].tolist()[3:] == ["+0.0", "−3.5"]  # -0.02: no minus before 0.0
+
+
+def test_counts_of_this_run_stand_beside_the_papers():
+    here = {"MSR-VTT": {"samples": 1000}, "MiT": {"samples": 72, "classes": 40}}
+    table = formats.data_set_table("1b", here)
+    assert list(table.columns) == [
+        *(("classes", "here"), ("classes", "paper")),
+        *(("samples", "here"), ("samples", "paper")),
+    ]
+    assert formats.printed(table).to_numpy().tolist() == [
+        ["40", "339", "72", "33,900"],
+        ["–", "101", "–", "1,794"],
+    ]
+    table = formats.printed(formats.data_set_table("1c", here))
+    assert table.to_numpy().tolist()[0] == ["1,000", "1,000", "UGC"]
+    table = formats.printed(formats.data_set_table("1a", here))
+    assert table.to_numpy().tolist()[2] == ["images", "clean", "–", "37,500,000"]
+
+
+def test_data_sets_and_tables_that_the_paper_lacks_are_refused():
+    with pytest.raises(ValueError, match=r"no data set \['msrvtt'\]; it has"):
+        formats.data_set_table("1b", {"msrvtt": {"samples": 3}})
+    with pytest.raises(ValueError, match="'5a' is none of data sets"):
+        formats.data_set_table("5a", {})
+    with pytest.raises(ValueError, match="no table '7'"):
+        formats.result_table("7", beside())
+
+
+def test_bold_in_table_6_is_the_papers():
+    numbers = formats.result_table("6", beside())
+    bold = formats.better(numbers)
+    titles = {name: column[0] for name, column in enumerate(numbers.columns)}
+    found = {
+        titles[place]: row
+        for row in ("WiSE-FT", "FitCLIP")
+        for place in map(int, np.flatnonzero(bold.loc[row]))
+    }
+    # As the page has it; "here" is the paper's plus one, so the same.
+    assert found == {
+        "UCF101": "FitCLIP",
+        "MiT": "WiSE-FT",
+        "MSR-VTT": "WiSE-FT",
+        "YouCook2": "FitCLIP",
+        "DiDeMo": "WiSE-FT",
+    }
+    assert bold.to_numpy().sum() == 10 and not bold.loc["CLIP"].any()
+
+
+def test_bold_of_equal_and_of_missing_values():
+    numbers = formats.result_table("6", beside())
+    first, second = numbers.columns[0], numbers.columns[2]
+    numbers.loc[["WiSE-FT", "FitCLIP"], [first]] = [[50.04], [49.96]]  # both print as 50.0
+    numbers.loc["WiSE-FT", [second]] = np.nan
+    bold = formats.better(numbers)
+    assert bold.loc[["WiSE-FT", "FitCLIP"], [first]].all(axis=None)
+    assert not bold[second].any()
+
+
+def test_headline_by_hand():
+    numbers = formats.headline_numbers(beside())
+    assert numbers.index.tolist() == [
+        *("DiDeMo, R@5", "MSR-VTT, R@5", "YouCook2, R@5", "MiT, Top 1", "UCF101, Top 1")
+    ]
+    texts = formats.headline_printed(numbers, level=0.9)
+    assert texts.loc["MSR-VTT, R@5"].to_dict() == {
+        ("Teacher", "paper"): "55.1",
+        ("Teacher", "here"): "56.1",
+        ("Student", "paper"): "52.6",
+        ("Student", "here"): "53.6",
+        ("FitCLIP", "paper"): "59.8",
+        ("FitCLIP", "here"): "60.8",
+        ("FitCLIP", "90% interval"): "[58.8, 62.8]",
+        ("Gain", "paper"): "+4.7",
+        ("Gain", "here"): "+5.7",
+        ("Gain", "90% interval"): "[+3.7, +7.7]",
+        ("Clips", "here"): "987 of 1,000",
+    }
+    assert texts.loc["UCF101, Top 1", ("Gain", "paper")] == "−1.2"
+    nothing = formats.headline_printed(formats.headline_numbers(blank(beside())))
+    for column in nothing.columns:
+        assert (column[1] == "paper") == bool((nothing[column] != "–").any())
+
+
+def test_captions_name_table_and_data_set():
+    assert formats.caption_of("4b").startswith("The paper's table 4b: UCF101, zero-shot action")
+    assert formats.caption_of("6").startswith("The paper's table 6: labels alone")
+    captions = {formats.caption_of(name) for name in (*DATASET_TABLES, *RESULT_TABLES)}
+    assert len(captions) == 14
+
+
+# The formats, read back
+
+
+def small(depth, cell=HOSTILE):
+    names = [f"{cell}{place}" for place in range(2)]
+    columns = pd.Index(names)
+    if depth > 1:
+        columns = pd.MultiIndex.from_product([[f"{cell}top"], names])
+    table = pd.DataFrame([[cell, "1.0"], ["–", "−2.5"]], columns=columns, index=[cell, "b"])
+    return table.rename_axis("Row")
+
+
+def cells_of(page):
+    """Texts of the cells of an HTML page's tables, without what marks them up."""
+    plain = re.sub(r"</?(?:strong|b)>", "", page)
+    found = re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", plain, re.DOTALL)
+    assert not [cell for cell in found if "<" in cell]
+    return [html.unescape(cell) for cell in found]
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_markdown_is_read_back_as_the_same_texts(depth):
+    texts = small(depth)
+    page = mistune.create_markdown(escape=False, plugins=["table"])(
+        formats.markdown(texts, HOSTILE, "results 0123 · <b>")
+    )
+    names = texts.columns if depth == 1 else [" ".join(one) for one in texts.columns]
+    expected = ["Row", *names, HOSTILE, HOSTILE, "1.0", "b", "–", "−2.5"]
+    assert [cell.strip() for cell in cells_of(page)] == expected
+    assert f"<p>{html.escape(HOSTILE, quote=False)}</p>" in page
+    assert "<script" not in page and "href" not in page
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_html_is_read_back_as_the_same_texts(depth):
+    texts = small(depth)
+    page = formats.page(texts, HOSTILE, "results 0123 · <b>")
+    cells = cells_of(page)
+    assert cells[-6:] == [HOSTILE, HOSTILE, "1.0", "b", "–", "−2.5"]
+    assert "Row" in cells and f"{HOSTILE}1" in cells
+    assert "<script" not in page
+    assert f"<p>{html.escape(HOSTILE)}</p>" in page and "0123 · &lt;b&gt;" in page
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_latex_is_a_table_whose_special_letters_are_escaped(depth):
+    text = formats.latex(small(depth), "Δ at α = 0.4", "results 0123 · a_b")
+    assert r"\caption{$\Delta$ at $\alpha$ = 0.4 (results 0123 $\cdot$ a\_b).}" in text
+    for command in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{llr}"):
+        assert text.count(command) == 1
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == depth + 2
+    assert rows[-1] == r"b & -- & $-$2.5 \\"
+    assert rows[-2].startswith(
+        r"a|b *c* $<$script$>$alert(1)$<$/script$>$ [x](javascript:y) 5\% of \$x\_1 \& \#2 "
+        r"\{\textasciitilde{}\textasciicircum{}\textbackslash{}\}` & a|b"
+    )
+    plain = re.sub(r"\\[%$#&_{}]", "", text)
+    assert plain.count("$") % 2 == 0 and plain.count("{") == plain.count("}")
+    for line in rows[depth - 1 :]:
+        assert re.sub(r"\\&", "", line).count("&") == 2
+
+
+def test_long_latex_tables_go_over_pages_and_wide_ones_get_small_letters():
+    long = pd.DataFrame({"text": ["a rather long text, in words"] * 30, "n": ["1"] * 30})
+    text = formats.latex(long, "c", "p")
+    assert r"\begin{longtable}{rp{0.12\linewidth}r}" in text and r"\begin{table}" not in text
+    assert text.count(r"\footnotesize") == 1 and "longtable" in text.splitlines()[0]
+    wide = pd.DataFrame([["1"] * 12], columns=[f"c{place}" for place in range(12)])
+    assert r"\footnotesize" in formats.latex(wide, "c", "p")
+    assert r"\footnotesize" not in formats.latex(wide.iloc[:, :4], "c", "p")
+
+
+def test_bold_cells_in_each_format():
+    texts = small(1, cell="x")
+    bold = pd.DataFrame([[False, True], [False, False]], texts.index, texts.columns)
+    assert "| x | **1.0** |" in formats.markdown(texts, "c", "p", bold)
+    assert r"x & \textbf{1.0} \\" in formats.latex(texts, "c", "p", bold)
+    assert "<td><b>1.0</b></td>" in formats.page(texts, "c", "p", bold)
+
+
+def test_files_of_a_table(tmp_path):
+    numbers = formats.result_table("6", beside())
+    provenance = {"results": "0123456789abcdef", "commit": "fedcba9876543210"}
+    stem = tmp_path / "new" / "table6"
+    texts, bold = formats.printed(numbers), formats.better(numbers)
+    paths = formats.write(stem, numbers, texts, "Table", provenance, bold)
+    assert [path.name for path in paths] == [
+        *("table6.csv", "table6.md", "table6.tex", "table6.html")
+    ]
+    back = pd.read_csv(paths[0], index_col=0)
+    np.testing.assert_allclose(back.to_numpy(), numbers.to_numpy())
+    assert back.columns[0] == "UCF101 top1 here"
+    for path in paths[1:]:
+        text = path.read_text(encoding="utf-8")
+        assert "results 0123456789ab" in text and "commit fedcba987654" in text
+        assert "0123456789abc" not in text
+    with pytest.raises(ValueError, match="written with its provenance"):
+        formats.write(stem, numbers, texts, "Table", {})
+
+
+def test_a_table_without_names_of_rows_has_none_in_its_csv(tmp_path):
+    numbers = pd.DataFrame({"value": [1.5, np.nan]})
+    texts = pd.DataFrame({"value": ["1.5", "–"]}, index=["a", "b"])
+    path, *_ = formats.write(tmp_path / "t", numbers, texts, "c", {"results": "0"})
+    assert path.read_text() == 'value\n1.5\n""\n'
