@@ -38,7 +38,7 @@ def fusion_comparisons(
     Source: tables 4 and 5 compare the same models, without a test; Holm (1979) for the correction.
     """
     rows = []
-    for scope, measures in _scopes(panels):
+    for scope, measures in scopes_of(panels):
         hits = PanelHits(outcomes, measures)
         fused = hits.at(alpha)
         if hits.alphas[hits.place(alpha)] in _ENDS.values():
@@ -56,7 +56,7 @@ def fusion_comparisons(
             rows.append(
                 {
                     "scope": scope,
-                    "measure": _measure_name(measures),
+                    "measure": measure_name(measures),
                     "versus": end,
                     "alpha": alpha,
                     "difference": found.estimate,
@@ -117,7 +117,8 @@ def verdict(comparisons: pd.DataFrame) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _scopes(panels: Sequence[Panel]) -> list[tuple[str, tuple[Measure, ...]]]:
+def scopes_of(panels: Sequence[Panel]) -> list[tuple[str, tuple[Measure, ...]]]:
+    """What is compared: each panel, then each data set of it; name and measures, no name twice."""
     scopes = [(panel.name, panel.measures) for panel in panels]
     return scopes + [
         (measure.data_set, (measure,))
@@ -127,7 +128,8 @@ def _scopes(panels: Sequence[Panel]) -> list[tuple[str, tuple[Measure, ...]]]:
     ]
 
 
-def _measure_name(measures: Sequence[Measure]) -> str:
+def measure_name(measures: Sequence[Measure]) -> str:
+    """What is measured, in words: of one data set, or the mean over several."""
     if len(measures) == 1:
         return f"{measures[0].data_set} {measures[0].name}"
     names = sorted({measure.name for measure in measures})

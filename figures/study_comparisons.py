@@ -60,11 +60,11 @@ def size_comparisons(
     rows = [
         {"scope": measure.data_set, "measure": f"{measure.data_set} {measure.name}"}
         | {"alpha": alpha, "varied": SIZE, "value": one, "versus": reference}
-        | _difference([values[reference]], [hits], level, n_resamples, seed)
+        | difference([values[reference]], [hits], level, n_resamples, seed)
         for one, hits in values.items()
         if one != reference
     ]
-    return _decided(rows)
+    return decided(rows)
 
 
 def share_comparisons(
@@ -113,7 +113,7 @@ def share_comparisons(
     rows = [
         {"scope": scope, "measure": title}
         | {"alpha": alpha, "varied": SHARE, "value": share, "versus": 0.0}
-        | _difference(
+        | difference(
             [_array(alone) for alone, _ in both],
             [_array(mixed) for _, mixed in both],
             level,
@@ -122,10 +122,10 @@ def share_comparisons(
         )
         for scope, title, both in scopes
     ]
-    return _decided(rows)
+    return decided(rows)
 
 
-def _difference(
+def difference(
     first: list[np.ndarray],
     second: list[np.ndarray],
     level: float,
@@ -152,7 +152,8 @@ def _difference(
     }
 
 
-def _decided(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def decided(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """A table of comparisons with p_holm, corrected for all of its rows, and the verdicts."""
     table = pd.DataFrame(rows)
     corrected = holm(table["p_value"].to_numpy())
     table.insert(list(table.columns).index("p_value") + 1, "p_holm", corrected)

@@ -1,0 +1,78 @@
+"""The loss on the straight line between teacher and student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+
+from figures import style
+from figures.subset_size import TEACHER_LINE
+from figures.whole_curve import alpha_axis
+
+
+def loss_curve(losses: pd.DataFrame) -> Figure:
+    """Draw the loss between teacher and student, one column wide, each draw's line and the mean.
+
+    `losses` has columns draw, alpha and loss (nats), such as `loss_barrier.loss_along_line` gives
+    for each draw. The dashed line joins the mean's ends: above it there is a barrier.
+
+    Raises: ValueError when a column is missing or the draws do not have the same alphas.
+    """
+    curves = _loss_curves(losses)
+    mean = curves.mean(axis=1)
+    with style.theme():
+        figure, (ax,) = style.new_figure(1, height=2.4, legend_rows=2)
+        handles: list[Artist] = []
+        if curves.shape[1] > 1:
+            drawn = ax.plot(curves.index, curves, color=style.DRAW, linewidth=0.6)
+            drawn[0].set_label("each draw")
+            handles.append(drawn[0])
+        label = f"mean of {curves.shape[1]} draws" if curves.shape[1] > 1 else "the one draw"
+        handles += ax.plot(mean, color=style.LINE, marker=".", markersize=4, label=label)
+        ends = mean.iloc[[0, -1]]
+        handles += ax.plot(ends, label="straight line between the ends", **TEACHER_LINE)
+        alpha_axis(ax)
+        ax.set_ylabel("Contrastive loss (nats)")
+        style.shared_legend(figure, handles, columns=2)
+    return figure
+
+
+def losses_in_words(losses: pd.DataFrame, barriers: Mapping[int, float]) -> str:
+    """Whether the loss has a barrier on the way, and where it is lowest: Markdown.
+
+    barriers: of each draw of `losses` (as `loss_curve` takes them), `loss_barrier.barrier`, in
+    nats.
+
+    Raises: ValueError when the barriers are not of the same draws, or as `loss_curve`.
+    """
+    curves = _loss_curves(losses)
+    if set(barriers) != set(curves):
+        raise ValueError(f"barriers are of draws {list(barriers)}, losses of {list(curves)}")
+    with_barrier = {draw: value for draw, value in barriers.items() if round(value, 12) > 0}
+    rise = (
+        f"In {len(with_barrier)} of {len(barriers)} draws the loss rises above the straight line "
+        f"between its ends, by at most {max(with_barrier.values()):.3f} nats."
+        if with_barrier
+        else f"In none of {len(barriers)} draws does the loss rise above the straight line between "
+        "its ends: there is no barrier at these alphas."
+    )
+    lower = curves.iloc[[0, -1]].min() - curves.min()
+    where = ", ".join(f"{alpha:g}" for alpha in curves.idxmin())
+    return (
+        f"{rise} It is lowest at α = {where} (draw by draw), {lower.min():.3f} to "
+        f"{lower.max():.3f} nats below the lower end; on average it is {curves.iloc[0].mean():.2f} "
+        f"for the teacher and {curves.iloc[-1].mean():.2f} for the student."
+    )
+
+
+def _loss_curves(losses: pd.DataFrame) -> pd.DataFrame:
+    """A row per alpha, a column per draw."""
+    if missing := {"draw", "alpha", "loss"} - set(losses.columns):
+        raise ValueError(f"the losses have no column {sorted(missing)}")
+    curves = losses.pivot(index="alpha", columns="draw", values="loss").sort_index()
+    if curves.empty or curves.isna().to_numpy().any():
+        raise ValueError("the draws' losses are not of the same alphas; compute all of them")
+    return curves
