@@ -10,6 +10,7 @@ from figures.alpha_curve import ZERO_SHOT, Measure
 from figures.label_share import MEASURES, label_share, share_draws, share_table
 from fitclip_core.results import CLASSIFICATION, CellKey
 from fitclip_core.statistics import mean_interval
+from tests.figure_layout import texts_are_apart
 
 TWO = (Measure("a", "text_to_video", 5), Measure("b", CLASSIFICATION, 1))
 
@@ -224,27 +225,3 @@ def test_shares_are_named_by_powers_of_ten_or_as_they_are(shares, shown, hidden)
     outcomes = noisy(shares, (1,), TWO[:1])
     words = set(words_of(label_share(outcomes, measures=TWO[:1], mean=False, n_resamples=5)))
     assert shown <= words and not hidden & words
-
-
-def texts_are_apart(figure):
-    """No text leaves the figure or lies on another."""
-    figure.draw_without_rendering()
-    ticks = [
-        (tick, *sorted(axis.get_view_interval()))
-        for ax in figure.axes
-        for axis in (ax.xaxis, ax.yaxis)
-        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
-    ]
-    outside = [tick for tick, low, high in ticks if not low <= tick.get_loc() <= high]
-    hidden = {label for tick in outside for label in (tick.label1, tick.label2)}
-    boxes = {
-        text: text.get_window_extent().padded(-1)
-        for text in figure.findobj(Text)
-        if text.get_visible() and text.get_text().strip() and text not in hidden
-    }
-    width, height = figure.bbox.size
-    bottom = (style.FOOTER - 0.02) * figure.dpi  # for the provenance line
-    for text, box in boxes.items():
-        assert box.x0 >= 0 and box.x1 <= width and box.y0 >= bottom and box.y1 <= height, text
-    for (one, box), (other, other_box) in itertools.combinations(boxes.items(), 2):
-        assert not box.overlaps(other_box), (one, other)

@@ -1,5 +1,3 @@
-import itertools
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +8,7 @@ from figures import style
 from figures.per_class import per_class, per_class_table
 from fitclip_core.results import CellKey
 from fitclip_core.statistics import per_class_differences
+from tests.figure_layout import texts_are_apart
 
 
 def outcomes_of(labels, right, data_set="mit", **training):
@@ -191,27 +190,3 @@ def test_no_text_is_tiny_clipped_or_covered(classes, n):
     assert f"(a) mit: {min(25, -(-classes // 2))} largest" in words
     for text in figure.findobj(Text):
         assert float(text.get_fontsize()) >= 7
-
-
-def texts_are_apart(figure):
-    """No text leaves the figure or lies on another."""
-    figure.draw_without_rendering()
-    ticks = [
-        (tick, *sorted(axis.get_view_interval()))
-        for ax in figure.axes
-        for axis in (ax.xaxis, ax.yaxis)
-        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
-    ]
-    outside = [tick for tick, low, high in ticks if not low <= tick.get_loc() <= high]
-    hidden = {label for tick in outside for label in (tick.label1, tick.label2)}
-    boxes = {
-        text: text.get_window_extent().padded(-1)
-        for text in figure.findobj(Text)
-        if text.get_visible() and text.get_text().strip() and text not in hidden
-    }
-    width, height = figure.bbox.size
-    bottom = (style.FOOTER - 0.02) * figure.dpi  # for the provenance line
-    for text, box in boxes.items():
-        assert box.x0 >= 0 and box.x1 <= width and box.y0 >= bottom and box.y1 <= height, text
-    for (one, box), (other, other_box) in itertools.combinations(boxes.items(), 2):
-        assert not box.overlaps(other_box), (one, other)

@@ -1,13 +1,9 @@
-import itertools
-
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.text import Text
 
-from figures import style
 from figures.rank_curves import (
     curve_order,
     model_ranks,
@@ -17,6 +13,7 @@ from figures.rank_curves import (
 )
 from fitclip_core.results import CellKey
 from fitclip_core.statistics import simultaneous_band
+from tests.figure_layout import texts_are_apart
 
 
 def outcomes_of(ranks, data_set="msrvtt", direction="text_to_video", **training):
@@ -223,27 +220,3 @@ def test_tables_of_two_data_sets_are_not_drawn_together():
         rank_curves(pd.concat([table, table.assign(data_set="didemo")]))
     with pytest.raises(ValueError, match="0 data sets"):
         rank_curves(table.iloc[:0])
-
-
-def texts_are_apart(figure):
-    """No text leaves the figure or lies on another."""
-    figure.draw_without_rendering()
-    ticks = [
-        (tick, *sorted(axis.get_view_interval()))
-        for ax in figure.axes
-        for axis in (ax.xaxis, ax.yaxis)
-        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
-    ]
-    outside = [tick for tick, low, high in ticks if not low <= tick.get_loc() <= high]
-    hidden = {label for tick in outside for label in (tick.label1, tick.label2)}
-    boxes = {
-        text: text.get_window_extent().padded(-1)
-        for text in figure.findobj(Text)
-        if text.get_visible() and text.get_text().strip() and text not in hidden
-    }
-    width, height = figure.bbox.size
-    bottom = (style.FOOTER - 0.02) * figure.dpi  # for the provenance line
-    for text, box in boxes.items():
-        assert box.x0 >= 0 and box.x1 <= width and box.y0 >= bottom and box.y1 <= height, text
-    for (one, box), (other, other_box) in itertools.combinations(boxes.items(), 2):
-        assert not box.overlaps(other_box), (one, other)

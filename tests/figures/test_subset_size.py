@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Text
 
-from figures import style
 from figures.subset_size import (
     check_same_draws,
     log_places,
@@ -18,6 +17,7 @@ from figures.subset_size import (
 )
 from fitclip_core.results import CellKey
 from fitclip_core.statistics import mean_interval
+from tests.figure_layout import texts_are_apart
 
 PAPER = (563, 1125, 1688, 2250, 3375, 4500, 9000, 18000, 36000)
 BOTH = (0, 1, 2, 1000, 1001, 1002)
@@ -218,27 +218,3 @@ def test_no_text_is_clipped_or_covered(sizes, draws, alphas):
         assert expected in words
     if sizes == PAPER:
         assert {f"{size:,}" for size in sizes} <= set(words)
-
-
-def texts_are_apart(figure):
-    """No text leaves the figure or lies on another."""
-    figure.draw_without_rendering()
-    ticks = [
-        (tick, *sorted(axis.get_view_interval()))
-        for ax in figure.axes
-        for axis in (ax.xaxis, ax.yaxis)
-        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
-    ]
-    outside = [tick for tick, low, high in ticks if not low <= tick.get_loc() <= high]
-    hidden = {label for tick in outside for label in (tick.label1, tick.label2)}
-    boxes = {
-        text: text.get_window_extent().padded(-1)
-        for text in figure.findobj(Text)
-        if text.get_visible() and text.get_text().strip() and text not in hidden
-    }
-    width, height = figure.bbox.size
-    bottom = (style.FOOTER - 0.02) * figure.dpi  # for the provenance line
-    for text, box in boxes.items():
-        assert box.x0 >= 0 and box.x1 <= width and box.y0 >= bottom and box.y1 <= height, text
-    for (one, box), (other, other_box) in itertools.combinations(boxes.items(), 2):
-        assert not box.overlaps(other_box), (one, other)

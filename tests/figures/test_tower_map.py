@@ -7,8 +7,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from figures import style
 from figures.tower_map import best_cell, tower_grid, tower_map
+from tests.figure_layout import texts_are_apart
 
 
 def table_of(vision, text, data_sets=("x", "y"), draws=None, seed=0):
@@ -136,27 +136,3 @@ def test_equal_values_and_an_empty_grid():
     assert "best: vision 0, text 0, 50.0%" in words
     with pytest.raises(ValueError, match="grid is empty"):
         tower_map(grid.iloc[:0], "R@5")
-
-
-def texts_are_apart(figure):
-    """No text leaves the figure or lies on another."""
-    figure.draw_without_rendering()
-    ticks = [
-        (tick, *sorted(axis.get_view_interval()))
-        for ax in figure.axes
-        for axis in (ax.xaxis, ax.yaxis)
-        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
-    ]
-    outside = [tick for tick, low, high in ticks if not low <= tick.get_loc() <= high]
-    hidden = {label for tick in outside for label in (tick.label1, tick.label2)}
-    boxes = {
-        text: text.get_window_extent().padded(-1)
-        for text in figure.findobj(Text)
-        if text.get_visible() and text.get_text().strip() and text not in hidden
-    }
-    width, height = figure.bbox.size
-    bottom = (style.FOOTER - 0.02) * figure.dpi  # for the provenance line
-    for text, box in boxes.items():
-        assert box.x0 >= 0 and box.x1 <= width and box.y0 >= bottom and box.y1 <= height, text
-    for (one, box), (other, other_box) in itertools.combinations(boxes.items(), 2):
-        assert not box.overlaps(other_box), (one, other)
