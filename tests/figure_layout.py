@@ -1,6 +1,7 @@
 """What every figure's layout must hold, at its printed size."""
 
 import itertools
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -11,13 +12,13 @@ from figures import style
 def texts_are_apart(figure: Figure) -> None:
     """No text leaves the figure or lies on another."""
     figure.draw_without_rendering()
-    ticks = [
-        (tick, *sorted(axis.get_view_interval()))
+    ticks: list[tuple[Any, list[float]]] = [
+        (tick, sorted(axis.get_view_interval()))
         for ax in figure.axes
         for axis in (ax.xaxis, ax.yaxis)
         for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
     ]
-    outside = [tick for tick, low, high in ticks if not low <= tick.get_loc() <= high]
+    outside = [tick for tick, (low, high) in ticks if not low <= tick.get_loc() <= high]
     hidden = {label for tick in outside for label in (tick.label1, tick.label2)}
     boxes = {
         text: text.get_window_extent().padded(-1)
