@@ -55,6 +55,11 @@ gallery:
 	mkdir -p figures/gallery
 	cp runs/mini/01_data_prep/frames.png runs/mini/03_student_distillation/training.png \
 	   runs/mini/04_alpha_sweep/figure3.png runs/mini/04_alpha_sweep/outcomes.parquet \
+	   runs/mini/05_subset_size/figure4.png runs/mini/06_label_share/figure5.png \
+	   runs/mini/07_supplementary_figures/figure1.png \
+	   runs/mini/07_supplementary_figures/figure2.png \
+	   runs/mini/07_supplementary_figures/tower_map.png \
+	   runs/mini/08_supplementary_tables/claims.md \
 	   figures/gallery/
 
 clean:

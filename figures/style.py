@@ -15,6 +15,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from figures.provenance import line as provenance_line
+from figures.provenance import with_commit
 from fitclip_core.artefacts import atomic_path
 
 COLUMN_WIDTH: Final = 3.35  # in; one column of the paper
@@ -97,16 +99,14 @@ def shared_legend(figure: Figure, handles: Sequence[Artist], columns: int) -> No
 def save(figure: Figure, stem: Path | str, provenance: Mapping[str, str]) -> list[Path]:
     """Write `stem`.png (300 dpi) and `stem`.pdf with a provenance line; returns the two paths.
 
-    `provenance` maps names to values, say {"results": digest, "commit": hash}; the line shows 12
-    characters of each value and the files' metadata the whole. There is no date and no program
-    version in them: the same figure gives the same bytes. Each file is replaced atomically.
+    `provenance` maps names to values, say {"results": digest}; the commit of this code is added.
+    The line shows 12 characters of each value and the files' metadata the whole. There is no date
+    and no program version in them: the same figure gives the same bytes. Each file is replaced
+    atomically.
 
     Raises: ValueError when the provenance is empty.
     """
-    if not provenance:
-        raise ValueError("a figure is saved with its provenance, say the results' digest; got none")
-    stem = Path(stem)
-    line = " · ".join(f"{name} {value[:12]}" for name, value in provenance.items())
+    provenance, stem = with_commit(provenance), Path(stem)
     whole = "; ".join(f"{name}: {value}" for name, value in provenance.items())
     metadata: dict[str, dict[str, Any]] = {
         "png": {"Software": None, "Description": whole},
@@ -115,7 +115,12 @@ def save(figure: Figure, stem: Path | str, provenance: Mapping[str, str]) -> lis
     paths = []
     with theme():
         footer = figure.text(
-            0.99, 0.02 / figure.get_figheight(), line, ha="right", fontsize=5.5, color=DRAW
+            0.99,
+            0.02 / figure.get_figheight(),
+            provenance_line(provenance),
+            ha="right",
+            fontsize=5.5,
+            color=DRAW,
         )
         try:
             for kind, content in metadata.items():

@@ -14,6 +14,8 @@ import pandas as pd
 from figures.alpha_curve import ZERO_SHOT
 from figures.paper import DATASET_TABLES, DELTA, FUSED, REDUCTION, TITLES, paper_table, paper_values
 from figures.paper_tables import measured_table
+from figures.provenance import line as provenance_line
+from figures.provenance import with_commit
 from fitclip_core.artefacts import atomic_path, write_text
 from fitclip_core.results import CLASSIFICATION
 
@@ -187,18 +189,6 @@ def caption_of(table: str) -> str:
     return f"The paper's table {table}: {of}{what}"
 
 
-def provenance_line(provenance: Mapping[str, str]) -> str:
-    """Where numbers come from, say {"results": digest, "commit": hash}: 12 letters of each.
-
-    Raises: ValueError when the provenance is empty.
-    """
-    if not provenance:
-        raise ValueError(
-            "a table is written with its provenance, say the results' digest; got none"
-        )
-    return " · ".join(f"{name} {value[:12]}" for name, value in provenance.items())
-
-
 def markdown(
     texts: pd.DataFrame, caption: str, provenance: str, bold: pd.DataFrame | None = None
 ) -> str:
@@ -271,7 +261,7 @@ def write(
 
     Raises: ValueError when the provenance is empty.
     """
-    line = provenance_line(provenance)
+    line = provenance_line(with_commit(provenance))
     formats = {"md": markdown, "tex": latex, "html": page}
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("csv", *formats)]
     flat = numbers.set_axis([" ".join(filter(None, _levels(one))) for one in numbers], axis=1)

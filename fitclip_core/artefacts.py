@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -95,6 +96,19 @@ def source_digest(*names: str) -> str:
             content = hashlib.sha256(source.read_bytes()).hexdigest()
             digest.update(f"{name}\0{relative}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def code_commit(folder: Path = Path(__file__).parent) -> str:
+    """The commit of the checkout that holds this code, with "-dirty" if it was changed since.
+
+    "unknown" where there is no git or no checkout.
+    """
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
 
 
 def write_manifest(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import platform
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
@@ -26,7 +25,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors.sanitize import SanitizeHTML
 from nbformat import NotebookNode
 
-from fitclip_core.artefacts import read_manifest, write_text
+from fitclip_core.artefacts import code_commit, read_manifest, write_text
 from notebooks.parameters import ParameterError
 from notebooks.run import HERE, Plan, make_plan
 from notebooks.stamps import Files, reasons_to_run
@@ -124,19 +123,6 @@ def external_loads(page: str) -> list[str]:
     finder.feed(page)
     finder.close()
     return finder.found
-
-
-def commit(folder: Path) -> str:
-    """The commit of the checkout that holds the folder, with "-dirty" if it was changed since.
-
-    "unknown" where there is no git or no checkout.
-    """
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found.stdout.strip()
 
 
 def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> int:
@@ -248,7 +234,7 @@ def _provenance(plan: Plan, profile: str) -> str:
     rows = {
         "profile": profile,
         "results": _results_digest([plan.files(notebook) for notebook in plan.notebooks]),
-        "commit": commit(plan.working_dir),
+        "commit": code_commit(),
         "requirements.lock": plan.code["requirements.lock"],
         "Python": platform.python_version(),
         "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),

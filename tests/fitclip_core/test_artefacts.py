@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -216,3 +217,15 @@ def test_importing_is_fast() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert output.stdout.strip() == "False"
+
+
+def test_the_commit_is_that_of_the_checkout(tmp_path: Path) -> None:
+    assert artefacts.code_commit(tmp_path) == "unknown"
+    (tmp_path / "file").write_text("1")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    found = artefacts.code_commit(tmp_path)
+    assert re.fullmatch("[0-9a-f]{40}", found)
+    (tmp_path / "file").write_text("2")
+    assert artefacts.code_commit(tmp_path) == f"{found}-dirty"

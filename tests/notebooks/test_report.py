@@ -4,7 +4,6 @@ import base64
 import html
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import nbconvert
@@ -322,15 +321,3 @@ def test_joining_leaves_the_notebooks_as_they_were():
     joined = report.join(parts)
     assert [cell.id for cell in joined.cells] == ["a-00", "b-00"]
     assert [part.cells[0].id for part in parts.values()] == ["same", "same"]
-
-
-def test_the_commit_is_that_of_the_checkout(tmp_path):
-    assert report.commit(tmp_path) == "unknown"
-    (tmp_path / "file").write_text("1")
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    found = report.commit(tmp_path)
-    assert re.fullmatch("[0-9a-f]{40}", found)
-    (tmp_path / "file").write_text("2")
-    assert report.commit(tmp_path) == f"{found}-dirty"
