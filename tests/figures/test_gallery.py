@@ -1,5 +1,6 @@
 """The committed outcomes of the default run rebuild its figure 3, without any training."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,3 +24,11 @@ def test_figure_3_is_rebuilt_from_the_committed_outcomes() -> None:
     for alpha, value in zip(in_domain["alpha"], in_domain["value"], strict=True):
         hits = ranks.loc[np.isclose(ranks["alpha"], alpha), "rank"] <= 5
         assert np.isclose(value, hits.mean())
+
+
+def test_the_readme_shows_the_default_runs_table_of_claims_and_pictures_that_are_there() -> None:
+    readme = (GALLERY.parents[1] / "README.md").read_text(encoding="utf-8")
+    _, table, _ = (GALLERY / "claims.md").read_text(encoding="utf-8").strip().split("\n\n")
+    assert table in readme
+    pictures = re.findall(r"\]\(figures/gallery/([^)]+)\)", readme)
+    assert pictures and [one for one in pictures if not (GALLERY / one).is_file()] == []
