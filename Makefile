@@ -1,5 +1,6 @@
 # make reproduce   run all numbered notebooks on the embedded benchmark (PROFILE=mini)
 # make report      join the executed notebooks into runs/$(PROFILE)/report.html
+# make slider      explore alpha in a browser, served to this machine alone
 # make test        style, types and tests
 # make lab         open the notebooks in JupyterLab
 # make gallery     copy the default run's pictures to figures/gallery
@@ -21,7 +22,7 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 100000
 export PYTHONHASHSEED := 0
 
-.PHONY: help setup reproduce report test lab gallery clean
+.PHONY: help setup reproduce report slider test lab gallery clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -41,6 +42,9 @@ reproduce: setup
 
 report: setup
 	$(BIN)/python -m notebooks.report --profile $(PROFILE)
+
+slider: setup
+	$(BIN)/python -m notebooks.explorer.serve --profile $(PROFILE)
 
 test: setup
 	$(BIN)/python -m ruff check .

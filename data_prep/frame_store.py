@@ -38,6 +38,7 @@ from fitclip_core.artefacts import (
 
 KIND = "frame store"
 SHARD_BYTES, SHARD_CLIPS = 128 * 2**20, 1000  # a shard's limits: what an interruption may cost
+_Row = tuple[str, str, float | None, float | None]  # clip_id, path, start, end
 _CODE = ("data_prep.clip_frames", "data_prep.frame_store", "data_prep.sampling", "data_prep.video")
 
 
@@ -73,16 +74,9 @@ def build(
     Raises: ValueError for a bad table, no clips, an unknown backend, or a folder that holds another
     kind of result; RuntimeError when no worker process can start.
     """
-    table = validate(clips)
-    if table.empty:
-        raise ValueError("the clips table is empty; there is nothing to decode")
     root, folder = Path(root), Path(folder)
     decoder, backend_name = _decoder(backend)
-    rows = [
-        (str(row.clip_id), str(row.path), _or_none(row.start), _or_none(row.end))
-        for row in table.itertuples()
-    ]
-    parameters = {**asdict(rule), "backend": backend_name}
+    rows, parameters = _rows(clips), {**asdict(rule), "backend": backend_name}
     hashes = _source_hashes(root, [path for _, path, _, _ in rows])
     inputs = {"clips": json_digest(rows), "videos": json_digest(hashes)}
     code = source_digest(*_CODE)
@@ -90,26 +84,16 @@ def build(
         return open_store(folder)
 
     _prepare(folder)
-    per_shard = min(SHARD_CLIPS, max(1, SHARD_BYTES // math.prod(rule.shape)))
+    for path in folder.glob(".*.tmp*"):
+        path.unlink()
     shards = [
-        _Shard(folder, number, rows[first : first + per_shard], hashes, parameters, code)
-        for number, first in enumerate(range(0, len(rows), per_shard))
+        _Shard(folder, number, part, parameters, code, hashes)
+        for number, part in enumerate(_parts(rows, rule))
     ]
     open_shards = [shard for shard in shards if not shard.is_done()]
-    work = [(shard, place) for shard in open_shards for place in range(len(shard.rows))]
-    results = killable_map(
-        partial(clip_frames, rule, decoder),
-        [shard.request(root, place) for shard, place in work],
-        workers=available_cores() if workers is None else workers,
-        deadline=deadline,
-    )
-    done = len(rows) - len(work)
-    bar = tqdm(total=len(rows), initial=done, desc=f"decode {folder.name}", disable=not progress)
-    with closing(results), bar:
-        for number, result in results:
-            shard, place = work[number]
-            shard.add(place, result, rule)
-            bar.update()
+    done = len(rows) - sum(len(shard.rows) for shard in open_shards)
+    with tqdm(total=len(rows), initial=done, desc=_bar(folder), disable=not progress) as bar:
+        _decode(open_shards, root, rule, decoder, workers, deadline, bar)
     records = [record for shard in shards for record in shard.records()]
     _remove_others(folder, {path for shard in shards for path in shard.paths})
     write_manifest(
@@ -127,6 +111,75 @@ def build(
         },
     )
     return open_store(folder)
+
+
+def missing_shards(
+    clips: pd.DataFrame,
+    folder: Path,
+    rule: FrameRule,
+    *,
+    backend: str | Decoder = "auto",
+) -> dict[int, pd.DataFrame]:
+    """What `build` would still decode: shard number -> its rows of the clips table.
+
+    No video and no frame is read, so one that was changed is not noticed; `build` notices.
+
+    Raises: ValueError as `build`.
+    """
+    shards = _unhashed_shards(clips, Path(folder), rule, backend)
+    firsts = [0, *accumulate(len(shard.rows) for shard in shards)]
+    return {
+        number: clips.iloc[first : first + len(shard.rows)]
+        for number, (first, shard) in enumerate(zip(firsts[:-1], shards, strict=True))
+        if not shard.seems_done()
+    }
+
+
+def build_shard(
+    number: int,
+    clips: pd.DataFrame,
+    root: Path,
+    folder: Path,
+    rule: FrameRule,
+    *,
+    backend: str | Decoder = "auto",
+    workers: int | None = None,
+    deadline: float = 60.0,
+) -> None:
+    """Decode one of `missing_shards`, unless it is there; several may be built at once.
+
+    The store is finished by `build`, which finds the shards; its bytes are the same as without.
+
+    Raises: ValueError as `build`, or for more clips than a shard holds.
+    """
+    root, folder = Path(root), Path(folder)
+    decoder, backend_name = _decoder(backend)
+    parts = _parts(_rows(clips), rule)
+    if len(parts) > 1:
+        raise ValueError(f"{len(clips)} clips are more than a shard's {len(parts[0])}")
+    hashes = _source_hashes(root, [path for _, path, _, _ in parts[0]])
+    parameters = {**asdict(rule), "backend": backend_name}
+    shard = _Shard(folder, number, parts[0], parameters, source_digest(*_CODE), hashes)
+    if not shard.is_done():
+        _prepare(folder)
+        with tqdm(total=len(shard.rows), desc=f"{_bar(folder)}, shard {number}") as bar:
+            _decode([shard], root, rule, decoder, workers, deadline, bar)
+
+
+def seems_built(
+    clips: pd.DataFrame, folder: Path, rule: FrameRule, *, backend: str | Decoder = "auto"
+) -> bool:
+    """Whether `build` would only open the store, if no video or frame was changed.
+
+    Raises: ValueError as `build`.
+    """
+    shards = _unhashed_shards(clips, Path(folder), rule, backend)
+    try:
+        outputs = read_manifest(folder)["outputs"]
+    except ValueError:
+        return False
+    expected = {path.name for shard in shards for path in shard.paths}
+    return set(outputs) == expected and all(shard.seems_done() for shard in shards)
 
 
 def open_store(folder: Path) -> FrameStore:
@@ -234,25 +287,37 @@ class _Shard:
         self,
         folder: Path,
         number: int,
-        rows: list[tuple[str, str, float | None, float | None]],
-        hashes: Mapping[str, str | None],
+        rows: list[_Row],
         parameters: Mapping[str, Any],
         code: str,
+        hashes: Mapping[str, str | None],
     ) -> None:
-        self.rows, self.hashes = rows, hashes
+        self.rows, self.made_by, self.hashes = rows, (dict(parameters), code), hashes
         self.arrays_path = folder / f"frames_{number:05d}.npy"
         self.records_path = folder / f"frames_{number:05d}.json"
         self.paths = [self.arrays_path, self.records_path]
-        sources = [hashes[path] for _, path, _, _ in rows]
-        self.key = json_digest([dict(parameters), code, rows, sources])
         self.results: dict[int, video.DecodedClip | Failure] = {}
+
+    def key(self, hashes: Mapping[str, str | None]) -> str:
+        """What the shard is made from, with these hashes of the videos."""
+        sources = [hashes[path] for _, path, _, _ in self.rows]
+        return json_digest([*self.made_by, self.rows, sources])
 
     def is_done(self) -> bool:
         """Whether an earlier, interrupted build left this very shard whole."""
         try:
             content = json.loads(self.records_path.read_text(encoding="utf-8"))
-            same_key = content["key"] == self.key
+            same_key = content["key"] == self.key(self.hashes)
             return same_key and content["frames_sha256"] == file_sha256(self.arrays_path)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def seems_done(self) -> bool:
+        """As `is_done` if neither the videos nor the frames were changed, of which none is read."""
+        try:
+            content = json.loads(self.records_path.read_text(encoding="utf-8"))
+            hashes = {clip["path"]: clip["source_sha256"] for clip in content["clips"]}
+            return content["key"] == self.key(hashes) and self.arrays_path.is_file()
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -284,12 +349,12 @@ class _Shard:
         records = [
             self._record(row, result) for row, result in zip(self.rows, ordered, strict=True)
         ]
-        content = {"key": self.key, "frames_sha256": file_sha256(self.arrays_path)}
+        content = {"key": self.key(self.hashes), "frames_sha256": file_sha256(self.arrays_path)}
         write_json(self.records_path, {**content, "clips": records})
 
     def _record(
         self,
-        row: tuple[str, str, float | None, float | None],
+        row: _Row,
         result: video.DecodedClip | Failure,
     ) -> dict[str, Any]:
         clip_id, path, start, end = row
@@ -304,6 +369,58 @@ class _Shard:
             "video_frames": result.frame_count,
             "indices": result.indices.tolist(),
         }
+
+
+def _rows(clips: pd.DataFrame) -> list[_Row]:
+    table = validate(clips)
+    if table.empty:
+        raise ValueError("the clips table is empty; there is nothing to decode")
+    return [
+        (str(row.clip_id), str(row.path), _or_none(row.start), _or_none(row.end))
+        for row in table.itertuples()
+    ]
+
+
+def _parts(rows: list[_Row], rule: FrameRule) -> list[list[_Row]]:
+    """The rows of each shard."""
+    per_shard = min(SHARD_CLIPS, max(1, SHARD_BYTES // math.prod(rule.shape)))
+    return [rows[first : first + per_shard] for first in range(0, len(rows), per_shard)]
+
+
+def _unhashed_shards(
+    clips: pd.DataFrame, folder: Path, rule: FrameRule, backend: str | Decoder
+) -> list[_Shard]:
+    parameters, code = {**asdict(rule), "backend": _decoder(backend)[1]}, source_digest(*_CODE)
+    parts = enumerate(_parts(_rows(clips), rule))
+    return [_Shard(folder, number, part, parameters, code, {}) for number, part in parts]
+
+
+def _decode(
+    shards: list[_Shard],
+    root: Path,
+    rule: FrameRule,
+    decoder: Decoder,
+    workers: int | None,
+    deadline: float,
+    bar: tqdm[Any],
+) -> None:
+    """Decode and write shards, whatever is there of them."""
+    work = [(shard, place) for shard in shards for place in range(len(shard.rows))]
+    results = killable_map(
+        partial(clip_frames, rule, decoder),
+        [shard.request(root, place) for shard, place in work],
+        workers=available_cores() if workers is None else workers,
+        deadline=deadline,
+    )
+    with closing(results):
+        for number, result in results:
+            shard, place = work[number]
+            shard.add(place, result, rule)
+            bar.update()
+
+
+def _bar(folder: Path) -> str:
+    return f"decode {folder.name}"
 
 
 def _decoder(backend: str | Decoder) -> tuple[Decoder, str]:
@@ -346,8 +463,6 @@ def _prepare(folder: Path) -> None:
     if others:
         raise ValueError(f"{folder} holds other files ({others[0]}); give the store its own folder")
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
-    for path in folder.glob(".*.tmp*"):
-        path.unlink()
 
 
 def _remove_others(folder: Path, kept: set[Path]) -> None:

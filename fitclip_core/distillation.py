@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
+from fitclip_core import distributed
 from fitclip_core.augmentation import crop_and_flip, draw_frames
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.losses import contrastive_loss, distillation_loss, fitclip_loss
@@ -117,6 +121,11 @@ class TrainingClips:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def clip_ids(self) -> list[str]:
+        """The clips' ids, in their order."""
+        return [self.frames.clip_ids[int(index)] for index in self.indices]
+
 
 @dataclass(frozen=True)
 class StudentFit:
@@ -142,6 +151,8 @@ def fit_student(
     unlabelled: TrainingClips | None,
     validation: TrainingClips,
     recipe: Recipe,
+    *,
+    micro_batch: int | None = None,
 ) -> StudentFit:
     """Train all weights of both towers, in place, and keep the best by validation loss.
 
@@ -159,6 +170,12 @@ def fit_student(
     The validation loss is the contrastive loss of the whole validation set at once. Step 0, the
     student as given, is recorded but never chosen.
 
+    Inside torchrun (`distributed.process_group`) every process calls this with the same arguments,
+    but for the device. Each computes the features of its share of every batch and of the validation
+    clips; all compare all features and add up their gradients, which are those of one process up to
+    rounding. All keep the same weights, bit for bit. Drop-out, which no model of the paper has,
+    would draw other masks on other numbers of processes or with another `micro_batch`.
+
     Args:
         student: starts from the weights that it has; on return it holds the best ones.
         teacher: scores the unlabelled clips and is not changed; not needed at labelled_share 1.
@@ -166,16 +183,33 @@ def fit_student(
         unlabelled: clips in training form with texts; not needed at labelled_share 1.
         validation: labelled clips in evaluation form.
         recipe: the numbers.
+        micro_batch: clips (a process) whose activations are held at a time: features are computed
+            without them, and computed again, micro batch by micro batch, when the loss's gradients
+            with respect to the features are known. Up to a third slower; the loss is still over the
+            whole batch, and its gradients are the same up to rounding. None: all at once.
 
     Returns:
         The best weights, the losses and the chosen step.
 
     Raises:
         ValueError: something needed is missing, teacher and student are one model or take pictures
-            of different sizes, the frames have the wrong form, or a loss is not finite.
+            of different sizes, the frames have the wrong form, or a loss is not finite; a batch is
+            computed in parts and the student has batch normalisation, which would see the parts; or
+            processes differ in their arguments or outnumber a batch's clips.
 
-    Source: ARCHITECTURE "Numeric conventions"; supplement, 8 (share of the two losses).
+    Source: ARCHITECTURE "Numeric conventions"; supplement, 8 (share of the two losses); Gao et al.
+        2021, 3.2 (features first, their gradients, then the encoder again: GradCache).
     """
+    if micro_batch is not None:
+        _require(micro_batch >= 1, f"micro_batch is {micro_batch}; give at least 1, or None")
+    if micro_batch is not None or distributed.size() > 1:
+        normalised = any(isinstance(module, _BatchNorm) for module in student.model.modules())
+        _require(
+            not normalised,
+            f"{student.name} has batch normalisation: its features depend on the other clips of a "
+            "batch, which must be computed at once; train it in one process, with micro_batch None",
+        )
+    _check_processes_agree(student, teacher, (labelled, unlabelled, validation), recipe)
     # Separate streams, so that a run without one part differs in nothing else.
     streams = np.random.SeedSequence(recipe.seed).generate_state(3)
     labelled_seed, unlabelled_seed, model_seed = (int(stream) for stream in streams)
@@ -184,9 +218,7 @@ def fit_student(
     if recipe.labelled_share > 0:
         if labelled is None:
             raise ValueError(f"labelled_share {recipe.labelled_share} needs labelled clips")
-        labelled_batches = _batches(
-            labelled, recipe.labelled_batch, student.image_size, recipe.crop_scale, labelled_seed
-        )
+        labelled_batches = _batches(labelled, recipe.labelled_batch, student, recipe, labelled_seed)
     if recipe.labelled_share < 1:
         if unlabelled is None or teacher is None:
             raise ValueError(
@@ -195,11 +227,7 @@ def fit_student(
             )
         teacher_scale = _teacher_scale(student, teacher, recipe)
         unlabelled_batches = _batches(
-            unlabelled,
-            recipe.unlabelled_batch,
-            student.image_size,
-            recipe.crop_scale,
-            unlabelled_seed,
+            unlabelled, recipe.unlabelled_batch, student, recipe, unlabelled_seed
         )
 
     scale = 1 / recipe.temperature
@@ -210,22 +238,26 @@ def fit_student(
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+    optimiser.zero_grad()
     history = [_row(0, validation_loss=_validation_loss(student, validation, scale))]
     best_loss, best_step = math.inf, 0
     best_state: dict[str, torch.Tensor] = {}
     devices = [student.device] if student.device.type == "cuda" else []
     with torch.random.fork_rng(devices), attention_kernel(student.device):
-        torch.manual_seed(model_seed)
-        for step in (progress := tqdm(range(1, recipe.steps + 1), "student", unit="step")):
+        torch.manual_seed(model_seed + distributed.rank())
+        steps = range(1, recipe.steps + 1)
+        for step in (
+            progress := tqdm(steps, "student", unit="step", disable=distributed.rank() > 0)
+        ):
             labelled_scores = student_scores = teacher_scores = None
             student.model.train()
             if labelled_batches is not None:
-                labelled_scores = _scores(student, next(labelled_batches), scale)
+                labelled_scores = _scores(student, next(labelled_batches), scale, micro_batch)
             if unlabelled_batches is not None and teacher is not None:
                 batch = next(unlabelled_batches)
-                student_scores = _scores(student, batch, scale)
+                student_scores = _scores(student, batch, scale, micro_batch)
                 with torch.no_grad():
-                    teacher_scores = _scores(teacher, batch, teacher_scale)
+                    teacher_scores = _scores(teacher, batch, teacher_scale, micro_batch)
             try:
                 loss = fitclip_loss(
                     labelled_scores,
@@ -236,9 +268,10 @@ def fit_student(
                 )
             except ValueError as error:
                 raise ValueError(f"step {step}: {error}") from error
-            optimiser.zero_grad()
             loss.backward()
+            distributed.sum_gradients(student.model.parameters())
             optimiser.step()
+            optimiser.zero_grad()
             student.model.eval()
 
             row = _row(step)
@@ -255,8 +288,9 @@ def fit_student(
                     best_state = student.state()
                 progress.set_postfix(validation_loss=row["validation_loss"], best=best_step)
             history.append(row)
-    optimiser.zero_grad()
     student.load_state(best_state)
+    if distributed.size() > 1:
+        distributed.check_same(**{"trained weights": _weights_digest(student)})
     return StudentFit(best_state, pd.DataFrame(history).astype({"step": "int64"}), best_step)
 
 
@@ -266,39 +300,104 @@ def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
 
 
 class _Batch(NamedTuple):
-    frames: torch.Tensor  # uint8 [n, frames, size, size, 3]
+    """This process's share of a batch of `n` clips."""
+
+    n: int
+    frames: torch.Tensor  # uint8 [share, frames, size, size, 3]
     counts: np.ndarray
     texts: list[str]
 
 
 def _batches(
-    clips: TrainingClips, size: int, image_size: int, scale: tuple[float, float], seed: int
+    clips: TrainingClips, size: int, student: ClipEncoder, recipe: Recipe, seed: int
 ) -> Iterator[_Batch]:
-    """Random batches without end; each epoch's incomplete last batch is left out."""
+    """Random batches without end; each epoch's incomplete last batch is left out.
+
+    The processes draw the same clips and views, and each keeps its share of them.
+    """
     generator = torch.Generator().manual_seed(seed)
     size = min(size, len(clips))
+    mine = distributed.share(size)
     while True:
         order = torch.randperm(len(clips), generator=generator).numpy()
         for start in range(0, len(clips) - size + 1, size):
             rows = order[start : start + size]
-            indices = clips.indices[rows]
-            drawn = draw_frames(clips.frames.frames(indices), generator)
+            drawn = draw_frames(clips.frames.frames(clips.indices[rows]), generator)
+            crops = crop_and_flip(drawn, student.image_size, recipe.crop_scale, generator)[mine]
             yield _Batch(
-                crop_and_flip(drawn, image_size, scale, generator),
-                clips.frames.frame_counts[indices],
-                [clips.texts[row] for row in rows],
+                size,
+                crops.to(student.device),
+                clips.frames.frame_counts[clips.indices[rows[mine]]],
+                [clips.texts[row] for row in rows[mine]],
             )
 
 
-def _scores(encoder: ClipEncoder, batch: _Batch, scale: float) -> torch.Tensor:
+def _scores(
+    encoder: ClipEncoder, batch: _Batch, scale: float, micro_batch: int | None
+) -> torch.Tensor:
     """Scaled similarities `[n, n]` of a batch: rows are videos, columns are texts."""
-    videos = encoder.video_features(*encoder.images(batch.frames, batch.counts))
-    return scale * videos @ encoder.text_features(encoder.tokenize(batch.texts)).T
+    videos, texts = _features(encoder, batch, micro_batch)
+    return scale * distributed.gather(videos, batch.n) @ distributed.gather(texts, batch.n).T
+
+
+def _features(
+    encoder: ClipEncoder, batch: _Batch, micro_batch: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of a share's videos and texts, `[share, d]` each."""
+
+    def encode(
+        frames: torch.Tensor, counts: np.ndarray, texts: list[str]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        videos = encoder.video_features(*encoder.images(frames, counts))
+        return videos, encoder.text_features(encoder.tokenize(texts))
+
+    _, frames, counts, texts = batch
+    if micro_batch is None:
+        return encode(frames, counts, texts)
+    parts = [slice(at, at + micro_batch) for at in range(0, len(texts), micro_batch)]
+    # Computed again in the backward pass, from the same random state.
+    pieces = [
+        checkpoint(encode, frames[part], counts[part], texts[part], use_reentrant=False)
+        for part in parts
+    ]
+    videos, of_texts = zip(*pieces, strict=True)
+    return torch.cat(videos), torch.cat(of_texts)
 
 
 def _validation_loss(student: ClipEncoder, clips: TrainingClips, scale: float) -> float:
-    videos = student.encode_source(clips.frames, clips.indices)
-    return contrastive_loss(scale * videos @ student.encode_texts(clips.texts).T).item()
+    mine = distributed.share(len(clips))
+    own = (
+        student.encode_source(clips.frames, clips.indices[mine]),
+        student.encode_texts(clips.texts[mine]),
+    )
+    # By way of the device, on which processes exchange tensors.
+    videos, texts = (distributed.gather(rows.to(student.device), len(clips)).cpu() for rows in own)
+    # One machine's rounding decides for all which step is the best.
+    return distributed.of_first(contrastive_loss(scale * videos @ texts.T).item())
+
+
+def _check_processes_agree(
+    student: ClipEncoder,
+    teacher: ClipEncoder | None,
+    clips: Sequence[TrainingClips | None],
+    recipe: Recipe,
+) -> None:
+    if distributed.size() == 1:
+        return
+    distributed.check_same(
+        recipe=asdict(recipe),
+        student=_weights_digest(student),
+        teacher=teacher is not None and _weights_digest(teacher),
+        clips=[one is not None and [one.clip_ids, one.texts] for one in clips],
+    )
+
+
+def _weights_digest(encoder: ClipEncoder) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(encoder.state().items()):
+        digest.update(name.encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _teacher_scale(student: ClipEncoder, teacher: ClipEncoder, recipe: Recipe) -> float:

@@ -5,8 +5,10 @@ alpha of that parameter, or to a tensor of its shape with an alpha for each weig
 `linear_in_depth` and `fisher` make such schedules.
 """
 
+import cmath
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +23,9 @@ from fitclip_core.merges import linear_in_depth as linear_in_depth
 from fitclip_core.merges import per_tower as per_tower
 
 State = Mapping[str, Tensor]
+
+_PIECE = 2**19  # numbers fused at a time: they stay in the cache, and are worth the calls
+_ONE = torch.ones(())
 
 
 def interpolate(
@@ -57,10 +62,16 @@ def interpolate(
     """
     _check_alpha(alpha, teacher_state)
     _check_match(teacher_state, student_state)
-    return {
-        name: _fuse(name, tensor, student_state.get(name), alpha).clone()
-        for name, tensor in teacher_state.items()
-    }
+    fused = {}
+    with torch.no_grad():
+        for name, teacher in teacher_state.items():
+            student = student_state.get(name) if _is_fused(name, teacher) else None
+            kept = teacher.dtype
+            if student is not None:
+                kept = torch.promote_types(kept, student.dtype)
+            fused[name] = torch.empty_like(teacher, dtype=kept, requires_grad=False)
+            _fuse(fused[name], name, teacher, student, alpha)
+    return fused
 
 
 class AlphaSweep:
@@ -68,11 +79,13 @@ class AlphaSweep:
 
     Every alpha is computed from the two end states, so there is no drift, and the values are those
     of :func:`interpolate`. The model is never copied. As a context manager it puts the model's own
-    weights back on exit; without one, the last alpha stays.
+    weights back on exit; without one, the last alpha stays. Beyond the live model and the two end
+    states it needs memory only for small pieces, and for such own weights as are neither end's.
 
     Args:
         model: its state must have the teacher's names and shapes.
-        teacher_state: weights at alpha 0. Tensors that are the model's own memory are copied.
+        teacher_state: weights at alpha 0. Tensors that are the model's own memory are copied, of
+            others the caller keeps the values as they are while the sweep is used.
         student_state: weights at alpha 1, as in :func:`interpolate`.
 
     Raises:
@@ -100,6 +113,7 @@ class AlphaSweep:
         self._model = model
         self._teacher = _without_aliases(teacher_state, own_memory)
         self._student = _without_aliases(student_state, own_memory)
+        self._tame_names: set[str] = set()
         self._original: dict[str, Tensor] | None = None
 
     def set_alpha(self, alpha: float | Schedule) -> None:
@@ -109,19 +123,30 @@ class AlphaSweep:
             alpha: share of the student, in [0, 1], or a schedule, as in :func:`interpolate`.
 
         Raises:
-            ValueError: as :func:`interpolate`. Of a wrong schedule or values that are not finite,
-                the tensors before the one named are written already.
+            ValueError: as :func:`interpolate`. Of a wrong schedule the tensors before the one named
+                are written already, of values that are not finite the one named too.
         """
         _check_alpha(alpha, self._teacher)
         with torch.no_grad():
             for name, live in self._model.state_dict().items():
-                live.copy_(_fuse(name, self._teacher[name], self._student.get(name), alpha))
+                teacher = self._teacher[name]
+                student = self._student.get(name) if _is_fused(name, teacher) else None
+                _fuse(live, name, teacher, student, alpha, self._tame_names)
 
     def __enter__(self) -> Self:
         if self._original is not None:
             raise RuntimeError("this AlphaSweep is already entered: leave it first")
-        self._original = {name: tensor.clone() for name, tensor in self._model.state_dict().items()}
+        self._original = {
+            name: self._kept(name, live) for name, live in self._model.state_dict().items()
+        }
         return self
+
+    def _kept(self, name: str, live: Tensor) -> Tensor:
+        """The tensor's values as they are now: an end state's own tensor where it has the bits."""
+        for end in (self._teacher, self._student):
+            if name in end and _same_bits(live, end[name]):
+                return end[name]
+        return live.clone()
 
     def __exit__(
         self,
@@ -156,38 +181,83 @@ def _is_fused(name: str, teacher: Tensor) -> bool:
     return teacher.is_floating_point() and not is_logit_scale(name)
 
 
-def _fuse(name: str, teacher: Tensor, student: Tensor | None, alpha: float | Schedule) -> Tensor:
-    """One tensor's fused values; at the ends it may be the given tensor itself.
+def _fuse(
+    out: Tensor,
+    name: str,
+    teacher: Tensor,
+    student: Tensor | None,
+    alpha: float | Schedule,
+    tame_names: set[str] | None = None,
+) -> None:
+    """Write one tensor's fused values, a piece at a time: each is worked on while it is in cache.
+
+    Without a student, the teacher's values. Gradients must be off.
 
     Two products and a sum are three separate roundings, which no vector unit merges, so the same
     weights give the same bits in any memory layout and with any number of threads.
+
+    Names are added to `tame_names` whose two ends are seen to have finite norms: any share then
+    gives finite values, and they are not looked at again.
     """
     share: Share = 0.0
-    if student is None or not _is_fused(name, teacher):
-        fused = teacher.detach()
+    if student is None:
+        student = teacher
     else:
         share = _share(alpha, name, teacher.shape)
-        kept = torch.promote_types(teacher.dtype, student.dtype)
-        teacher = teacher.detach()
-        student = student.detach().to(teacher.device)
-        working = torch.promote_types(kept, torch.float32)
-        if isinstance(share, Tensor):
-            share = share.detach().to(teacher.device, working)
-        if not isinstance(share, Tensor) and share == 0:
-            fused = teacher.to(kept)
-        elif not isinstance(share, Tensor) and share == 1:
-            fused = student.to(kept)
+    kept = torch.promote_types(teacher.dtype, student.dtype)
+    working = torch.promote_types(kept, torch.float32)
+    tensors = (out, teacher, student)
+    plain = all(tensor.dtype == working and tensor.is_cpu for tensor in tensors)
+    known = tame_names is not None and name in tame_names
+    both_are_read = plain and not isinstance(share, Tensor) and 0 < share < 1
+    tame = not known and tame_names is not None and both_are_read
+    finite = True
+    for piece, old, new, part in _pieces(*tensors, share):
+        if not isinstance(part, Tensor) and part in (0, 1):
+            piece.copy_(new if part else old)
+        elif plain and not isinstance(part, Tensor):
+            # One operation less than below. It adds (1 - part) * old * 1, so only the product by 1
+            # can be made in one step with the sum, and that one needs no rounding.
+            torch.mul(new, part, out=piece)
+            piece.addcmul_(old, _ONE, value=1 - part)
         else:
-            fused = teacher.to(working) * (1 - share)
-            fused += student.to(working) * share
-            fused = fused.to(kept)
-    if not torch.isfinite(fused).all():
+            old, new = old.to(working), new.to(old.device, working)
+            if isinstance(part, Tensor):
+                part = part.to(old.device, working)
+            fused = old * (1 - part)
+            fused += new * part
+            piece.copy_(fused.to(kept))
+        if not known:
+            tame = tame and _has_finite_norm(old) and _has_finite_norm(new)
+            # With one value that is not finite the sum is not. A sum of finite ones may overflow.
+            finite = finite and (tame or cmath.isfinite(piece.sum().item()))
+    if tame and tame_names is not None:
+        tame_names.add(name)
+    if not finite and not torch.isfinite(out).all():
         shown = "an alpha for each weight" if isinstance(share, Tensor) else f"alpha {share}"
         raise ValueError(
             f"{name} is not finite at {shown}: look for NaN or infinite values in the "
             "teacher's and the student's weights"
         )
-    return fused
+
+
+def _has_finite_norm(values: Tensor) -> bool:
+    return math.isfinite(torch.linalg.vector_norm(values).item())
+
+
+def _pieces(
+    out: Tensor, teacher: Tensor, student: Tensor, share: Share
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Share]]:
+    """Views of a few rows each, which lie in the same places of all."""
+    if out.numel() <= _PIECE:
+        yield out, teacher, student, share
+        return
+    rows = max(1, _PIECE * len(out) // out.numel())
+    pieces = [tensor.split(rows) for tensor in (out, teacher, student)]
+    shares: Sequence[Share] = [share] * len(pieces[0])
+    if isinstance(share, Tensor):
+        shares = share.split(rows)
+    yield from zip(*pieces, shares, strict=True)
 
 
 def _share(alpha: float | Schedule, name: str, shape: torch.Size) -> Share:
@@ -204,7 +274,7 @@ def _share(alpha: float | Schedule, name: str, shape: torch.Size) -> Share:
                 f"the schedule's alpha of {name} has shape {tuple(share.shape)}, not "
                 f"{tuple(shape)}: give a number, or one for each weight"
             )
-        within = bool(((share >= 0) & (share <= 1)).all())
+        within = share.numel() == 0 or bool(share.min() >= 0 and share.max() <= 1)  # not with NaN
     else:
         within = 0 <= share <= 1
     if not within:
@@ -258,6 +328,14 @@ def _check_names_and_shapes(first: str, one: State, second: str, other: State) -
                 f"{name} has shape {tuple(tensor.shape)} in {first} and "
                 f"{tuple(other[name].shape)} in {second}: both must be of the same architecture"
             )
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(one.itemsize)
+    if whole is None or one.dtype != other.dtype or one.device != other.device:
+        return False
+    bits = [torch.atleast_1d(tensor.detach()).contiguous().view(whole) for tensor in (one, other)]
+    return torch.equal(bits[0], bits[1])
 
 
 def _address(tensor: Tensor) -> int:

@@ -1,7 +1,8 @@
 """Ranks of the right targets, and the shares, medians and reductions computed from them."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 
 Numbers = Tensor | np.ndarray | pd.Series | Sequence[float]
+
+_COUNTED_BY_FLOAT32 = 2**24  # whole numbers up to here are exact
+_PAIRED = 2**16  # numbers of a batch of single pairs: what stays in a processor's own cache
 
 
 def retrieval_ranks(
@@ -21,23 +25,29 @@ def retrieval_ranks(
 
     Ties share the mid-rank: 1 + (targets strictly above) + (other tied targets) / 2. Scores are
     float32, each the rounded float64 sum of its products in the order of the feature axis. A score
-    therefore depends on its two vectors alone: ranks are the same for every block_size, thread
-    count and order of targets, and equal target vectors always tie. It runs on the CPU and holds
-    at most block_size x block_size scores at a time.
+    therefore depends on its two vectors alone: ranks are the same for every device, block_size,
+    thread count and order of targets, and equal target vectors always tie.
+
+    Most scores are only needed to the precision of a float32 matrix product: where such a score is
+    further from the right target's than rounding errors can reach, its side is decided. The others
+    are computed as defined. Beyond the features it holds at most three blocks of block_size x
+    block_size numbers at a time, and the places of scores that are not decided.
 
     Args:
-        query_features: [n, d], taken as float32. No normalisation is done here.
+        query_features: [n, d], taken as float32. No normalisation is done here. Where they are on
+            a CUDA device it computes there, else on the CPU.
         target_features: [m, d].
         target_index: [n] row of each query's right target in target_features. None: query i
             belongs to target i, and n must equal m.
         block_size: rows of queries and of targets scored at once.
 
     Returns:
-        float32 [n] of 1-based ranks, in halves where there are ties.
+        float32 [n] of 1-based ranks, in halves where there are ties, on the CPU.
 
     Raises:
         ValueError: features are not two non-empty matrices of the same width, hold NaN or infinite
             values, overflow float32 when multiplied, target_index does not fit, or block_size < 1.
+        RuntimeError: the device's float32 matrix product is less precise than float32.
 
     Source:
         The mid-rank is that of Kendall 1945; the ranks are those of supplement, section 3.
@@ -49,41 +59,50 @@ def retrieval_ranks(
         >>> retrieval_ranks(torch.ones(3, 2), torch.ones(3, 2)).tolist()  # all tied
         [2.0, 2.0, 2.0]
     """
-    queries = _features("query_features", query_features)
-    targets = _features("target_features", target_features)
-    if queries.shape[1] != targets.shape[1]:
-        raise ValueError(
-            f"query_features has {queries.shape[1]} columns and target_features "
-            f"{targets.shape[1]}: encode both with the same model"
-        )
-    if not isinstance(block_size, int) or block_size < 1:
-        raise ValueError(f"block_size is {block_size!r}: it must be a whole number of at least 1")
+    queries, targets = _two_sides(query_features, target_features, block_size)
     if target_index is None:
-        if len(queries) != len(targets):
-            raise ValueError(
-                f"there are {len(queries)} queries and {len(targets)} targets: pass target_index "
-                "to say which target is right for each query"
-            )
-        index = torch.arange(len(queries))
+        index = _same_place(queries, targets)
     else:
-        index = _indices("target_index", target_index, len(queries), len(targets))
+        index = _indices("target_index", target_index, len(queries.norms), len(targets.norms))
+        index = index.to(queries.norms.device)
+    right = _pair_scores(queries, targets, torch.arange(len(index), device=index.device), index)
+    counts = _Counts.of(right)
+    _compare(queries, targets, counts, None, block_size)
+    return counts.ranks()
 
-    ranks = []
-    for query_block, index_block in zip(
-        queries.split(block_size), index.split(block_size), strict=True
-    ):
-        query_columns = query_block.double().T.contiguous()
-        right_columns = targets[index_block].double().T.contiguous()
-        right_scores = _float32_scores(query_columns, right_columns)[:, None]
-        above = torch.zeros(len(query_block), dtype=torch.int64)
-        equal = torch.zeros(len(query_block), dtype=torch.int64)
-        for target_block in targets.split(block_size):
-            target_columns = target_block.double().T.contiguous()
-            scores = _float32_scores(query_columns[:, :, None], target_columns[:, None, :])
-            above += (scores > right_scores).sum(dim=1)
-            equal += (scores == right_scores).sum(dim=1)
-        ranks.append(_mid_ranks(above, equal))
-    return torch.cat(ranks)
+
+def retrieval_ranks_both_ways(
+    first_features: Tensor, second_features: Tensor, block_size: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """Ranks of each first vector's partner among the second, and the other way round.
+
+    The same ranks as of two calls of :func:`retrieval_ranks`, from one pass over the scores.
+
+    Args:
+        first_features: [n, d]; row i of the one side belongs to row i of the other.
+        second_features: [n, d].
+        block_size: rows of each side scored at once.
+
+    Returns:
+        Two float32 [n]: the ranks with the first side as queries, and with the second.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`retrieval_ranks`.
+
+    Source:
+        As :func:`retrieval_ranks`; both directions are reported.
+
+    Example:
+        >>> there, back = retrieval_ranks_both_ways(torch.eye(2), torch.tensor([[2.0, 3], [0, 1]]))
+        >>> there.tolist(), back.tolist()
+        ([1.0, 2.0], [2.0, 1.0])
+    """
+    first, second = _two_sides(first_features, second_features, block_size)
+    index = _same_place(first, second)
+    right = _pair_scores(first, second, index, index)
+    there, back = _Counts.of(right), _Counts.of(right)
+    _compare(first, second, there, back, block_size)
+    return there.ranks(), back.ranks()
 
 
 def recall_at_k(ranks: Numbers, k: int) -> float:
@@ -234,20 +253,183 @@ def error_rate_reduction(
     raise ValueError(f'kind is {kind!r}: use "accuracy" or "median_rank"')
 
 
-def _float32_scores(query_columns: Tensor, target_columns: Tensor) -> Tensor:
-    """Sum over the first axis of the products, in that axis' order, rounded to float32.
+class _Vectors(NamedTuple):
+    """One side's vectors."""
 
-    A matrix product may add in another order for another shape, which would break exact ties.
-    A product of two float32 values is exact in float64, so here only the order matters, and it
-    is fixed.
+    features: Tensor  # float32 [n, d]
+    norms: Tensor  # float64 [n]
+
+    def part(self, start: int, size: int) -> "_Vectors":
+        return _Vectors(*(values[start : start + size] for values in self))
+
+
+class _Counts(NamedTuple):
+    """For each vector of one side: its right partner's score, and how the other scores compare."""
+
+    right: Tensor  # float32 [n]
+    above: Tensor  # int64 [n]
+    equal: Tensor  # int64 [n], the right one included
+
+    @classmethod
+    def of(cls, right: Tensor) -> "_Counts":
+        return cls(right, *torch.zeros(2, len(right), dtype=torch.int64, device=right.device))
+
+    def part(self, start: int, size: int) -> "_Counts":
+        return _Counts(*(values[start : start + size] for values in self))
+
+    def ranks(self) -> Tensor:
+        if not (self.equal > 0).all():
+            raise RuntimeError(
+                "a vector's right partner is not found at its own score: this device's float32 "
+                "matrix product is less precise than float32. Unset NVIDIA_TF32_OVERRIDE and the "
+                "like, or pass the features on the CPU"
+            )
+        return _mid_ranks(self.above, self.equal).cpu()
+
+
+class _Workspace:
+    """Memory for one block of scores and their comparisons, used again for every block."""
+
+    def __init__(self, most: int, device: torch.device) -> None:
+        self._floats = [torch.empty(most, device=device) for _ in range(3)]
+        self._bools = torch.empty(-(-most // 8) * 8, dtype=torch.bool, device=device)
+
+    def floats(self, rows: int, columns: int) -> list[Tensor]:
+        return [values[: rows * columns].view(rows, columns) for values in self._floats]
+
+    def zeros_of(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Row and column of each zero of a matrix.
+
+        Eight at a time: few are expected, and it is several times faster than `nonzero` of all.
+        """
+        size = values.numel()
+        found = self._bools[: -(-size // 8) * 8]
+        found[size:] = True
+        found[:size].view(values.shape).copy_(values)
+        found.logical_not_()
+        eights = found.view(torch.int64).nonzero().squeeze(1)
+        which, offsets = found.view(-1, 8)[eights].nonzero(as_tuple=True)
+        places = eights[which] * 8 + offsets
+        return places // values.shape[1], places % values.shape[1]
+
+
+def _compare(
+    first: _Vectors, second: _Vectors, there: _Counts, back: _Counts | None, block_size: int
+) -> None:
+    """Count how the scores compare, for each first vector and, where `back` is, each second."""
+    n, m, size = len(first.norms), len(second.norms), min(block_size, _COUNTED_BY_FLOAT32)
+    workspace = _Workspace(min(n, size) * min(m, size), first.norms.device)
+    with _full_precision():
+        for row in range(0, n, size):
+            rows, row_counts = first.part(row, size), there.part(row, size)
+            for column in range(0, m, size):
+                columns = second.part(column, size)
+                block, *spare = workspace.floats(len(rows.norms), len(columns.norms))
+                # Given `out`, autocast leaves it alone.
+                torch.mm(rows.features, columns.features.T, out=block)
+                _tally(1, row_counts, rows, columns, block, spare, workspace)
+                if back is not None:
+                    column_counts = back.part(column, size)
+                    _tally(0, column_counts, columns, rows, block, spare, workspace)
+
+
+def _tally(
+    dim: int,
+    counts: _Counts,
+    own: _Vectors,
+    other: _Vectors,
+    block: Tensor,
+    spare: list[Tensor],
+    workspace: _Workspace,
+) -> None:
+    """Add one block's scores, of which `dim` counts the other vectors, to the counts."""
+    error = _product_error(own, other)
+    right = counts.right.double()
+    # Outward to the next float32, as the bounds are rounded too.
+    low = torch.nextafter((right - error).float(), right.new_tensor(-torch.inf).float())
+    high = torch.nextafter((right + error).float(), right.new_tensor(torch.inf).float())
+    # Comparisons into float32 are vectorised, those into bool are not. NaN is neither.
+    above = torch.gt(block, high.unsqueeze(dim), out=spare[0])
+    below = torch.lt(block, low.unsqueeze(dim), out=spare[1])
+    counts.above.add_(above.sum(dim).long())
+    places = workspace.zeros_of(above.add_(below))
+    mine, others = places[1 - dim], places[dim]
+    scores = _pair_scores(own, other, mine, others)
+    counts.above.index_add_(0, mine, (scores > counts.right[mine]).long())
+    counts.equal.index_add_(0, mine, (scores == counts.right[mine]).long())
+
+
+def _product_error(own: _Vectors, other: _Vectors) -> Tensor:
+    """How far an entry of a float32 matrix product may lie from the score as defined: float64 [n].
+
+    A sum of d products in any order and with any fused steps errs by at most
+    d u / (1 - d u) x (sum of the products' absolute values), with u = 2^-24, and the sum is at most
+    the product of the norms; the score's own rounding adds u. What float64 rounds is covered by
+    1 + 2^-20. Where the processor flushes subnormal numbers to zero, each of the inputs, products
+    and sums may lose 2^-126, which `floor` covers generously. Infinite where the product might
+    overflow.
+
+    Source: Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1.
     """
-    scores = query_columns[0] * target_columns[0]
-    for query_column, target_column in zip(query_columns[1:], target_columns[1:], strict=True):
-        scores.addcmul_(query_column, target_column)
-    rounded = scores.float()
-    if not torch.isfinite(rounded).all():
+    width, largest = own.features.shape[1], other.norms.max()
+    unit = width * 2.0**-24
+    if unit > 0.5:
+        return torch.full_like(own.norms, torch.inf)
+    share = (unit / (1 - unit) + 2.0**-24) * (1 + 2.0**-20)
+    floor = 2.0**-122 * (width + width**0.5 * (own.norms + largest))
+    error = share * own.norms * largest + floor
+    return error.masked_fill(own.norms * largest > 2.0**126, torch.inf)
+
+
+def _pair_scores(own: _Vectors, other: _Vectors, mine: Tensor, others: Tensor) -> Tensor:
+    """The scores, as defined, of own vectors `mine` with other vectors `others`: float32 [pairs].
+
+    Products of float32 numbers are exact in float64. Two orders of summing d of them differ by at
+    most (d - 1) x 2^-52 x (the product of the norms), or a little more; where that, twice, cannot
+    change the rounding to float32, the order does not matter. The rest are summed in order.
+    """
+    width = own.features.shape[1]
+    at_once = max(1, _PAIRED // width)
+    scores = torch.empty(len(mine), device=own.norms.device)
+    for start in range(0, len(mine), at_once):
+        one, two = mine[start : start + at_once], others[start : start + at_once]
+        products = own.features[one].double().mul_(other.features[two])
+        sums = products.sum(dim=1)
+        error = own.norms[one] * other.norms[two] * (width * 2.0**-51)
+        rounded, highest = (sums - error).float(), (sums + error).float()
+        if (unsure := rounded != highest).any():
+            rounded[unsure] = _sum_in_order(products[unsure]).float()
+        scores[start : start + at_once] = rounded
+    if not torch.isfinite(scores).all():
         raise ValueError("scores overflow float32: normalise or scale down the features")
-    return rounded
+    return scores
+
+
+def _sum_in_order(products: Tensor) -> Tensor:
+    """Sum of each row, added from its first to its last number.
+
+    A library's sum may add in another order for another shape, which would break exact ties.
+    """
+    columns = products.T.contiguous()
+    total = columns[0].clone()
+    for column in columns[1:]:
+        total += column
+    return total
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Float32 matrix products in float32, whatever the caller allows: no TF32, no bfloat16."""
+    backends: tuple[Any, ...] = (torch.backends.cuda, torch.backends.mkldnn)
+    settings = [backend.matmul for backend in backends]
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
 
 
 def _mid_ranks(above: Tensor, equal: Tensor) -> Tensor:
@@ -266,10 +448,37 @@ def _check_matrix(name: str, matrix: Tensor) -> None:
         )
 
 
-def _features(name: str, features: Tensor) -> Tensor:
-    features = torch.as_tensor(features).detach().to("cpu", torch.float32)
+def _two_sides(
+    query_features: Tensor, target_features: Tensor, block_size: int
+) -> tuple[_Vectors, _Vectors]:
+    device = torch.as_tensor(query_features).device
+    if device.type != "cuda":  # other accelerators may lack float64
+        device = torch.device("cpu")
+    queries = _vectors("query_features", query_features, device)
+    targets = _vectors("target_features", target_features, device)
+    if queries.features.shape[1] != targets.features.shape[1]:
+        raise ValueError(
+            f"query_features has {queries.features.shape[1]} columns and target_features "
+            f"{targets.features.shape[1]}: encode both with the same model"
+        )
+    if not isinstance(block_size, int) or block_size < 1:
+        raise ValueError(f"block_size is {block_size!r}: it must be a whole number of at least 1")
+    return queries, targets
+
+
+def _vectors(name: str, features: Tensor, device: torch.device) -> _Vectors:
+    features = torch.as_tensor(features).detach().to(device, torch.float32)
     _check_matrix(name, features)
-    return features
+    return _Vectors(features, torch.linalg.vector_norm(features, dim=1, dtype=torch.float64))
+
+
+def _same_place(queries: _Vectors, targets: _Vectors) -> Tensor:
+    if len(queries.norms) != len(targets.norms):
+        raise ValueError(
+            f"there are {len(queries.norms)} queries and {len(targets.norms)} targets: pass "
+            "target_index to say which target is right for each query"
+        )
+    return torch.arange(len(queries.norms), device=queries.norms.device)
 
 
 def _indices(

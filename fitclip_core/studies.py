@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,16 @@ import numpy as np
 import pandas as pd
 
 from fitclip_core import students
-from fitclip_core.artefacts import json_digest, manifest_problems, read_manifest
+from fitclip_core.artefacts import (
+    json_digest,
+    manifest_problems,
+    read_manifest,
+    source_digest,
+)
 from fitclip_core.distillation import Recipe, StudentFit, TrainingClips, fit_student
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.results import FIRST_SEEDS, CellKey, ResultsStore
-from fitclip_core.sweep import EvaluationSet, sweep_alphas
+from fitclip_core.sweep import EvaluationSet, Student, sweep_alphas, unmeasured
 
 STEPS: Final = ("proportional", "fixed")
 _DRAWS: Final = 500  # of each way of sampling: as many seeds as there are between the two
@@ -276,8 +281,7 @@ def train_and_measure(
     keys = measure([], [0.0], data_sets)
     rows = []
     for training in trainings:
-        fit = partial(_fit, training, encoder, unlabelled, validation)
-        trained = _student(training, fit)
+        trained = train(training, encoder, unlabelled, validation)
         keys += measure(
             [trained.student],
             alphas,
@@ -301,23 +305,71 @@ def train_and_measure(
     return Study(keys, pd.DataFrame(rows))
 
 
-def _student(training: Training, fit: Callable[[], StudentFit]) -> students.TrainedStudent:
-    if not training.reused:
-        return students.fit_or_load(
-            training.folder, training.seed, training.recipe, training.inputs, fit
+def train(
+    training: Training,
+    teacher: ClipEncoder,
+    unlabelled: TrainingClips | None,
+    validation: TrainingClips,
+) -> students.TrainedStudent:
+    """Train one student and keep it, or read back the one that is kept.
+
+    Raises: ValueError for a reused student that is not there or was trained otherwise, or as
+    `fit_student`.
+    """
+    if training.reused:
+        if problems := _problems(training):
+            raise ValueError(
+                f"the student in {training.folder} is not of this study ({'; '.join(problems)}); "
+                "run the notebook that trains it again"
+            )
+        return students.load(training.folder, training.seed)
+    fit = partial(_fit, training, teacher, unlabelled, validation)
+    return students.fit_or_load(
+        training.folder, training.seed, training.recipe, training.inputs, fit
+    )
+
+
+def untrained(trainings: Sequence[Training]) -> list[Training]:
+    """Those of the trainings whose student is not kept, or was trained otherwise."""
+    return [training for training in trainings if _problems(training)]
+
+
+def unfinished(
+    trainings: Sequence[Training],
+    teacher_sha256: str,
+    alphas: Sequence[float],
+    data_sets: Sequence[EvaluationSet],
+    results: ResultsStore,
+    *,
+    model: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Training]:
+    """Those of the trainings that :func:`train_and_measure` would train or measure.
+
+    Raises: ValueError as `sweep_alphas`.
+    """
+    left = partial(unmeasured, teacher_sha256, data_sets=data_sets, results=results, model=model)
+
+    def missing(training: Training) -> list[CellKey]:
+        weights = read_manifest(training.folder)["outputs"][students.WEIGHTS_FILE]["sha256"]
+        return left(
+            [Student(training.seed, {}, weights)],
+            alphas,
+            label_share=training.recipe.labelled_share,
+            subset_size=training.subset_size,
         )
-    problems = manifest_problems(
+
+    return [training for training in trainings if _problems(training) or missing(training)]
+
+
+def _problems(training: Training) -> list[str]:
+    """Why the student that is kept is not this training's; of a reused one the code may be old."""
+    return manifest_problems(
         training.folder,
         kind=students.KIND,
         parameters={"draw": training.seed, **asdict(training.recipe)},
         inputs=training.inputs,
+        code=None if training.reused else source_digest(*students.TRAINED_BY),
     )
-    if problems:
-        raise ValueError(
-            f"the student in {training.folder} is not of this study ({'; '.join(problems)}); run "
-            "the notebook that trains it again"
-        )
-    return students.load(training.folder, training.seed)
 
 
 def _fit(

@@ -113,33 +113,48 @@ def sweep_alphas(
 
     Source: supplement, section 6 and figure 3.
     """
-    _check(students, alphas, data_sets)
-    made_by = {"code": source_digest(*MEASURED_BY), "model": dict(model)}
-    training: dict[str, Any] = {"label_share": label_share, "subset_size": subset_size}
     teacher = encoder.state()
-    shares = _distinct_shares(alphas)
-    cells = [(student, alpha) for student in students for alpha in shares if alpha > 0]
-    if 0 in shares:
-        cells.insert(0, (Student(0, teacher, teacher_sha256), 0.0))
+    training: dict[str, Any] = {"label_share": label_share, "subset_size": subset_size}
+    made_by = (teacher_sha256, model, renormalise)
+    points = _points(students, alphas, data_sets, *made_by, **training)
     keys: list[CellKey] = []
-    with tqdm(total=len(cells) * len(data_sets), desc="cells", unit="cell") as bar:
-        for student, alpha in cells:
-            fused = ensembling.AlphaSweep(encoder.model, teacher, student.state)
-            plain = [
-                CellKey.at(alpha, **training, seed=student.draw, data_set=data_set.name)
-                for data_set in data_sets
-            ]
-            cell_keys = [_renormalised(key) for key in plain] if renormalise else plain
-            weights = {"teacher": teacher_sha256} | ({"student": student.sha256} if alpha else {})
-            with fused:
-                fused.set_alpha(alpha)
-                for key, data_set in zip(cell_keys, data_sets, strict=True):
-                    protocol = _protocol(data_set, made_by | {"weights": weights}, renormalise)
-                    _measure(encoder, key, data_set, protocol, results)
-                    bar.set_postfix(alpha=alpha, draw=student.draw, refresh=False)
-                    bar.update()
-            keys += cell_keys
+    with tqdm(total=len(points) * len(data_sets), desc="cells", unit="cell") as bar:
+        for point in points:
+            missing = point.missing(results)
+            bar.update(len(point.cells) - len(missing))
+            if missing:
+                other = teacher if point.student is None else point.student.state
+                with ensembling.AlphaSweep(encoder.model, teacher, other) as fused:
+                    fused.set_alpha(point.alpha)
+                    for cell in missing:
+                        _measure(encoder, cell, results)
+                        bar.set_postfix(alpha=point.alpha, draw=cell.key.seed, refresh=False)
+                        bar.update()
+            keys += [cell.key for cell in point.cells]
     return keys
+
+
+def unmeasured(
+    teacher_sha256: str,
+    students: Sequence[Student],
+    alphas: Sequence[float],
+    data_sets: Sequence[EvaluationSet],
+    results: ResultsStore,
+    *,
+    label_share: float = 0.0,
+    subset_size: int = 0,
+    model: Mapping[str, Any] = MappingProxyType({}),
+    renormalise: bool = False,
+) -> list[CellKey]:
+    """The cells that :func:`sweep_alphas` with the same arguments would measure.
+
+    The students' `state` is not looked at. Raises ValueError as :func:`sweep_alphas`, but for
+    weights that do not fit.
+    """
+    training: dict[str, Any] = {"label_share": label_share, "subset_size": subset_size}
+    made_by = (teacher_sha256, model, renormalise)
+    points = _points(students, alphas, data_sets, *made_by, **training)
+    return [cell.key for point in points for cell in point.missing(results)]
 
 
 def measure_reference(
@@ -171,16 +186,27 @@ def measure_reference(
 
     Source: supplement, tables 2 and 3.
     """
-    _check_data_sets(data_sets)
-    if not weights.get("sha256"):
-        raise ValueError(f"the weights of {name} have no sha256; give at least that")
-    code = source_digest(*REFERENCE_MEASURED_BY)
-    made_by = {"code": code, "model": dict(model), "weights": dict(weights)}
-    keys = [CellKey.reference(name, data_set.name) for data_set in data_sets]
-    pairs = list(zip(keys, data_sets, strict=True))
-    for key, data_set in tqdm(pairs, desc=name, unit="cell"):
-        _measure(encoder, key, data_set, _protocol(data_set, made_by), results)
-    return keys
+    cells = _reference_cells(name, weights, data_sets, model)
+    for cell in tqdm(cells, desc=name, unit="cell"):
+        if not cell.is_valid(results):
+            _measure(encoder, cell, results)
+    return [cell.key for cell in cells]
+
+
+def unmeasured_reference(
+    name: str,
+    weights: Mapping[str, Any],
+    data_sets: Sequence[EvaluationSet],
+    results: ResultsStore,
+    *,
+    model: Mapping[str, Any] = MappingProxyType({}),
+) -> list[CellKey]:
+    """The cells that :func:`measure_reference` with the same arguments would measure.
+
+    Raises: ValueError as :func:`measure_reference`.
+    """
+    cells = _reference_cells(name, weights, data_sets, model)
+    return [cell.key for cell in cells if not cell.is_valid(results)]
 
 
 def measure_merges(
@@ -240,7 +266,9 @@ def measure_merges(
             fused.set_alpha(schedule)
             for data_set in data_sets:
                 protocol = _protocol(data_set, made_by | {"merge": merge})
-                _measure(encoder, next(waiting), data_set, protocol, results)
+                cell = _Cell(next(waiting), data_set, protocol)
+                if not cell.is_valid(results):
+                    _measure(encoder, cell, results)
                 bar.update()
     return keys
 
@@ -323,25 +351,87 @@ def measure_tower_map(
     return keys
 
 
-def _measure(
-    encoder: VideoTextEncoder,
-    key: CellKey,
-    data_set: EvaluationSet,
-    protocol: Mapping[str, Any],
-    results: ResultsStore,
-) -> None:
-    """Evaluate one cell unless it is stored under this protocol."""
-    if results.is_valid(key, protocol):
-        return
+@dataclass(frozen=True)
+class _Cell:
+    """What is measured on what, and how."""
+
+    key: CellKey
+    data_set: EvaluationSet
+    protocol: Mapping[str, Any]
+
+    def is_valid(self, results: ResultsStore) -> bool:
+        return results.is_valid(self.key, self.protocol)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One fusion of the sweep and its cells, one a data set; no student: the teacher alone."""
+
+    student: Student | None
+    alpha: float
+    cells: list[_Cell]
+
+    def missing(self, results: ResultsStore) -> list[_Cell]:
+        return [cell for cell in self.cells if not cell.is_valid(results)]
+
+
+def _points(
+    students: Sequence[Student],
+    alphas: Sequence[float],
+    data_sets: Sequence[EvaluationSet],
+    teacher_sha256: str,
+    model: Mapping[str, Any],
+    renormalise: bool,
+    **training: Any,
+) -> list[_Point]:
+    """All that a sweep consists of, the teacher first, then student by student."""
+    _check(students, alphas, data_sets)
+    made_by = {"code": source_digest(*MEASURED_BY), "model": dict(model)}
+    shares = _distinct_shares(alphas)
+    fusions: list[tuple[Student | None, float]] = [(None, 0.0)] if 0 in shares else []
+    fusions += [(student, alpha) for student in students for alpha in shares if alpha > 0]
+    points = []
+    for student, alpha in fusions:
+        weights = {"teacher": teacher_sha256}
+        weights |= {} if student is None else {"student": student.sha256}
+        draw = 0 if student is None else student.draw
+        cells = []
+        for data_set in data_sets:
+            key = CellKey.at(alpha, **training, seed=draw, data_set=data_set.name)
+            protocol = _protocol(data_set, made_by | {"weights": weights}, renormalise)
+            cells.append(_Cell(_renormalised(key) if renormalise else key, data_set, protocol))
+        points.append(_Point(student, alpha, cells))
+    return points
+
+
+def _reference_cells(
+    name: str,
+    weights: Mapping[str, Any],
+    data_sets: Sequence[EvaluationSet],
+    model: Mapping[str, Any],
+) -> list[_Cell]:
+    _check_data_sets(data_sets)
+    if not weights.get("sha256"):
+        raise ValueError(f"the weights of {name} have no sha256; give at least that")
+    code = source_digest(*REFERENCE_MEASURED_BY)
+    made_by = {"code": code, "model": dict(model), "weights": dict(weights)}
+    return [
+        _Cell(CellKey.reference(name, data_set.name), data_set, _protocol(data_set, made_by))
+        for data_set in data_sets
+    ]
+
+
+def _measure(encoder: VideoTextEncoder, cell: _Cell, results: ResultsStore) -> None:
+    """Evaluate one cell and store it."""
     outcomes = zero_shot.evaluate(
         encoder,
-        data_set.clips,
-        data_set.frames,
-        templates=data_set.templates,
-        classes=data_set.classes or None,
-        renormalise=protocol["renormalise"],
+        cell.data_set.clips,
+        cell.data_set.frames,
+        templates=cell.data_set.templates,
+        classes=cell.data_set.classes or None,
+        renormalise=cell.protocol["renormalise"],
     )
-    results.write(key, outcomes, protocol)
+    results.write(cell.key, outcomes, cell.protocol)
 
 
 def _protocol(

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from fitclip_core.metrics import retrieval_ranks
+from fitclip_core.metrics import retrieval_ranks, retrieval_ranks_both_ways
 from fitclip_core.video_text import FrameSource, VideoTextEncoder, locate_clips
 
 Task = Literal["retrieval", "classification"]
@@ -213,12 +213,10 @@ def _ranked_classes(clips: pd.DataFrame, classes: Sequence[str] | None) -> list[
 
 
 def _retrieval(items: list[str], videos: torch.Tensor, texts: torch.Tensor) -> pd.DataFrame:
-    sides = {"text_to_video": (texts, videos), "video_to_text": (videos, texts)}
+    to_video, to_text = retrieval_ranks_both_ways(texts, videos)
+    sides = {"text_to_video": to_video, "video_to_text": to_text}
     return pd.concat(
-        [
-            _outcomes(items, direction, retrieval_ranks(*features))
-            for direction, features in sides.items()
-        ],
+        [_outcomes(items, direction, ranks) for direction, ranks in sides.items()],
         ignore_index=True,
     )
 

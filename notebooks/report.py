@@ -2,13 +2,14 @@
 
     python -m notebooks.report --profile mini [--runs-dir runs]
 
-Writes runs/<profile>/report.html. Exit status: 0 written, 1 a notebook of the run is missing or not
-up to date, 2 bad parameters.
+Writes runs/<profile>/report.html and, beside it, explore.html (`notebooks.explorer.page`). Exit
+status: 0 written, 1 a notebook of the run is missing or not up to date, 2 bad parameters.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import platform
 import re
 import sys
@@ -26,10 +27,12 @@ from nbconvert.preprocessors.sanitize import SanitizeHTML
 from nbformat import NotebookNode
 
 from fitclip_core.artefacts import code_commit, read_manifest, write_text
+from notebooks.explorer.page import explore
 from notebooks.parameters import ParameterError
 from notebooks.run import HERE, Plan, make_plan
 from notebooks.stamps import Files, reasons_to_run
 
+SWEEP: Final = "04_alpha_sweep"
 TABLES: Final = "08_supplementary_tables"
 # What notebook 08 leaves for the first page: title -> file.
 FIRST_PAGE: Final = {
@@ -68,9 +71,11 @@ def make_report(plan: Plan, profile: str) -> Path:
     """Write the run's notebooks as one page; returns its path.
 
     The first page has the tables and the statement that notebook 08 made, where it is one of the
-    run's notebooks. The page is replaced atomically.
+    run's notebooks, and a picture of explore.html, which is written too. Each page is replaced
+    atomically.
 
-    Raises: ReportError naming each notebook that is missing or not up to date.
+    Raises: ReportError naming each notebook that is missing or not up to date, or saying why the
+    stored sweep cannot be shown.
     """
     _refuse_unfinished(plan)
     parts = [
@@ -83,9 +88,9 @@ def make_report(plan: Plan, profile: str) -> Path:
         *_first_page(plan),
         "## Contents\n\n" + "\n".join(f"- [{title}](#{at})" for at, title in contents.items()),
     ]
-    page = render(
-        join({"report": _markdown_notebook(first)} | dict(zip(stems, parts, strict=True)))
-    )
+    front = _markdown_notebook(first)
+    front.cells.insert(-1, _explore(plan))
+    page = render(join({"report": front} | dict(zip(stems, parts, strict=True))))
     if loaded := external_loads(page):
         raise ReportError(f"the page would load {', '.join(loaded[:5])}; it must need no network")
     path = plan.run_dir / "report.html"
@@ -146,12 +151,15 @@ def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> 
 
 
 class _Exporter(HTMLExporter):
-    """Shows HTML that is written in Markdown as text."""
+    """Shows HTML that is written in Markdown as text; attached pictures are embedded."""
 
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
         renderer = IPythonRenderer(
-            escape=True, allow_harmful_protocols=False, exclude_anchor_links=True
+            escape=True,
+            allow_harmful_protocols=False,
+            exclude_anchor_links=True,
+            attachments=context.get("cell", {}).get("attachments", {}),
         )
         return str(MarkdownWithMath(renderer=renderer).render(source))
 
@@ -228,6 +236,27 @@ def _first_page(plan: Plan) -> list[str]:
         text = file.read_text(encoding="utf-8") if file.is_file() else f"{TABLES} left no {name}."
         texts.append(f"## {title}\n\n{text}")
     return texts
+
+
+def _explore(plan: Plan) -> NotebookNode:
+    """A picture of the page of the stored sweep, with a link to it; the page is written first."""
+    if SWEEP not in {notebook.stem for notebook in plan.notebooks}:
+        text = f"This run has no notebook {SWEEP}, so there is no sweep to move through."
+        return nbformat.v4.new_markdown_cell(f"## Explore\n\n{text}")
+    sources = plan.parameters[SWEEP].get("sources_file", "")
+    try:
+        page, picture = explore(plan.run_dir, str(plan.working_dir / sources) if sources else "")
+    except ValueError as error:
+        raise ReportError(f"the sweep cannot be shown: {error}") from error
+    text = (
+        f"## Explore\n\n[{page.name}]({page.name}), beside this file, moves α over the stored "
+        "sweep and needs neither Python nor a network. This is what it opens with; `make slider` "
+        "serves the live page, with any α, typed queries and your own videos.\n\n"
+        f"![The curves of every data set with the fused model marked](attachment:{picture.name})"
+    )
+    content = base64.b64encode(picture.read_bytes()).decode("ascii")
+    attachments = {picture.name: {"image/png": content}}
+    return nbformat.v4.new_markdown_cell(text, attachments=attachments)
 
 
 def _provenance(plan: Plan, profile: str) -> str:

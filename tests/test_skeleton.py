@@ -29,7 +29,22 @@ ALLOWED = {
         "fitclip_core.results",
         "fitclip_core.statistics",
     },
-    "notebooks": {"notebooks", "fitclip_core.artefacts", "data_prep.dry_run"},
+    "notebooks": {
+        "notebooks",
+        "fitclip_core.artefacts",
+        "data_prep.dry_run",
+        "data_prep.run_tasks",
+        "fitclip_core.fanout",
+    },
+    # The page behind the slider is a program of its own; the runner does not know it.
+    "notebooks/explorer": {
+        "notebooks.explorer",
+        "notebooks.parameters",
+        "notebooks.sources",
+        "data_prep",
+        "figures",
+        "fitclip_core",
+    },
 }
 
 
@@ -38,10 +53,17 @@ def test_packages_import_only_what_the_design_allows():
         f"{path.relative_to(ROOT)} imports {name}"
         for package, allowed in ALLOWED.items()
         for path in sorted((ROOT / package).rglob("*.py"))
+        if package == innermost(path)
         for name in kit_imports(path.read_text(), path.relative_to(ROOT))
         if not any(name == prefix or name.startswith(f"{prefix}.") for prefix in allowed)
     ]
     assert violations == []
+
+
+def innermost(path: Path) -> str:
+    """The smallest part of the kit that has rules of its own and holds the file."""
+    names = [str(folder.relative_to(ROOT)) for folder in path.parents if ROOT in folder.parents]
+    return next(name for name in names if name in ALLOWED)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,71 @@ def test_bytes_do_not_depend_on_workers_or_place(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_shards_that_are_built_apart_make_the_same_store(
+    clips: pd.DataFrame,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    decoder: Callable[..., Any],
+) -> None:
+    monkeypatch.setattr(frame_store, "SHARD_CLIPS", 2)
+    one, apart = tmp_path / "one", tmp_path / "apart"
+    own: dict[str, Any] = {"backend": decoder}
+    make(clips, root, one, TRAINING, **own)
+    decoded_since(tmp_path)
+    missing = frame_store.missing_shards(clips, apart, TRAINING, **own)
+    assert not apart.exists()
+    assert [rows["clip_id"].tolist() for rows in missing.values()] == [
+        ["sound", "whole"],
+        ["part", "short"],
+        ["absent", "one"],
+        ["late"],
+    ]
+
+    def shard(number: int) -> None:
+        arguments = (number, missing[number], root, apart, TRAINING)
+        frame_store.build_shard(*arguments, **own, workers=1)
+
+    threads = [threading.Thread(target=shard, args=(number,)) for number in (3, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(frame_store.missing_shards(clips, apart, TRAINING, **own)) == [0, 2]
+    assert decoded_since(tmp_path) == ["long.mp4", "one.mkv", "short.mp4"]
+    for number in (0, 1, 2):  # 1 is there
+        shard(number)
+    assert "short.mp4" not in decoded_since(tmp_path)
+    assert frame_store.missing_shards(clips, apart, TRAINING, **own) == {}
+    assert not frame_store.seems_built(clips, apart, TRAINING, **own)
+    make(clips, root, apart, TRAINING, **own)
+    assert decoded_since(tmp_path) == []
+    assert contents(apart) == contents(one)
+    assert frame_store.seems_built(clips, apart, TRAINING, **own)
+    for other in ((clips[:6], TRAINING), (clips, EVALUATION)):
+        assert not frame_store.seems_built(other[0], apart, other[1], **own)
+
+
+def test_a_shard_of_a_changed_video_is_built_again_and_ends_the_old_store(
+    clips: pd.DataFrame, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_store, "SHARD_CLIPS", 2)
+    folder = tmp_path / "store"
+    make(clips, root, folder, EVALUATION)
+    before = contents(folder)
+    rows = clips[2:4]
+    frame_store.build_shard(1, rows, root, folder, EVALUATION, workers=1)
+    assert contents(folder) == before
+    (root / "long.mp4").write_bytes(b"no video any more")
+    assert frame_store.missing_shards(clips, folder, EVALUATION) == {}  # no video is read
+    frame_store.build_shard(1, rows, root, folder, EVALUATION, workers=1)
+    with pytest.raises(ValueError, match="not finished"):
+        open_store(folder)
+    assert make(clips, root, folder, EVALUATION).clip_ids == ["short", "one"]
+    with pytest.raises(ValueError, match="7 clips are more than a shard's 2"):
+        frame_store.build_shard(0, clips, root, folder, EVALUATION)
+
+
 def test_a_hang_a_crash_and_an_exception_cost_their_clips(
     make_video: MakeVideo, root: Path, tmp_path: Path, decoder: Any, numbers: Numbers
 ) -> None:

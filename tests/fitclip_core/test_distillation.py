@@ -6,89 +6,27 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import open_clip
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 
 from fitclip_core.augmentation import crop_and_flip, crop_boxes, draw_frames
-from fitclip_core.distillation import Recipe, StudentFit, TrainingClips, fit_student
+from fitclip_core.distillation import TrainingClips, attention_kernel
 from fitclip_core.encoders import ClipEncoder
-
-SIZE = 16
-
-
-def make_encoder(seed: int, patch_dropout: float = 0.0) -> ClipEncoder:
-    torch.manual_seed(seed)
-    model = open_clip.CLIP(
-        embed_dim=12,
-        vision_cfg={
-            "image_size": SIZE,
-            "layers": 1,
-            "width": 16,
-            "patch_size": 8,
-            "head_width": 8,
-            "patch_dropout": patch_dropout,
-        },
-        text_cfg={"context_length": 6, "vocab_size": 128, "width": 16, "heads": 2, "layers": 1},
-    )
-
-    def tokenizer(texts: list[str]) -> torch.Tensor:
-        return torch.tensor([[*map(ord, text.ljust(5)[:5]), 127] for text in texts])
-
-    half = (0.5, 0.5, 0.5)
-    return ClipEncoder(model, tokenizer, image_size=SIZE, mean=half, std=half, name=f"toy{seed}")
-
-
-class Source:
-    def __init__(self, frames: np.ndarray) -> None:
-        self.data = frames
-        self.clip_ids = [f"clip{i}" for i in range(len(frames))]
-        self.frame_counts = np.full(len(frames), frames.shape[1])
-        self.read: list[list[int]] = []
-
-    def frames(self, indices: np.ndarray) -> np.ndarray:
-        self.read.append(indices.tolist())
-        return self.data[indices]
-
-
-def clips(n: int, draws: int = 2, seed: int = 0) -> TrainingClips:
-    """n clips of two frames, each of one colour of its own, with one text each."""
-    rng = np.random.default_rng(seed)
-    colours = rng.integers(0, 200, (n, 1, 1, 1, 1, 3))
-    shape = (n, 2, draws, SIZE, SIZE, 3)
-    frames = (colours + rng.integers(0, 50, shape)).astype(np.uint8)
-    return TrainingClips(Source(frames), [f"{chr(97 + i)}{seed}" for i in range(n)])
-
-
-def still(training: TrainingClips) -> TrainingClips:
-    """The same clips in evaluation form."""
-    return TrainingClips(Source(training.frames.frames(training.indices)[:, :, 0]), training.texts)
-
-
-RECIPE = Recipe(
-    steps=6,
-    validate_every=2,
-    seed=5,
-    learning_rate=1e-3,
-    temperature=0.1,
-    labelled_share=0.5,
-    labelled_batch=4,
-    unlabelled_batch=3,
+from fitclip_core.losses import fitclip_loss
+from tests.tiny_training import (
+    RECIPE,
+    SIZE,
+    DoubleEncoder,
+    Source,
+    clips,
+    fit,
+    largest_difference,
+    make_encoder,
+    recorded_gradients,
+    still,
 )
-
-
-def fit(recipe: Recipe = RECIPE, **changes: object) -> StudentFit:
-    arguments: dict = {
-        "labelled": clips(10),
-        "unlabelled": clips(7, seed=1),
-        "validation": still(clips(5, seed=2)),
-    } | changes
-    for seed, name in enumerate(("student", "teacher")):
-        if name not in arguments:
-            arguments[name] = make_encoder(seed)
-    return fit_student(**arguments, recipe=recipe)
 
 
 def assert_same_state(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
@@ -160,6 +98,125 @@ def test_one_step_equals_a_hand_written_one() -> None:
     assert compared > 0.5 * sum(
         p.numel() for n, p in expected.named_parameters() if "token" not in n
     )
+
+
+def test_without_micro_batches_the_bits_are_those_of_the_plain_loop() -> None:
+    # The order of every random draw and of every sum is part of what existing students rest on.
+    student, teacher = make_encoder(0, patch_dropout=0.5), make_encoder(1)
+    given = student.state()
+    labelled_seed, unlabelled_seed, model_seed = (
+        int(seed) for seed in np.random.SeedSequence(RECIPE.seed).generate_state(3)
+    )
+
+    def batches(part: TrainingClips, size: int, seed: int) -> Any:
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            order = torch.randperm(len(part), generator=generator).numpy()
+            for start in range(0, len(part) - size + 1, size):
+                rows = order[start : start + size]
+                frames = draw_frames(part.frames.frames(rows), generator)
+                crops = crop_and_flip(frames, SIZE, RECIPE.crop_scale, generator)
+                yield crops.numpy(), [part.texts[row] for row in rows]
+
+    def scores(encoder: ClipEncoder, batch: Any, scale: float) -> torch.Tensor:
+        videos = encoder.video_features(*encoder.images(batch[0]))
+        return scale * videos @ encoder.text_features(encoder.tokenize(batch[1])).T
+
+    labelled = batches(clips(10), RECIPE.labelled_batch, labelled_seed)
+    unlabelled = batches(clips(7, seed=1), RECIPE.unlabelled_batch, unlabelled_seed)
+    optimiser = torch.optim.AdamW(
+        student.model.parameters(),
+        lr=RECIPE.learning_rate,
+        weight_decay=RECIPE.weight_decay,
+        fused=True,
+    )
+    states, scale = [], 1 / RECIPE.temperature
+    torch.manual_seed(model_seed)
+    with attention_kernel(student.device):
+        for _ in range(RECIPE.steps):
+            student.model.train()
+            ours = scores(student, next(labelled), scale)
+            batch = next(unlabelled)
+            new = scores(student, batch, scale)
+            with torch.no_grad():
+                old = scores(teacher, batch, teacher.logit_scale)
+            share = RECIPE.labelled_share
+            optimiser.zero_grad()
+            fitclip_loss(ours, new, old, teacher.logit_scale, share).backward()
+            optimiser.step()
+            student.model.eval()
+            states.append(student.state())
+
+    student.load_state(given)
+    result = fit(student=student, teacher=teacher)
+    assert_same_state(result.state, states[result.best_step - 1])
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.0])
+@pytest.mark.parametrize(
+    ("kind", "tolerance"), [(DoubleEncoder, 1e-12), (ClipEncoder, 1e-5)], ids=["double", "single"]
+)
+def test_micro_batches_give_the_whole_batchs_gradient(
+    kind: type[ClipEncoder], tolerance: float, share: float
+) -> None:
+    recipe = replace(RECIPE, steps=2, labelled_share=share, labelled_batch=7, unlabelled_batch=5)
+    found = {}
+    for micro_batch in (None, 1, 3, 7, 64):  # 3 divides neither batch
+        encoders: dict[str, Any] = {
+            "student": make_encoder(0, kind=kind),
+            "teacher": make_encoder(1, kind=kind),
+        }
+        with recorded_gradients() as steps:
+            result = fit(recipe, micro_batch, **encoders)
+        assert len(steps) == 2
+        found[micro_batch] = steps[0], result.history.loc[[1]].drop(columns="validation_loss")
+    gradients, losses = found.pop(None)
+    for of_parts, losses_of_parts in found.values():
+        assert largest_difference(of_parts, gradients) < tolerance
+        pd.testing.assert_frame_equal(losses_of_parts, losses, rtol=1e-5)
+    # The loss sees all pairs: the mean of the parts' own losses has another gradient.
+    if share == 1:
+        parts = replace(recipe, labelled_batch=3)
+        with recorded_gradients() as small:
+            fit(parts, student=make_encoder(0, kind=kind))
+        assert largest_difference(small[0], gradients) > 0.01
+
+
+def test_micro_batches_drop_the_same_patches_in_both_passes() -> None:
+    # One micro batch as large as the batch draws its random numbers in the same order.
+    recipe = replace(RECIPE, labelled_share=1.0)
+    results = [
+        fit(recipe, micro_batch, student=make_encoder(0, patch_dropout=0.5))
+        for micro_batch in (None, RECIPE.labelled_batch)
+    ]
+    pd.testing.assert_frame_equal(results[0].history, results[1].history)
+    assert_same_state(results[0].state, results[1].state)
+
+
+def test_micro_batches_hold_no_activations_of_the_first_pass() -> None:
+    held: list[int] = []
+    kept = 0
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.is_floating_point()  # the clips themselves are held
+        return tensor
+
+    for micro_batch in (None, 2):
+        kept = 0
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            fit(replace(RECIPE, steps=1), micro_batch)
+        held.append(kept)
+    assert held[1] < held[0] / 100
+
+
+def test_batch_normalisation_is_not_computed_in_parts() -> None:
+    student = make_encoder(0)
+    student.model.visual.bn = torch.nn.BatchNorm2d(3)
+    with pytest.raises(ValueError, match="batch normalisation"):
+        fit(micro_batch=2, student=student)
+    with pytest.raises(ValueError, match="micro_batch is 0"):
+        fit(micro_batch=0)
 
 
 def test_temperature_of_the_teacher() -> None:

@@ -3,7 +3,10 @@
 import copy
 import gzip
 import json
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +162,48 @@ def test_source_is_read_in_batches_and_in_the_asked_order(encoder: ClipEncoder) 
     assert len(encoder.encode_source(source)) == 9
 
 
+def test_source_is_read_one_batch_ahead(
+    encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(random_frames(7, 2))
+    firsts: list[int] = []
+    read_by_then: list[int] = []
+    original, compute = source.frames, encoder.video_features
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        firsts.append(int(indices[0]))
+        return original(indices)
+
+    def computing(images: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        give_up = time.monotonic() + 60
+        while len(firsts) < min(len(read_by_then) + 2, 4) and time.monotonic() < give_up:
+            time.sleep(0.001)
+        read_by_then.append(len(firsts))
+        return compute(images, counts)
+
+    monkeypatch.setattr(source, "frames", read)
+    monkeypatch.setattr(encoder, "video_features", computing)
+    encoder.encode_source(source, batch_size=4)
+    assert firsts == [0, 2, 4, 6]
+    assert read_by_then == [2, 3, 4, 4]
+
+
+def test_what_goes_wrong_in_reading_is_told(
+    encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(random_frames(5, 2))
+    original = source.frames
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        if indices[0] == 4:
+            raise OSError("the disk is gone")
+        return original(indices)
+
+    monkeypatch.setattr(source, "frames", read)
+    with pytest.raises(OSError, match="the disk is gone"):
+        encoder.encode_source(source, batch_size=4)
+
+
 def test_locate_clips() -> None:
     source = Source(random_frames(3, 1))
     indices, missing = locate_clips(source, ["clip2", "lost", "clip0"])
@@ -211,13 +256,13 @@ def test_each_distinct_text_is_encoded_once(
     encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
-    encode = encoder.model.encode_text
+    encode = encoder.text_features
 
-    def counting(tokens: torch.Tensor, normalize: bool) -> torch.Tensor:
+    def counting(tokens: torch.Tensor) -> torch.Tensor:
         rows.append(len(tokens))
-        return encode(tokens, normalize)
+        return encode(tokens)
 
-    monkeypatch.setattr(encoder.model, "encode_text", counting)
+    monkeypatch.setattr(encoder, "text_features", counting)
     encoder.encode_texts(["a", "b", "a", "c", "b"], batch_size=2)
     assert rows == [2, 1]
 
@@ -350,24 +395,124 @@ def test_shortened_texts_have_the_features_and_gradients_of_whole_ones(
         torch.testing.assert_close(one, other)
 
 
-def test_texts_are_computed_only_up_to_the_longest_of_a_batch(
-    encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lengths = []
-    transformer = encoder.model.transformer
-    original = transformer.forward
-
-    def forward(x: torch.Tensor, **settings: Any) -> torch.Tensor:
-        lengths.append(x.shape[1])
-        return original(x, **settings)
-
-    monkeypatch.setattr(transformer, "forward", forward)
+def test_texts_are_computed_only_up_to_the_longest_of_a_batch(encoder: ClipEncoder) -> None:
     texts = ["the cat", "a", "cat", "the the the cat cat"]
-    features = encoder.encode_texts(texts, batch_size=2)
+    with _seen(encoder.model.transformer.resblocks[-1].ln_1) as inputs:
+        features = encoder.encode_texts(texts, batch_size=2)
     numbers = [int((encoder.tokenize([text]) != 0).sum()) for text in texts]
-    assert lengths == [sorted(numbers)[1], max(numbers)]
+    assert [shape[1] for shape in inputs] == [sorted(numbers)[1], max(numbers)]
     for text, feature in zip(texts, features, strict=True):
         torch.testing.assert_close(feature, encoder.encode_texts([text])[0])
+
+
+@contextmanager
+def _seen(module: torch.nn.Module) -> Iterator[list[torch.Size]]:
+    """The shapes of all that a module is given."""
+    shapes: list[torch.Size] = []
+    hook = module.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    try:
+        yield shapes
+    finally:
+        hook.remove()
+
+
+def tiny_model(kind: type[torch.nn.Module], layers: int, **vision: Any) -> Any:
+    """open_clip's own, with weights far from those that it starts with, which are partly 0."""
+    torch.manual_seed(layers)
+    sizes = {"image_size": 8, "layers": layers, "width": 8, "patch_size": 4, "head_width": 4}
+    text = {"context_length": 9, "vocab_size": 32, "width": 8, "heads": 2, "layers": layers}
+    both = {"ls_init_value": vision.get("ls_init_value")}
+    model = kind(embed_dim=6, vision_cfg=sizes | vision, text_cfg=text | both).eval()
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(torch.randn_like(value), alpha=0.2)
+    return model
+
+
+def ended(texts: list[str]) -> torch.Tensor:
+    """One token a letter, the highest id at the end and zeros behind it."""
+    rows = [[ord(letter) % 30 + 1 for letter in text] + [31] for text in texts]
+    return torch.tensor([row + [0] * (9 - len(row)) for row in rows])
+
+
+@pytest.mark.parametrize("kind", [open_clip.CLIP, open_clip.CustomTextCLIP])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize(
+    "vision",
+    [
+        {},
+        {"ls_init_value": 0.5, "no_ln_pre": True},
+        {"final_ln_after_pool": True, "patch_dropout": 0.5},
+        {"pool_type": "avg"},
+        {"attentional_pool": True, "attn_pooler_heads": 2},
+        {"block_type": "custom", "qk_norm": True},
+    ],
+)
+def test_features_and_gradients_are_those_of_open_clips_own_towers(
+    kind: type[torch.nn.Module], layers: int, vision: dict[str, Any]
+) -> None:
+    whole = tiny_model(kind, layers, **vision)
+    settings: dict[str, Any] = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    encoder = ClipEncoder(copy.deepcopy(whole), ended, name="tiny", **settings)
+    assert list(encoder.model.state_dict()) == list(whole.state_dict())
+    images, counts = torch.randn(5, 3, 8, 8), torch.tensor([2, 3])
+    tokens = ended(["abc", "b", "longest!", ""])
+
+    frames = whole.encode_image(images, normalize=True)
+    expected = torch.stack([frames[:2].mean(0), frames[2:].mean(0)])
+    found = encoder.video_features(images, counts)
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
+    expected_texts = whole.encode_text(tokens, normalize=True)
+    found_texts = encoder.text_features(tokens)
+    torch.testing.assert_close(found_texts, expected_texts, atol=2e-6, rtol=1e-5)
+
+    weights = torch.randn(6, 6)
+    for both in ([found, found_texts], [expected, expected_texts]):
+        (torch.cat(both) * weights).sum().backward()
+    for (name, one), other in zip(
+        encoder.model.named_parameters(), whole.parameters(), strict=True
+    ):
+        if name != "logit_scale":
+            torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_the_last_blocks_work_on_what_they_are_read_at(encoder: ClipEncoder) -> None:
+    towers = encoder.model.visual.transformer, encoder.model.transformer
+    with (
+        _seen(towers[0].resblocks[-1].mlp) as pictures,
+        _seen(towers[1].resblocks[-1].mlp) as texts,
+    ):
+        encoder.encode_videos(random_frames(2, 3))
+        encoder.encode_texts(["a", "the the cat"])
+    assert pictures == [(6, 16)]
+    assert texts == [(2, 16)]
+
+
+def test_a_model_may_be_wrapped_twice(encoder: ClipEncoder) -> None:
+    settings = {"image_size": 16, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.1), "name": "again"}
+    again = ClipEncoder(encoder.model, encoder.tokenizer, **settings)
+    frames = random_frames(2, 3)
+    assert torch.equal(again.encode_videos(frames), encoder.encode_videos(frames))
+    state = copy.deepcopy(encoder).state()
+    assert all(torch.equal(value, state[name]) for name, value in encoder.state().items())
+
+
+def test_bfloat16_is_near_and_only_without_gradients(folder: Path, encoder: ClipEncoder) -> None:
+    reduced = ClipEncoder.from_folder(folder, precision="bfloat16")
+    assert (encoder.precision, reduced.precision) == ("float32", "bfloat16")
+    frames, texts = random_frames(6, 2), ["a cat", "the", "cat the"]
+    for one, other in (
+        (reduced.encode_videos(frames), encoder.encode_videos(frames)),
+        (reduced.encode_texts(texts), encoder.encode_texts(texts)),
+    ):
+        assert one.dtype == torch.float32
+        assert 0 < (one - other).norm() < 0.02 * other.norm()
+    images = encoder.images(frames)
+    assert torch.equal(reduced.video_features(*images), encoder.video_features(*images))
+    tokens = encoder.tokenize(texts)
+    assert torch.equal(reduced.text_features(tokens), encoder.text_features(tokens))
+    with pytest.raises(ValueError, match="precision is 'half'; choose one of float32, bfloat16"):
+        ClipEncoder.from_folder(folder, precision="half")  # type: ignore[arg-type]
 
 
 def test_wrong_states_are_refused(encoder: ClipEncoder) -> None:

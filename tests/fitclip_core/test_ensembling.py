@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fitclip_core.ensembling import AlphaSweep, interpolate, schedule_digest
 
@@ -95,6 +97,129 @@ def test_bits_do_not_depend_on_layout_or_threads() -> None:
     assert torch.equal(transposed, expected)
     one_by_one = [interpolate({"w": a}, {"w": b}, 0.3)["w"] for a, b in zip(t, s, strict=True)]
     assert torch.equal(torch.stack(one_by_one), expected)
+
+
+def fused_whole(t: torch.Tensor, s: torch.Tensor, share: float | torch.Tensor) -> torch.Tensor:
+    """The definition: in float32 at least, two products, then their sum, then one rounding."""
+    kept = torch.promote_types(t.dtype, s.dtype)
+    working = torch.promote_types(kept, torch.float32)
+    if isinstance(share, torch.Tensor):
+        share = share.to(working)
+    old, new = t.to(working) * (1 - share), s.to(working) * share
+    return (old + new).to(kept)
+
+
+class OneTensor(nn.Module):
+    def __init__(self, tensor: torch.Tensor) -> None:
+        super().__init__()
+        self.w = nn.Parameter(tensor)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (),
+        (1,),
+        (0, 3),
+        (3, 0),
+        (7,),
+        (1_300_003,),
+        (301, 1009),
+        (1, 70_001),
+        (2, 3, 99, 301),
+        (1100, 1009),
+    ],
+)
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        (torch.float32, torch.float32),
+        (torch.float16, torch.float16),
+        (torch.bfloat16, torch.float16),
+        (torch.float64, torch.float32),
+    ],
+)
+def test_bits_are_those_of_the_definition(shape, dtypes) -> None:
+    generator = torch.Generator().manual_seed(3)
+    t, s = (torch.randn(shape, generator=generator).to(dtype) for dtype in dtypes)
+    each = torch.rand(shape, generator=generator)
+    kept = torch.promote_types(*dtypes)
+    layouts = [(t, s, each)]
+    if len(shape) > 1:
+        layouts.append((t.mT.contiguous().mT, s, each.mT.contiguous().mT))
+    for old, new, shares in layouts:
+        for share in (0.3, shares):
+            expected = fused_whole(t, s, share)
+            schedule: Any = share if isinstance(share, float) else {"w": share}
+            assert same_bits(interpolate({"w": old}, {"w": new}, schedule)["w"], expected)
+            for live in (torch.zeros(shape, dtype=kept), torch.zeros_like(old, dtype=kept)):
+                model = OneTensor(live)
+                AlphaSweep(model, {"w": old}, {"w": new}).set_alpha(schedule)
+                assert same_bits(model.w.detach(), expected)
+
+
+def test_a_value_that_is_not_finite_is_found_wherever_it_is() -> None:
+    student = {"w": torch.zeros(1_300_003)}
+    for place in (0, 2**19 - 1, 2**19, 1_300_002):
+        for value in (float("nan"), float("inf"), -float("inf")):
+            teacher = {"w": torch.zeros(1_300_003)}
+            teacher["w"][place] = value
+            teacher["w"][place - 1] = -value  # even together they are not finite
+            with pytest.raises(ValueError, match=r"w is not finite at alpha 0\.3"):
+                interpolate(teacher, student, 0.3)
+    huge = {"w": torch.full((1_300_003,), 3e38)}  # finite, and their sum is not
+    assert torch.isfinite(interpolate(huge, huge, 0.5)["w"]).all()
+    large = {"w": torch.full((3,), 1e6)}  # finite, and in the model's half precision it is not
+    sweep = AlphaSweep(OneTensor(torch.zeros(3).half()), large, large)
+    for alpha in (0.3, 0.6):
+        with pytest.raises(ValueError, match="w is not finite"):
+            sweep.set_alpha(alpha)
+    with pytest.raises(ValueError, match="w is not finite"):
+        interpolate({"w": torch.ones(3).half() * 6e4}, {"w": torch.ones(3) * float("inf")}, 0.5)
+
+
+class LargestNew(TorchDispatchMode):
+    """Notes the bytes of the largest memory made by any operation, views left out."""
+
+    def __init__(self, *known: Mapping[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.largest = 0
+        self._known = {t.untyped_storage().data_ptr() for state in known for t in state.values()}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                memory = tensor.untyped_storage()
+                if memory.data_ptr() not in self._known:
+                    self.largest = max(self.largest, memory.nbytes())
+        return result
+
+
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("own", ["teacher", "student", "other"])
+def test_a_sweep_makes_nothing_large(own: str, each: bool) -> None:
+    teacher, student, other = ({"w": torch.randn(2048, 1024)} for _ in range(3))
+    start = {"teacher": teacher, "student": student, "other": other}[own]
+    shares = {"w": torch.rand(2048, 1024)}
+    model = OneTensor(start["w"].clone())
+    sweep = AlphaSweep(model, teacher, student)
+    with LargestNew(teacher, student, shares, model.state_dict()) as seen:
+        for alpha in (0.3, 0.0, 1.0):
+            sweep.set_alpha(shares if each else alpha)
+        model.w.data.copy_(start["w"])
+        with sweep:
+            sweep.set_alpha(0.4)
+    assert seen.largest <= (2**21 if own == "other" else 2**19) * 4
+    assert same_bits(model.w.detach(), start["w"])
+
+
+def test_a_sweep_puts_back_the_sign_of_zero() -> None:
+    model = OneTensor(torch.tensor([-0.0, 1.0]))
+    ends = {"w": torch.tensor([0.0, 1.0])}, {"w": torch.tensor([3.0, 4.0])}
+    with AlphaSweep(model, *ends) as sweep:
+        sweep.set_alpha(0.5)
+    assert same_bits(model.w.detach(), torch.tensor([-0.0, 1.0]))
 
 
 def test_results_are_new_tensors() -> None:

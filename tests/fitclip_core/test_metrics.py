@@ -1,4 +1,5 @@
 import csv
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fitclip_core.metrics import (
@@ -16,6 +18,7 @@ from fitclip_core.metrics import (
     per_class_accuracy,
     recall_at_k,
     retrieval_ranks,
+    retrieval_ranks_both_ways,
     top_k_accuracy,
 )
 
@@ -94,18 +97,171 @@ def test_ranks_are_the_same_for_every_block_size() -> None:
     assert torch.equal(first_three, expected[:3])
 
 
-def test_ranks_are_the_same_for_every_thread_count() -> None:
-    queries, targets = near_ties(300, 9)
-    threads = torch.get_num_threads()
-    results = []
+def defined_ranks(
+    queries: torch.Tensor, targets: torch.Tensor, right: np.ndarray | None = None
+) -> torch.Tensor:
+    """The definition: every score a float64 sum in the order of the features, then float32."""
+    total = np.zeros((len(queries), len(targets)))
+    for one, other in zip(queries.double().T.numpy(), targets.double().T.numpy(), strict=True):
+        total += one[:, None] * other[None, :]
+    with np.errstate(over="ignore"):
+        scores = total.astype(np.float32)
+    if not np.isfinite(scores).all():
+        raise ValueError("overflow")
+    own = scores[np.arange(len(queries)), np.arange(len(queries)) if right is None else right]
+    above, equal = (scores > own[:, None]).sum(1), (scores == own[:, None]).sum(1)
+    return torch.tensor(1 + above + (equal - 1) / 2, dtype=torch.float32)
+
+
+# What a vector's entries are multiplied by: float32's smallest number is about 1e-45.
+SCALES = st.sampled_from([0.0, 1e-45, 1e-40, 1e-30, 1e-19, 1e-3, 1.0, 1e4, 1e15, 3e18, 1e19])
+
+
+@st.composite
+def hard_vectors(draw, count: int, d: int) -> torch.Tensor:
+    """Vectors of which many are equal, or equal but for the last bit, of all sizes."""
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    few = rng.normal(size=(draw(st.integers(1, 4)), d))
+    if draw(st.booleans()):
+        few = few.round()
+    scales = np.array([draw(SCALES) for _ in few])
+    chosen = rng.integers(0, len(few), count)
+    vectors = (few * scales[:, None])[chosen].astype(np.float32)
+    moved = np.nextafter(vectors, np.float32(rng.choice([-1, 1])) * np.inf).astype(np.float32)
+    vectors = np.where(
+        rng.random(vectors.shape) < draw(st.sampled_from([0, 0.1, 1])), moved, vectors
+    )
+    return torch.tensor(vectors)
+
+
+@given(data=st.data())
+@settings(max_examples=150)
+def test_ranks_are_those_of_the_definition_bit_by_bit(data) -> None:
+    n, m, d = (data.draw(st.integers(1, most)) for most in (23, 23, 40))
+    queries, targets = data.draw(hard_vectors(n, d)), data.draw(hard_vectors(m, d))
+    right = data.draw(hnp.arrays(np.int64, n, elements=st.integers(0, m - 1)))
+    block_size = data.draw(st.integers(1, 25))
     try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            results.append(retrieval_ranks(queries, targets))
+        expected = defined_ranks(queries, targets, right)
+    except ValueError:
+        with pytest.raises(ValueError, match="overflow float32"):
+            retrieval_ranks(queries, targets, right, block_size)
+        return
+    assert torch.equal(retrieval_ranks(queries, targets, right, block_size), expected)
+    if n <= m:
+        paired = targets[:n]
+        both = retrieval_ranks_both_ways(queries, paired, block_size)
+        assert torch.equal(both[0], defined_ranks(queries, paired))
+        assert torch.equal(both[1], defined_ranks(paired, queries))
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of threads; afterwards it is what it was."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("d", [1, 33, 512])
+def test_ranks_of_near_ties_are_those_of_the_definition(d, threads) -> None:
+    queries, targets = near_ties(170, d)
+    forth, back = defined_ranks(queries, targets), defined_ranks(targets, queries)
+    for count, block_size in ((1, 64), (2, 64), (2, 171), (1, 13)):
+        threads(count)
+        assert torch.equal(retrieval_ranks(queries, targets, block_size=block_size), forth)
+        assert torch.equal(retrieval_ranks(targets, queries, block_size=block_size), back)
+        both = retrieval_ranks_both_ways(queries, targets, block_size)
+        assert torch.equal(both[0], forth)
+        assert torch.equal(both[1], back)
+
+
+@given(seed=st.integers(0, 10**6), d=st.integers(3, 300), size=st.sampled_from([1e-15, 1.0, 1e9]))
+@settings(max_examples=30)
+def test_any_product_within_the_error_bound_gives_the_same_ranks(seed, d, size) -> None:
+    """A product that errs by nearly all that the order of a sum may: no real one does."""
+    rng = np.random.default_rng(seed)
+
+    def worst(one: torch.Tensor, other: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        reach = d * 2.0**-24 / (1 - d * 2.0**-24) - 2 * 2.0**-24  # 2 for the rounding to float32
+        sums = one.abs().double() @ other.abs().double()
+        signs = torch.tensor(rng.choice([-1, 1], tuple(out.shape)))
+        return out.copy_(one.double() @ other.double() + signs * reach * sums)
+
+    # Nearly parallel, so that the norms' product is nearly the sum of the products' sizes.
+    queries, targets = (
+        torch.tensor(1 + rng.random((40, d)) / 10, dtype=torch.float32) for _ in range(2)
+    )
+    targets *= size
+    targets[20:] = targets[:20] * (1 + d * torch.rand(20, 1) * 2.0**-22)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "mm", worst)
+        both = retrieval_ranks_both_ways(queries, targets, block_size=17)
+    assert torch.equal(both[0], defined_ranks(queries, targets))
+    assert torch.equal(both[1], defined_ranks(targets, queries))
+
+
+def test_the_order_of_the_sum_decides() -> None:
+    # 1 + 2^-24 lies between two float32 numbers and rounds down. Each 2^-54 after it is lost in
+    # float64, but eight of them added up before it would make it round up.
+    small = [2.0**-54] * 8
+    queries = torch.ones(1, 10)
+    targets = torch.tensor([[1, 0] + [0.0] * 8, [1, 2.0**-24, *small]])
+    assert retrieval_ranks(queries, targets, [0]).tolist() == [1.5]
+    assert retrieval_ranks(queries, targets.flip(1), [0]).tolist() == [2.0]
+
+
+def test_a_sum_may_pass_through_overflow_of_float32() -> None:
+    queries = torch.tensor([[1e30, 1e30]])
+    targets = torch.tensor([[1e10, -1e10], [0.0, 0.0], [1e5, 1e5]])
+    assert retrieval_ranks(queries, targets, [1]).tolist() == [2.5]
+    with pytest.raises(ValueError, match="overflow float32"):
+        retrieval_ranks(queries, torch.tensor([[0.0, 0.0], [1e10, 1e10]]), [0])
+
+
+def test_sums_of_products_that_underflow_float32() -> None:
+    step = 2.0**-149  # float32's smallest number: 40 times 0.4 steps are 16, and not 40 times 0
+    queries = torch.full((1, 40), 2.0**-74)
+    targets = torch.zeros(2, 40)
+    targets[0] = 0.4 * step * 2.0**74
+    targets[1, 0] = 10 * step * 2.0**74
+    assert retrieval_ranks(queries, targets, [1]).tolist() == [2.0]
+    assert retrieval_ranks(queries, targets, [0]).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_ranks_do_not_depend_on_allowed_precisions(precision: str, monkeypatch) -> None:
+    queries, targets = near_ties(170, 512)
+    expected = defined_ranks(queries, targets)
+    backends: list[Any] = [torch.backends.cuda, torch.backends.mkldnn]
+    used: set[str] = set()
+    product = torch.mm
+
+    def watched(one: torch.Tensor, other: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        used.update(backend.matmul.fp32_precision for backend in backends)
+        return product(one, other, out=out)
+
+    monkeypatch.setattr(torch, "mm", watched)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        allowed = [backend.matmul.fp32_precision for backend in backends]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(retrieval_ranks(queries, targets), expected)
+        assert used == {"ieee"}
+        assert [backend.matmul.fp32_precision for backend in backends] == allowed
+        assert torch.get_float32_matmul_precision() == precision
     finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
+        torch.set_float32_matmul_precision(before)
+
+
+def test_a_device_whose_float32_product_is_less_is_refused(monkeypatch) -> None:
+    def coarse(one: torch.Tensor, other: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        return out.copy_(one.bfloat16() @ other.bfloat16())
+
+    monkeypatch.setattr(torch, "mm", coarse)
+    with pytest.raises(RuntimeError, match="less precise than float32"):
+        retrieval_ranks(features(50, 64), features(50, 64, 1))
 
 
 def test_scores_are_rounded_to_float32() -> None:
@@ -151,7 +307,7 @@ def test_the_whole_matrix_is_never_made() -> None:
     queries, targets = features(150, 2), features(250, 2)
     with LargestTensor() as seen:
         retrieval_ranks(queries, targets, torch.arange(150), block_size=37)
-    assert 37 * 37 <= seen.elements <= max(37 * 37, targets.numel())
+    assert 37 * 37 <= seen.elements <= 37 * 37 + 7  # the places of zeros are found in eights
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -282,6 +282,34 @@ def test_a_study_trains_and_measures_once(tmp_path, done):
     pd.testing.assert_frame_equal(second.students, table)
 
 
+def test_what_is_unfinished_is_known_before_anything_is_done(tmp_path, done):
+    trainings = sizes_of(tmp_path)
+    results = ResultsStore(tmp_path / "results")
+
+    def left(**changes: Any) -> list[str]:
+        given: dict[str, Any] = {"alphas": [0.4, 1.0], "data_sets": DATA_SETS, "results": results}
+        given |= {"trainings": trainings, "teacher_sha256": "sha of the teacher", **changes}
+        return [one.folder.name for one in studies.unfinished(**given)]
+
+    names = [one.folder.name for one in trainings]
+    assert studies.untrained(trainings) == trainings and left() == names
+    student = studies.train(trainings[1], new_encoder(), None, VALIDATION)
+    assert student.trained_now and done == ["fit"]
+    assert studies.untrained(trainings) == [trainings[0], *trainings[2:]] and left() == names
+    measure(trainings, tmp_path)
+    assert done.count("fit") == len(trainings)
+    assert studies.untrained(trainings) == [] and left() == []
+    assert left(alphas=[0.4, 0.5]) == left(model={"architecture": "another"}) == names
+    again = replace(trainings[0], inputs={"teacher": "another"})
+    assert left(trainings=[again, *trainings[1:]]) == names[:1]
+    reused = replace(trainings[0], reused=True)
+    assert studies.untrained([reused]) == []
+    shutil.rmtree(trainings[0].folder)
+    assert studies.untrained([reused, trainings[1]]) == [reused]
+    with pytest.raises(ValueError, match="run the notebook that trains it again"):
+        studies.train(reused, new_encoder(), None, VALIDATION)
+
+
 def test_the_table_tells_the_kept_step_and_its_loss(tmp_path):
     table = measure(sizes_of(tmp_path), tmp_path).students
     for row, training in zip(table.itertuples(), sizes_of(tmp_path), strict=True):

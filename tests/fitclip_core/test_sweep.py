@@ -1,5 +1,7 @@
 """The sweep's cells against evaluations of models that are fused one by one."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,96 @@ def test_only_missing_cells_are_measured(tmp_path: Path, calls: list[str]) -> No
     assert len(calls) == 4
 
 
+def left(results: ResultsStore, **changes: Any) -> list[CellKey]:
+    """The cells that `run` would still measure; the weights are not given."""
+    weightless = [Student(one.draw, {}, one.sha256) for one in (student(1), student(2))]
+    given: dict[str, Any] = {
+        "teacher_sha256": "sha of the teacher",
+        "students": weightless,
+        "alphas": ALPHAS,
+        "data_sets": [retrieval_set(), action_set()],
+        "label_share": 0.9,
+        "subset_size": 50,
+    }
+    return sweep.unmeasured(**{**given, **changes}, results=results)
+
+
+def test_what_is_missing_is_known_without_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = ResultsStore(tmp_path)
+    missing = left(results)
+    assert missing == run(results) and len(missing) == 10
+    assert left(results) == []
+    assert len(left(results, alphas=[*ALPHAS, 0.7])) == 4
+    assert len(left(results, renormalise=True)) == 10
+    assert len(left(results, model={"architecture": "another"})) == 10
+    assert len(left(results, data_sets=[retrieval_set(seed=5), action_set()])) == 5
+    lost = missing[3]
+    for path in tmp_path.rglob(f"{lost.digest}.json"):
+        path.unlink()
+    assert left(results) == [lost]
+    fused: list[float] = []
+    set_alpha = sweep.ensembling.AlphaSweep.set_alpha
+
+    def counting(line: Any, alpha: float) -> None:
+        fused.append(alpha)
+        set_alpha(line, alpha)
+
+    monkeypatch.setattr(sweep.ensembling.AlphaSweep, "set_alpha", counting)
+    run(results)
+    assert fused == [lost.alpha]  # what is done is not fused again
+    with pytest.raises(ValueError, match="alphas are"):
+        left(results, alphas=[2.0])
+
+
+WRITER = """
+import sys
+import pandas as pd
+from fitclip_core.results import CellKey, ResultsStore
+own, results = int(sys.argv[1]), ResultsStore(sys.argv[2])
+ranks = [1.0 + own] * 200
+for round in range(15):
+    for data_set in ("one", "two"):
+        key = CellKey.at(0.0, label_share=0, subset_size=0, seed=0, data_set=data_set)
+        items = [f"item{place}" for place in range(200)]
+        table = pd.DataFrame({"item": items, "direction": "text_to_video", "rank": ranks})
+        results.write(key, table, {"code": "the same"})
+"""
+
+
+def test_processes_that_write_one_store_at_once_do_no_harm(tmp_path: Path) -> None:
+    """The worst case, writers of unequal outcomes: a cell is one writer's, or it is not valid."""
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(number), str(tmp_path)])
+        for number in range(3)
+    ]
+    results, seen = ResultsStore(tmp_path), set()
+    cells = [
+        CellKey.at(0.0, label_share=0, subset_size=0, seed=0, data_set=name)
+        for name in ("one", "two")
+    ]
+    while any(writer.poll() is None for writer in writers):
+        for key in cells:
+            try:
+                ranks = results.outcomes([key])["rank"]
+            except ValueError as error:  # missing or unequal at this moment, and said to be
+                assert "cannot be used; evaluate them again" in str(error)
+            else:
+                assert len(ranks) == 200 and ranks.nunique() == 1
+                seen.add(ranks.iloc[0])
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    assert seen <= {1.0, 2.0, 3.0} and seen
+    assert sorted(path.suffix for path in (tmp_path / "cells").iterdir()) == [
+        *(".json", ".json"),
+        *(".parquet", ".parquet"),
+    ]
+    for key in cells:
+        mended = pd.DataFrame({"item": ["a"], "direction": "text_to_video", "rank": [1.0]})
+        results.write(key, mended, {"code": "the same"})
+        assert results.is_valid(key, {"code": "the same"})
+
+
 @pytest.mark.parametrize(
     ("change", "measured"),
     [
@@ -235,6 +327,10 @@ def test_a_reference_is_measured_once_on_every_data_set(tmp_path: Path, calls: l
     calls.clear()
     measure(results, model={"architecture": "tiny"})
     assert calls == []
+    given: dict[str, Any] = {"name": REFERENCE, "data_sets": [retrieval_set(), action_set()]}
+    given |= {"results": results, "weights": {"sha256": "sha of the reference"}}
+    assert sweep.unmeasured_reference(**given, model={"architecture": "tiny"}) == []
+    assert sweep.unmeasured_reference(**given) == keys
     measure(results, weights={"sha256": "another"})
     assert len(calls) == 2
 

@@ -251,6 +251,60 @@ def test_the_first_page_says_what_the_run_was_made_from(project):
     )
 
 
+# The stored sweep
+
+
+def swept(project, **parameters):
+    """A finished run with a sweep."""
+    finished(project)
+    settings = "\n".join(f"{name} = {value!r}  # set" for name, value in parameters.items())
+    project.notebook(report.SWEEP)
+    if settings:
+        path = project.notebooks / f"{report.SWEEP}.ipynb"
+        notebook = nbformat.read(str(path), as_version=4)
+        notebook.cells[1].source += "\n" + settings
+        nbformat.write(notebook, str(path))
+    project.finish(report.SWEEP)
+    return project
+
+
+def test_the_report_shows_the_sweep_and_links_to_its_page(project, monkeypatch):
+    asked = []
+
+    def explore(run_dir, sources_file):
+        asked.append((run_dir, sources_file))
+        picture = run_dir / "explore.png"
+        picture.write_bytes(base64.b64decode(PICTURE))
+        return run_dir / "explore.html", picture
+
+    monkeypatch.setattr(report, "explore", explore)
+    page = swept(project).page()
+    assert asked == [(project.folder / "runs" / "tiny", "")]
+    assert '<a href="explore.html">' in page
+    (picture,) = re.findall(r"<img [^>]+>", page)
+    assert f'src="data:image/png;base64,{PICTURE}"' in picture and 'alt="The curves' in picture
+    assert words(page).index("Explore") < words(page).index("Contents")
+    assert report.external_loads(page) == []
+
+
+def test_the_sweeps_sources_are_found_from_the_notebooks_folder(project, monkeypatch, capsys):
+    asked = []
+
+    def explore(run_dir, sources_file):
+        asked.append(sources_file)
+        raise ValueError("the cells are of other weights; run notebook 04_alpha_sweep again")
+
+    monkeypatch.setattr(report, "explore", explore)
+    assert swept(project, sources_file="mine.yaml").cli() == 1
+    assert asked == [str(project.notebooks / "mine.yaml")]
+    assert "the cells are of other weights; run notebook 04" in capsys.readouterr().err
+    assert not project.path.exists()
+
+
+def test_a_run_without_a_sweep_says_so(project):
+    assert f"This run has no notebook {report.SWEEP}" in words(finished(project).page())
+
+
 # Runs that are not finished
 
 

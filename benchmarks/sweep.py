@@ -1,0 +1,60 @@
+"""An alpha sweep, videos to stored outcomes, beside the plain way and beside its least parts.
+
+    python -m benchmarks.sweep
+    python -m benchmarks.sweep --clips 50 --rounds 1
+
+The six evaluation sets of the mini benchmark, its teacher, and one student, whose weights are the
+teacher's with noise (no time depends on them). Three ways take turns in one run:
+
+    kit      frame stores built anew, `sweep_alphas`, outcomes of both directions stored
+    plain    the method of the paper's code, written here: for each alpha a deep copy of the model,
+             every video decoded again and transformed in floating point, captions tokenised again
+             and padded, an argsort of the whole score matrix (one direction)
+    least    every video decoded once by the bare decoder, and a forward pass an alpha over pictures
+             and token ids that lie ready in memory
+
+All of them use all cores. Ratios are medians of each round's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+# Decoding processes import this module again, so the models are imported where they are used.
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--clips", type=int, default=200, help="a data set (default: 200)")
+    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
+    parser.add_argument("--device", default="cpu", help="default: cpu")
+    given = parser.parse_args(arguments)
+
+    from benchmarks.side_by_side import seconds
+    from benchmarks.sweep_ways import Ways
+
+    with tempfile.TemporaryDirectory() as folder:
+        ways = Ways(Path(folder), given.clips, given.device)
+        print(f"{ways.described}\n{ways.differences()}")
+        timed: dict[str, Callable[[], object]] = {
+            "kit": ways.kit,
+            "plain": ways.plain,
+            "decode": ways.decode,
+            "forward": partial(ways.forward, len(ways.alphas)),
+        }
+        taken = seconds(timed, given.rounds)
+    taken["least"] = taken["decode"] + taken["forward"]
+    for name, value in taken.median().items():
+        print(f"{name:>8}  {value:8.2f} s")
+    print(f"plain / kit: {(taken['plain'] / taken['kit']).median():.1f} (wanted: 5 or more)")
+    print(f"kit / least: {(taken['kit'] / taken['least']).median():.2f} (wanted: 1.2 or less)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Several processes that train one model: torchrun starts them, on one machine or on many.
+
+Every process holds the whole model and computes its share of each batch. Gathered features carry
+gradients to the process that computed them alone, so that the sum of all processes' gradients is
+the gradient of one process that computes the whole batch. Outside torchrun there is one process,
+and every function here does nothing or the obvious.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[str]:
+    """Join the processes that torchrun started, for the block; outside torchrun, do nothing.
+
+    Args:
+        device: where models compute: `cpu` or `cuda`. On GPUs each process of a machine takes the
+            one of its local rank.
+
+    Yields:
+        This process's device, such as `cuda:3`.
+
+    Raises:
+        ValueError: torchrun started more processes on a machine than it has GPUs, or processes
+            cannot work together on this kind of device.
+    """
+    if not dist.is_torchelastic_launched():
+        yield device
+        return
+    kind = torch.device(device).type
+    if kind not in BACKENDS:
+        raise ValueError(f"processes work together on cpu or cuda, not on {device!r}")
+    if kind == "cuda":
+        local, found = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= found:
+            raise ValueError(
+                f"local rank {local} has no GPU: this machine has {found}; start at most {found} "
+                f"processes on it (--nproc-per-node {found})"
+            )
+        torch.cuda.set_device(local)
+        device = f"cuda:{local}"
+    dist.init_process_group(BACKENDS[kind])
+    yield device
+    # Not after an error: the others may still wait in a collective; torchrun ends them.
+    dist.destroy_process_group()
+
+
+def size() -> int:
+    """How many processes work together; 1 outside a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0; 0 outside a process group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def share(n: int, of_rank: int | None = None) -> slice:
+    """The rows of n that a process works on: contiguous, in rank order, sizes at most 1 apart.
+
+    Args:
+        n: rows in all.
+        of_rank: whose; None: this process's.
+
+    Raises:
+        ValueError: there are fewer rows than processes.
+    """
+    if n < size():
+        raise ValueError(
+            f"{n} clips cannot be shared by {size()} processes; start at most {n} of them, or give "
+            "larger batches"
+        )
+    place = rank() if of_rank is None else of_rank
+    return slice(n * place // size(), n * (place + 1) // size())
+
+
+def gather(rows: torch.Tensor, n: int) -> torch.Tensor:
+    """All processes' rows, in rank order; only this process's own carry gradients.
+
+    Args:
+        rows: `[share(n), d]`, on a device that the process group's backend knows.
+        n: rows of all processes.
+
+    Returns:
+        `[n, d]`, equal on every process; `rows` itself where there is one process.
+
+    Raises:
+        ValueError: this process's share of n rows is another number.
+    """
+    shares = [share(n, other) for other in range(size())]
+    own = shares[rank()]
+    if len(rows) != own.stop - own.start:
+        raise ValueError(f"{len(rows)} rows are no share of {n}: that is {own.stop - own.start}")
+    if size() == 1:
+        return rows
+    # Collectives want equal shapes, so that shorter shares are padded.
+    longest = -(-n // size())
+    padded = rows.new_zeros(longest, *rows.shape[1:])
+    padded[: len(rows)] = rows.detach()
+    gathered = [torch.empty_like(padded) for _ in shares]
+    dist.all_gather(gathered, padded)
+    pieces = [part[: one.stop - one.start] for part, one in zip(gathered, shares, strict=True)]
+    pieces[rank()] = rows
+    return torch.cat(pieces)
+
+
+def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Add up all processes' gradients, in place; the sums have the same bits on every process.
+
+    Args:
+        parameters: the same ones on every process; those without a gradient are passed over.
+    """
+    if size() == 1:
+        return
+    found = [one.grad for one in parameters if one.grad is not None]
+    for work in [dist.all_reduce(gradient, async_op=True) for gradient in found]:
+        work.wait()
+
+
+def of_first(value: T) -> T:
+    """Rank 0's value, on every process."""
+    if size() == 1:
+        return value
+    shared = [value]
+    dist.broadcast_object_list(shared, src=0)
+    return shared[0]
+
+
+def check_same(**values: object) -> None:
+    """Make sure that all processes hold equal values, all of which must be called for together.
+
+    Args:
+        values: by the name that an error gives them; compared with rank 0's.
+
+    Raises:
+        ValueError: on every process, naming what differs and on which ranks.
+    """
+    if size() == 1:
+        return
+    found: list[dict[str, object]] = [{} for _ in range(size())]
+    dist.all_gather_object(found, values)
+    differing = {
+        name: ranks
+        for name in values
+        if (ranks := [place for place, one in enumerate(found) if one[name] != found[0][name]])
+    }
+    if differing:
+        listed = "; ".join(f"{name} on ranks {ranks}" for name, ranks in differing.items())
+        raise ValueError(
+            f"not as on rank 0: {listed}; start every process with the same code, data and settings"
+        )
+
+
+def on_first_rank(work: Callable[[Callable[[], T]], R], joint: Callable[[], T]) -> R | None:
+    """Run `work` on rank 0 alone, and what it calls, `joint`, on all ranks together.
+
+    For work that reads and writes files around a computation that all processes share:
+
+        on_first_rank(lambda fit: fit_or_load(folder, draw, recipe, inputs, fit), fit)
+
+    Args:
+        work: gets a function that it may call once; the others run `joint` when it does and go on
+            when it has ended without.
+        joint: what all ranks do together.
+
+    Returns:
+        What `work` returned on rank 0, None on the others.
+
+    Raises:
+        Whatever `work` and `joint` raise, each on its own rank.
+    """
+    if rank() > 0:
+        if of_first(False):
+            joint()
+        return None
+    called = False
+
+    def run() -> T:
+        nonlocal called
+        called = True
+        of_first(True)
+        return joint()
+
+    try:
+        return work(run)
+    finally:
+        if not called:
+            of_first(False)

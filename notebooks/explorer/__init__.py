@@ -1,0 +1,1 @@
+"""The alpha slider: what its page shows, computed by plain functions, and the widgets around it."""

@@ -1,0 +1,148 @@
+"""Training in two real processes, that torchrun starts, against training in one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from fitclip_core import distributed
+from fitclip_core.encoders import ClipEncoder
+from tests.tiny_training import (
+    RECIPE,
+    DoubleEncoder,
+    fit,
+    largest_difference,
+    make_encoder,
+    recorded_gradients,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes found; see `tests.work_in_ranks`."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    work = ["--nproc-per-node", "2", str(ROOT / "tests" / "work_in_ranks.py"), str(folder)]
+    done = subprocess.run(
+        torchrun + work,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+def alone(kind: type[ClipEncoder]) -> dict[str, Any]:
+    with recorded_gradients() as gradients:
+        result = fit(student=make_encoder(0, kind=kind), teacher=make_encoder(1, kind=kind))
+    return {"gradients": gradients, "fit": result}
+
+
+def test_gathered_rows_carry_the_whole_gradient(ranks: list[dict[str, Any]]) -> None:
+    features = torch.arange(15.0).reshape(5, 3)
+    weight = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    every = features * weight
+    (every @ every.T).square().sum().backward()
+    for rank, found in enumerate(ranks):
+        assert (found["device"], found["size"], found["first"]) == ("cpu", 2, "from 0"), rank
+        torch.testing.assert_close(found["gathered"]["rows"], every.detach())
+        torch.testing.assert_close(found["gathered"]["gradient"], weight.grad)
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "tolerance"),
+    [
+        ("double", DoubleEncoder, 1e-12),
+        ("micro", DoubleEncoder, 1e-12),
+        ("single", ClipEncoder, 1e-6),
+    ],
+)
+def test_losses_and_gradients_are_those_of_one_process(
+    ranks: list[dict[str, Any]], case: str, kind: type[ClipEncoder], tolerance: float
+) -> None:
+    # Batches of 4 and 3 clips and 5 to validate on: two of them are not divisible by two.
+    expected = alone(kind)
+    for found in (one[case] for one in ranks):
+        assert len(found["gradients"]) == RECIPE.steps
+        first = largest_difference(found["gradients"][0], expected["gradients"][0])
+        assert first < tolerance
+        columns = ["labelled_loss", "distillation_loss", "validation_loss"]
+        pd.testing.assert_frame_equal(
+            found["fit"].history.loc[:1, columns],
+            expected["fit"].history.loc[:1, columns],
+            rtol=max(tolerance, 1e-7),  # the validation's features are always float32
+        )
+        if kind is DoubleEncoder:  # in float32 Adam blows up rounding where a gradient is zero
+            assert found["fit"].best_step == expected["fit"].best_step
+            for name, weight in expected["fit"].state.items():
+                torch.testing.assert_close(found["fit"].state[name], weight, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("case", ["double", "micro", "single"])
+def test_weights_and_history_are_the_same_bits_on_all_ranks(
+    ranks: list[dict[str, Any]], case: str
+) -> None:
+    first, second = (one[case]["fit"] for one in ranks)
+    assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
+    assert first.best_step == second.best_step
+    pd.testing.assert_series_equal(
+        first.history["validation_loss"], second.history["validation_loss"]
+    )
+
+
+def test_what_cannot_be_shared_is_refused_on_every_rank(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        few, seeds, weights, materials, rows = found["refusals"]
+        assert "1 clips cannot be shared by 2 processes" in few
+        assert "recipe on ranks [1]" in seeds
+        assert "student on ranks [1]" in weights
+        assert "clips on ranks [1]" in materials
+        assert "3 rows are no share of 4" in rows
+
+
+def test_only_the_first_rank_keeps_files(ranks: list[dict[str, Any]]) -> None:
+    first, second = (one["kept"] for one in ranks)
+    assert first == {"calls": ["fit", "error"], "returned": [True, False]}
+    assert second == {"calls": ["fit"], "returned": [None, None]}
+
+
+def test_without_torchrun_there_is_one_process() -> None:
+    with distributed.process_group("mps") as device:
+        assert device == "mps"
+    assert (distributed.size(), distributed.rank(), distributed.share(3)) == (1, 0, slice(0, 3))
+    rows = torch.zeros(3, 2)
+    assert distributed.gather(rows, 3) is rows
+    assert distributed.of_first("own") == "own"
+    distributed.check_same(seed=1)
+    assert distributed.on_first_rank(lambda joint: joint() + 1, lambda: 1) == 2
+    with pytest.raises(ValueError, match="2 rows are no share of 3"):
+        distributed.gather(rows[:2], 3)
+
+
+def test_devices_that_cannot_work_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.raises(ValueError, match="cpu or cuda"), distributed.process_group("mps"):
+        pass
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="--nproc-per-node 1"), distributed.process_group("cuda"):
+        pass
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_shares_are_even_and_leave_nothing_out(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(distributed, "size", lambda: size)
+    for n in range(size, 12):
+        shares = [distributed.share(n, rank) for rank in range(size)]
+        assert [row for one in shares for row in range(n)[one]] == list(range(n))
+        lengths = [one.stop - one.start for one in shares]
+        assert max(lengths) - min(lengths) <= 1 and max(lengths) == -(-n // size)

@@ -1,0 +1,123 @@
+"""A student, a teacher and clips in training form, small enough to train in a moment."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import open_clip
+import torch
+
+from fitclip_core.distillation import Recipe, StudentFit, TrainingClips, fit_student
+from fitclip_core.encoders import ClipEncoder
+
+SIZE = 16
+RECIPE = Recipe(
+    steps=6,
+    validate_every=2,
+    seed=5,
+    learning_rate=1e-3,
+    temperature=0.1,
+    labelled_share=0.5,
+    labelled_batch=4,
+    unlabelled_batch=3,
+)
+
+
+def make_encoder(
+    seed: int, patch_dropout: float = 0.0, kind: type[ClipEncoder] = ClipEncoder
+) -> ClipEncoder:
+    torch.manual_seed(seed)
+    model = open_clip.CLIP(
+        embed_dim=12,
+        vision_cfg={
+            "image_size": SIZE,
+            "layers": 1,
+            "width": 16,
+            "patch_size": 8,
+            "head_width": 8,
+            "patch_dropout": patch_dropout,
+        },
+        text_cfg={"context_length": 6, "vocab_size": 128, "width": 16, "heads": 2, "layers": 1},
+    )
+
+    def tokenizer(texts: list[str]) -> torch.Tensor:
+        return torch.tensor([[*map(ord, text.ljust(5)[:5]), 127] for text in texts])
+
+    half = (0.5, 0.5, 0.5)
+    return kind(model, tokenizer, image_size=SIZE, mean=half, std=half, name=f"toy{seed}")
+
+
+class DoubleEncoder(ClipEncoder):
+    """Computes in float64, where rounding cannot hide an error."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.model.double()
+
+    def images(self, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        images, counts = super().images(*arguments)
+        return images.double(), counts
+
+
+class Source:
+    def __init__(self, frames: np.ndarray) -> None:
+        self.data = frames
+        self.clip_ids = [f"clip{i}" for i in range(len(frames))]
+        self.frame_counts = np.full(len(frames), frames.shape[1])
+        self.read: list[list[int]] = []
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        self.read.append(indices.tolist())
+        return self.data[indices]
+
+
+def clips(n: int, draws: int = 2, seed: int = 0) -> TrainingClips:
+    """n clips of two frames, each of one colour of its own, with one text each."""
+    rng = np.random.default_rng(seed)
+    colours = rng.integers(0, 200, (n, 1, 1, 1, 1, 3))
+    shape = (n, 2, draws, SIZE, SIZE, 3)
+    frames = (colours + rng.integers(0, 50, shape)).astype(np.uint8)
+    return TrainingClips(Source(frames), [f"{chr(97 + i)}{seed}" for i in range(n)])
+
+
+def still(training: TrainingClips) -> TrainingClips:
+    """The same clips in evaluation form."""
+    return TrainingClips(Source(training.frames.frames(training.indices)[:, :, 0]), training.texts)
+
+
+def fit(recipe: Recipe = RECIPE, micro_batch: int | None = None, **changes: object) -> StudentFit:
+    arguments: dict = {
+        "labelled": clips(10),
+        "unlabelled": clips(7, seed=1),
+        "validation": still(clips(5, seed=2)),
+    } | changes
+    for seed, name in enumerate(("student", "teacher")):
+        if name not in arguments:
+            arguments[name] = make_encoder(seed)
+    return fit_student(**arguments, recipe=recipe, micro_batch=micro_batch)
+
+
+@contextmanager
+def recorded_gradients() -> Iterator[list[dict[int, torch.Tensor]]]:
+    """The gradients, by the parameter's number, with which the optimiser makes each step."""
+    steps: list[dict[int, torch.Tensor]] = []
+
+    class Recording(torch.optim.AdamW):
+        def step(self, closure: Any = None) -> Any:
+            weights = self.param_groups[0]["params"]
+            steps.append(
+                {i: one.grad.clone() for i, one in enumerate(weights) if one.grad is not None}
+            )
+            return super().step(closure)
+
+    with mock.patch.object(torch.optim, "AdamW", Recording):
+        yield steps
+
+
+def largest_difference(found: dict[int, torch.Tensor], expected: dict[int, torch.Tensor]) -> float:
+    """The largest difference of two sets of gradients, as a share of the largest gradient."""
+    assert found.keys() == expected.keys() and expected
+    apart = max(float((found[i] - expected[i]).abs().max()) for i in expected)
+    return apart / max(float(one.abs().max()) for one in expected.values())

@@ -1,0 +1,109 @@
+"""What `test_distributed` has torchrun do in each of several processes.
+
+It takes a folder, into which each rank saves what it found.
+"""
+
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tests
+from fitclip_core import distributed
+from fitclip_core.students import fit_or_load
+
+tests.__path__ = [str(Path(__file__).parent)]  # some installed package may have the name, too
+
+from tests.tiny_training import (  # noqa: E402
+    RECIPE,
+    DoubleEncoder,
+    clips,
+    fit,
+    make_encoder,
+    recorded_gradients,
+)
+
+
+def gathered() -> dict[str, Any]:
+    """Features of an odd number of rows, and the gradient of a loss over all of them."""
+    features = torch.arange(15.0).reshape(5, 3)
+    weight = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    every = distributed.gather(features[distributed.share(5)] * weight, 5)
+    (every @ every.T).square().sum().backward()
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    parameter.grad = weight.grad
+    distributed.sum_gradients([parameter, torch.nn.Parameter(torch.zeros(1))])
+    return {"rows": every.detach(), "gradient": parameter.grad}
+
+
+def trained(kind: Any, micro_batch: int | None) -> dict[str, Any]:
+    torch.manual_seed(distributed.rank())
+    before = torch.get_rng_state()
+    encoders: dict[str, Any] = {
+        "student": make_encoder(0, kind=kind),
+        "teacher": make_encoder(1, kind=kind),
+    }
+    torch.set_rng_state(before)
+    with recorded_gradients() as gradients:
+        result = fit(micro_batch=micro_batch, **encoders)
+    assert torch.equal(torch.get_rng_state(), before)
+    return {"gradients": gradients, "fit": result}
+
+
+def refusals() -> list[str]:
+    found = []
+    for wrong in (
+        partial(fit, replace(RECIPE, unlabelled_batch=1)),
+        partial(fit, replace(RECIPE, seed=distributed.rank())),
+        partial(fit, student=make_encoder(10 + distributed.rank())),
+        partial(fit, labelled=clips(10 + distributed.rank())),
+        partial(distributed.gather, torch.zeros(3, 2), 4),
+    ):
+        try:
+            wrong()
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    """A student that rank 0 keeps, asked for twice."""
+    calls = []
+
+    def joint() -> Any:
+        calls.append("fit")
+        return fit()
+
+    def work(fit_together: Any) -> Any:
+        return fit_or_load(folder / "student", 1, RECIPE, {}, fit_together)
+
+    returned = [distributed.on_first_rank(work, joint) for _ in range(2)]
+    try:
+        distributed.on_first_rank(lambda _: 1 // 0, joint)
+    except ZeroDivisionError:
+        calls.append("error")
+    return {"calls": calls, "returned": [one and one.trained_now for one in returned]}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    with distributed.process_group("cpu") as device:
+        found = {
+            "device": device,
+            "size": distributed.size(),
+            "first": distributed.of_first(f"from {distributed.rank()}"),
+            "gathered": gathered(),
+            "double": trained(DoubleEncoder, None),
+            "micro": trained(DoubleEncoder, 1),
+            "single": trained(type(make_encoder(0)), None),
+            "refusals": refusals(),
+            "kept": kept(folder),
+        }
+        torch.save(found, folder / f"rank{distributed.rank()}.pt")
+
+
+if __name__ == "__main__":
+    main()
