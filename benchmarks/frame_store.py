@@ -18,6 +18,7 @@ shares are the most that the encoder can have waited.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     given = parser.parse_args(arguments)
 
+    from notebooks.run import ENVIRONMENT
+
+    os.environ.update(ENVIRONMENT)  # how threads wait; read when the models are imported
     from benchmarks.frame_store_ways import decoding, films, mini_clips, reading
 
     with tempfile.TemporaryDirectory() as name:

@@ -10,20 +10,19 @@ import pandas as pd
 def seconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> pd.DataFrame:
     """Seconds each way takes: one row a round, one column a way.
 
-    The ways take turns within each round, so that a machine that slows down slows all of them. One
-    round before the first does not count.
+    The ways take turns within each round, so that a machine that slows down slows all of them.
     """
     if rounds < 1:
-        raise ValueError(f"rounds is {rounds}: at least one must count")
+        raise ValueError(f"rounds is {rounds}: at least one is needed")
     taken = []
-    for _ in range(rounds + 1):
+    for _ in range(rounds):
         row = {}
         for name, way in ways.items():
             start = perf_counter()
             way()
             row[name] = perf_counter() - start
         taken.append(row)
-    return pd.DataFrame(taken[1:])
+    return pd.DataFrame(taken)
 
 
 def extra_memory(work: Callable[[], object]) -> int:

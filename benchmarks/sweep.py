@@ -19,6 +19,7 @@ All of them use all cores. Ratios are medians of each round's.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help="default: cpu")
     given = parser.parse_args(arguments)
 
+    from notebooks.run import ENVIRONMENT
+
+    os.environ.update(ENVIRONMENT)  # how threads wait; read when the models are imported
     from benchmarks.side_by_side import seconds
     from benchmarks.sweep_ways import Ways
 

@@ -74,7 +74,8 @@ class Answers:
             self._points[fusion, data_set] = point
             self._outcomes[fusion, data_set] = outcomes
             if len(self._outcomes) > KEPT:
-                self._outcomes.popitem(last=False)
+                oldest, _ = self._outcomes.popitem(last=False)
+                del self._points[oldest]
 
     def _lacks(self, fusion: Fusion, data_set: str) -> bool:
         point = self.point(fusion, data_set)

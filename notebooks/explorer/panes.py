@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from figures.explorer_state import percent_text
+from figures.explorer_state import interval_text, percent_text
 from notebooks.explorer import html, views
 from notebooks.explorer.answers import Answers
 from notebooks.explorer.fusion import Fusion
@@ -94,36 +94,37 @@ def query_gallery(
     return gallery, _entered_in_words(len(now), entered, left)
 
 
-def set_answer(answers: Answers, fusion: Fusion, clip_set: ClipSet) -> pd.DataFrame | None:
-    """`views.set_answer` of a data set at a fusion; None where it is not measured yet."""
-    sides = [answers.outcomes(side, clip_set.name) for side in (fusion, *fusion.ends)]
-    now, teacher, student = sides
-    if now is None or teacher is None or student is None:
-        return None
+def at_a_glance(point: Point | None, title: str) -> str:
+    """A data set's measure in one short sentence, whatever is known of it."""
+    if point is None:
+        return f"<p><b>{escape(title)}</b>: nothing is known before it is measured…</p>"
+    about = "≈ " if point.status == "interpolated" else ""
+    said = "interpolated between the stored alphas…" if about else ""
+    return (
+        f"<p><b>{escape(title)}</b>: <b>{about}{percent_text(point.value)}%</b> "
+        f"{interval_text(point.ci_low, point.ci_high)} {said}</p>"
+    )
+
+
+def set_answer(answers: Answers, fusion: Fusion, clip_set: ClipSet) -> str:
+    """A measured data set against teacher and student, in a sentence."""
+    now, teacher, student = (_outcomes(answers, side, clip_set) for side in (fusion, *fusion.ends))
     point = answers.point(fusion, clip_set.name)
     status = "exact" if point is None else point.status
-    return views.set_answer(now, teacher, student, answers.sweep.measures[clip_set.name], status)
-
-
-def estimate(point: Point | None, title: str) -> str:
-    """What can be said of a data set before it is measured at this fusion."""
-    about = "nothing is known before it is measured"
-    if point is not None:
-        about = f"≈ {percent_text(point.value)}%, interpolated between the stored alphas"
-    return f"<p><b>{escape(title)}</b>: {about}…</p>"
+    measure = answers.sweep.measures[clip_set.name]
+    return html.answer(views.set_answer(now, teacher, student, measure, status), clip_set.title)
 
 
 def set_changes(answers: Answers, fusion: Fusion, clip_set: ClipSet) -> str:
-    """What a data set's classes or items gained and lost; "" where it is not measured yet."""
-    now, teacher = (answers.outcomes(side, clip_set.name) for side in (fusion, fusion.ends[0]))
-    if now is None or teacher is None:
-        return ""
+    """What a measured data set's classes or items gained and lost since the teacher."""
+    now, teacher = (_outcomes(answers, side, clip_set) for side in (fusion, fusion.ends[0]))
+    since = f"<p><b>Since the teacher</b> · {escape(fusion.title)}</p>"
     if clip_set.task == "classification":
-        return html.changes(views.class_changes(now, teacher))
+        return since + html.changes(views.class_changes(now, teacher))
     found = views.retrieval_changes(now, teacher, answers.sweep.measures[clip_set.name])
     rows = {clip_id: row for row, clip_id in enumerate(clip_set.clip_ids)}
     names = {item: clip_name(clip_set, rows[item]) for item in found["item"].astype(str)}
-    return html.changes(found, names)
+    return since + html.changes(found, names)
 
 
 def right_place(clip_set: ClipSet, row: int) -> int | None:
@@ -133,6 +134,13 @@ def right_place(clip_set: ClipSet, row: int) -> int | None:
     if clip_set.task == "retrieval":
         return row
     return clip_set.texts.index(clip_set.trial.clips["label"].iloc[row])
+
+
+def _outcomes(answers: Answers, fusion: Fusion, clip_set: ClipSet) -> pd.DataFrame:
+    found = answers.outcomes(fusion, clip_set.name)
+    if found is None:
+        raise ValueError(f"{clip_set.title} is not measured at {fusion.title}; measure it first")
+    return found
 
 
 def _middle_frame(clip_set: ClipSet, row: int) -> np.ndarray:

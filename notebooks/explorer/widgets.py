@@ -50,6 +50,7 @@ from notebooks.explorer import document, html, panes, saving, views
 from notebooks.explorer.answers import Answers
 from notebooks.explorer.controls import Controls, View
 from notebooks.explorer.curves import CurvePicture
+from notebooks.explorer.fusion import Fusion
 from notebooks.explorer.live import LiveModel, Superseded
 from notebooks.explorer.material import ClipSet, Material
 from notebooks.explorer.own_videos_tab import OwnVideosTab
@@ -105,6 +106,7 @@ class ExplorerPage:
         self._answers = Answers(StoredSweep.read(material), self._live)
         self._titles = {name: one.title for name, one in material.sets.items()}
         self._pictures: dict[int, CurvePicture] = {}
+        self._details: dict[tuple[Fusion, str], tuple[str, str]] = {}
         self._lock = threading.RLock()
         self._controls = Controls(material, self._moved)
         self._view = self._controls.asked
@@ -162,16 +164,19 @@ class ExplorerPage:
         if not view.query:
             for name in ("gallery", "entered"):
                 show(self.shown[name], "")
-        self._show_numbers(view)
+        if view.fusion != before.fusion or not self.shown["curves"].value:
+            self._show_numbers(view)
+            self.own.follow(view.fusion)
         self._show_set(view)
         self._show_state(view, busy=True)
         self._work.submit(partial(self._measure, view))
-        self.own.follow(view.fusion)
 
     def _measure(self, view: View, stop: Stop, progress: Progress) -> None:
         """What a move does in the background."""
         missing = self._answers.missing(view.fusion, view.data_set)
         steps = [partial(self._show_clip, view)]
+        if view.data_set not in missing:
+            steps.insert(0, partial(self._show_details, view))
         if view.query:
             steps.append(partial(self._show_query, view))
         steps += [partial(self._measure_set, view, name) for name in missing]
@@ -187,11 +192,22 @@ class ExplorerPage:
 
         def show_it() -> None:
             self._show_numbers(view)
-            if data_set == view.data_set:
-                self._show_set(view)
             self._show_state(view, busy=True)
 
         self._deliver(stop, show_it)
+        if data_set == view.data_set:
+            self._show_details(view, stop, progress)
+
+    def _show_details(self, view: View, stop: Stop, progress: Progress) -> None:
+        """The measured data set's differences: too many numbers to compute in a handler."""
+        shown = (view.fusion, view.data_set)
+        if shown not in self._details:
+            clip_set = self._set_of(view)
+            self._details[shown] = (
+                panes.set_answer(self._answers, view.fusion, clip_set),
+                panes.set_changes(self._answers, view.fusion, clip_set),
+            )
+        self._deliver(stop, partial(self._show_set, view))
 
     def _show_clip(self, view: View, stop: Stop, progress: Progress) -> None:
         clip_set, row = self._set_of(view), view.clip
@@ -238,16 +254,12 @@ class ExplorerPage:
 
     def _show_set(self, view: View) -> None:
         """The shown data set; what it gained and lost stays as it was until it is known."""
-        clip_set = self._set_of(view)
-        found = panes.set_answer(self._answers, view.fusion, clip_set)
-        if found is None:
+        if details := self._details.get((view.fusion, view.data_set)):
+            for name, content in zip(("answer", "classes"), details, strict=True):
+                show(self.shown[name], content)
+        else:
             point = self._answers.point(view.fusion, view.data_set)
-            show(self.shown["answer"], panes.estimate(point, clip_set.title))
-            return
-        show(self.shown["answer"], html.answer(found, clip_set.title))
-        changes = panes.set_changes(self._answers, view.fusion, clip_set)
-        since = f"<p><b>Since the teacher</b> · {escape(view.fusion.title)}</p>"
-        show(self.shown["classes"], since + changes)
+            show(self.shown["answer"], panes.at_a_glance(point, self._set_of(view).title))
 
     def _show_state(self, view: View, busy: bool) -> None:
         fusion, total = view.fusion, len(self._material.sets)

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import torch
@@ -12,6 +13,7 @@ from data_prep.run_folder import RunFolder
 from data_prep.sources import Sources, prepare
 from fitclip_core import students
 from fitclip_core.distillation import Recipe, StudentFit
+from fitclip_core.encoders import ClipEncoder
 from fitclip_core.sweep import sweep_alphas
 
 SIZES = {"msrvtt": 120, "ucf101": 120, "webvid_selection": 16}
@@ -36,7 +38,7 @@ def build_run(folder: Path) -> Path:
         students.fit_or_load(run.student(draw), draw, recipe, made_from, fit)
     run.finish("03_student_distillation", {"draws": list(DRAWS), **TRAINING}, made_from)
     sweep_alphas(
-        teacher.encoder,
+        cast(ClipEncoder, teacher.encoder),
         teacher.sha256,
         [students.load(run.student(draw), draw).student for draw in DRAWS],
         ALPHAS,

@@ -22,7 +22,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import nbformat
@@ -35,6 +35,7 @@ from PIL import Image
 from data_prep.run_folder import RunFolder
 from data_prep.sources import Sources
 from fitclip_core import checkpoints, students
+from fitclip_core.encoders import ClipEncoder
 from fitclip_core.results import CellKey, ResultsStore
 from fitclip_core.sweep import sweep_alphas
 from notebooks.explorer.material import Material, open_material
@@ -63,8 +64,21 @@ STORED, FRESH = 0.4, 0.23
 RETRIEVAL, ACTIONS = "msrvtt", "ucf101"
 MEASURE = {RETRIEVAL: "R@5", ACTIONS: "top1"}
 COMPLAINT = re.compile(r"^\[[WEC] |Traceback|\b(warning|error|critical)\b", re.IGNORECASE)
-# Lines of a server's log that look like complaints and are none, each with the reason.
-HARMLESS: tuple[re.Pattern[str], ...] = ()
+# Lines of a server's log that look like complaints and are none.
+HARMLESS = tuple(
+    re.compile(line)
+    for line in (
+        # JupyterLab prints its address and that it was told to end as critical news.
+        r"^\[C \S+ \S+ ServerApp\] ?$",
+        r"^\[C \S+ \S+ ServerApp\] received signal 15, stopping$",
+        # A notebook that came from elsewhere; its cells are run anew, so nothing of it is kept back.
+        r"^\[W \S+ \S+ ServerApp\] Notebook \S+ is not trusted$",
+        # Between two of JupyterLab's own defaults.
+        r"The websocket_ping_timeout \(90000\) cannot be longer than",
+        # Kernels are asked through this machine's loopback interface only.
+        r"^\[IPKernelApp\] WARNING \| Kernel is running over TCP without encryption\.",
+    )
+)
 
 
 @dataclass
@@ -190,7 +204,9 @@ def serve_lab(run: Path, folder: Path) -> list[str]:
     notebook = parameterize_notebook(notebook, {"run_dir": str(run)})
     (folder / "kit" / "notebooks").mkdir(parents=True)
     nbformat.write(notebook, str(folder / "kit" / "notebooks" / "explore_alpha.ipynb"))
-    (folder / "kit" / "figures").symlink_to(ROOT / "figures")  # the notebook shows a picture
+    picture = Path("figures", "gallery", "explore_alpha.png")  # the notebook shows it
+    (folder / "kit" / picture).parent.mkdir(parents=True)
+    shutil.copy(ROOT / picture, folder / "kit" / picture)
     # JupyterLab asks its makers for news and new versions unless it is told not to.
     settings = folder / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
@@ -207,7 +223,8 @@ def open_voila(page: Page, server: Server) -> None:
 
 def open_lab(page: Page, server: Server) -> None:
     page.goto(f"{server.origin}/lab/tree/notebooks/explore_alpha.ipynb?token={server.token}")
-    page.locator(".jp-NotebookPanel [data-status=idle]").first.wait_for()
+    # Cells that are run before there is a kernel are not run.
+    page.locator(".jp-StatusBar-TextItem").filter(has_text="| Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
@@ -281,7 +298,7 @@ def measured_by_a_sweep(
     teacher, run = Sources().load_teacher(), material.run
     results = ResultsStore(folder)
     sweep_alphas(
-        teacher.encoder,
+        cast(ClipEncoder, teacher.encoder),
         teacher.sha256,
         [students.load(run.student(draw), draw).student],
         [alpha],
