@@ -31,7 +31,7 @@ from pathlib import Path
 
 from data_prep.run_tasks import PARTS, Run, fan_out_run
 from fitclip_core.fanout import EXECUTORS, read_settings
-from notebooks.run import ENVIRONMENT, HERE, _locked, make_plan
+from notebooks.run import ENVIRONMENT, HERE, locked, make_plan
 
 
 def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> int:
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> 
         settings = read_settings(options.settings, **executor)
         plan = make_plan(notebooks_dir, options.profile, options.runs_dir)
         run = Run(plan.run_dir.resolve(), plan.working_dir.resolve(), plan.parameters)
-        with _locked(plan.run_dir):
+        with locked(plan.run_dir):
             for title, tasks, made_good in fan_out_run(run, options.what or PARTS, settings):
                 print(f"{title}: {f'{tasks} tasks done' if tasks else 'nothing to do'}", flush=True)
                 for one in made_good:

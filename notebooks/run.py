@@ -115,7 +115,7 @@ def run_plan(
     if unknown:
         raise ParameterError(f"no notebook named {', '.join(sorted(unknown))}")
     ran = 0
-    with _locked(plan.run_dir):
+    with locked(plan.run_dir):
         for position, notebook in enumerate(plan.notebooks):
             title = f"[{position + 1}/{len(plan.notebooks)}] {notebook.stem}"
             made_from = plan.made_from(position)
@@ -205,7 +205,7 @@ def _read_timings(path: Path) -> dict[str, float]:
 
 
 @contextmanager
-def _locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path) -> Iterator[None]:
     """Hold the run folder alone; the system frees it when this process ends in whatever way."""
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / ".lock").open("a+") as file:

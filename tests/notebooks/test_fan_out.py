@@ -21,7 +21,7 @@ from fitclip_core import distillation, students, studies, zero_shot
 from fitclip_core.fanout import FanOutFailed, Settings, Task
 from notebooks import fan_out
 from notebooks.parameters import merge_profile
-from notebooks.run import FolderInUse, _locked
+from notebooks.run import FolderInUse, locked
 from notebooks.sources import cell_source, cell_tags, read_notebooks
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -277,7 +277,7 @@ def test_the_command_lines_failures(
     assert fan_out.main([*arguments[:1], "unknown", *arguments[2:]]) == 2
     assert fan_out.main([*arguments, "--settings", str(tmp_path / "absent.yaml")]) == 2
     assert "absent.yaml is not readable" in capsys.readouterr().err
-    with _locked(tmp_path / "smoke"):
+    with locked(tmp_path / "smoke"):
         assert fan_out.main(arguments) == 1
     assert "Another run" in capsys.readouterr().err
     assert issubclass(FolderInUse, RuntimeError)

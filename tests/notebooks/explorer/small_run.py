@@ -16,7 +16,7 @@ from fitclip_core.distillation import Recipe, StudentFit
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.sweep import sweep_alphas
 
-SIZES = {"msrvtt": 120, "ucf101": 120, "webvid_selection": 16}
+SIZES = {"msrvtt": 100, "ucf101": 100, "webvid_selection": 16}
 EVALUATED = ("msrvtt", "ucf101")
 ALPHAS = (0.0, 0.4, 1.0)
 DRAWS = (1, 2)
@@ -30,7 +30,7 @@ def build_run(folder: Path) -> Path:
     teacher = sources.load_teacher()
     rule = FrameRule(size=teacher.encoder.image_size)
     for name, one in prepare(sources, run.data, SIZES, seed=7).items():
-        frame_store.build(one.clips, one.root, run.frames / name, rule, progress=False)
+        frame_store.build(one.clips, one.root, run.frames / name, rule, workers=1, progress=False)
     made_from = {"teacher": teacher.sha256, "sources": sources.digest}
     for draw in DRAWS:
         recipe = Recipe(steps=1, validate_every=1, seed=draw)
