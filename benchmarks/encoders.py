@@ -6,7 +6,7 @@
 
 Ways: open_clip's own towers over padded texts; the kit's encoder, which computes the same features
 from less; the kit's in bfloat16; and, with --compile, both of these with a compiled picture tower.
-They take turns. On a GPU the table also says which share of the GPU's bfloat16 matrix peak, measured
+They take turns. On a GPU the table also says which share of its bfloat16 matrix peak, measured
 here, the picture towers' arithmetic is.
 
 Differences are those from open_clip's own towers: of features the largest and the largest angle, of
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(rates(timed, given.pictures, given.rounds).round(2).to_string(), "\n")
     compared = timed if given.model is None else encoders(None, given.device, given.compile)
     print(f"{given.clips} clips of each mini data set; shares in points, angles in radians")
-    print(differences(compared, given.clips).to_string(float_format="%.2g"))
+    print(differences(compared, given.clips).to_string(float_format="{:.2g}".format))
 
 
 if __name__ == "__main__":

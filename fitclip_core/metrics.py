@@ -30,8 +30,8 @@ def retrieval_ranks(
 
     Most scores are only needed to the precision of a float32 matrix product: where such a score is
     further from the right target's than rounding errors can reach, its side is decided. The others
-    are computed as defined. Beyond the features it holds at most three blocks of block_size x
-    block_size numbers at a time, and the places of scores that are not decided.
+    are computed as defined. It holds three blocks of block_size x block_size numbers, the places of
+    a block's scores that are not decided, and little more than one copy of one side's features.
 
     Args:
         query_features: [n, d], taken as float32. No normalisation is done here. Where they are on
@@ -469,7 +469,11 @@ def _two_sides(
 def _vectors(name: str, features: Tensor, device: torch.device) -> _Vectors:
     features = torch.as_tensor(features).detach().to(device, torch.float32)
     _check_matrix(name, features)
-    return _Vectors(features, torch.linalg.vector_norm(features, dim=1, dtype=torch.float64))
+    norms = [
+        torch.linalg.vector_norm(some, dim=1, dtype=torch.float64)  # of a float64 copy
+        for some in features.split(4096)
+    ]
+    return _Vectors(features, torch.cat(norms))
 
 
 def _same_place(queries: _Vectors, targets: _Vectors) -> Tensor:

@@ -16,6 +16,9 @@ LAYOUT: Final = """
 .fk-page .jupyter-widgets:focus-within, .fk-page button:focus-visible { outline-offset: 1px; }
 .fk-page .noUi-handle:focus { outline: 2px solid #0173b2; outline-offset: 1px; }
 .fk-progress .progress, .fk-own-progress .progress { margin: 0; height: 6px; }
+/* The sliders stay in sight while one scrolls, which a box that clips its content would prevent. */
+:is(.jp-OutputArea, .jp-OutputArea-child, .jp-OutputArea-output):has(.fk-page) {
+  overflow: visible !important; }
 .fk-page h2 { font-size: 17px; margin: 18px 0 6px; }
 """
 

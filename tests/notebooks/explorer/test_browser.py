@@ -5,7 +5,7 @@ the weights. After every test the browser's console, its requests and the server
 
 Two environment variables: EXPLORER_RUN names a finished run folder to show instead of a small one
 made here (nothing is written into it), EXPLORER_PICTURES a folder for pictures of every state.
-The README's picture is made by
+The README's picture, voila_readme.png, is made by
 
     EXPLORER_RUN=runs/mini EXPLORER_PICTURES=pictures \\
         python -m pytest tests/notebooks/explorer/test_browser.py -k readme
@@ -77,6 +77,8 @@ HARMLESS = tuple(
         r"The websocket_ping_timeout \(90000\) cannot be longer than",
         # Kernels are asked through this machine's loopback interface only.
         r"^\[IPKernelApp\] WARNING \| Kernel is running over TCP without encryption\.",
+        # Jupyter interrupts a kernel before it ends it.
+        r"^\[IPKernelApp\] ERROR \| KeyboardInterrupt caught in kernel\.$",
     )
 )
 
@@ -242,6 +244,7 @@ KINDS: dict[str, tuple[Callable[[Path, Path], list[str]], Callable[[Page, Server
 def served(
     request: pytest.FixtureRequest,
     browser: Browser,
+    material: Material,
     run: Path,
     pictures: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -254,7 +257,9 @@ def served(
         page = new_page(browser, watch)
         open_page(page, server)
         opened = Opened(kind, server, Explorer(page), watch, run, pictures)
-        opened.explorer.settle()
+        opened.explorer.settle(data_set=next(iter(material.sets)))
+        choose(opened.explorer, "data-set", material.sets[RETRIEVAL].title)
+        opened.explorer.settle(data_set=RETRIEVAL)
         yield opened
         page.context.close()
     assert opened.complaints() == []  # what it says when it ends, too
@@ -608,13 +613,26 @@ SCROLLED_SIDEWAYS = """() => {
 }"""
 
 
-def test_the_readmes_picture(opened: Opened) -> None:
-    page = opened.explorer
-    page.page.set_viewport_size({"width": 1280, "height": 1500})
+def test_the_readmes_picture(opened: Opened, material: Material) -> None:
+    """`readme` has the sliders, curves and numbers, `page` all that the page has."""
+    page, query = opened.explorer, material.sets[RETRIEVAL].texts[0]
+    page.page.set_viewport_size({"width": 1280, "height": 3000})
     page.drag(STORED)
+    page.part("query", "input").fill(query)
+    page.part("gallery").filter(has_text=f"“{query}”").wait_for()
     page.settle(vision=STORED)
-    page.part("alpha-number", "input").focus()
-    page.part("page").screenshot(path=opened.pictures / f"{opened.kind}_readme.png")
+    page.part("page").screenshot(path=opened.pictures / f"{opened.kind}_page.png")
+
+    top, end = (page.part(name).bounding_box() for name in ("page", "metrics"))
+    assert top is not None and end is not None
+    height = end["y"] + end["height"] - top["y"] + 12
+    page.page.screenshot(
+        path=opened.pictures / f"{opened.kind}_readme.png",
+        clip={"x": top["x"], "y": top["y"], "width": top["width"], "height": height},
+    )
+    with Image.open(opened.pictures / f"{opened.kind}_readme.png") as image:
+        assert image.width > 700 and image.height > 300
+    page.part("query", "input").fill("")
     page.page.set_viewport_size(WIDE)
 
 
