@@ -78,7 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chromium is None:
         parser.error("no chromium is installed; Debian's is `apt-get install chromium`")
     sweep = options.runs_dir / options.profile / "04_alpha_sweep"
-    stored = [round(alpha, 2) for alpha in read_manifest(sweep)["parameters"]["alphas"]]
+    try:
+        stored = [round(alpha, 2) for alpha in read_manifest(sweep)["parameters"]["alphas"]]
+    except ValueError as error:
+        parser.error(f"{error}; run notebook 04_alpha_sweep first")
     between = [place / 100 for place in range(101) if place / 100 not in stored]
     rng = random.Random(0)
     rng.shuffle(between)

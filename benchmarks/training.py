@@ -7,8 +7,9 @@ Each line of the table is a process of its own, on random clips and random weigh
 
 "clips" are labelled and as many unlabelled ones. A time is that of one step, all of it: reading,
 crops, student, teacher, loss, optimiser; "CPU" is the processor time it took, which a busy machine
-changes less. Memory is the process's peak resident set on a CPU, PyTorch's peak reservation on a
-GPU. The last lines say what whole batches of the full size would
+changes less. Memory is the process's peak resident set on a CPU, where glibc is told to give freed
+memory back (it would keep gigabytes otherwise, see `ENVIRONMENT`), and PyTorch's peak reservation
+on a GPU. The last lines say what whole batches of the full size would
 need, from a straight line through the measured ones, and how far the gradients of micro batches are
 from those of the whole batch.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -34,6 +36,8 @@ from fitclip_core.encoders import ClipEncoder
 
 N_FRAMES = 4
 GB = 1e9
+# Blocks of 1 MiB and more get pages of their own, which are given back when they are freed.
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
 
 class MadeUpClips:
@@ -190,7 +194,9 @@ def _row(case: dict[str, Any]) -> dict[str, Any]:
 
 def _run(case: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.training", "--case", json.dumps(case)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        command, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, text=True, check=True
+    )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

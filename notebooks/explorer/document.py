@@ -12,7 +12,8 @@ LAYOUT: Final = """
   clip-path: inset(50%); white-space: nowrap; }
 .fk-status { min-height: 2em; }
 .fk-controls { position: sticky; top: 0; z-index: 2;
-  background: #fff; border-bottom: 1px solid #d9d9d9; padding: 4px 0; }
+  background: #fff; border-bottom: 1px solid #d9d9d9; padding: 4px 0;
+  box-shadow: 0 -12px 0 #fff; }
 .fk-page .jupyter-widgets:focus-within, .fk-page button:focus-visible { outline-offset: 1px; }
 .fk-page .noUi-handle:focus { outline: 2px solid #0173b2; outline-offset: 1px; }
 .fk-progress .progress, .fk-own-progress .progress { margin: 0; height: 6px; }

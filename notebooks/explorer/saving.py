@@ -50,17 +50,21 @@ def save_figure(
             found["probability"], found["name"], found["right"], strict=True
         )
     ]
-    name = panes.clip_name(clip_set, row)
+    about = "\n".join([panes.clip_name(clip_set, row), *named])
     figure = state_figure(
         fusion.title,
         CurvePicture(answers.sweep, fusion.draw, titles).panels,
         points,
         (fusion.vision, fusion.text),
         html.numbers(table, titles),
-        [Strip(clip_set.frames_of(row), f"{clip_set.title} · {name}", "\n".join(named))],
+        [Strip(clip_set.frames_of(row), f"{clip_set.title}, clip {row + 1}", about)],
     )
     stem = f"{_stem(fusion)}_{_plain(clip_set.name)}_clip_{row + 1}"
-    provenance = {"results": material.run.results.digest(material.keys)}
+    provenance = {
+        "results": material.run.results.digest(material.keys),
+        "teacher": material.teacher_sha256,
+        "student": material.students[fusion.draw].sha256,
+    }
     return style.save(figure, folder_of(material) / stem, provenance)
 
 

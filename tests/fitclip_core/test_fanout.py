@@ -345,6 +345,8 @@ def test_an_interrupted_call_takes_its_processes_along(
         env={**os.environ, "PYTHONPATH": path},
         stderr=subprocess.PIPE,
         text=True,
+        # A test run in the background is started with SIGINT ignored, and children inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(lambda: len(list(out.glob("marks/*"))) == 2 and all(spans_or_none(out)))
     pids = [int(path.read_text().split()[2]) for path in (out / "marks").iterdir()]

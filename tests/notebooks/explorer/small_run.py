@@ -53,10 +53,10 @@ def build_run(folder: Path) -> Path:
 
 
 def noisy(state: dict[str, torch.Tensor], seed: int) -> StudentFit:
-    """The weights with a tenth of their own spread added as noise."""
+    """The weights with three tenths of their own spread added as noise."""
     generator = torch.Generator().manual_seed(seed)
     noise = {
-        name: torch.randn(tensor.shape, generator=generator) * tensor.std(correction=0) * 0.1
+        name: torch.randn(tensor.shape, generator=generator) * tensor.std(correction=0) * 0.3
         for name, tensor in state.items()
         if tensor.is_floating_point()
     }
