@@ -53,7 +53,7 @@ test: setup
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lab: setup
-	$(BIN)/python -m jupyterlab notebooks
+	$(BIN)/python -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 gallery:
 	mkdir -p figures/gallery
