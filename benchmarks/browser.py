@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Locator, Page, Playwright
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE = 120.0  # seconds that anything may take on a busy machine
+PATIENCE = 300.0  # seconds that anything may take on a busy machine
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/\S*")
 
 

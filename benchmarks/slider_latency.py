@@ -25,7 +25,7 @@ from pathlib import Path
 import pandas as pd
 from playwright.sync_api import sync_playwright
 
-from benchmarks.browser import Explorer, find_chromium, launch, serving
+from benchmarks.browser import PATIENCE, Explorer, find_chromium, launch, serving
 from fitclip_core.artefacts import read_manifest
 
 QUERY = "a person is running"
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sync_playwright() as playwright,
     ):
         page = launch(playwright, chromium).new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(PATIENCE * 1000)
         page.goto(served.address)
         explorer = Explorer(page)
         explorer.settle()

@@ -38,7 +38,9 @@ SCRIPT: Final = """
         region.setAttribute("aria-live", role === "alert" ? "assertive" : "polite");
       });
   };
-  new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
+  new MutationObserver(name).observe(document.body, {
+    childList: true, subtree: true, attributes: true, attributeFilter: ["class"],
+  });
   name();
 })();
 """

@@ -46,7 +46,7 @@ from tests.notebooks.explorer.small_run import build_run
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: no page is tested in a browser"
 )
-from benchmarks.browser import ROOT, Explorer, Server, find_chromium, launch, serving  # noqa: E402
+from benchmarks.browser import PATIENCE, ROOT, Explorer, Server, find_chromium, launch, serving  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import (
@@ -274,7 +274,7 @@ def opened(served: Opened) -> Iterator[Opened]:
 
 def new_page(browser: Browser, watch: Watch) -> Page:
     page = browser.new_context(viewport=WIDE).new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(PATIENCE * 1000)
     watch.page(page)
     return page
 
