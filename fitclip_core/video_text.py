@@ -246,11 +246,13 @@ class VideoTextEncoder(ABC):
         """
         distinct = list(dict.fromkeys(texts))
         tokens = self.tokenize(distinct)
-        # By length, so that a batch of short texts need not wait for a long one.
-        order = torch.argsort((tokens != 0).sum(1), stable=True)
+        # By length, so that a batch of short texts need not wait for a long one; then by letters:
+        # the batches, and with them a feature's last bits, do not depend on the texts' order.
+        lengths = (tokens != 0).sum(1).tolist()
+        order = sorted(range(len(distinct)), key=lambda row: (lengths[row], distinct[row]))
         step = batch_size or max(16, 2**13 // tokens.shape[1])
         features = self._collect(self.text_features(batch) for batch in tokens[order].split(step))
-        rows = {distinct[row]: place for place, row in enumerate(order.tolist())}
+        rows = {distinct[row]: place for place, row in enumerate(order)}
         return features[[rows[text] for text in texts]]
 
     def encode_classes(

@@ -267,6 +267,18 @@ def test_each_distinct_text_is_encoded_once(
     assert rows == [2, 1]
 
 
+def test_features_do_not_depend_on_the_order_of_texts() -> None:
+    """To the last bit, with batches of texts of several lengths."""
+    settings: dict[str, Any] = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    encoder = ClipEncoder(tiny_model(open_clip.CLIP, 2), ended, name="tiny", **settings)
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("abcdef"), rng.integers(1, 9))) for _ in range(300)]
+    shuffled = rng.permutation(len(texts))
+    features = encoder.encode_texts(texts, 64)
+    again = encoder.encode_texts([texts[place] for place in shuffled], 64)
+    assert torch.equal(again, features[shuffled])
+
+
 def test_class_features_are_means_over_templates(encoder: ClipEncoder) -> None:
     templates = ["a cat {}", "{} the {{cat}}".replace("{{", "[").replace("}}", "]")]
     features = encoder.encode_classes(["run {fast}", "sit"], templates)
