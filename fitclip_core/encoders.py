@@ -6,7 +6,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +14,6 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fitclip_core import checkpoints
 from fitclip_core.foreign_checkpoints import QUICK_GELU_KINDS, Checkpoint, read_checkpoint
@@ -309,10 +308,11 @@ def _block_at(
     if masks is not None:
         masks = masks.to(normed.dtype).repeat_interleave(block.attn.num_heads, 0).unsqueeze(1)
     queries = normed[places].unsqueeze(1)
-    # For one query the flash kernel's last bits depend on the number of threads.
-    plain = sdpa_kernel(SDPBackend.MATH) if x.device.type == "cpu" else nullcontext()
-    with plain:
-        attended, _ = block.attn(queries, normed, normed, need_weights=False, attn_mask=masks)
+    # For one query the flash kernel's last bits depend on the number of threads. Asking for the
+    # weights takes the plain products, and unlike `sdpa_kernel` leaves other threads alone.
+    attended, _ = block.attn(
+        queries, normed, normed, attn_mask=masks, average_attn_weights=False, need_weights=True
+    )
     own = x[places] + block.ls_1(attended.squeeze(1))
     return own + block.ls_2(block.mlp(block.ln_2(own)))
 

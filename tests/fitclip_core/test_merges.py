@@ -228,7 +228,7 @@ def test_fisher_diagonal_equals_squared_gradients_of_batches() -> None:
                 expected[name] += parameter.grad**2 / 2
     assert found.keys() == expected.keys() - {"logit_scale"}
     for name, values in found.items():
-        torch.testing.assert_close(values, expected[name], rtol=1e-4, atol=1e-9)
+        torch.testing.assert_close(values, expected[name], rtol=1e-3, atol=1e-9)
     assert sum(bool((values > 0).any()) for values in found.values()) > len(found) / 2
     unseen = found["token_embedding.weight"].sum(1) == 0
     assert 0 < int(unseen.sum()) < len(unseen)
