@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clips", type=int, default=200, help="a data set (default: 200)")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     parser.add_argument("--device", default="cpu", help="default: cpu")
+    parser.add_argument("--precision", default="float32", help="of the kit: float32 or bfloat16")
     given = parser.parse_args(arguments)
 
     from notebooks.run import ENVIRONMENT
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from benchmarks.sweep_ways import Ways
 
     with tempfile.TemporaryDirectory() as folder:
-        ways = Ways(Path(folder), given.clips, given.device)
+        ways = Ways(Path(folder), given.clips, given.device, given.precision)
         print(f"{ways.described}\n{ways.differences()}")
         timed: dict[str, Callable[[], object]] = {
             "kit": ways.kit,

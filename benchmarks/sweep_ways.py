@@ -24,6 +24,7 @@ from data_prep.mini_benchmark.data_sets import EVALUATED
 from data_prep.sources import Sources, prepare
 from fitclip_core.results import ResultsStore
 from fitclip_core.sweep import EvaluationSet, Student, sweep_alphas
+from fitclip_core.video_text import Precision
 
 N_FRAMES, BATCH_CLIPS = 4, 32
 NOISE = 0.3  # of the student's weights, in standard deviations of each tensor
@@ -44,13 +45,14 @@ class Ways:
         folder: an empty one, for videos, frames and results.
         clips: of each evaluation set.
         device: where the model computes.
+        precision: of the kit's encoder and the bare passes; the plain way computes in float32.
     """
 
     alphas = ALPHAS
 
-    def __init__(self, folder: Path, clips: int, device: str) -> None:
-        self._folder, self._device = folder, device
-        sources = Sources()
+    def __init__(self, folder: Path, clips: int, device: str, precision: Precision) -> None:
+        self._folder, self._device, self._precision = folder, device, precision
+        sources = Sources(teacher={"file": str(TEACHER), "precision": precision})
         sizes = dict.fromkeys(EVALUATED, clips)
         self._sets = prepare(sources, folder / "data", sizes, seed=1)
         self._teacher = sources.load_teacher(device)
@@ -73,7 +75,7 @@ class Ways:
         return (
             f"{clips} clips of {len(self._sets)} sets x {N_FRAMES} frames of "
             f"{self._encoder.image_size} px, {len(ALPHAS)} alphas, {torch.get_num_threads()} "
-            f"threads, {available_cores()} cores, {self._device}"
+            f"threads, {available_cores()} cores, {self._device}, {self._precision}"
         )
 
     def kit(self) -> pd.DataFrame:
@@ -112,14 +114,16 @@ class Ways:
 
     def forward(self, passes: int) -> None:
         """So many bare forward passes over all pictures and texts."""
-        with torch.inference_mode():
+        kind, reduced = torch.device(self._device).type, self._precision != "float32"
+        autocast = torch.autocast(kind, torch.bfloat16, enabled=reduced)
+        with torch.inference_mode(), autocast:
             for _ in range(passes):
                 for one in self._ready:
                     for images, counts in one.images:
                         self._encoder.video_features(images, counts)
                     for tokens in one.tokens:
                         self._encoder.text_features(tokens)
-            if torch.device(self._device).type == "cuda":
+            if kind == "cuda":
                 torch.cuda.synchronize()
 
     def differences(self) -> str:

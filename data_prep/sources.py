@@ -12,7 +12,9 @@ A sources file says where things lie on this machine; `notebooks/paper_data.yaml
         frozen_in_time_webvid: {file: ..., vocabulary: .../vocab.txt}
 
 Further keys of a data set are its loader's options; a teacher whose file does not tell which
-activation it was trained with needs an `architecture`, such as ViT-B-16-quickgelu. Paths may start
+activation it was trained with needs an `architecture`, such as ViT-B-16-quickgelu. With `precision:
+bfloat16` the teacher and all that comes from it encode in mixed precision, which every result's
+protocol then says; training stays in float32. Paths may start
 with `~` or hold `$VARIABLES`; relative ones start at the file's folder. The three training sets
 (`webvid_train`, `webvid_unlabelled`, `webvid_selection`) are drawn from rows whose video is there,
 without overlap where they read the same annotation.
@@ -42,8 +44,10 @@ from fitclip_core.models import LoadedModel, load_clip, load_frozen_in_time
 
 TRAINED_ON = ("webvid_train", "webvid_unlabelled")
 TRAINING_SETS = (*TRAINED_ON, "webvid_selection")
-_MODEL_KEYS = {"file", "architecture"}
+_TEACHER_KEYS = {"file", "architecture", "precision"}
+_STUDENT_KEYS = {"file", "architecture"}
 _REFERENCE_KEYS = {"file", "vocabulary"}
+_PLAIN_KEYS = {"architecture", "precision"}  # optional, and no paths
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Sources:
     Attributes:
         file: the sources file; None: the embedded benchmark and its teacher.
         data_sets: name -> loader, root and the loader's options.
-        teacher: `file` (a weights file or an open_clip folder) and, where needed, `architecture`.
+        teacher: `file` (a weights file or an open_clip folder) and, where wanted, `architecture`
+            and `precision`.
         student: a released student's `file`; None: there is none.
         references: name -> `file` and `vocabulary` of other models to measure.
     """
@@ -79,9 +84,11 @@ class Sources:
     def load_teacher(self, device: str = "cpu") -> LoadedModel:
         """The teacher, newly read; a student starts from another copy of it.
 
-        Raises: ValueError when its file is missing or does not fit.
+        Raises: ValueError when its file is missing or does not fit, or the precision is unknown.
         """
-        return load_clip(self.teacher["file"], self.teacher.get("architecture"), device)
+        entry = self.teacher
+        precision: Any = entry.get("precision", "float32")
+        return load_clip(entry["file"], entry.get("architecture"), device, precision)
 
     def load_student(self) -> Checkpoint:
         """The weights of the released student.
@@ -127,8 +134,8 @@ def read_sources(file: str | Path) -> Sources:
     return Sources(
         file=path,
         data_sets={name: _data_set_entry(path, name, entry) for name, entry in entries.items()},
-        teacher=_model_entry(path, "teacher", models.get("teacher"), _MODEL_KEYS),
-        student=None if student is None else _model_entry(path, "student", student, _MODEL_KEYS),
+        teacher=_model_entry(path, "teacher", models.get("teacher"), _TEACHER_KEYS),
+        student=None if student is None else _model_entry(path, "student", student, _STUDENT_KEYS),
         references={
             name: _model_entry(path, name, entry, _REFERENCE_KEYS)
             for name, entry in references.items()
@@ -295,12 +302,12 @@ def _data_set_entry(file: Path, name: str, entry: Any) -> dict[str, Any]:
 
 def _model_entry(file: Path, name: str, entry: Any, allowed: set[str]) -> dict[str, str]:
     entry = _mapping(entry, file, name, allowed)
-    needed = allowed - {"architecture"}
+    needed = allowed - _PLAIN_KEYS
     if absent := sorted(key for key in needed if not isinstance(entry.get(key), str)):
         raise ValueError(f"{file}: model {name} has no text `{', '.join(absent)}`")
     return {
         key: str(value)
-        if key == "architecture" or str(value).startswith("open_clip:")
+        if key in _PLAIN_KEYS or str(value).startswith("open_clip:")
         else _path(file, name, str(value))
         for key, value in entry.items()
     }

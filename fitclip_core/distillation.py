@@ -366,10 +366,11 @@ def _features(
 
 def _validation_loss(student: ClipEncoder, clips: TrainingClips, scale: float) -> float:
     mine = distributed.share(len(clips))
-    own = (
-        student.encode_source(clips.frames, clips.indices[mine]),
-        student.encode_texts(clips.texts[mine]),
-    )
+    with student.in_float32():
+        own = (
+            student.encode_source(clips.frames, clips.indices[mine]),
+            student.encode_texts(clips.texts[mine]),
+        )
     # By way of the device, on which processes exchange tensors.
     videos, texts = (distributed.gather(rows.to(student.device), len(clips)).cpu() for rows in own)
     # One machine's rounding decides for all which step is the best.

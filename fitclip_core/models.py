@@ -21,7 +21,7 @@ from fitclip_core.foreign_checkpoints import (
     image_size,
     read_checkpoint,
 )
-from fitclip_core.video_text import VideoTextEncoder
+from fitclip_core.video_text import Precision, VideoTextEncoder
 
 CLIP_ARCHITECTURES: Final = ("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336")
 """OpenAI's vision transformers by open_clip's names; OpenAI's own have `-quickgelu` added."""
@@ -43,7 +43,10 @@ class LoadedModel:
 
 
 def load_clip(
-    source: str | Path, architecture: str | None = None, device: str | torch.device = "cpu"
+    source: str | Path,
+    architecture: str | None = None,
+    device: str | torch.device = "cpu",
+    precision: Precision = "float32",
 ) -> LoadedModel:
     """Load a CLIP-like model.
 
@@ -53,6 +56,8 @@ def load_clip(
         architecture: open_clip's model name, for a file. None: found from the tensors' shapes
             where the file's kind says that the activation is QuickGELU.
         device: where the model computes.
+        precision: of its encoding without gradients, see `VideoTextEncoder.precision`; what is not
+            float32 stands in the protocol.
 
     Raises:
         ValueError: there is no such source, its tensors do not fit, the architecture is unknown,
@@ -62,11 +67,11 @@ def load_clip(
     """
     if isinstance(source, str) and source.startswith(_OPEN_CLIP_PREFIX):
         _check_no_architecture(source, architecture)
-        return _load_by_tag(source.removeprefix(_OPEN_CLIP_PREFIX), device)
+        return _load_by_tag(source.removeprefix(_OPEN_CLIP_PREFIX), device, precision)
     path = Path(source)
     if path.is_dir():
         _check_no_architecture(source, architecture)
-        return _load_folder(path, device)
+        return _load_folder(path, device, precision)
     if not path.is_file():
         raise ValueError(
             f"there is no file or folder {path}; give one, or {_OPEN_CLIP_PREFIX}<model>/<tag>"
@@ -75,8 +80,9 @@ def load_clip(
     if checkpoint.kind == "frozen_in_time":
         raise ValueError(f"{path} is a Frozen in Time checkpoint: use load_frozen_in_time")
     name = architecture or _architecture(checkpoint, path)
-    encoder = ClipEncoder.from_open_clip(name, checkpoint, device)
-    return LoadedModel(encoder, checkpoint.sha256, _protocol(name, checkpoint, path))
+    encoder = ClipEncoder.from_open_clip(name, checkpoint, device, precision=precision)
+    protocol = _protocol(name, checkpoint, path) | _computed(precision)
+    return LoadedModel(encoder, checkpoint.sha256, protocol)
 
 
 def load_frozen_in_time(
@@ -164,24 +170,30 @@ def _architecture(checkpoint: Checkpoint, path: Path) -> str:
     return f"{name}-quickgelu"
 
 
-def _load_by_tag(model_and_tag: str, device: str | torch.device) -> LoadedModel:
+def _load_by_tag(
+    model_and_tag: str, device: str | torch.device, precision: Precision
+) -> LoadedModel:
     name, _, tag = model_and_tag.partition("/")
     if not tag:
         raise ValueError(f"{_OPEN_CLIP_PREFIX}{name} has no tag: {_OPEN_CLIP_PREFIX}<model>/<tag>")
-    encoder = ClipEncoder.from_open_clip(name, tag, device)
-    protocol = {"architecture": name, "weights": "open_clip", "file": tag}
+    encoder = ClipEncoder.from_open_clip(name, tag, device, precision=precision)
+    protocol = {"architecture": name, "weights": "open_clip", "file": tag} | _computed(precision)
     return LoadedModel(encoder, _state_sha256(encoder.state()), protocol)
 
 
-def _load_folder(folder: Path, device: str | torch.device) -> LoadedModel:
-    encoder = ClipEncoder.from_folder(folder, device)
+def _load_folder(folder: Path, device: str | torch.device, precision: Precision) -> LoadedModel:
+    encoder = ClipEncoder.from_folder(folder, device, precision)
     protocol = {
         "architecture": folder.name,
         "weights": "open_clip_folder",
         "file": f"{folder.name}/{WEIGHTS_FILE}",
         "config_sha256": file_sha256(folder / CONFIG_FILE),
-    }
+    } | _computed(precision)
     return LoadedModel(encoder, file_sha256(folder / WEIGHTS_FILE), protocol)
+
+
+def _computed(precision: Precision) -> dict[str, str]:
+    return {} if precision == "float32" else {"precision": precision}
 
 
 def _protocol(architecture: str, checkpoint: Checkpoint, path: Path) -> dict[str, Any]:

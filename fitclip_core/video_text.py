@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
@@ -125,6 +126,15 @@ class VideoTextEncoder(ABC):
         and means stay float32, and so does everything that is differentiated.
         """
         return self._precision
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Encode in float32 for a while, whatever the precision: training's validation does."""
+        kept, self._precision = self._precision, "float32"
+        try:
+            yield
+        finally:
+            self._precision = kept
 
     @abstractmethod
     def video_features(self, images: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:

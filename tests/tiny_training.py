@@ -11,6 +11,7 @@ import torch
 
 from fitclip_core.distillation import Recipe, StudentFit, TrainingClips, fit_student
 from fitclip_core.encoders import ClipEncoder
+from fitclip_core.video_text import Precision
 
 SIZE = 16
 RECIPE = Recipe(
@@ -26,7 +27,10 @@ RECIPE = Recipe(
 
 
 def make_encoder(
-    seed: int, patch_dropout: float = 0.0, kind: type[ClipEncoder] = ClipEncoder
+    seed: int,
+    patch_dropout: float = 0.0,
+    kind: type[ClipEncoder] = ClipEncoder,
+    precision: Precision = "float32",
 ) -> ClipEncoder:
     torch.manual_seed(seed)
     model = open_clip.CLIP(
@@ -46,7 +50,15 @@ def make_encoder(
         return torch.tensor([[*map(ord, text.ljust(5)[:5]), 127] for text in texts])
 
     half = (0.5, 0.5, 0.5)
-    return kind(model, tokenizer, image_size=SIZE, mean=half, std=half, name=f"toy{seed}")
+    return kind(
+        model,
+        tokenizer,
+        image_size=SIZE,
+        mean=half,
+        std=half,
+        name=f"toy{seed}",
+        precision=precision,
+    )
 
 
 class DoubleEncoder(ClipEncoder):

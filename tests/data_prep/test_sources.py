@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from data_prep.clips import read_clips
+from data_prep.mini_benchmark import TEACHER
 from data_prep.mini_benchmark.build import encode
 from data_prep.mini_benchmark.data_sets import EVALUATED, TEMPLATES
 from data_prep.sources import TRAINING_SETS, Sources, prepare, read_sources
@@ -79,6 +80,21 @@ def test_paths_may_hold_variables_and_start_at_the_file(
         read_sources(write(tmp_path, "a: {loader: folder, root: $NOT_SET/x}"))
 
 
+def test_the_precision_is_the_users_choice_and_in_the_protocol(tmp_path: Path) -> None:
+    file = tmp_path / "data.yaml"
+    for precision in ("bfloat16", "float32", "half"):
+        file.write_text(f"models: {{teacher: {{file: {TEACHER}, precision: {precision}}}}}")
+        sources = read_sources(file)
+        if precision == "half":
+            with pytest.raises(ValueError, match="precision is 'half'; choose one of"):
+                sources.load_teacher()
+            continue
+        teacher = sources.load_teacher()
+        assert teacher.encoder.precision == precision
+        said = {} if precision == "float32" else {"precision": precision}
+        assert teacher.protocol == Sources().load_teacher().protocol | said
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -97,6 +113,10 @@ def test_paths_may_hold_variables_and_start_at_the_file(
         ("data_sets: {}", "teacher must hold"),
         ("models: {teacher: {path: a}}", "teacher has unknown keys path"),
         ("models: {teacher: {architecture: a}}", "teacher has no text `file`"),
+        (
+            "models: {teacher: {file: a}, student: {file: a, precision: bfloat16}}",
+            "student has unknown keys precision; known: architecture, file",
+        ),
         ("models: {teachers: {file: a}}", "models has unknown keys teachers"),
         (
             "models: {teacher: {file: a}, references: {fit: {file: a}}}",

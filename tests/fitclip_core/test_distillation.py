@@ -3,7 +3,7 @@
 import copy
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from fitclip_core.augmentation import crop_and_flip, crop_boxes, draw_frames
 from fitclip_core.distillation import TrainingClips, attention_kernel
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.losses import fitclip_loss
+from fitclip_core.video_text import Precision
 from tests.tiny_training import (
     RECIPE,
     SIZE,
@@ -253,6 +254,16 @@ def test_same_seed_same_result_whatever_the_global_state() -> None:
     pd.testing.assert_frame_equal(results[0].history, results[1].history)
     other = fit(replace(RECIPE, seed=6), student=make_encoder(0, patch_dropout=0.5))
     assert not torch.equal(other.state["visual.proj"], results[0].state["visual.proj"])
+
+
+def test_what_encodes_in_bfloat16_is_trained_in_float32() -> None:
+    results = []
+    for precision in get_args(Precision):
+        student = make_encoder(0, precision=precision)
+        results.append(fit(student=student, teacher=make_encoder(1, precision=precision)))
+        assert student.precision == precision
+    assert_same_state(results[0].state, results[1].state)
+    pd.testing.assert_frame_equal(results[0].history, results[1].history)
 
 
 def test_best_validation_state_is_kept() -> None:
