@@ -158,13 +158,13 @@ def test_tags_are_given_to_open_clip(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         def state(self) -> dict[str, torch.Tensor]:
             return {"w": torch.ones(2, 3).T, "scale": torch.tensor(1.0)}
 
-    def fetch(*arguments: Any) -> Fetched:
-        asked.append(arguments)
+    def fetch(*arguments: Any, precision: str) -> Fetched:
+        asked.append((*arguments, precision))
         return Fetched()
 
     monkeypatch.setattr(ClipEncoder, "from_open_clip", fetch)
     loaded = load_clip("open_clip:ViT-B-16/laion2b_s34b_b88k")
-    assert asked == [("ViT-B-16", "laion2b_s34b_b88k", "cpu")]
+    assert asked == [("ViT-B-16", "laion2b_s34b_b88k", "cpu", "float32")]
     assert len(loaded.sha256) == 64
     assert loaded.protocol["file"] == "laion2b_s34b_b88k"
     for source in ("open_clip:ViT-B-16", "open_clip:ViT-B-16/"):
