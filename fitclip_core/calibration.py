@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -19,7 +19,7 @@ from fitclip_core.losses import contrastive_loss
 from fitclip_core.video_text import VideoTextEncoder
 
 LEAST_TIMINGS = 3
-TEXT_WORDS = 24  # of every text: a text's time grows with its length
+TEXT_WORDS = 24  # of made-up texts: a text's time grows with its length
 _WORDS = ("a", "man", "in", "the", "street", "with", "dog", "and", "red", "car")
 # What each part may take of the seconds given.
 _SHARES = {"images": 0.3, "texts": 0.2, "training": 0.5}
@@ -59,8 +59,8 @@ class Calibration:
         n_frames: frames of a clip.
         parameters: numbers in the model's weights.
         images: pictures a second through the image tower, as in an evaluation.
-        texts: captions of `TEXT_WORDS` words a second through the text tower, tokens known, as in
-            an evaluation.
+        texts: texts a second through the text tower, tokens known, as in an evaluation.
+        text_words: mean number of words of those texts.
         training: clips (with their text) a second through a training step: crops, both towers,
             contrastive loss, backward pass; without the optimiser.
         optimiser_seconds: of one AdamW step over all weights; it does not grow with the batch.
@@ -78,6 +78,7 @@ class Calibration:
     parameters: int
     images: Rate
     texts: Rate
+    text_words: float
     training: Rate
     optimiser_seconds: float
     activation_bytes: int
@@ -86,42 +87,51 @@ class Calibration:
 
 
 def calibrate(
-    encoder: VideoTextEncoder, *, seconds: float = 60.0, n_frames: int = 4, seed: int = 0
+    encoder: VideoTextEncoder,
+    *,
+    seconds: float = 60.0,
+    n_frames: int = 4,
+    texts: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> Calibration:
     """Time evaluation and training of a model on its own device; its weights stay as they are.
 
-    Pictures and captions (of `TEXT_WORDS` words) are made up, for the time does not depend on what
-    they show; random weights will do as well. Each part starts with one clip or text and doubles
-    them as long as three more timings fit its part of the seconds; a training batch also keeps to a
-    quarter of the memory. The time of a training step is taken to grow linearly with its clips, but
-    for the optimiser, which is timed apart. Decoding and reading files are not part.
+    Pictures are made up, for the time does not depend on what they show; random weights will do as
+    well. Captions are made up too where none are given. Each part starts with one clip or text and
+    doubles them as long as three more timings fit its part of the seconds; a training batch also
+    keeps to a quarter of the memory. The time of a training step is taken to grow linearly with its
+    clips, but for the optimiser, which is timed apart. Decoding and reading files are not part.
 
     Args:
         encoder: the model, on the device to measure.
         seconds: to take, about. A warm-up and three timings of each part are made in any case,
             which on a slow device takes longer.
         n_frames: frames of a clip.
-        seed: of the pictures.
+        texts: captions like those to be read, of which each distinct one counts; None: made-up
+            ones of `TEXT_WORDS` words.
+        seed: of the pictures, and of which of the texts are timed.
 
     Raises:
-        ValueError: seconds or n_frames are not positive.
+        ValueError: seconds or n_frames are not positive, or there is no text.
     """
     if not (seconds > 0 and n_frames >= 1):
         raise ValueError(f"seconds is {seconds} and n_frames {n_frames}; both must be above 0")
+    if texts is not None and not len(texts):
+        raise ValueError("there is no text to time; give some, or None for made-up ones")
     device, size = encoder.device, encoder.image_size
     clips = np.random.default_rng(seed).integers(
         0, 256, (_MOST_CLIPS, n_frames, size, size, 3), np.uint8
     )
-    texts = _captions(_MOST_TEXTS, seed)
-    encoder.tokenize(texts)  # a sweep tokenizes once, for all its models
+    captions = _captions(_MOST_TEXTS, seed) if texts is None else _mixed(texts, seed)
+    encoder.tokenize(captions)  # a sweep tokenizes once, for all its models
     part = {name: seconds * share for name, share in _SHARES.items()}
     evaluated = _rate(
         lambda n: encoder.encode_videos(clips[:n]), _MOST_CLIPS, part["images"], device
     )
-    read = _rate(lambda n: encoder.encode_texts(texts[:n]), _MOST_TEXTS, part["texts"], device)
+    read = _rate(lambda n: encoder.encode_texts(captions[:n]), len(captions), part["texts"], device)
 
     memory = _memory(device)
-    step = _TrainingStep(encoder, clips, texts, seed)
+    step = _TrainingStep(encoder, clips, captions, seed)
     try:
         activations = step.activation_bytes()
         most = int(_MEMORY_SHARE * (memory or 0) / activations)
@@ -129,7 +139,7 @@ def calibrate(
             torch.cuda.reset_peak_memory_stats(device)
         training = _rate(
             step.forward_and_backward,
-            min(max(most, 1), _MOST_CLIPS),
+            min(max(most, 1), _MOST_CLIPS, len(captions)),
             part["training"],
             device,
         )
@@ -148,6 +158,7 @@ def calibrate(
         parameters=sum(one.numel() for one in encoder.model.parameters()),
         images=_times(evaluated, n_frames),
         texts=read,
+        text_words=statistics.mean(len(one.split()) for one in captions),
         training=training,
         optimiser_seconds=optimiser,
         activation_bytes=activations,
@@ -221,6 +232,14 @@ def _captions(n: int, seed: int) -> list[str]:
     """Distinct captions of `TEXT_WORDS` words."""
     words = np.random.default_rng(seed).choice(_WORDS, (n, TEXT_WORDS - 1))
     return [f"{number} {' '.join(row)}" for number, row in enumerate(words)]
+
+
+def _mixed(texts: Sequence[str], seed: int) -> list[str]:
+    """The distinct texts, or as many as are timed at once, in random order: the first few are then
+    as long as the others."""
+    distinct = list(dict.fromkeys(texts))
+    order = np.random.default_rng(seed).permutation(len(distinct))[:_MOST_TEXTS]
+    return [distinct[place] for place in order]
 
 
 def _rate(work: Callable[[int], object], most: int, seconds: float, device: torch.device) -> Rate:

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from data_prep import check
 from data_prep import dry_run as module
+from data_prep import survey as surveys
 from data_prep.dry_run import dry_run
+from data_prep.mini_benchmark import build
 from data_prep.plan import Decoding
 from fitclip_core.calibration import calibrate
 from notebooks.parameters import merge_profile, read_profile
@@ -30,22 +33,38 @@ def parameters(profile: str) -> Parameters:
     return merge_profile(read_profile(NOTEBOOKS / "profiles" / f"{profile}.yaml"), declared)
 
 
-def test_the_embedded_run_needs_nothing_but_time() -> None:
+@pytest.mark.parametrize(("load", "said"), [(0.1, 0), (9.0, 1)])
+def test_a_busy_machine_is_said(load: float, said: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "available_cores", lambda: 2)
+    monkeypatch.setattr(module.os, "getloadavg", lambda: (load, 0.0, 0.0))
+    assert len(module._other_work()) == said
+    monkeypatch.delattr(module.os, "getloadavg")
+    assert module._other_work() == []
+
+
+def test_the_embedded_run_needs_nothing_but_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surveys, "_MADE", 2)
+    for one in (build, check):
+        monkeypatch.setattr(one, "available_cores", lambda: 1)  # fewer processes to start
     text = dry_run(parameters("mini"), NOTEBOOKS)
-    for word in ("webvid_train", "1,000", "01_data_prep", "04_alpha_sweep", "total"):
+    stems = ("01_data_prep", "04_alpha_sweep", "05_subset_size", "07_supplementary_figures")
+    for word in ("webvid_train", "1,000", *stems, "6 students of 450 clips", "total"):
         assert word in text
-    assert "are not there" not in text
+    assert "are not there" not in text and "would stop" not in text
 
 
 def test_the_paper_run_can_be_planned_before_anything_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ARCHITECTURE", "ViT-S-32-alt")  # timed in a moment
-    monkeypatch.setattr(module, "calibrate", lambda encoder, n_frames: _fake(encoder, n_frames))
+    monkeypatch.setattr(
+        module, "calibrate", lambda encoder, n_frames, texts: _fake(encoder, n_frames)
+    )
     monkeypatch.setenv("FITCLIP_DATA", str(tmp_path / "nothing"))
-    text = dry_run(parameters("paper"), NOTEBOOKS)
+    text = " ".join(dry_run(parameters("paper"), NOTEBOOKS).split())
     assert "33,900" in text
     assert "not counted" in text
+    assert "6 students of 36,000 clips" in text and "would stop" not in text
     assert "ViT-B-16.pt are not there: timed with a random ViT-S-32-alt" in text
 
 

@@ -72,6 +72,19 @@ def test_what_is_reported() -> None:
     assert json.loads(json.dumps(asdict(measured)))["images"]["batch"] == measured.images.batch
 
 
+def test_given_texts_are_timed_each_once_and_in_mixed_order() -> None:
+    encoder = make_encoder()
+    assert quick(encoder).text_words == TEXT_WORDS
+    given = calibrate(encoder, seconds=0.02, texts=["a dog runs", "a dog runs", "a"])
+    assert given.text_words == 2 and given.texts.batch <= 2 and given.training.batch <= 2
+    texts = [f"{'word ' * (number // 50)}{number}" for number in range(2000)]
+    mixed = calibration._mixed([*texts, *texts], seed=0)
+    assert len(mixed) == len(set(mixed)) == 1024 and set(mixed) < set(texts)
+    assert mixed[:100] != sorted(mixed[:100], key=len), "not the shortest first"
+    with pytest.raises(ValueError, match="no text to time"):
+        calibrate(encoder, texts=[])
+
+
 def test_memory_for_the_backward_pass_grows_with_frames_and_holds_no_weights() -> None:
     two, four, six = (quick(make_encoder(), n).activation_bytes for n in (2, 4, 6))
     assert four - two == six - four > 0

@@ -1,0 +1,210 @@
+"""What the notebooks compute, counted from their parameters: the jobs that a plan adds up.
+
+A cell that an earlier notebook measures is not measured again, and a student that an earlier one
+trains is not trained again, as in a run. Notebooks 01 and 08 have no model at work.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from data_prep.plan import Differentiating, Fitting, Job, Measuring
+from data_prep.run_tasks import IN_DOMAIN, SHARES, SIZES, STUDENTS, SWEEP, ZERO_SHOT
+from data_prep.sources import TRAINED_ON, TRAINING_SETS
+from fitclip_core import studies
+from fitclip_core.distillation import Recipe, TrainingClips
+
+FIGURES: Final = "07_supplementary_figures"
+_MERGES: Final = ("deeper", "shallower", "fisher")  # of notebook 07
+_POOL, _UNLABELLED = TRAINED_ON
+_SELECTION = TRAINING_SETS[2]
+_TEACHER: Final = ("teacher",)
+Parameters = Mapping[str, Mapping[str, Any]]
+Model = tuple[Hashable, ...]
+
+
+def notebook_jobs(
+    parameters: Parameters, clips: Mapping[str, int], *, references: int = 0
+) -> tuple[list[Job], list[str]]:
+    """What notebooks 02 to 07 compute, in their order.
+
+    Args:
+        parameters: notebook stem -> its parameters.
+        clips: name -> clips, of every data set.
+        references: further models that notebook 02 measures.
+
+    Returns:
+        The jobs, and what would stop a notebook, a sentence each: a subset larger than the pool,
+        say. What such a notebook would do is not among the jobs.
+
+    Raises: ValueError for a recipe that no student can be trained by.
+    """
+    walk = _Walk(parameters, clips)
+    jobs: list[Job] = []
+    problems = []
+    steps: dict[str, Callable[[], Iterator[Job]]] = {
+        ZERO_SHOT: partial(walk.zero_shot, references),
+        STUDENTS: walk.students,
+        SWEEP: walk.sweep,
+        SIZES: walk.sizes,
+        SHARES: walk.shares,
+        FIGURES: walk.figures,
+    }
+    for notebook, work in steps.items():
+        try:
+            jobs += list(work())
+        except ValueError as error:
+            problems.append(f"{notebook} would stop: {error}")
+    return jobs, problems
+
+
+class _Walk:
+    """The notebooks in their order; `measured` holds the (model, data set) pairs done so far."""
+
+    def __init__(self, parameters: Parameters, clips: Mapping[str, int]) -> None:
+        self.parameters, self.clips = parameters, clips
+        self.measured: set[tuple[Model, str]] = set()
+        made = parameters[STUDENTS]
+        self.fitted = [draw for draw in made["draws"] if draw > 0]
+        self.size = made["labelled_clips"]
+        unlabelled = clips.get(_UNLABELLED, made["unlabelled_batch"])
+        names = ("steps", "validate_every", "learning_rate", "temperature", "labelled_share")
+        self.recipe = Recipe(
+            seed=0,
+            **{name: made[name] for name in names},
+            labelled_batch=min(made["labelled_batch"], self.size),
+            unlabelled_batch=min(made["unlabelled_batch"], unlabelled),
+        )
+
+    def zero_shot(self, references: int) -> Iterator[Job]:
+        models: list[Model] = [_TEACHER, *(("reference", number) for number in range(references))]
+        yield from self._measuring(ZERO_SHOT, models, self.parameters[ZERO_SHOT]["evaluated"])
+
+    def students(self) -> Iterator[Job]:
+        if self.fitted:
+            what = _students(len(self.fitted), f"of {self.size:,} clips")
+            yield Fitting(STUDENTS, what, len(self.fitted), self.recipe)
+
+    def sweep(self) -> Iterator[Job]:
+        yield from self._measuring(SWEEP, self._swept(), self.parameters[SWEEP]["evaluated"])
+
+    def sizes(self) -> Iterator[Job]:
+        self._check_trained(max(self.parameters[STUDENTS]["draws"], default=0))
+        values, pool = self.parameters[SIZES], self.clips.get(_POOL, 0)
+        trainings = studies.subset_trainings(
+            Path(),
+            TrainingClips(_Unread(pool), [""] * pool),
+            replace(self.recipe, labelled_batch=self.parameters[STUDENTS]["labelled_batch"]),
+            self.size,
+            values["sizes"],
+            {"independent": values["independent_draws"], "nested": values["nested_draws"]},
+            {},
+            steps=values["steps_rule"],
+        )
+        models: list[Model] = [_TEACHER]
+        groups: dict[int, list[Recipe]] = {}
+        for one in trainings:
+            groups.setdefault(one.subset_size, []).append(one.recipe)
+            models += _fused(1.0, one.subset_size, one.seed, values["alphas"])
+        for size, recipes in groups.items():
+            batch = min(recipes[0].labelled_batch, size)
+            what = _students(len(recipes), f"of {size:,} clips")
+            yield Fitting(SIZES, what, len(recipes), replace(recipes[0], labelled_batch=batch))
+        yield from self._measuring(SIZES, models, [IN_DOMAIN])
+
+    def shares(self) -> Iterator[Job]:
+        values = self.parameters[SHARES]
+        draws = [draw for draw in values["draws"] if draw > 0]
+        self._check_trained(*draws)
+        models: list[Model] = [_TEACHER]
+        for pseudo_share in values["pseudo_shares"]:
+            share = round(1 - pseudo_share, 9)
+            if draws and share != round(self.recipe.labelled_share, 9):
+                what = _students(len(draws), f"at a share of {pseudo_share:g}")
+                yield Fitting(SHARES, what, len(draws), replace(self.recipe, labelled_share=share))
+            for draw in draws:
+                models += _fused(share, self.size, draw, [values["fused_alpha"]])
+        yield from self._measuring(SHARES, models, values["evaluated"])
+
+    def figures(self) -> Iterator[Job]:
+        values, swept = self.parameters[FIGURES], self.parameters[SWEEP]
+        merged = swept["draws"][: values["merged_draws"]]
+        single = swept["draws"][: values["single_draws"]]
+        evaluated = values["evaluated"]
+        yield from self._measuring(FIGURES, self._swept(), evaluated)
+        steps = len(_distinct(values["tower_alphas"])) * len(single)
+        cells = len(_distinct(values["tower_alphas"])) * steps
+        for name in (name for name in evaluated if name in values["tower_sets"]):
+            yield Measuring(FIGURES, name, steps, steps, cells)
+        yield Differentiating(
+            FIGURES, 1 + len(merged), values["fisher_clips"], values["fisher_batch"]
+        )
+        yield from self._measuring(FIGURES, list(product(_MERGES, merged)), evaluated)
+        passes = len(_distinct(swept["alphas"])) * len(merged)
+        self._check_there(_SELECTION)
+        yield Measuring(FIGURES, _SELECTION, passes, passes, 0)
+        ends = _distinct([0.0, swept["fused_alpha"], 1.0])
+        renormalised: list[Model] = [("renormalised", *_TEACHER)]
+        renormalised += [
+            ("renormalised", draw, alpha) for draw in single for alpha in ends if alpha > 0
+        ]
+        yield from self._measuring(FIGURES, renormalised, evaluated)
+
+    def _swept(self) -> list[Model]:
+        values = self.parameters[SWEEP]
+        models: list[Model] = [_TEACHER] if 0 in _distinct(values["alphas"]) else []
+        for draw in values["draws"]:
+            models += _fused(self.recipe.labelled_share, self.size, draw, values["alphas"])
+        return models
+
+    def _measuring(
+        self, notebook: str, models: Iterable[Model], data_sets: Sequence[str]
+    ) -> Iterator[Job]:
+        self._check_there(*data_sets)
+        cells = [one for one in product(models, data_sets) if one not in self.measured]
+        self.measured.update(cells)
+        for name, number in Counter(name for _, name in dict.fromkeys(cells)).items():
+            yield Measuring(notebook, name, number, number, number)
+
+    def _check_there(self, *data_sets: str) -> None:
+        if absent := sorted(set(data_sets) - set(self.clips)):
+            raise ValueError(f"there is no data set {', '.join(absent)}")
+
+    def _check_trained(self, *draws: int) -> None:
+        if absent := [draw for draw in draws if draw not in self.fitted]:
+            raise ValueError(
+                f"it goes by the recipe of draw {absent[0]}, which notebook 03 does not train (its "
+                f"draws are {self.parameters[STUDENTS]['draws']})"
+            )
+
+
+class _Unread:
+    """Stands for decoded clips that nobody reads: only their number is needed."""
+
+    def __init__(self, n: int) -> None:
+        self.clip_ids = [str(number) for number in range(n)]
+        self.frame_counts = np.zeros(n, np.int64)
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        raise NotImplementedError("a plan reads no frames")
+
+
+def _fused(share: float, size: int, seed: int, alphas: Sequence[float]) -> list[Model]:
+    shares = [alpha for alpha in _distinct(alphas) if alpha > 0]
+    return [("fused", round(share, 9), size, seed, alpha) for alpha in shares]
+
+
+def _distinct(alphas: Sequence[float]) -> list[float]:
+    return sorted({round(float(alpha), 9) for alpha in alphas})  # as the results keep them
+
+
+def _students(number: int, which: str) -> str:
+    return f"{number} student{'' if number == 1 else 's'} {which}"
