@@ -50,12 +50,14 @@ class FrameRule:
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """One clip to decode: `start` and `end` in seconds, NaN for the video's own."""
+    """One clip to decode: `start` and `end` in seconds, NaN for the video's own; `compare` whether
+    a second decoder must give the same frames (see `video.compare`)."""
 
     clip_id: str
     path: Path
     start: float
     end: float
+    compare: bool = False
 
 
 def clip_frames(rule: FrameRule, decoder: Decoder, request: ClipRequest) -> video.DecodedClip:
@@ -71,7 +73,7 @@ def clip_frames(rule: FrameRule, decoder: Decoder, request: ClipRequest) -> vide
         raise ValueError(
             f"the decoder returned {clip.frames.dtype} {clip.frames.shape}, not uint8 {expected}"
         )
-    return clip
+    return video.compare(clip, request.path, rule.size) if request.compare else clip
 
 
 def _choose(rule: FrameRule, request: ClipRequest, times: np.ndarray) -> np.ndarray:

@@ -35,15 +35,18 @@ def write_video(
     codec: str = "libx264",
     options: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
+    width: int = 64,
+    height: int = 48,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=container or {}) as file:
         stream: Any = file.add_stream(codec, rate=RATE)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
         stream.options = options or GROUPS_OF_8
         for number in range(n_frames):
-            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            shown = picture(number, height, width)
+            frame = av.VideoFrame.from_ndarray(shown, format="rgb24")
             frame.pts = number
             file.mux(stream.encode(frame))
         file.mux(stream.encode())

@@ -23,6 +23,7 @@ Numbers = Callable[[np.ndarray], np.ndarray]
 
 DECODER = '''
 import os, time
+from dataclasses import replace
 from pathlib import Path
 from data_prep import video
 
@@ -38,6 +39,12 @@ def decoder(path, choose, size):
     if path.stem == "wrong":
         return video.decode(path, choose, size + 1, "pyav")
     return video.decode(path, choose, size, "pyav")
+
+def as_decord(path, choose, size):
+    """PyAV in decord's name, which gives the frames of one video in the wrong order."""
+    clip = video.decode(path, choose, size, "pyav")
+    frames = clip.frames[::-1] if path.stem == "wrong" else clip.frames
+    return replace(clip, frames=frames, decoder="decord")
 '''
 
 
@@ -263,6 +270,37 @@ def test_a_hang_a_crash_and_an_exception_cost_their_clips(
         "wrong": f"the decoder returned uint8 (4, {SIZE + 1}, {SIZE + 1}, 3), "
         f"not uint8 (4, {SIZE}, {SIZE}, 3)",
     }
+
+
+def test_a_sample_of_decords_frames_is_compared_with_pyavs(
+    make_video: MakeVideo,
+    root: Path,
+    tmp_path: Path,
+    decoder: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(frame_store, "SHARD_CLIPS", 40)
+    as_decord = sys.modules[decoder.__module__].as_decord
+    stores = {}
+    for stem in ("right", "wrong"):
+        make_video(f"videos/{stem}.mp4", 8)
+        ids = [f"{stem}_{number}" for number in range(70)]
+        clips = pd.DataFrame({"clip_id": ids, "path": f"{stem}.mp4"})
+        folder = tmp_path / stem
+        stores[stem] = make(clips, root, folder, EVALUATION, backend=as_decord, workers=2)
+        assert 2 <= stores[stem].compared <= 10, "the first of two shards, and 3% or so"
+        assert build(clips, root, folder, EVALUATION, backend=as_decord).compared > 0
+    assert stores["right"].failures.empty
+    stores["right"].check_failures(0)
+    failures = stores["wrong"].failures
+    assert len(failures) == stores["wrong"].compared
+    assert {"wrong_0", "wrong_40"} <= set(failures["clip_id"])
+    assert failures["reason"].str.startswith("decord and PyAV give different frames, by").all()
+    with pytest.raises(ValueError, match=r"different frames for (\d+) of \1 clips that both"):
+        stores["wrong"].check_failures(0.5)
+
+    by_pyav = make(clips[:1], root, tmp_path / "pyav", EVALUATION, backend="pyav")
+    assert by_pyav.compared == 0, "there is nothing to compare where decord did not decode"
 
 
 def test_what_is_valid_is_not_decoded_again(

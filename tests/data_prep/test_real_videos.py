@@ -19,7 +19,7 @@ MUST_FAIL = {
     "filetype__fixture2.mkv": "File ended prematurely",
     "mp4parse__amr_nb_1f.3gp": "has no video stream",
     "mp4parse__no_timescale.mp4": "cannot be decoded",
-    "torchcodec__nasa_13013.mp4.audio.mp3": "has no video stream",
+    "torchcodec__nasa_13013.mp4.audio.mp3": "is no video file, but one of format 'mp3'",
     "small__AudioVideoInterleave.avi": "has no frames",
 }
 # Decoded, though another tool's count differs: it counted the file's other video stream.

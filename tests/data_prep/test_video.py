@@ -1,11 +1,16 @@
 import contextlib
 import io
+import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
+import av.logging
 import numpy as np
 import pytest
 import torch
@@ -14,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
+from benchmarks.damaged_videos import write_video
 from data_prep import video
 from data_prep.video import DecodeError, choose_backend, decode, resize
 
@@ -84,6 +90,48 @@ def test_backends_agree_to_the_bit(make_video: MakeVideo) -> None:
     assert choose_backend(path) == "decord"
     a, b = decode(path, every, SIZE, "decord"), decode(path, every, SIZE, "pyav")
     assert (a.frames == b.frames).all()
+
+
+@pytest.mark.skipif(not HAS_DECORD, reason="no decord here")
+@pytest.mark.parametrize("width", [2, 16, 46, 48, 50, 72, 96, 144])
+def test_decord_is_not_chosen_for_widths_that_it_cannot_read(
+    make_video: MakeVideo, width: int
+) -> None:
+    path = make_video("clip.mp4", 2, width=width)
+    try:
+        decode(path, every, 2, "decord")
+        expected = "decord"
+    except DecodeError as error:
+        assert "size must exactly match" in str(error)
+        expected = "pyav"
+    assert choose_backend(path) == expected
+
+
+@pytest.mark.skipif(not HAS_DECORD, reason="no decord here")
+def test_pyav_decodes_where_decord_fails(
+    make_video: MakeVideo, numbers: Numbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_video("clip.mp4", 2, width=48)
+    monkeypatch.setattr(video, "_choose_backend", lambda video: "decord")
+    clip = decode(path, every, SIZE)
+    assert (clip.decoder, numbers(clip.frames).tolist()) == ("pyav", [0, 1])
+    with pytest.raises(DecodeError, match="decord failed"):
+        decode(path, every, SIZE, "decord")
+
+
+@pytest.mark.skipif(not HAS_DECORD, reason="no decord here")
+def test_frames_of_decord_are_compared_with_those_of_pyav(make_video: MakeVideo) -> None:
+    path = make_video("clip.mp4", 20)
+    clip = decode(path, only(3, 9), SIZE, "decord")
+    assert not clip.compared
+    assert video.compare(clip, path, SIZE).compared
+    by_pyav = decode(path, only(3, 9), SIZE, "pyav")
+    assert not video.compare(by_pyav, path, SIZE).compared
+    other = replace(clip, frames=clip.frames + np.uint8(video.ROUNDING))
+    assert video.compare(other, path, SIZE).compared
+    other = replace(clip, frames=clip.frames[::-1])
+    with pytest.raises(DecodeError, match=r"give different frames, by up to 9\d grey levels"):
+        video.compare(other, path, SIZE)
 
 
 def test_auto_works_without_decord(make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +231,32 @@ def test_flipped_bits_are_noticed(make_video: MakeVideo, numbers: Numbers, backe
     assert len(reasons) > 12
 
 
-def test_damage_elsewhere_does_not_matter(make_video: MakeVideo, numbers: Numbers) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_parts_that_ffmpeg_made_up_are_noticed(tmp_path: Path, backend: str) -> None:
+    """FFmpeg fills the lost part of a picture from its surroundings, and calls that no error: of
+    about a third of these wrong bits it says no more."""
+    path = write_video(tmp_path / "clip.mp4", "libx264", n_frames=8, width=640, height=360)
+    right = decode(path, every, SIZE, "pyav").frames
+    data = path.read_bytes()
+    start = data.index(b"mdat") + 4
+    length = struct.unpack(">I", data[start - 8 : start - 4])[0] - 8
+    rng = np.random.default_rng(0)
+    reasons = []
+    for _ in range(20):
+        flipped = bytearray(data)
+        flipped[start + int(rng.integers(length))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(flipped)
+        try:
+            assert (decode(path, every, SIZE, backend).frames == right).all()
+        except DecodeError as error:
+            reasons.append(str(error))
+    assert sum("concealing" in reason for reason in reasons) > 3
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav"])
+def test_damage_elsewhere_does_not_matter(
+    make_video: MakeVideo, numbers: Numbers, backend: str
+) -> None:
     path = make_video("clip.mp4", 16, options=NO_B_FRAMES)
     data = bytearray(path.read_bytes())
     start = data.index(b"mdat") + 4
@@ -192,8 +265,10 @@ def test_damage_elsewhere_does_not_matter(make_video: MakeVideo, numbers: Number
         data[place] ^= 0x55
     path.write_bytes(data)
     with pytest.raises(DecodeError):
-        decode(path, only(15), SIZE, "pyav")
-    assert numbers(decode(path, only(0, 3), SIZE, "pyav").frames).tolist() == [0, 3]
+        decode(path, only(15), SIZE, backend)
+    for last in range(1, 8):  # decord decodes ahead, or not, as it happens
+        clip = decode(path, only(0, last), SIZE, backend)
+        assert numbers(clip.frames).tolist() == [0, last]
 
 
 def test_cut_off_files_are_refused(make_video: MakeVideo) -> None:
@@ -206,6 +281,61 @@ def test_cut_off_files_are_refused(make_video: MakeVideo) -> None:
         for _ in range(2):  # FFmpeg's log leaves out a line that it has just said
             with pytest.raises(DecodeError, match="is damaged or cut off"):
                 decode(path, only(0), SIZE)
+
+
+def test_lost_frames_of_an_avi_are_noticed(make_video: MakeVideo, numbers: Numbers) -> None:
+    """FFmpeg steps over what it does not understand, and the frames after it would be misnumbered:
+    only the header's count tells. One frame of 40 more or less is common."""
+    path = make_video("clip.avi", 40, **PYAV_KINDS["plain.avi"])
+    counted = patched(path, b"strh", 4 + 32, struct.pack("<I", 41))
+    assert decode(counted, every, SIZE).frame_count == 40
+    data = bytearray(path.read_bytes())
+    chunks = [found.start() for found in re.finditer(b"00dc", data[: data.index(b"idx1")])]
+    data[chunks[10] : chunks[30]] = bytes(chunks[30] - chunks[10])
+    data[data.index(b"idx1") :] = b""
+    path.write_bytes(data)
+    with pytest.raises(DecodeError, match=r"holds \d+ of the 40 frames that its header"):
+        decode(path, every, SIZE)
+
+
+def with_sound(silent: Path, path: Path) -> Path:
+    """The video with a sound track, so that its frames do not lie in one piece."""
+    with av.open(str(silent)) as source, av.open(str(path), "w") as file:
+        pictures: Any = file.add_stream_from_template(source.streams.video[0])
+        sound: Any = file.add_stream("aac", rate=16000, layout="mono")
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.size:
+                packet.stream = pictures
+                file.mux(packet)
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.float32), "fltp", "mono")
+            silence.sample_rate, silence.pts = 16000, 1600 * number
+            file.mux(sound.encode(silence))
+        file.mux(sound.encode())
+    return path
+
+
+def test_lost_frames_of_an_mp4_are_noticed(make_video: MakeVideo, tmp_path: Path) -> None:
+    """Frames that its index puts behind the end of the file."""
+    path = with_sound(make_video("silent.mp4", 20, options=NO_B_FRAMES), tmp_path / "clip.mp4")
+    assert decode(path, every, SIZE).frame_count == 20
+    behind = struct.pack(">I", 2**28)
+    cut = patched(path, b"stco", 4 + 4 + 4 * 3, behind)  # the fourth piece
+    for backend in ("auto", "pyav"):
+        with pytest.raises(DecodeError, match=r"holds \d+ of the 20 frames"):
+            decode(cut, only(0), SIZE, backend)
+
+
+def test_an_avi_without_its_head_is_no_bare_stream(make_video: MakeVideo, numbers: Numbers) -> None:
+    """FFmpeg would decode the pictures that it still finds."""
+    path = make_video("clip.avi", 20, **PYAV_KINDS["plain.avi"])
+    data = path.read_bytes()
+    path.write_bytes(data[data.index(b"00dc") + 8 :])
+    with pytest.raises(DecodeError, match="is damaged, or a bare stream of m4v"):
+        decode(path, every, SIZE)
+    bare = make_video("clip.h264", 20)
+    assert numbers(decode(bare, every, SIZE).frames).tolist() == list(range(20))
+    with pytest.raises(DecodeError, match="a bare stream of h264, which must be named so"):
+        decode(bare.rename(bare.with_suffix(".mp4")), every, SIZE)
 
 
 def test_counts_in_the_header_are_not_believed(make_video: MakeVideo, numbers: Numbers) -> None:
@@ -237,11 +367,36 @@ def test_files_without_frames(
             assert str(tmp_path) not in str(caught.value), "texts must not depend on the place"
 
 
-def test_playlists_do_not_open_addresses(tmp_path: Path) -> None:
-    playlist = tmp_path / "list.m3u8"
-    playlist.write_text("#EXTM3U\n#EXTINF:1,\nhttp://localhost:9/a.ts\n#EXT-X-ENDLIST\n")
-    with pytest.raises(DecodeError):
-        decode(playlist, every, SIZE)
+@pytest.mark.parametrize("address", ["http://localhost:9/a.ts", "whole.ts", "{folder}/whole.ts"])
+def test_playlists_open_nothing(tmp_path: Path, make_video: MakeVideo, address: str) -> None:
+    """Neither addresses nor other files, which may lie outside the data set's folder."""
+    make_video("whole.ts", 5)
+    address = address.format(folder=tmp_path)
+    for name, text in [
+        ("list.m3u8", f"#EXTM3U\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n"),
+        ("list.mp4", f"#EXTM3U\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n"),
+        ("list.txt", f"ffconcat version 1.0\nfile '{address}'\n"),
+    ]:
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DecodeError, match=r"is no video file|cannot be opened"):
+            decode(tmp_path / name, every, SIZE)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "notes.nfo", "notes.ans", "clip%d.jpg"])
+def test_texts_are_no_moving_pictures(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("FFmpeg draws texts as a terminal would\n" * 50)
+    with pytest.raises(DecodeError, match="no video file"):
+        decode(tmp_path / name, every, SIZE)
+
+
+def test_messages_are_one_printable_line() -> None:
+    """A file's own texts can be in them."""
+    with video._ffmpeg_errors() as errors:
+        av.logging.log(av.logging.ERROR, "mov", "tag 'a\nb\x1b[31m' is unknown\n")
+    assert errors == [("mov", "tag 'a?b?[31m' is unknown")]
+    with video._native_stderr() as messages:
+        os.write(2, b"[h264 @ 0x55d2c0] no \x1b[31m frame\n\nplain\n")
+    assert messages == [("h264", "no ?[31m frame"), ("", "plain")]
 
 
 @pytest.mark.parametrize("bad", [np.array([5]), np.array([-1]), np.array([]), np.array([0.5])])
@@ -421,7 +576,7 @@ def test_decompression_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_images_that_resizing_would_blow_up_are_refused(tmp_path: Path) -> None:
     path = saved(Image.new("RGB", (1, 60000)), tmp_path / "line.png")
-    with pytest.raises(DecodeError, match=r"too long and narrow an image \(1 x 60000\)"):
+    with pytest.raises(DecodeError, match=r"too long and narrow a picture \(1 x 60000\)"):
         decode(path, every, 224)
     assert decode(path, every, 2).frames.shape == (1, 2, 2, 3)
 
