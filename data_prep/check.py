@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import textwrap
@@ -365,10 +364,8 @@ def _spread(n: int, most: int) -> np.ndarray:
 
 
 def _seconds_to_decode(rule: FrameRule, request: ClipRequest) -> float:
-    with contextlib.suppress(ImportError):
-        import decord  # noqa: F401  # once a process, so no part of a clip's time
     start = perf_counter()
-    clip_frames(rule, partial(video.decode, backend="auto"), request)
+    clip_frames(rule, video.decode, request)
     return perf_counter() - start
 
 
