@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import hashlib
 import os
 import re
 import secrets
@@ -29,6 +28,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from benchmarks.run_files import digests
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "srun")
 CONFIGURATION = """\
@@ -94,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for deed in harm.done:
             print(deed)
         ours, theirs = (
-            contents(folder / executor / options.profile) for executor in ("slurm", "inline")
+            digests(folder / executor / options.profile, without=["fan_out"])
+            for executor in ("slurm", "inline")
         )
         unequal = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
         print(f"{len(theirs)} files inline, {len(ours)} on SLURM, {len(unequal)} unequal")
@@ -266,15 +268,6 @@ class Harm:
 def ask(command: Sequence[str], environment: dict[str, str]) -> str:
     """What a command of SLURM says."""
     return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
-
-
-def contents(run: Path) -> dict[str, str]:
-    """SHA-256 of every file of a run but its logs and lock."""
-    return {
-        str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in run.rglob("*")
-        if path.is_file() and path.name != ".lock" and "fan_out" not in path.relative_to(run).parts
-    }
 
 
 def free_ports(number: int) -> list[int]:

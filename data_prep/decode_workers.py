@@ -37,7 +37,8 @@ def killable_map(
 
     Each worker is a long-lived process with its own pipe and gets one item at a time. A worker that
     takes longer than `deadline` seconds over an item is killed, one that dies is buried; both are
-    replaced, and the item's result is a Failure. So it is for an exception.
+    replaced, and the item's result is a Failure. So it is for an exception. An item whose worker
+    was killed from outside, as the system does when memory runs out, is tried once more.
 
     Args:
         function: importable by a fresh Python process (pickled by name, e.g. at a module's level);
@@ -54,6 +55,7 @@ def killable_map(
     if not deadline > 0:
         raise ValueError(f"deadline is {deadline}; it must be a positive number of seconds")
     waiting = list(reversed(range(len(items))))
+    tried_again: set[int] = set()
     pool = [_Worker(function) for _ in range(min(workers, len(items)))]
     try:
         while pool:
@@ -64,7 +66,11 @@ def killable_map(
                 if answer is None:
                     continue
                 if worker.item is not None:
-                    yield worker.item, answer
+                    if worker.was_killed and worker.item not in tried_again:
+                        tried_again.add(worker.item)
+                        waiting.append(worker.item)
+                    else:
+                        yield worker.item, answer
                 if not worker.alive:
                     pool.remove(worker)
                     if waiting:
@@ -94,6 +100,7 @@ class _Worker:
         child.close()
         self.item: int | None = None
         self.alive = True
+        self.was_killed = False  # by others
         self.deadline = START_DEADLINE
         self.expires = monotonic() + START_DEADLINE
 
@@ -112,6 +119,7 @@ class _Worker:
                 return self.connection.recv()
         except (EOFError, OSError):
             self.process.join(5)
+            self.was_killed = self.process.exitcode == -signal.SIGKILL
             failure = Failure(f"the decoder crashed ({_exit(self.process.exitcode)})")
         if failure is None and monotonic() >= self.expires:
             failure = Failure(f"not done after {self.deadline:g} s, the decoder was killed")
@@ -137,7 +145,7 @@ def _exit(code: int | None) -> str:
 def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
     """The worker process: answer once when ready, then once an item, until the parent hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends the workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     connection.send("ready")
     while True:
         try:
@@ -153,8 +161,12 @@ def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
         connection.send(result)
 
 
-def _end_with_parent() -> None:
-    """End this process when the parent is gone, also from within a hanging decoder."""
+def end_with_parent() -> None:
+    """From now on end this process when the one that started it is gone, whatever it is doing."""
+    threading.Thread(target=_wait_for_the_end_of_parent, daemon=True).start()
+
+
+def _wait_for_the_end_of_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

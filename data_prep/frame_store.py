@@ -32,6 +32,7 @@ from fitclip_core.artefacts import (
     manifest_digest,
     manifest_problems,
     read_manifest,
+    remove_abandoned,
     source_digest,
     write_json,
     write_manifest,
@@ -77,8 +78,9 @@ def build(
         deadline: seconds that one clip may take.
         progress: whether to show a progress bar.
 
-    Raises: ValueError for a bad table, no clips, an unknown backend, or a folder that holds another
-    kind of result; RuntimeError when no worker process can start.
+    Raises: ValueError for a bad table, no clips, an unknown backend, a folder that holds another
+    kind of result, or a video that vanished meanwhile; RuntimeError when no worker process can
+    start.
     """
     root, folder = Path(root), Path(folder)
     decoder, backend_name = _decoder(backend)
@@ -90,8 +92,7 @@ def build(
         return open_store(folder)
 
     _prepare(folder)
-    for path in folder.glob(".*.tmp*"):
-        path.unlink()
+    remove_abandoned(folder)
     shards = [
         _Shard(folder, number, part, parameters, code, hashes)
         for number, part in enumerate(_parts(rows, rule))
@@ -350,6 +351,16 @@ class _Shard:
             compare=chosen and self.made_by[0]["backend"] != "pyav",
         )
 
+    def check_video(self, root: Path, place: int) -> None:
+        """Stop where a clip failed because its video is no longer what it was at the start: else it
+        would count as damaged, also when it is there again."""
+        path = self.rows[place][1]
+        if _source_hashes(root, [path]) != {path: self.hashes[path]}:
+            raise ValueError(
+                f"{root / path} vanished or was changed while it was decoded; build the store "
+                "again when it is there"
+            )
+
     def add(self, place: int, result: video.DecodedClip | Failure, rule: FrameRule) -> None:
         """Take a clip's result; with the last one the shard is written."""
         self.results[place] = result
@@ -371,7 +382,7 @@ class _Shard:
         for row, clip in enumerate(decoded):
             array[row, : len(clip.frames)] = clip.frames
         with atomic_path(self.arrays_path) as temporary:
-            np.save(temporary, array)
+            _save(temporary, array)
         records = [
             self._record(row, result) for row, result in zip(self.rows, ordered, strict=True)
         ]
@@ -406,6 +417,14 @@ def _was_compared(result: video.DecodedClip | Failure) -> bool:
     if isinstance(result, Failure):
         return result.reason.startswith(video.DISAGREEMENT)
     return result.compared
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """As np.save, which does not notice when the last bytes find no room on the disk."""
+    with path.open("wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.data)
 
 
 def _rows(clips: pd.DataFrame) -> list[_Row]:
@@ -452,6 +471,8 @@ def _decode(
     with closing(results):
         for number, result in results:
             shard, place = work[number]
+            if isinstance(result, Failure):
+                shard.check_video(root, place)
             shard.add(place, result, rule)
             bar.update()
 

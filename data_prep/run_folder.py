@@ -22,7 +22,13 @@ import pandas as pd
 
 from data_prep import frame_store
 from data_prep.clips import read_clips
-from fitclip_core.artefacts import MANIFEST_NAME, file_sha256, source_digest, write_manifest
+from fitclip_core.artefacts import (
+    MANIFEST_NAME,
+    file_sha256,
+    remove_abandoned,
+    source_digest,
+    write_manifest,
+)
 from fitclip_core.distillation import TrainingClips
 from fitclip_core.results import ResultsStore
 from fitclip_core.sweep import EvaluationSet
@@ -143,10 +149,12 @@ class RunFolder:
     ) -> dict[str, Any]:
         """Declare a notebook's outputs whole: its folder's manifest, the notebook's last act.
 
-        inputs: digests of what it read. Every file in the notebook's folder is an output.
+        inputs: digests of what it read. Every file in the notebook's folder is an output, but for
+        what killed processes left half-written, which is removed.
         """
         folder = self.path / notebook
         folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
         outputs = sorted(
             file for file in folder.rglob("*") if file.is_file() and file != folder / MANIFEST_NAME
         )

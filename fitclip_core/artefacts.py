@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import json
 import os
+import re
+import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+if sys.platform != "win32":
+    import fcntl
+
 SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
+_TEMPORARY = re.compile(r"\..*\.[a-z0-9_]+\.tmp(\.[^.]*)?")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = 2**20  # bytes; a disk with less is full
 
 
 @contextmanager
@@ -22,28 +32,38 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends without error.
 
     A reader sees the old file or the whole new one, also after a power cut. The folder is created.
-    The temporary name keeps the suffix, because some writers choose their format by it.
+    The temporary name keeps the suffix, because some writers choose their format by it. What a
+    killed process leaves, `remove_abandoned` removes.
 
     Raises: whatever the block raises, after the temporary file is removed; FileNotFoundError when
-    the block wrote nothing.
+    the block wrote nothing; OSError that names `path` where there is no room for it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(
-        prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
-    )
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes private files; these are results to share
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with _claimed_temporary(path) as temporary:
+        try:
+            temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes private files; these are to share
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException as error:
+            number = _no_room(error, path.parent)
+            temporary.unlink(missing_ok=True)
+            if number:
+                raise OSError(number, os.strerror(number), str(path)) from error
+            raise
     _sync_folder(path.parent)
+
+
+def remove_abandoned(folder: Path) -> list[Path]:
+    """Remove the temporary files that killed processes left anywhere in `folder`; returns them.
+
+    A file that some process is writing by `atomic_path` right now is left alone, where the file
+    system has locks.
+    """
+    found = [path for path in Path(folder).rglob(".*.tmp*") if _TEMPORARY.fullmatch(path.name)]
+    return [path for path in sorted(found) if _removed_unless_claimed(path)]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -220,6 +240,69 @@ def _current_umask() -> int:
 
 
 _UMASK = _current_umask()  # at import: changing it later, even for a moment, would race threads
+
+
+@contextmanager
+def _claimed_temporary(path: Path) -> Iterator[Path]:
+    """A new file beside `path`, locked until the block ends or this process does."""
+    descriptor, temporary = _new_temporary(path)
+    if sys.platform == "win32":  # an open file cannot be replaced there
+        os.close(descriptor)
+        yield temporary
+        return
+    try:
+        while not _claimed(descriptor, temporary):
+            os.close(descriptor)
+            descriptor, temporary = _new_temporary(path)
+        yield temporary
+    finally:
+        os.close(descriptor)
+
+
+def _new_temporary(path: Path) -> tuple[int, Path]:
+    descriptor, name = tempfile.mkstemp(
+        prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
+    )
+    return descriptor, Path(name)
+
+
+def _claimed(descriptor: int, temporary: Path) -> bool:
+    """Lock a file; False where `remove_abandoned` saw it first."""
+    if sys.platform != "win32":
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return temporary.exists()
+
+
+def _removed_unless_claimed(path: Path) -> bool:
+    with suppress(FileNotFoundError), path.open("rb+") as file:
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            except OSError:  # no locks here
+                pass
+        path.unlink()
+        return True
+    return False
+
+
+def _no_room(error: BaseException, folder: Path) -> int | None:
+    """The system's number for the lack of room that an error of writing in `folder` comes from.
+
+    Some writers say so without the file's name, numpy says only that fewer bytes were written, and
+    torch complains of its own trailer.
+    """
+    cause: BaseException | None = error if isinstance(error, Exception) else None
+    while cause is not None:
+        if isinstance(cause, OSError):
+            if cause.errno in _NO_ROOM:
+                return cause.errno
+            if cause.errno is None and shutil.disk_usage(folder).free < _FULL:
+                return errno.ENOSPC
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -159,3 +159,8 @@ class _OwnInterpreter(AsyncKernelManager):
         # Users' errors are cell outputs; what a kernel logs itself is noise from an interrupt.
         spec.argv = [*spec.argv, "--IPKernelApp.log_level=CRITICAL"]
         return spec
+
+    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+        """As usual, but the kernel inherits the run folder's lock and so holds it as long as it
+        lives: a run that was killed may leave its kernel behind for a moment."""
+        await super().start_kernel(close_fds=False, **options)

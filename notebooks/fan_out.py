@@ -31,7 +31,7 @@ from pathlib import Path
 
 from data_prep.run_tasks import PARTS, Run, fan_out_run
 from fitclip_core.fanout import EXECUTORS, read_settings
-from notebooks.run import ENVIRONMENT, HERE, locked, make_plan
+from notebooks.run import ENVIRONMENT, HERE, locked, make_plan, stopped_by
 
 
 def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> int:
@@ -70,6 +70,9 @@ def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> 
         return 130
     except RuntimeError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(stopped_by(error), file=sys.stderr)
         return 1
     return 0
 

@@ -14,15 +14,22 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from fitclip_core.artefacts import file_sha256, json_digest, source_digest, write_json
+from fitclip_core.artefacts import (
+    file_sha256,
+    json_digest,
+    remove_abandoned,
+    source_digest,
+    write_json,
+)
 from notebooks.parameters import ParameterError, merge_profile, read_profile
 from notebooks.progress import ProgressLine, clock
 from notebooks.sources import Notebook, read_notebooks
@@ -43,6 +50,7 @@ ENVIRONMENT = {
     "GOMP_SPINCOUNT": "100000",
     "PYTHONHASHSEED": "0",
 }
+KERNEL_END_SECONDS = 30.0  # that a kernel may take to notice that its run was killed
 
 
 class FolderInUse(RuntimeError):
@@ -161,10 +169,21 @@ def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> 
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        print(stopped_by(error), file=sys.stderr)
+        return 1
     took = clock(time.monotonic() - start)
     nothing = f"nothing had to be run ({took}); --force runs it again"
     _say(f"{plan.run_dir}: " + (f"{ran} notebooks run in {took}" if ran else nothing))
     return 0
+
+
+def stopped_by(error: OSError) -> str:
+    """What to say of a full disk, a folder that cannot be written, a file that vanished."""
+    return (
+        f"The run stopped: {error}.\n"
+        "  Once that is put right, the same command goes on with what is not done."
+    )
 
 
 def _print_plan(plan: Plan) -> int:
@@ -206,21 +225,59 @@ def _read_timings(path: Path) -> dict[str, float]:
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Hold the run folder alone; the system frees it when this process ends in whatever way."""
+    """Hold the run folder alone, and clear it of what killed processes left half-written.
+
+    The system frees the folder when this process and the kernels that it started have ended, in
+    whatever way.
+
+    Raises: FolderInUse when another run holds it; where only a kernel of a killed one does, after
+    the time that it may take to end.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / ".lock").open("a+") as file:
+        _lock(file, run_dir)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        os.set_inheritable(file.fileno(), True)
+        remove_abandoned(run_dir)
+        yield
+
+
+def _lock(file: TextIO, run_dir: Path) -> None:
+    deadline = time.monotonic() + KERNEL_END_SECONDS
+    while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except BlockingIOError as error:
             file.seek(0)
-            raise FolderInUse(
-                f"Another run (process {file.read().strip() or 'unknown'}) works in {run_dir}. "
-                "Wait until it ends, or choose another --runs-dir."
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
+            holder = file.read().strip()
+            if not _was_killed(holder):
+                raise FolderInUse(
+                    f"Another run ({holder or 'not known which'}) works in {run_dir}. "
+                    "Wait until it ends, or choose another --runs-dir."
+                ) from error
+            if time.monotonic() > deadline:
+                raise FolderInUse(
+                    f"A kernel of a run that was killed ({holder}) still works in {run_dir}. "
+                    "Wait until it ends, or end it (a process called ipykernel_launcher)."
+                ) from error
+        time.sleep(0.1)
+
+
+def _was_killed(holder: str) -> bool:
+    """Whether the process that a lock names, of this machine, is gone."""
+    words = holder.split()
+    if len(words) != 4 or words[3] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(words[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        pass
+    return False
 
 
 def _say(line: str) -> None:

@@ -60,19 +60,30 @@ class Files:
         return self._beside(".stamp.json")
 
     @property
+    def shared(self) -> Path:
+        """The folder of results that all notebooks share."""
+        return self.run_dir / "results"
+
+    @property
     def results(self) -> Path:
         """The folder whose manifest the notebook writes as its last act."""
         return self.run_dir / self.stem
 
 
 def write_stamp(files: Files, made_from: Mapping[str, Any]) -> None:
-    """Record that the notebook is done, with the digests of its results and rendered copies."""
+    """Record that the notebook is done, with digests of its results, of its rendered copies and of
+    the shared results so far, of which it measured or read some."""
     rendered = {path.name: file_sha256(path) for path in (files.executed, files.html)}
     stamp = {
         "schema": SCHEMA,
         "made_from": dict(made_from),
         "results": manifest_digest(files.results),
         "rendered": rendered,
+        "shared": {
+            path.relative_to(files.shared).as_posix(): file_sha256(path)
+            for path in sorted(files.shared.rglob("*"))
+            if path.is_file()
+        },
     }
     write_json(files.stamp, stamp)
 
@@ -98,10 +109,11 @@ def reasons_to_run(files: Files, made_from: Mapping[str, Any]) -> list[str]:
     ]
     if reasons:  # no need to hash the outputs
         return reasons
-    for name, sha256 in stamp["rendered"].items():
-        path = files.stamp.parent / name
-        if not path.is_file() or file_sha256(path) != sha256:
-            reasons.append(f"{name} is missing or was changed")
+    for folder, listed in ((files.stamp.parent, "rendered"), (files.shared, "shared")):
+        for name, sha256 in stamp[listed].items():
+            path = folder / name
+            if not path.is_file() or file_sha256(path) != sha256:
+                reasons.append(f"{name} is missing or was changed")
     reasons += results_problems(files)
     if not reasons and manifest_digest(files.results) != stamp["results"]:
         reasons.append("its results manifest was changed")
@@ -137,7 +149,7 @@ def _read(files: Files) -> dict[str, Any] | None:
         stamp = json.loads(files.stamp.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    keys = {"schema", "made_from", "results", "rendered"}
+    keys = {"schema", "made_from", "results", "rendered", "shared"}
     if not isinstance(stamp, dict) or set(stamp) != keys or stamp["schema"] != SCHEMA:
         return None
     return stamp

@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from data_prep.clips import read_clips, validate, write_clips
-from data_prep.decode_workers import available_cores
+from data_prep.decode_workers import available_cores, end_with_parent
 from data_prep.mini_benchmark.concepts import ACTIONS_FILE
 from data_prep.mini_benchmark.data_sets import DATA_SETS, look_of, plan_clip
 from data_prep.mini_benchmark.scenes import FRAME_SIZE, render
@@ -85,7 +85,9 @@ def build(
     ]
     if stale:
         # Spawned, not forked: a notebook's process has threads, which a fork may leave locked.
-        with multiprocessing.get_context("spawn").Pool(workers or available_cores()) as pool:
+        # They end with it: a rerun after a kill must not find them still writing.
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(workers or available_cores(), initializer=end_with_parent) as pool:
             for name in stale:
                 _build_data_set(pool, folder / name, name, sizes[name], seed, progress)
                 _write_manifest(folder / name, wanted[name], inputs, code)

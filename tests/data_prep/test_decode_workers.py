@@ -21,6 +21,9 @@ def act(item):
         time.sleep(value)
     if what == "kill":
         os.kill(os.getpid(), value)
+    if what == "kill once" and not os.path.exists(value):
+        open(value, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
     if what == "exit":
         os._exit(value)
     if what == "segfault":
@@ -55,6 +58,13 @@ def test_results_belong_to_their_items() -> None:
     assert run(math.factorial, list(range(30))) == [math.factorial(n) for n in range(30)]
     assert run(math.factorial, [5], workers=4) == [120]
     assert run(math.factorial, []) == []
+
+
+def test_an_item_whose_worker_was_killed_is_tried_once_more(act: Any, tmp_path: Path) -> None:
+    """The system does so when memory runs out: the clip is not to blame."""
+    survived, again = run(act, [("kill once", str(tmp_path / "mark")), ("kill", signal.SIGKILL)])
+    assert isinstance(survived, int)
+    assert again == Failure("the decoder crashed (signal SIGKILL)")
 
 
 def test_workers_live_long(act: Any) -> None:

@@ -19,51 +19,15 @@ from notebooks import run
 from notebooks.parameters import ParameterError, declared_parameters, merge_profile, read_profile
 from notebooks.progress import ProgressLine, clock, remaining_seconds
 from notebooks.stamps import Files, reasons_to_run, stamp_digest
-
-ROOT = Path(__file__).parents[2]
-PARAMETERS = "run_dir = '../runs/x'  # the run folder\nvalue = 0.5  # a number"
-RESULT = """
-import json, sys
-from pathlib import Path
-from fitclip_core.artefacts import write_manifest
-folder = Path(run_dir) / "STEM"
-folder.mkdir(parents=True, exist_ok=True)
-(folder / "out.json").write_text(json.dumps([repr(value), Path.cwd().name, sys.executable]))
-written = write_manifest(
-    folder, kind="STEM", parameters={}, inputs={}, code="", outputs=[Path("out.json")]
+from tests.small_project import (
+    COMMAND,
+    ENVIRONMENT,
+    PARAMETERS,
+    RESULT,
+    ROOT,
+    make_project,
+    write_notebook,
 )
-"""
-
-
-def write_notebook(project: Path, stem: str, *cells: str, parameters: str = PARAMETERS) -> None:
-    def code(source: str, tags: list[str]) -> dict:
-        return {
-            "cell_type": "code",
-            "id": f"c{abs(hash((source, *tags))) % 10**8}",
-            "metadata": {"tags": tags},
-            "source": source,
-            "outputs": [],
-            "execution_count": None,
-        }
-
-    content = {
-        "nbformat": 4,
-        "nbformat_minor": 5,
-        "metadata": {"kernelspec": {"name": "python3", "display_name": "x", "language": "python"}},
-        "cells": [
-            {"cell_type": "markdown", "id": "m", "metadata": {}, "source": "# Title"},
-            code(parameters, ["parameters"]),
-            *(code(cell.replace("STEM", stem), []) for cell in cells),
-        ],
-    }
-    (project / "notebooks" / f"{stem}.ipynb").write_text(json.dumps(content))
-
-
-def make_project(project: Path, profile: str = "common: {value: 1}\n") -> Path:
-    (project / "notebooks" / "profiles").mkdir(parents=True)
-    (project / "notebooks" / "profiles" / "tiny.yaml").write_text(profile)
-    (project / "requirements.lock").write_text("a==1\n")
-    return project
 
 
 def plan_of(project: Path) -> run.Plan:
@@ -284,15 +248,10 @@ def test_second_run_stops_and_ctrl_c_ends_the_first_cleanly(tmp_path, capsys):
     project = make_project(tmp_path)
     wait = "import os, time\nopen('kernel.pid', 'w').write(str(os.getpid()))\ntime.sleep(60)"
     write_notebook(project, "01_one", wait)
-    code = (
-        "import sys; from pathlib import Path; from notebooks import run;"
-        "run.PACKAGES = ('notebooks',); sys.exit(run.main(sys.argv[1:], Path('notebooks')))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     first = subprocess.Popen(
-        [sys.executable, "-c", code, "--profile", "tiny"],
+        COMMAND,
         cwd=project,
-        env=environment,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -6,7 +6,8 @@ import nbformat
 import pandas as pd
 import pytest
 
-from fitclip_core.artefacts import file_sha256, manifest_problems
+from benchmarks.run_files import digests
+from fitclip_core.artefacts import manifest_problems
 from notebooks.run import main
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -26,9 +27,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def made_by(run: Path) -> dict[str, str]:
     """Digests of everything a run leaves but the executed notebooks, which hold timings."""
-    folders = [run / "results", *(run / stem for stem in STEMS)]
-    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
-    return {str(file.relative_to(run)): file_sha256(file) for file in files}
+    return digests(run, without=["notebooks"])
 
 
 def test_every_notebook_leaves_a_valid_manifest(runs: list[Path]) -> None:
