@@ -3,15 +3,17 @@
 Each line of the table is a process of its own, on random clips and random weights:
 
     python -m benchmarks.training
-    python -m benchmarks.training --clips 64 --micro-batch 4 --plain 2 4 8 --device cpu
+    python -m benchmarks.training --clips 16 --plain 2 4 --micro-batch 4 8 16
+    python -m benchmarks.training --clips 64 --plain --micro-batch 4 --device cuda
 
 "clips" are labelled and as many unlabelled ones. A time is that of one step, all of it: reading,
 crops, student, teacher, loss, optimiser; "CPU" is the processor time it took, which a busy machine
 changes less. Memory is the process's peak resident set on a CPU, where glibc is told to give freed
 memory back (it would keep gigabytes otherwise, see `ENVIRONMENT`), and PyTorch's peak reservation
-on a GPU. The last lines say what whole batches of the full size would
-need, from a straight line through the measured ones, and how far the gradients of micro batches are
-from those of the whole batch.
+on a GPU. "teacher" is the number of clips a step that the teacher computes. The last lines say what
+whole batches of the full size would need, from a straight line through the measured ones, the
+largest micro batch that a card would hold, by a line through the measured ones, and how far the
+gradients of micro batches are from those of the whole batch.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from fitclip_core.encoders import ClipEncoder
 
 N_FRAMES = 4
 GB = 1e9
+_MEASURED = ("seconds", "cpu", "bytes")
 # Blocks of 1 MiB and more get pages of their own, which are given back when they are freed.
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
@@ -86,6 +89,8 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     student.model.train = train
     differences: list[float] = []
     file = Path(case["gradients"]) if case["gradients"] else None
+    taught: list[int] = []  # pictures that the teacher computed, call by call
+    teacher.model.visual.register_forward_hook(lambda _, given, __: taught.append(len(given[0])))
 
     class Optimiser(torch.optim.AdamW):
         def __init__(self, *arguments: Any, **settings: Any) -> None:
@@ -104,7 +109,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
             return super().step(closure)
 
     torch.optim.AdamW = Optimiser  # type: ignore[misc]
-    fitted = fit_student(
+    fit_student(
         student,
         teacher,
         clips(n, size, 1),
@@ -125,7 +130,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
             for name, taken in zip(("seconds", "cpu"), zip(*steps, strict=True), strict=True)
         },
         "bytes": _peak_bytes(device),
-        "loss": fitted.history["labelled_loss"][1],
+        "teacher": sum(taught) / (N_FRAMES * case["steps"]),
         "difference": max(differences, default=None),
     }
 
@@ -137,46 +142,58 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="ViT-B-16-quickgelu", help="default: %(default)s")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--clips", type=int, default=64, help="of the full size (default: 64)")
-    parser.add_argument("--micro-batch", type=int, nargs="+", default=[4], help="default: 4")
-    parser.add_argument("--plain", type=int, nargs="+", default=[2, 4, 8], help="default: 2 4 8")
-    parser.add_argument("--steps", type=int, default=3, help="of the full size (default: 3)")
+    parser.add_argument("--micro-batch", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--plain", type=int, nargs="*", default=[2, 4], help="whole batches")
+    parser.add_argument("--steps", type=int, default=1, help="of the full size (default: 1)")
     parser.add_argument("--small-steps", type=int, default=3, help="of the others (default: 3)")
+    parser.add_argument("--card-gb", type=float, default=8, help="a card's memory (default: 8)")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.case:
         print(json.dumps(measure(json.loads(given.case))))
         return
-    shared = {"model": given.model, "device": given.device}
-    print("| clips | micro batch | s a step | CPU s | GB at the peak |")
-    print("| --- | --- | --- | --- | --- |", flush=True)
-    shared |= {"steps": given.small_steps, "gradients": None}
-    whole = {}
-    for n in sorted(given.plain):
-        small = shared | {"clips": n}
-        whole[n] = _row(small | {"micro_batch": None})
-    part = max(n // 2, 1)
-    parts = _row(small | {"micro_batch": part})
-    for micro_batch in given.micro_batch:
-        _row(shared | {"clips": given.clips, "steps": given.steps, "micro_batch": micro_batch})
+    shared = {"model": given.model, "device": given.device, "gradients": None}
+    small = shared | {"steps": given.small_steps}
+    full = shared | {"steps": given.steps, "clips": given.clips}
+    print("| clips | micro batch | s a step | CPU s | GB at the peak | teacher |")
+    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    whole = {n: _row(small | {"clips": n, "micro_batch": None}) for n in sorted(given.plain)}
+    parts = {size: _row(full | {"micro_batch": size}) for size in sorted(given.micro_batch)}
     if len(whole) > 1:
-        lines = {
-            what: np.polyval(np.polyfit(list(whole), [one[what] for one in whole.values()], 1), n)
-            for n in [given.clips]
-            for what in ("seconds", "cpu", "bytes")
-        }
+        seconds, cpu, memory = (_line(whole, what, given.clips) for what in _MEASURED)
         print(
-            f"| {given.clips} + {given.clips} | whole, extrapolated | {lines['seconds']:.1f} | "
-            f"{lines['cpu']:.1f} | {lines['bytes'] / GB:.1f} |"
+            f"| {given.clips} + {given.clips} | whole, extrapolated | {seconds:.1f} | {cpu:.1f} | "
+            f"{memory / GB:.1f} | |"
         )
+    if len(parts) > 1:
+        base, slope = _line(parts, "bytes", 0), _line(parts, "bytes", 1) - _line(parts, "bytes", 0)
+        print(
+            f"\n{base / GB:.2f} GB and {slope / GB:.3f} GB for each clip of a micro batch: "
+            f"{given.card_gb:g} GB hold micro batches of up to "
+            f"{int((given.card_gb * GB - base) / slope)}."
+        )
+    if whole:
+        _compare_gradients(small, max(whole), whole[max(whole)])
+
+
+def _line(measured: dict[int, dict[str, Any]], what: str, at: int) -> float:
+    """The value at `at` of the straight line through the measured ones."""
+    values = [one[what] for one in measured.values()]
+    return float(np.polyval(np.polyfit(list(measured), values, 1), at))
+
+
+def _compare_gradients(shared: dict[str, Any], n: int, whole: dict[str, Any]) -> None:
+    """Print how micro batches of half of n clips compare with whole batches of n."""
+    half = max(n // 2, 1)
+    timed = _run(shared | {"clips": n, "micro_batch": half})
     with tempfile.TemporaryDirectory() as folder:
-        once = small | {"steps": 1, "gradients": str(Path(folder) / "gradients.pt")}
-        losses = [_run(once | {"micro_batch": size}) for size in (None, part)]
+        once = shared | {"clips": n, "steps": 1, "gradients": str(Path(folder) / "gradients.pt")}
+        _, compared = (_run(once | {"micro_batch": size}) for size in (None, half))
     print(
-        f"\nMicro batches of {part} against the whole batch of {n} + {n}: "
-        f"{parts['seconds'] / whole[n]['seconds']:.2f} times the time, "
-        f"{parts['cpu'] / whole[n]['cpu']:.2f} times the CPU's; gradients differ by at most "
-        f"{losses[1]['difference']:.1e} of the largest one; "
-        f"loss {losses[1]['loss']:.6f} and {losses[0]['loss']:.6f}."
+        f"\nMicro batches of {half} against the whole batch of {n} + {n}: "
+        f"{timed['seconds'] / whole['seconds']:.2f} times the time, "
+        f"{timed['cpu'] / whole['cpu']:.2f} times the CPU's; gradients differ by at most "
+        f"{compared['difference']:.1e} of the largest one."
     )
 
 
@@ -186,7 +203,7 @@ def _row(case: dict[str, Any]) -> dict[str, Any]:
     how = case["micro_batch"] or "whole"
     print(
         f"| {case['clips']} + {case['clips']} | {how} | {found['seconds']:.1f} | "
-        f"{found['cpu']:.1f} | {found['bytes'] / GB:.2f} |",
+        f"{found['cpu']:.1f} | {found['bytes'] / GB:.2f} | {found['teacher']:g} |",
         flush=True,
     )
     return found

@@ -225,7 +225,8 @@ def train_draw(run: Run, draw: int) -> None:
     material = _Material(run, STUDENTS)
     [training] = [one for one in _draws(run, material) if one.seed == draw]
     teacher, _ = run.teacher(STUDENTS)
-    studies.train(training, teacher, material.unlabelled, material.validation)
+    parts = _micro_batch(run, STUDENTS)
+    studies.train(training, teacher, material.unlabelled, material.validation, parts)
 
 
 def keep_released(run: Run) -> None:
@@ -257,6 +258,7 @@ def train_and_measure(run: Run, stem: str, name: str) -> None:
         run.evaluation_sets(names),
         run.folder.results,
         model=teacher.protocol,
+        micro_batch=_micro_batch(run, stem),
     )
 
 
@@ -274,6 +276,11 @@ class _Material:
         if stem != SIZES:
             self.unlabelled, digests = folder.training_clips("webvid_unlabelled")
             self.inputs |= digests
+
+
+def _micro_batch(run: Run, stem: str) -> int | None:
+    """What `fit_student` is told; notebooks say 0 for a whole batch at once."""
+    return run.parameters[stem]["micro_batch"] or None
 
 
 def _draws(run: Run, material: _Material) -> list[Training]:

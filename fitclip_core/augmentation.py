@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,12 +14,25 @@ ASPECT_RATIOS = (3 / 4, 4 / 3)
 ATTEMPTS = 10
 
 
-def draw_frames(frames: np.ndarray, generator: torch.Generator) -> np.ndarray:
+class Part(NamedTuple):
+    """Some `rows` of a batch of `batch` clips.
+
+    What is random is drawn for the whole batch, so that its parts look as they would within it.
+    """
+
+    rows: slice
+    batch: int
+
+
+def draw_frames(
+    frames: np.ndarray, generator: torch.Generator, part: Part | None = None
+) -> np.ndarray:
     """One of the stored draws for every interval of every clip.
 
     Args:
         frames: uint8 `[n, intervals, draws, h, w, 3]`.
         generator: where the randomness comes from.
+        part: which clips of a batch these are; None: they are the batch.
 
     Returns:
         uint8 `[n, intervals, h, w, 3]`.
@@ -34,7 +48,8 @@ def draw_frames(frames: np.ndarray, generator: torch.Generator) -> np.ndarray:
             f"height, width, 3], which a frame store built with draws_per_interval > 0 holds"
         )
     n, intervals, draws = frames.shape[:3]
-    choice = torch.randint(draws, (n, intervals), generator=generator).numpy()
+    rows, batch = part or Part(slice(None), n)
+    choice = torch.randint(draws, (batch, intervals), generator=generator)[rows].numpy()
     return frames[np.arange(n)[:, None], np.arange(intervals), choice]
 
 
@@ -82,7 +97,11 @@ def crop_boxes(
 
 
 def crop_and_flip(
-    frames: np.ndarray, size: int, scale: tuple[float, float], generator: torch.Generator
+    frames: np.ndarray,
+    size: int,
+    scale: tuple[float, float],
+    generator: torch.Generator,
+    part: Part | None = None,
 ) -> torch.Tensor:
     """Random resized crop and horizontal flip, the same for all frames of a clip.
 
@@ -94,6 +113,7 @@ def crop_and_flip(
         size: side of the result, in pixels.
         scale: smallest and largest share of the picture's area.
         generator: where the randomness comes from.
+        part: which clips of a batch these are; None: they are the batch.
 
     Returns:
         uint8 `[n, frames, size, size, 3]`; half of the clips, on average, are flipped.
@@ -101,8 +121,9 @@ def crop_and_flip(
     Source: ARCHITECTURE "Numeric conventions", training recipe.
     """
     n, n_frames, height, width = frames.shape[:4]
-    boxes = crop_boxes(n, height, width, scale, generator).tolist()
-    flips = (torch.rand(n, generator=generator) < 0.5).tolist()
+    rows, batch = part or Part(slice(None), n)
+    boxes = crop_boxes(batch, height, width, scale, generator)[rows].tolist()
+    flips = (torch.rand(batch, generator=generator) < 0.5)[rows].tolist()
     out = torch.empty(n, n_frames, size, size, 3, dtype=torch.uint8)
     for clip, box, flip, target in zip(torch.from_numpy(frames), boxes, flips, out, strict=True):
         view = pixels.resized_crop(

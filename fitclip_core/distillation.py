@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
-from typing import NamedTuple, Self
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from fitclip_core import distributed
-from fitclip_core.augmentation import crop_and_flip, draw_frames
+from fitclip_core.augmentation import Part, crop_and_flip, draw_frames
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.losses import contrastive_loss, distillation_loss, fitclip_loss
 from fitclip_core.video_text import FrameSource, locate_clips
@@ -137,11 +137,14 @@ class StudentFit:
             `distillation_loss` (times the squared teacher logit scale, before its share) and
             `validation_loss`; NaN where not computed.
         best_step: the step of `state`.
+        computed: how, as far as it moves the last bits: the kind of `device`, the number of
+            `processes` and the `micro_batch`.
     """
 
     state: dict[str, torch.Tensor]
     history: pd.DataFrame
     best_step: int
+    computed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fit_student(
@@ -171,10 +174,10 @@ def fit_student(
     student as given, is recorded but never chosen.
 
     Inside torchrun (`distributed.process_group`) every process calls this with the same arguments,
-    but for the device. Each computes the features of its share of every batch and of the validation
-    clips; all compare all features and add up their gradients, which are those of one process up to
-    rounding. All keep the same weights, bit for bit. Drop-out, which no model of the paper has,
-    would draw other masks on other numbers of processes or with another `micro_batch`.
+    but for the device. Each reads its share of every batch and of the validation clips and computes
+    their features; all compare all features and add up their gradients, which are those of one
+    process up to rounding. All keep the same weights, bit for bit. Drop-out, which no model of the
+    paper has, would draw other masks on other numbers of processes or with another `micro_batch`.
 
     Args:
         student: starts from the weights that it has; on return it holds the best ones.
@@ -291,7 +294,13 @@ def fit_student(
     student.load_state(best_state)
     if distributed.size() > 1:
         distributed.check_same(**{"trained weights": _weights_digest(student)})
-    return StudentFit(best_state, pd.DataFrame(history).astype({"step": "int64"}), best_step)
+    computed = {
+        "device": student.device.type,
+        "processes": distributed.size(),
+        "micro_batch": micro_batch,
+    }
+    table = pd.DataFrame(history).astype({"step": "int64"})
+    return StudentFit(best_state, table, best_step, computed)
 
 
 def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
@@ -313,22 +322,23 @@ def _batches(
 ) -> Iterator[_Batch]:
     """Random batches without end; each epoch's incomplete last batch is left out.
 
-    The processes draw the same clips and views, and each keeps its share of them.
+    The processes draw the same clips and views; each reads and crops its share of them alone.
     """
     generator = torch.Generator().manual_seed(seed)
     size = min(size, len(clips))
-    mine = distributed.share(size)
+    part = Part(distributed.share(size), size)
     while True:
         order = torch.randperm(len(clips), generator=generator).numpy()
         for start in range(0, len(clips) - size + 1, size):
-            rows = order[start : start + size]
-            drawn = draw_frames(clips.frames.frames(clips.indices[rows]), generator)
-            crops = crop_and_flip(drawn, student.image_size, recipe.crop_scale, generator)[mine]
+            mine = order[start : start + size][part.rows]
+            places = clips.indices[mine]
+            drawn = draw_frames(clips.frames.frames(places), generator, part)
+            crops = crop_and_flip(drawn, student.image_size, recipe.crop_scale, generator, part)
             yield _Batch(
                 size,
                 crops.to(student.device),
-                clips.frames.frame_counts[clips.indices[rows[mine]]],
-                [clips.texts[row] for row in rows[mine]],
+                clips.frames.frame_counts[places],
+                [clips.texts[row] for row in mine],
             )
 
 

@@ -11,15 +11,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 
+from fitclip_core.devices import AUTO, pick_device
+
 T = TypeVar("T")
-R = TypeVar("R")
 
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
+
+
+class FirstRankFailed(RuntimeError):
+    """What rank 0 alone does has failed there, where the error is raised itself."""
 
 
 @contextmanager
@@ -27,8 +32,9 @@ def process_group(device: str) -> Iterator[str]:
     """Join the processes that torchrun started, for the block; outside torchrun, do nothing.
 
     Args:
-        device: where models compute: `cpu` or `cuda`. On GPUs each process of a machine takes the
-            one of its local rank.
+        device: where models compute: `cpu`, `cuda`, or `auto` (`devices.pick_device`). On GPUs
+            each process of a machine takes the one of its local rank, also where it asks for
+            `cuda` without a number.
 
     Yields:
         This process's device, such as `cuda:3`.
@@ -40,7 +46,7 @@ def process_group(device: str) -> Iterator[str]:
     if not dist.is_torchelastic_launched():
         yield device
         return
-    kind = torch.device(device).type
+    kind = torch.device(pick_device(AUTO) if device == AUTO else device).type
     if kind not in BACKENDS:
         raise ValueError(f"processes work together on cpu or cuda, not on {device!r}")
     if kind == "cuda":
@@ -164,38 +170,30 @@ def check_same(**values: object) -> None:
         )
 
 
-def on_first_rank(work: Callable[[Callable[[], T]], R], joint: Callable[[], T]) -> R | None:
-    """Run `work` on rank 0 alone, and what it calls, `joint`, on all ranks together.
-
-    For work that reads and writes files around a computation that all processes share:
-
-        on_first_rank(lambda fit: fit_or_load(folder, draw, recipe, inputs, fit), fit)
+def on_first_rank(work: Callable[[], T]) -> T:
+    """Run `work` on rank 0 alone, such as what reads or writes files that all processes see.
 
     Args:
-        work: gets a function that it may call once; the others run `joint` when it does and go on
-            when it has ended without.
-        joint: what all ranks do together.
+        work: what it returns must pickle.
 
     Returns:
-        What `work` returned on rank 0, None on the others.
+        What `work` returned, on every process.
 
     Raises:
-        Whatever `work` and `joint` raise, each on its own rank.
+        Whatever `work` raises on rank 0, and there only.
+        FirstRankFailed: on the others, when it does.
     """
-    if rank() > 0:
-        if of_first(False):
-            joint()
-        return None
-    called = False
-
-    def run() -> T:
-        nonlocal called
-        called = True
-        of_first(True)
-        return joint()
-
-    try:
-        return work(run)
-    finally:
-        if not called:
-            of_first(False)
+    value: T | None = None
+    failure: Exception | None = None
+    problem = ""
+    if rank() == 0:
+        try:
+            value = work()
+        except Exception as error:
+            failure, problem = error, f"{type(error).__name__}: {error}"
+    value, problem = of_first((value, problem))
+    if failure is not None:
+        raise failure
+    if problem:
+        raise FirstRankFailed(f"rank 0 failed: {problem}")
+    return cast(T, value)

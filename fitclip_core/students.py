@@ -1,4 +1,8 @@
-"""Students on disk: one folder a draw, trained once and read back as long as nothing changed."""
+"""Students on disk: one folder a draw, trained once and read back as long as nothing changed.
+
+Inside torchrun all processes call these functions together and must see the same folders: rank 0
+looks for what is kept and writes, all compute, all read.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from fitclip_core import checkpoints
+from fitclip_core import checkpoints, distributed
 from fitclip_core.artefacts import (
     atomic_path,
     file_sha256,
@@ -50,7 +54,9 @@ def fit_or_load(
     """Return the student kept in `folder`, or fit one and keep it there.
 
     The kept one is taken only if it is whole and was made with this recipe, these inputs and this
-    code; otherwise `fit()` runs and replaces it.
+    code; otherwise `fit()` runs and replaces it. What it was computed on (`StudentFit.computed`)
+    is noted in its manifest and not asked for: that changes rounding alone, and a student that a
+    cluster trained is not trained again elsewhere.
 
     Args:
         folder: one draw's folder.
@@ -63,16 +69,18 @@ def fit_or_load(
         The student, read back from the folder.
 
     Raises:
-        ValueError: the fitted weights are not finite, and whatever `fit` raises; the folder then
-            holds no valid student.
+        ValueError: the fitted weights are not finite, processes differ in their code or inputs,
+            and whatever `fit` raises; the folder then holds no valid student.
     """
     parameters = {"draw": draw, **asdict(recipe)}
     code = source_digest(*TRAINED_BY)
-    stale = manifest_problems(folder, kind=KIND, parameters=parameters, inputs=inputs, code=code)
+    stale = _stale(folder, parameters, inputs, code)
     if stale:
+        distributed.check_same(code=code, inputs=dict(inputs))
         fitted = fit()
-        _keep(folder, fitted.state, fitted.history, parameters, inputs, code, fitted.best_step)
-    return _load(folder, draw, trained_now=bool(stale))
+        details = {"best_step": fitted.best_step, **fitted.computed}
+        _keep(folder, fitted.state, fitted.history, parameters, inputs, code, details)
+    return _load(folder, draw, trained_now=stale)
 
 
 def keep_released(folder: Path, draw: int, checkpoint: Checkpoint) -> TrainedStudent:
@@ -93,11 +101,10 @@ def keep_released(folder: Path, draw: int, checkpoint: Checkpoint) -> TrainedStu
     parameters = {"draw": draw, "released": checkpoint.kind}
     inputs = {"file": checkpoint.sha256}
     code = source_digest("fitclip_core.foreign_checkpoints", "fitclip_core.torch_archive")
-    stale = manifest_problems(folder, kind=KIND, parameters=parameters, inputs=inputs, code=code)
-    if stale:
+    if _stale(folder, parameters, inputs, code):
         weights = {name: value for name, value in checkpoint.state.items() if name != "logit_scale"}
         nothing = pd.DataFrame({"step": pd.Series(dtype="int64")})
-        _keep(folder, weights, nothing, parameters, inputs, code, best_step=0)
+        _keep(folder, weights, nothing, parameters, inputs, code, {"best_step": 0})
     return _load(folder, draw, trained_now=False)
 
 
@@ -120,6 +127,15 @@ def load(folder: Path, draw: int) -> TrainedStudent:
     return _load(folder, draw, trained_now=False)
 
 
+def _stale(
+    folder: Path, parameters: Mapping[str, Any], inputs: Mapping[str, str], code: str
+) -> bool:
+    def problems() -> list[str]:
+        return manifest_problems(folder, kind=KIND, parameters=parameters, inputs=inputs, code=code)
+
+    return bool(distributed.on_first_rank(problems))
+
+
 def _keep(
     folder: Path,
     state: State,
@@ -127,20 +143,23 @@ def _keep(
     parameters: Mapping[str, Any],
     inputs: Mapping[str, str],
     code: str,
-    best_step: int,
+    details: Mapping[str, Any],
 ) -> None:
-    checkpoints.save(folder / WEIGHTS_FILE, state)
-    with atomic_path(folder / HISTORY_FILE) as temporary:
-        history.to_csv(temporary, index=False)
-    write_manifest(
-        folder,
-        kind=KIND,
-        parameters=parameters,
-        inputs=inputs,
-        code=code,
-        outputs=[folder / WEIGHTS_FILE, folder / HISTORY_FILE],
-        details={"best_step": best_step},
-    )
+    def write() -> None:
+        checkpoints.save(folder / WEIGHTS_FILE, state)
+        with atomic_path(folder / HISTORY_FILE) as temporary:
+            history.to_csv(temporary, index=False)
+        write_manifest(
+            folder,
+            kind=KIND,
+            parameters=parameters,
+            inputs=inputs,
+            code=code,
+            outputs=[folder / WEIGHTS_FILE, folder / HISTORY_FILE],
+            details=details,
+        )
+
+    distributed.on_first_rank(write)
 
 
 def _load(folder: Path, draw: int, *, trained_now: bool) -> TrainedStudent:

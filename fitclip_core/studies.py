@@ -251,6 +251,7 @@ def train_and_measure(
     results: ResultsStore,
     *,
     model: Mapping[str, Any] = MappingProxyType({}),
+    micro_batch: int | None = None,
 ) -> Study:
     """Train each student, or read it back, and measure it fused with the teacher.
 
@@ -268,6 +269,7 @@ def train_and_measure(
         data_sets: where to measure.
         results: receives one cell for each alpha, student and data set, and the teacher's.
         model: JSON data on the teacher, for the protocol.
+        micro_batch: as `fit_student`.
 
     Returns:
         The cells' keys and a row for each student.
@@ -281,7 +283,7 @@ def train_and_measure(
     keys = measure([], [0.0], data_sets)
     rows = []
     for training in trainings:
-        trained = train(training, encoder, unlabelled, validation)
+        trained = train(training, encoder, unlabelled, validation, micro_batch)
         keys += measure(
             [trained.student],
             alphas,
@@ -310,8 +312,11 @@ def train(
     teacher: ClipEncoder,
     unlabelled: TrainingClips | None,
     validation: TrainingClips,
+    micro_batch: int | None = None,
 ) -> students.TrainedStudent:
     """Train one student and keep it, or read back the one that is kept.
+
+    micro_batch: as `fit_student`.
 
     Raises: ValueError for a reused student that is not there or was trained otherwise, or as
     `fit_student`.
@@ -323,7 +328,7 @@ def train(
                 "run the notebook that trains it again"
             )
         return students.load(training.folder, training.seed)
-    fit = partial(_fit, training, teacher, unlabelled, validation)
+    fit = partial(_fit, training, teacher, unlabelled, validation, micro_batch)
     return students.fit_or_load(
         training.folder, training.seed, training.recipe, training.inputs, fit
     )
@@ -377,9 +382,16 @@ def _fit(
     teacher: ClipEncoder,
     unlabelled: TrainingClips | None,
     validation: TrainingClips,
+    micro_batch: int | None,
 ) -> StudentFit:
     return fit_student(
-        copy.deepcopy(teacher), teacher, training.labelled, unlabelled, validation, training.recipe
+        copy.deepcopy(teacher),
+        teacher,
+        training.labelled,
+        unlabelled,
+        validation,
+        training.recipe,
+        micro_batch=micro_batch,
     )
 
 

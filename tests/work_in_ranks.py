@@ -13,6 +13,7 @@ import torch
 
 import tests
 from fitclip_core import distributed
+from fitclip_core.artefacts import read_manifest
 from fitclip_core.students import fit_or_load
 
 tests.__path__ = [str(Path(__file__).parent)]  # some installed package may have the name, too
@@ -47,10 +48,11 @@ def trained(kind: Any, micro_batch: int | None) -> dict[str, Any]:
         "teacher": make_encoder(1, kind=kind),
     }
     torch.set_rng_state(before)
+    labelled: Any = clips(10)
     with recorded_gradients() as gradients:
-        result = fit(micro_batch=micro_batch, **encoders)
+        result = fit(micro_batch=micro_batch, labelled=labelled, **encoders)
     assert torch.equal(torch.get_rng_state(), before)
-    return {"gradients": gradients, "fit": result}
+    return {"gradients": gradients, "fit": result, "read": labelled.frames.read}
 
 
 def refusals() -> list[str]:
@@ -70,22 +72,34 @@ def refusals() -> list[str]:
 
 
 def kept(folder: Path) -> dict[str, Any]:
-    """A student that rank 0 keeps, asked for twice."""
-    calls = []
+    """A student that rank 0 keeps, asked for twice; and keeping that fails."""
+    calls, problems = [], []
 
-    def joint() -> Any:
+    def fit_here() -> Any:
         calls.append("fit")
         return fit()
 
-    def work(fit_together: Any) -> Any:
-        return fit_or_load(folder / "student", 1, RECIPE, {}, fit_together)
+    def ask(place: Path, inputs: dict[str, str]) -> Any:
+        return fit_or_load(place, 1, RECIPE, inputs, fit_here)
 
-    returned = [distributed.on_first_rank(work, joint) for _ in range(2)]
-    try:
-        distributed.on_first_rank(lambda _: 1 // 0, joint)
-    except ZeroDivisionError:
-        calls.append("error")
-    return {"calls": calls, "returned": [one and one.trained_now for one in returned]}
+    students = [ask(folder / "student", {}) for _ in range(2)]
+    (folder / "file").touch()
+    for wrong in (
+        partial(distributed.on_first_rank, lambda: 1 // 0),
+        partial(ask, folder / "file" / "student", {}),
+        partial(ask, folder / "other", {"clips": str(distributed.rank())}),
+    ):
+        try:
+            wrong()
+        except Exception as error:
+            problems.append((type(error).__name__, str(error)))
+    return {
+        "calls": calls,
+        "trained_now": [one.trained_now for one in students],
+        "weights": {one.student.sha256 for one in students},
+        "manifest": read_manifest(folder / "student"),
+        "problems": problems,
+    }
 
 
 def main() -> None:

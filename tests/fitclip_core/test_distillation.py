@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fitclip_core.augmentation import crop_and_flip, crop_boxes, draw_frames
+from fitclip_core.augmentation import Part, crop_and_flip, crop_boxes, draw_frames
 from fitclip_core.distillation import TrainingClips, attention_kernel
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.losses import fitclip_loss
@@ -209,6 +209,29 @@ def test_micro_batches_hold_no_activations_of_the_first_pass() -> None:
             fit(replace(RECIPE, steps=1), micro_batch)
         held.append(kept)
     assert held[1] < held[0] / 100
+
+
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_the_teacher_sees_unlabelled_clips_alone(micro_batch: int | None) -> None:
+    teacher, labelled, unlabelled = make_encoder(1), clips(10), clips(7, seed=1)
+    frames, texts = [], []
+    teacher.model.visual.register_forward_hook(lambda _, given, __: frames.append(len(given[0])))
+    teacher.model.token_embedding.register_forward_hook(
+        lambda _, given, __: texts.append(len(given[0]))
+    )
+    arguments: dict[str, Any] = {"labelled": labelled, "unlabelled": unlabelled}
+    fit(replace(RECIPE, labelled_share=1.0), micro_batch, teacher=teacher, **arguments)
+    assert frames == texts == []
+    fit(RECIPE, micro_batch, teacher=teacher, **arguments)
+    # Once a step, two frames a clip.
+    assert sum(texts) == RECIPE.steps * RECIPE.unlabelled_batch
+    assert sum(frames) == 2 * sum(texts)
+
+
+def test_how_it_was_computed_is_told() -> None:
+    for micro_batch in (None, 2):
+        expected = {"device": "cpu", "processes": 1, "micro_batch": micro_batch}
+        assert fit(replace(RECIPE, steps=1), micro_batch).computed == expected
 
 
 def test_batch_normalisation_is_not_computed_in_parts() -> None:
@@ -473,6 +496,22 @@ def test_one_crop_and_flip_for_all_frames_of_a_clip() -> None:
     views = crop_and_flip(frame.repeat(3, 1), SIZE, (0.5, 1.0), torch.Generator().manual_seed(0))
     assert views.shape == (40, 3, SIZE, SIZE, 3) and views.dtype == torch.uint8
     assert (views == views[:, :1]).all()
+
+
+@pytest.mark.parametrize("rows", [slice(0, 2), slice(2, 5), slice(4, 7), slice(0, 7)])
+def test_parts_of_a_batch_look_as_within_it(rows: slice) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (7, 2, 3, SIZE, SIZE, 3), np.uint8)
+
+    def views(given: np.ndarray, part: Part | None) -> tuple[np.ndarray, torch.Tensor, int]:
+        generator = torch.Generator().manual_seed(1)
+        drawn = draw_frames(given, generator, part)
+        crops = crop_and_flip(drawn, SIZE, (0.5, 1.0), generator, part)
+        return drawn, crops, int(torch.randint(10**9, (), generator=generator))
+
+    drawn, crops, after = views(frames, None)
+    own_drawn, own_crops, own_after = views(frames[rows], Part(rows, len(frames)))
+    assert np.array_equal(own_drawn, drawn[rows]) and torch.equal(own_crops, crops[rows])
+    assert own_after == after
 
 
 def test_whole_picture_is_kept_or_flipped() -> None:

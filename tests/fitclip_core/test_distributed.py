@@ -15,6 +15,7 @@ from fitclip_core.encoders import ClipEncoder
 from tests.tiny_training import (
     RECIPE,
     DoubleEncoder,
+    clips,
     fit,
     largest_difference,
     make_encoder,
@@ -42,9 +43,11 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def alone(kind: type[ClipEncoder]) -> dict[str, Any]:
+    student, teacher = make_encoder(0, kind=kind), make_encoder(1, kind=kind)
+    labelled: Any = clips(10)
     with recorded_gradients() as gradients:
-        result = fit(student=make_encoder(0, kind=kind), teacher=make_encoder(1, kind=kind))
-    return {"gradients": gradients, "fit": result}
+        result = fit(student=student, teacher=teacher, labelled=labelled)
+    return {"gradients": gradients, "fit": result, "read": labelled.frames.read}
 
 
 def test_gathered_rows_carry_the_whole_gradient(ranks: list[dict[str, Any]]) -> None:
@@ -109,10 +112,30 @@ def test_what_cannot_be_shared_is_refused_on_every_rank(ranks: list[dict[str, An
         assert "3 rows are no share of 4" in rows
 
 
-def test_only_the_first_rank_keeps_files(ranks: list[dict[str, Any]]) -> None:
+def test_each_rank_reads_its_own_clips_alone(ranks: list[dict[str, Any]]) -> None:
+    whole = alone(ClipEncoder)["read"]
+    halves = zip(*(one["single"]["read"] for one in ranks), strict=True)
+    assert [first + second for first, second in halves] == whole
+    assert len(whole) == RECIPE.steps and all(len(batch) == 4 for batch in whole)
+
+
+def test_all_ranks_fit_and_the_first_keeps_what_all_read(ranks: list[dict[str, Any]]) -> None:
     first, second = (one["kept"] for one in ranks)
-    assert first == {"calls": ["fit", "error"], "returned": [True, False]}
-    assert second == {"calls": ["fit"], "returned": [None, None]}
+    # Once for the student, and once where the folder cannot be made.
+    assert first["calls"] == second["calls"] == ["fit", "fit"]
+    assert first["trained_now"] == second["trained_now"] == [True, False]
+    assert first["weights"] == second["weights"] and len(first["weights"]) == 1
+    noted = {"best_step", "device", "processes", "micro_batch"}
+    assert first["manifest"]["details"].keys() == noted
+    assert first["manifest"]["details"]["processes"] == 2
+
+
+def test_what_fails_on_the_first_rank_ends_all(ranks: list[dict[str, Any]]) -> None:
+    first, second = (one["kept"]["problems"] for one in ranks)
+    assert [kind for kind, _ in first] == ["ZeroDivisionError", "NotADirectoryError", "ValueError"]
+    assert [kind for kind, _ in second] == ["FirstRankFailed", "FirstRankFailed", "ValueError"]
+    assert "rank 0 failed: ZeroDivisionError: " in second[0][1]
+    assert "inputs on ranks [1]" in first[2][1] and first[2] == second[2]
 
 
 def test_without_torchrun_there_is_one_process() -> None:
@@ -123,7 +146,9 @@ def test_without_torchrun_there_is_one_process() -> None:
     assert distributed.gather(rows, 3) is rows
     assert distributed.of_first("own") == "own"
     distributed.check_same(seed=1)
-    assert distributed.on_first_rank(lambda joint: joint() + 1, lambda: 1) == 2
+    assert distributed.on_first_rank(lambda: 1) == 1
+    with pytest.raises(ZeroDivisionError):
+        distributed.on_first_rank(lambda: 1 // 0)
     with pytest.raises(ValueError, match="2 rows are no share of 3"):
         distributed.gather(rows[:2], 3)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fitclip_core import students
-from fitclip_core.artefacts import file_sha256
+from fitclip_core.artefacts import file_sha256, read_manifest
 from fitclip_core.distillation import Recipe, StudentFit
 from fitclip_core.foreign_checkpoints import Checkpoint
 from fitclip_core.students import TrainedStudent, fit_or_load, keep_released, load
@@ -64,6 +64,16 @@ def test_a_student_is_fitted_once(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(trained.history, HISTORY, check_exact=True)
         assert torch.equal(trained.student.state["weight"], expected.state["weight"])
         assert trained.student.state["steps"] == 7
+
+
+def test_what_it_was_computed_on_is_noted_and_not_asked_for(tmp_path: Path) -> None:
+    fit = Fits()
+    elsewhere = replace(fit(), computed={"device": "cuda", "processes": 8, "micro_batch": 4})
+    fit_or_load(tmp_path / "draw_1", 1, RECIPE, INPUTS, lambda: elsewhere)
+    details = read_manifest(tmp_path / "draw_1")["details"]
+    assert details == {"best_step": 2, "device": "cuda", "processes": 8, "micro_batch": 4}
+    assert not run(tmp_path, fit).trained_now
+    assert fit.calls == 1
 
 
 def test_another_folder_has_the_same_bytes(tmp_path: Path) -> None:
