@@ -330,16 +330,27 @@ class ResultsStore:
         """Metrics of each cell with bootstrap intervals over its items (`metric_table`).
 
         `clips` is the number of clips that the cell's coverage asked for; of outcomes that were
-        stored without a coverage it is n.
+        stored without a coverage it is n. `least` and `most` are what the value would be if all
+        clips had been measured, and those that were not had turned out as ill or as well as can be.
 
         Raises: ValueError as `outcomes` does.
         """
         chosen = self._chosen(keys)
-        table = metric_table(self.outcomes(chosen), level=level, n_resamples=n_resamples, seed=seed)
+        outcomes = self.outcomes(chosen)
+        table = metric_table(outcomes, level=level, n_resamples=n_resamples, seed=seed)
         asked = {key: self.record(key)["coverage"].get("clips") for key in chosen}
         cells = (CellKey(*row) for row in table[list(KEY_COLUMNS)].itertuples(index=False))
         table["clips"] = pd.array([asked[cell] for cell in cells], "Int64")
         table["clips"] = table["clips"].fillna(table["n"])
+        table["least"] = table["most"] = table["value"]
+        in_part = table.index[table["clips"] != table["n"]]
+        if len(in_part):
+            by = [*KEY_COLUMNS, "direction"]
+            ranks = dict(iter(outcomes.groupby(by, observed=True, sort=False)["rank"]))
+            for row in in_part:
+                found = ranks[tuple(table.loc[row, by])].to_numpy(np.float64)
+                ends = _ends_with_missing(found, table.loc[row, "clips"], table.loc[row, "metric"])
+                table.loc[row, ["least", "most"]] = ends
         return table
 
     def _paths(self, key: CellKey) -> tuple[Path, Path]:
@@ -364,11 +375,11 @@ def metric_table(
     """Metrics per cell and direction, each with a bootstrap interval over the cell's items.
 
     Columns: the key's fields, direction, metric, value, n (items measured), clips (asked for),
-    ci_low, ci_high. Retrieval has R@1, R@5, R@10 (fractions) and MdR (ranks, 1-based) in both
-    directions, classification has top1 and top5 (fractions). Outcomes do not say what was asked
-    for, so `clips` is missing (pd.NA) here; `ResultsStore.metrics` knows it. The interval holds for
-    this one draw: it says nothing of other draws. n_resamples and seed are of MdR's interval; the
-    shares' needs no resampling.
+    ci_low, ci_high, least and most (with the clips that were not measured). Retrieval has R@1, R@5,
+    R@10 (fractions) and MdR (ranks, 1-based) in both directions, classification has top1 and top5
+    (fractions). Outcomes do not say what was asked for, so `clips`, `least` and `most` are missing
+    here; `ResultsStore.metrics` knows them. The interval holds for this one draw: it says nothing
+    of other draws. n_resamples and seed are of MdR's interval; the shares' needs no resampling.
 
     Raises: ValueError when a column is missing or a rank is not finite.
     Source: the paper's tables 2-5 for the metrics.
@@ -389,27 +400,34 @@ def metric_table(
     table = pd.DataFrame(rows, columns=columns)
     unknown = pd.Series(pd.NA, table.index, dtype="Int64")
     table.insert(columns.index("n") + 1, "clips", unknown)
-    return table
+    return table.assign(least=np.nan, most=np.nan)
 
 
 def coverage_note(metrics: pd.DataFrame) -> str:
     """How much of each data set the metrics were measured on, to be printed beside them.
 
     `metrics` is what `ResultsStore.metrics` gives. A line for each data set that was measured in
-    part, such as "msrvtt: 987 of 1,000 clips measured"; else "all clips measured".
+    part, such as "msrvtt: 987 of 1,000 clips measured; the others could move its shares by -2.6 to
+    +1.3 points"; else "all clips measured".
 
     Raises: ValueError when the metrics are empty or lack a column.
     """
-    _require_columns(metrics, ("data_set", "n", "clips"), "metrics")
+    needed = ("data_set", "metric", "value", "n", "clips", "least", "most")
+    _require_columns(metrics, needed, "metrics")
     if metrics.empty:
         raise ValueError("the metrics are empty: nothing was measured")
-    distinct = metrics[["data_set", "n", "clips"]].drop_duplicates()
     lines = []
-    for data_set, n, clips in zip(*(distinct[name].tolist() for name in distinct), strict=True):
-        if clips is pd.NA:
+    groups = metrics.groupby(["data_set", "n", "clips"], observed=True, sort=False, dropna=False)
+    for (data_set, n, clips), rows in groups:
+        if clips is pd.NA or pd.isna(clips):
             lines.append(f"{data_set}: {n:,} clips measured, of an unknown number")
         elif n != clips:
-            lines.append(f"{data_set}: {n:,} of {clips:,} clips measured")
+            shares = rows[rows["metric"] != "MdR"]
+            down, up = (100 * (shares[end] - shares["value"]) for end in ("least", "most"))
+            lines.append(
+                f"{data_set}: {n:,} of {clips:,} clips measured; the others could move its shares "
+                f"by {down.min():+.1f} to {up.max():+.1f} points"
+            )
     return "\n".join(lines) or "all clips measured"
 
 
@@ -520,6 +538,24 @@ def _order(key: CellKey) -> tuple[Any, ...]:
 def _describe(key: CellKey) -> str:
     place = "" if key.is_reference else f" (alpha {key.alpha:g}, draw {key.seed})"
     return f"{key.model}{place} on {key.data_set}"
+
+
+def _ends_with_missing(ranks: np.ndarray, clips: int, metric: str) -> tuple[float, float]:
+    """The metric's least and most value if `clips` clips had been ranked instead of these.
+
+    In retrieval each clip more is also one more that may come before the right one.
+    """
+    missing = clips - len(ranks)
+    best = np.append(ranks, np.ones(missing))
+    if metric in SHARES[CLASSIFICATION]:
+        k = SHARES[CLASSIFICATION][metric]
+        worst = np.append(ranks, np.full(missing, k + 1.0))
+        return recall_at_k(worst, k), recall_at_k(best, k)
+    worst = np.append(ranks + missing, np.full(missing, float(clips)))
+    if metric == "MdR":
+        return median_rank(best), median_rank(worst)
+    k = SHARES["retrieval"][metric]
+    return recall_at_k(worst, k), recall_at_k(best, k)
 
 
 def _share_ends(share: float, n: int, level: float) -> tuple[float, float]:

@@ -471,9 +471,37 @@ def test_metrics_say_how_many_clips_were_asked_for(tmp_path):
         "mit": {"n": {3}, "clips": {3}},
         "old": {"n": {4}, "clips": {4}},
     }
-    assert coverage_note(table) == "msrvtt: 2 of 1,500 clips measured"
+    assert coverage_note(table) == (
+        "msrvtt: 2 of 1,500 clips measured; the others could move its shares by -100.0 to +49.9 "
+        "points"
+    )
     assert coverage_note(table[table["data_set"] != "msrvtt"]) == "all clips measured"
     assert store.metrics([]).columns.equals(table.columns)
+
+
+@pytest.mark.parametrize("of", [retrieval, classification])
+@pytest.mark.parametrize("asked", [3, 4, 5])
+def test_how_far_the_clips_that_were_not_measured_could_move_a_metric(tmp_path, of, asked):
+    """Every outcome that they could have had, and in retrieval every way to come before others."""
+    ranks, missing = [1, 2.5, 5], asked - 3
+    store = ResultsStore(tmp_path)
+    store.write(key_at(0.4), covered(ranks, asked, of), PROTOCOL)
+    table = store.metrics(n_resamples=10)
+    before = range(missing + 1) if of is retrieval else [0]
+    worst = asked if of is retrieval else 30  # of 30 classes
+    all_ranks = [
+        [rank + more for rank, more in zip(ranks, mores, strict=True)] + list(others)
+        for mores in itertools.product(before, repeat=3)
+        for others in itertools.product(range(1, worst + 1), repeat=missing)
+    ]
+    for row in table.itertuples():
+        if row.metric == "MdR":
+            values = [np.median(one) for one in all_ranks]
+        else:
+            k = int(row.metric.removeprefix("R@").removeprefix("top"))
+            values = [np.mean(np.array(one) <= k) for one in all_ranks]
+        assert (row.least, row.most) == pytest.approx((min(values), max(values)), abs=1e-12)
+    assert table["least"].equals(table["most"]) == (asked == 3)
 
 
 def test_outcomes_alone_do_not_say_how_many_clips_were_asked_for():
