@@ -417,11 +417,13 @@ def coverage_note(metrics: pd.DataFrame) -> str:
     if metrics.empty:
         raise ValueError("the metrics are empty: nothing was measured")
     lines = []
-    groups = metrics.groupby(["data_set", "n", "clips"], observed=True, sort=False, dropna=False)
-    for (data_set, n, clips), rows in groups:
-        if clips is pd.NA or pd.isna(clips):
+    key = ["data_set", "n", "clips"]
+    distinct = metrics[key].drop_duplicates()
+    for data_set, n, clips in zip(*(distinct[name].tolist() for name in key), strict=True):
+        if clips is pd.NA:
             lines.append(f"{data_set}: {n:,} clips measured, of an unknown number")
         elif n != clips:
+            rows = metrics[(metrics[key] == [data_set, n, clips]).all(axis=1)]
             shares = rows[rows["metric"] != "MdR"]
             down, up = (100 * (shares[end] - shares["value"]) for end in ("least", "most"))
             lines.append(

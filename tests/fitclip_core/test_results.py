@@ -494,13 +494,12 @@ def test_how_far_the_clips_that_were_not_measured_could_move_a_metric(tmp_path, 
         for mores in itertools.product(before, repeat=3)
         for others in itertools.product(range(1, worst + 1), repeat=missing)
     ]
-    for row in table.itertuples():
-        if row.metric == "MdR":
-            values = [np.median(one) for one in all_ranks]
-        else:
-            k = int(row.metric.removeprefix("R@").removeprefix("top"))
-            values = [np.mean(np.array(one) <= k) for one in all_ranks]
-        assert (row.least, row.most) == pytest.approx((min(values), max(values)), abs=1e-12)
+    for metric, least, most in zip(table["metric"], table["least"], table["most"], strict=True):
+        values = [float(np.median(one)) for one in all_ranks]
+        if metric != "MdR":
+            k = int(metric.removeprefix("R@").removeprefix("top"))
+            values = [float(np.mean(np.array(one) <= k)) for one in all_ranks]
+        assert (least, most) == pytest.approx((min(values), max(values)), abs=1e-12)
     assert table["least"].equals(table["most"]) == (asked == 3)
 
 
