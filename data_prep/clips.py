@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from csv import QUOTE_MINIMAL, QUOTE_NONNUMERIC
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,17 @@ def write_clips(csv: Path, clips: pd.DataFrame) -> None:
     Raises: ValueError as `validate`.
     """
     table = validate(clips)
+    # pandas leaves a text with a lone carriage return bare, and then takes it for the row's end.
+    texts = [table[name].dropna() for name in _TEXT_COLUMNS if name in table]
+    bare = any("\r" in text for column in texts for text in column)
     with atomic_path(Path(csv)) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+        table.to_csv(
+            temporary,
+            index=False,
+            lineterminator="\n",
+            encoding="utf-8",
+            quoting=QUOTE_NONNUMERIC if bare else QUOTE_MINIMAL,
+        )
 
 
 def _text(column: pd.Series, *, required: bool) -> pd.Series:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from figures.alpha_curve import ZERO_SHOT
 from figures.paper import DATASET_TABLES, DELTA, FUSED, REDUCTION, TITLES, paper_table, paper_values
@@ -52,6 +53,11 @@ _LATEX: Final = str.maketrans(
 _LONG_TABLE: Final = 25  # rows from which a LaTeX table goes over several pages, in small letters
 _WIDE_TABLE: Final = 12  # columns from which it is in small letters
 _LONG_TEXT: Final = 20  # letters from which its columns have several lines
+# Of underscores those that could begin or end a stressed word, of ampersands those of entities.
+_MARKDOWN: Final = re.compile(r"([\\`*|<$~]|(?<=\])\(|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;))")
+_FORMULA: Final = re.compile(r"\s*[=+\-@＝＋－＠]")  # what spreadsheets compute; they skip spaces
+# A number, maybe with others beside.
+_SIGNED: Final = re.compile(r"[-+][\d.,]+(?: \([^A-Za-z]*\))?")
 
 
 def result_table(table: str, beside: pd.DataFrame) -> pd.DataFrame:
@@ -215,6 +221,9 @@ def latex(
     table = _rendered(texts, bold, _escape_latex, r"\textbf{{{}}}".format)
     long = len(table) >= _LONG_TABLE
     columns = [pd.Series(map(str, texts.index)), *(texts[name] for name in texts)]
+    # After the end of a row or a rule, a bracket or a star would be an option of theirs.
+    heads = [f"{{}}{text}" if text[:1] in ("[", "*") else text for text in table.iloc[:, 0]]
+    table.isetitem(0, heads)
     body = table.to_latex(
         index=False,
         escape=False,
@@ -257,16 +266,21 @@ def write(
 ) -> list[Path]:
     """Write `stem`.csv (the numbers), .md, .tex and .html (the texts); returns the paths.
 
-    Each file is replaced atomically.
+    Each file is replaced atomically. In the CSV, a text that a spreadsheet would compute has a `'`
+    before it.
 
     Raises: ValueError when the provenance is empty.
     """
     line = provenance_line(with_commit(provenance))
     formats = {"md": markdown, "tex": latex, "html": page}
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("csv", *formats)]
-    flat = numbers.set_axis([" ".join(filter(None, _levels(one))) for one in numbers], axis=1)
+    names = [_no_formula(" ".join(filter(None, _levels(one)))) for one in numbers]
+    flat = numbers.set_axis(names, axis=1).apply(_no_formulas)
+    named = not isinstance(numbers.index, pd.RangeIndex)
+    if named:
+        flat = flat.rename(index=_no_formula)
     with atomic_path(paths[0]) as temporary:
-        flat.to_csv(temporary, index=not isinstance(numbers.index, pd.RangeIndex))
+        flat.to_csv(temporary, index=named)
     for path, render in zip(paths[1:], formats.values(), strict=True):
         write_text(path, render(texts, caption, line, bold))
     return paths
@@ -323,8 +337,19 @@ def _latex_column(texts: pd.Series, width: float | None) -> str:
 
 def _escape_markdown(text: str) -> str:
     # Brackets are left alone unless they make a link: some readers take \\[ for mathematics.
-    return re.sub(r"([\\`*|<]|(?<=\])\()", r"\\\1", " ".join(text.split()))
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def _escape_latex(text: str) -> str:
-    return text.translate(_LATEX)
+    return " ".join(text.split()).translate(_LATEX)
+
+
+def _no_formulas(column: pd.Series) -> pd.Series:
+    return column if is_numeric_dtype(column) else column.map(_no_formula)
+
+
+def _no_formula(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")  # alone it would end the row
+    return f"'{text}" if _FORMULA.match(text) and not _SIGNED.fullmatch(text) else text

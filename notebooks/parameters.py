@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import math
+import reprlib
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ COMMON = "common"
 RUN_DIR = "run_dir"  # every notebook declares it; the runner sets it, a profile must not
 _SCALARS = {bool: "bool", int: "int", float: "float", str: "str"}
 _LIST = "list of "
+_SHOWN = reprlib.Repr()  # a few lines of YAML can stand for a value of any size
+_SHOWN.maxstring = _SHOWN.maxother = 200
+_SHOWN.maxlevel = 2
 
 
 class ParameterError(ValueError):
@@ -34,6 +38,8 @@ def declared_parameters(source: str) -> dict[str, Any]:
         statements = ast.parse(source).body
     except SyntaxError as error:
         raise ParameterError(f"line {error.lineno} is not Python: {error.msg}") from error
+    except (ValueError, RecursionError, MemoryError) as error:  # half a letter; far too deep
+        raise ParameterError(f"the cell is not Python: {_why(error)}") from error
     defaults: dict[str, Any] = {}
     for statement in statements:
         if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
@@ -46,8 +52,8 @@ def declared_parameters(source: str) -> dict[str, Any]:
         try:
             value = ast.literal_eval(statement.value)
             _type_of(value)
-        except ValueError as error:
-            raise ParameterError(f"line {statement.lineno}, {target.id}: {error}") from error
+        except (ValueError, TypeError, RecursionError, MemoryError) as error:
+            raise ParameterError(f"line {statement.lineno}, {target.id}: {_why(error)}") from error
         defaults[target.id] = value
     return defaults
 
@@ -64,8 +70,8 @@ def read_profile(path: Path) -> dict[str, dict[str, Any]]:
         raise ParameterError(
             f"no profile {path.stem!r} in {path.parent}; there: {known}"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path} is not readable YAML: {error}") from error
+    except Exception as error:  # of a value that is none of its tag, PyYAML raises anything
+        raise ParameterError(f"{path} is not readable YAML: {_why(error)}") from error
     sections = {} if content is None else content
     if not isinstance(sections, dict):
         raise ParameterError(f"{path} must hold sections, found {type(sections).__name__}")
@@ -119,10 +125,14 @@ def _type_of(default: Any) -> str:
         if kinds == {"int", "float"}:
             kinds = {"float"}
         if len(kinds) != 1:
-            raise ValueError(f"{default!r} does not show one type for the list's elements")
+            raise ValueError(
+                f"{_SHOWN.repr(default)} does not show one type for the list's elements"
+            )
         return _LIST + kinds.pop()
     if type(default) not in _SCALARS:
-        raise ValueError(f"{default!r} is no bool, int, float, str or list of those")
+        raise ValueError(f"{_SHOWN.repr(default)} is no bool, int, float, str or list of those")
+    if isinstance(default, float) and not math.isfinite(default):
+        raise ValueError(f"{default!r} is no finite number")
     return _SCALARS[type(default)]
 
 
@@ -130,14 +140,21 @@ def _typed(kind: str, value: Any) -> Any:
     if kind.startswith(_LIST) and isinstance(value, list):
         return [_typed(kind.removeprefix(_LIST), element) for element in value]
     if kind == "float" and type(value) is int:
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError as error:
+            raise ValueError("wants a finite number, found a larger one") from error
     if _SCALARS.get(type(value)) != kind:
         raise ValueError(
-            f"wants {kind}, found {value!r} ({type(value).__name__}){_hint(kind, value)}"
+            f"wants {kind}, found {_SHOWN.repr(value)} ({type(value).__name__}){_hint(kind, value)}"
         )
     if kind == "float" and not math.isfinite(value):
         raise ValueError(f"wants a finite number, found {value!r}")
     return value
+
+
+def _why(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def _hint(kind: str, value: Any) -> str:

@@ -105,10 +105,10 @@ def from_folder(
     """
     if not str(folder).strip():
         raise ValueError("no folder is named; type the path of one")
-    root = Path(folder).expanduser()
     try:
+        root = Path(folder).expanduser()
         paths = sorted(root.iterdir())
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; nobody's home
         raise ValueError(f"{_shown(str(folder))} is no folder that can be read: {error}") from error
     intake = _Intake(most_files, most_mb)
     for path in paths:

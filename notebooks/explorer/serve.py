@@ -20,8 +20,12 @@ from typing import Any, Final
 
 import nbformat
 import zmq
+from jupyter_server import DEFAULT_STATIC_FILES_PATH
+from jupyter_server.auth.identity import PasswordIdentityProvider
 from nbformat import NotebookNode
 from nbformat.sign import NotebookNotary
+from tornado.web import RequestHandler
+from traitlets import default
 from voila.app import Voila
 
 from fitclip_core.artefacts import write_text
@@ -53,6 +57,18 @@ _POLICY: Final = (
 )
 
 
+class Identity(PasswordIdentityProvider):
+    """Knows visitors by the token, and asks of each request which page it is from."""
+
+    @default("cookie_options")
+    def _cookie_options(self) -> dict[str, str]:
+        return {"samesite": "Strict"}
+
+    def should_check_origin(self, handler: RequestHandler) -> bool:
+        """True: Jupyter would let other sites' pages use the token, if they knew it."""
+        return True
+
+
 class Server(Voila):
     """Voila on the loopback interface, with a token, for one notebook.
 
@@ -67,12 +83,15 @@ class Server(Voila):
         self.initialize([str(folder / f"{STEM}.ipynb")])
         # Set here and not as options, so that no file of settings comes before them.
         self.ip, self.port, self.port_retries = LOOPBACK, port or _free_port(), 0
-        self.token = secrets.token_urlsafe(32)
+        self.token, self.identity_provider_class = secrets.token_urlsafe(32), Identity
         self.open_browser = True  # see `launch_browser`
         self.tornado_settings = {
             "xsrf_cookies": True,
-            "allow_remote_access": False,
+            "allow_remote_access": False,  # by another name than this machine's own
+            "allow_origin": f"http://{LOOPBACK}:{self.port}",
             "websocket_max_message_size": UPLOAD_MB * 2**20,
+            "static_path": DEFAULT_STATIC_FILES_PATH,  # for the page that says what was refused
+            "static_url_prefix": "/voila/static/",
             "ws_ping_interval": 0,  # no proxy between; the defaults do not fit tornado's rules
             "headers": {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer"},
         }

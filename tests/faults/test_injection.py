@@ -1,0 +1,682 @@
+"""Texts from profiles, annotations and file names stay texts: in notebooks, pages and tables.
+
+What is made with a hostile text has to have the elements and attributes of what is made with a
+harmless one. The pages' own tests say what they show; here all kinds of texts meet all places.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, cast
+
+import mistune
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from IPython.core.inputtransformer2 import TransformerManager
+from markdown_it import MarkdownIt
+from papermill.parameterize import parameterize_notebook
+
+from figures import table_formats
+from fitclip_core.export import write_card
+from notebooks import report, run
+from notebooks.explorer import html, own_videos, page, panes, serve
+from notebooks.explorer.curves import CurvePicture
+from notebooks.explorer.fusion import Fusion
+from notebooks.explorer.own_videos import OwnVideos
+from notebooks.parameters import (
+    ParameterError,
+    declared_parameters,
+    merge_profile,
+    read_profile,
+)
+from tests.notebooks.explorer import hostile_sweep
+
+MARK = "pwned"  # the file that code in a text would leave
+CODE = f"open({MARK!r}, 'w')"
+LITERALS = (
+    *(f"'; {CODE}; '", f'"; {CODE}; "', f"'''; {CODE}; '''", f'"""\n{CODE}\n"""', f"\n{CODE}\n"),
+    *(f"{{{CODE}}}", f"f'{{{CODE}}}'", f"__import__('os').system('touch {MARK}')", f"${{{CODE}}}"),
+    *(f"\\'; {CODE} #", f'\\"; {CODE} #', f"\\\n{CODE}", "\\", "\\\\", '\\"', f"#\r{CODE}"),
+    *(f"\u2028{CODE}", f"\u2029{CODE}", f"\x0c{CODE}", f"\x0b{CODE}", f"\x85{CODE}", f"\x1c{CODE}"),
+    *(f"\n!touch {MARK}", f"\n%%bash\ntouch {MARK}", f"%run {MARK}", "open?", "open??", "?open"),
+    *(f"{{{{ {CODE} }}}}", f"{{% raw %}}{CODE}", "%s %(x)s %d", "{0.__class__}", "{pm[run_uuid]}"),
+    *("\0", "\ud800", "\U000e0001", "\u202e", "\x1b]0;x\x07", "", " ", "None", "nan", "1e999"),
+    *("\N{FULLWIDTH APOSTROPHE}", "é", "e\u0301", "x" * 10_000, "café # help", "a = 1", "=1"),
+)
+NUMBERS = (0.1, -0.0, 5e-324, 1.7976931348623157e308, -1e-9, 1e22)
+
+
+# Parameters
+
+
+def arrived(source: str) -> dict[str, Any]:
+    """What a cell assigns, if a kernel runs it as it stands and it only assigns literals."""
+    assert TransformerManager().transform_cell(source).rstrip() == source.rstrip(), "magic"
+    return assigned(source)
+
+
+def assigned(source: str) -> dict[str, Any]:
+    found = {}
+    for statement in ast.parse(source).body:
+        assert isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
+        found[statement.targets[0].id] = ast.literal_eval(statement.value)
+    return found
+
+
+def through_papermill(values: dict[str, Any]) -> dict[str, Any]:
+    """The parameters cell that the runner's papermill puts into a notebook."""
+    cell = nbformat.v4.new_code_cell("a = 1", metadata={"tags": ["parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {}})
+    made = parameterize_notebook(notebook, values, kernel_name="python3", language="python")
+    assert len(made.cells) == 2
+    return arrived(as_stored(made).cells[1].source)
+
+
+def through_the_page(values: dict[str, Any]) -> dict[str, Any]:
+    """The parameters cell of the notebook that is served as the slider's page."""
+    notebook = as_stored(serve.page_notebook(values))
+    return arrived(next(cell for cell in notebook.cells if cell.cell_type == "code").source)
+
+
+def as_stored(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A notebook written and read: files hold cells line by line."""
+    return nbformat.reads(nbformat.writes(notebook), as_version=4)
+
+
+WAYS = {"papermill": through_papermill, "page": through_the_page}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_parameter_arrives_as_the_literal(way: str) -> None:
+    values: dict[str, Any] = {f"text{place}": text for place, text in enumerate(LITERALS)}
+    values |= {f"number{place}": number for place, number in enumerate(NUMBERS)}
+    values |= {"texts": list(LITERALS), "numbers": list(NUMBERS), "on": True, "nested": [["'"]]}
+    assert repr(WAYS[way](values)) == repr(values)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@given(value=st.text() | st.lists(st.text()) | st.floats(allow_nan=False, allow_infinity=False))
+@settings(max_examples=40, deadline=None)
+def test_any_parameter_arrives_as_the_literal(way: str, value: Any) -> None:
+    assert WAYS[way]({"value": value}) == {"value": value}
+
+
+RUNNABLE = (
+    *(CODE, f"a = {CODE}", f"a = [{CODE}]", f"a = f'{{{CODE}}}'", f"a = '' if {CODE} else ''"),
+    *(f"a = (lambda: {CODE})()", f"a = [x for x in {CODE}]", f"a = 1; {CODE}", f"(a := {CODE})"),
+    *(f"a: {CODE} = 1", f"a = 1\n{CODE}", f"def a(x={CODE}): pass", f"@{CODE}\nclass a: pass"),
+    *(f"import {MARK}", f"a = __import__('os').system('touch {MARK}')", f"a[{CODE}] = 1"),
+    *(f"assert {CODE}", f"if {CODE}: a = 1", f"for a in {CODE}: pass", f"with {CODE} as a: pass"),
+    *(f"!touch {MARK}", f"%run {MARK}", f"%%bash\ntouch {MARK}", f"a = !touch {MARK}", "a = ?x"),
+    *(f"a = '''\n'''; {CODE}", f"a = 1 # \x0c\n{CODE}", f"del {MARK}", f"a = -{CODE}", "a = {**b}"),
+    *("a = {[1]: 2}", "a = '\0'", "a = '\ud800'", "a = " + "-" * 20_000 + "1", "a = 1e999"),
+    *("a = " + "'x' + " * 20_000 + "'y'", "a = " + "(" * 500, "a = " + "9" * 5000, "a = 1j"),
+)
+
+
+@pytest.mark.parametrize("place", range(len(RUNNABLE)))
+def test_a_parameters_cell_is_read_and_not_run(
+    place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ParameterError) as refused:
+        declared_parameters(RUNNABLE[place])
+    assert len(str(refused.value)) < 300
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.text() | st.text("a='\"\\\n[]#1.-{}() "))
+@settings(max_examples=200)
+def test_any_parameters_cell_is_literals_or_refused(source: str) -> None:
+    try:
+        declared = declared_parameters(source)
+    except ParameterError:
+        return
+    assert repr(assigned(source)) == repr(declared)
+
+
+TAGS = (
+    *("!!python/object/apply:os.system ['touch pwned']", "!!python/name:os.system", "!!python/x"),
+    *("!!python/object/new:os.system ['touch pwned']", "!!python/module:os", "!local x", "!<x> y"),
+    *(
+        "!!timestamp soon",
+        "!!bool perhaps",
+        "!!int many",
+        "!!float much",
+        "!!binary '@'",
+        "!!set x",
+    ),
+    *("2024-99-99", "9" * 5000, ".nan", "-.inf", "1.0e+999", "0x" + "f" * 5000, "=", "!!null x"),
+    *("[" * 3000, "{" * 3000, "*nowhere", "&a [*a]", "{? [a] : 1}", "{<<: {a: 1}}", "\0", "'"),
+    *("2001-12-14 21:59:43.10 -25:99", "[[[[[1]]]]]", "{a: 1}", "~", "yes", "'1'"),
+)
+
+
+@pytest.mark.parametrize("tag", TAGS, ids=range(len(TAGS)))
+def test_yaml_makes_no_objects(tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a profile holds where a number belongs, it is refused in words, or is a number."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "profile.yaml"
+    file.write_text(f"common: {{value: {tag}}}\n")
+    with pytest.raises(ParameterError) as refused:
+        merge_profile(read_profile(file), {"01_one": {"value": 0.5}})
+    assert len(str(refused.value)) < 1000
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_small_profile_cannot_become_a_large_message(tmp_path: Path) -> None:
+    """Ten aliases of ten aliases of ...: a thousand million texts in 40 lines."""
+    levels = [f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]" for n in range(1, 9)]
+    lines = ["common:", "  x0: &x0 laugh", *(f"  {level}" for level in levels), "  value: *x8"]
+    file = tmp_path / "profile.yaml"
+    file.write_text("\n".join(lines))
+    with pytest.raises(ParameterError, match="01_one: value: wants float, found ") as refused:
+        merge_profile(read_profile(file), {"01_one": {"value": 0.5}})
+    assert len(str(refused.value)) < 2000
+
+
+PROJECT = {
+    "parameters": 'run_dir = ""  # folder\ntext = "x"  # a text\ntexts = ["x"]  # texts',
+    "cell": (
+        "import json\nfrom pathlib import Path\n"
+        "from fitclip_core.artefacts import write_manifest\n"
+        "folder = Path(run_dir) / '01_one'\nfolder.mkdir(parents=True, exist_ok=True)\n"
+        "(folder / 'arrived.json').write_text(json.dumps([run_dir, text, texts]))\n"
+        "_ = write_manifest(folder, kind='01_one', parameters={}, inputs={}, code='',"
+        " outputs=[Path('arrived.json')])"
+    ),
+}
+
+
+def test_hostile_values_run_nothing_on_their_way_to_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole way: a profile's YAML, the runner, papermill, the kernel."""
+    monkeypatch.setattr(run, "PACKAGES", ("notebooks",))
+    folder = tmp_path / "notebooks"
+    (folder / "profiles").mkdir(parents=True)
+    (tmp_path / "requirements.lock").write_text("")
+    cells = [nbformat.v4.new_code_cell(PROJECT["parameters"], metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell(PROJECT["cell"])]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "x", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
+    nbformat.write(notebook, str(folder / "01_one.ipynb"))
+    texts = [text for text in LITERALS if text != "\ud800"]  # no YAML file holds half a letter
+    values = {"text": "".join(texts), "texts": texts}
+    profile = yaml.safe_dump({"01_one": values}, allow_unicode=False)
+    (folder / "profiles" / "hostile.yaml").write_text(profile)
+    runs = tmp_path / f'it\'s "{CODE.replace("/", "")}" #'
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert run.main(["--profile", "hostile", "--runs-dir", str(runs)], folder) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    content = json.loads((runs / "hostile" / "01_one" / "arrived.json").read_text())
+    assert content == [os.path.relpath(runs / "hostile", folder), values["text"], texts]
+    assert not list(tmp_path.rglob(MARK))
+
+
+# Pages and tables
+
+SCRIPT = "window.pwned=1"
+TEXTS = (
+    *(f"<script>{SCRIPT}</script>", f"<ScRiPt\n>{SCRIPT}</sCrIpT\n>", f"<script/x>{SCRIPT}<"),
+    *(
+        f'"><img src=x onerror="{SCRIPT}">',
+        f"'><img src=x onerror='{SCRIPT}'>",
+        f"<svg onload={SCRIPT}>",
+    ),
+    *(
+        f'" onmouseover="{SCRIPT}" x="',
+        f"' onfocus='{SCRIPT}' autofocus '",
+        f"` onclick=`{SCRIPT}`",
+    ),
+    *(f"</script><script>{SCRIPT}</script>", f"</style><script>{SCRIPT}</script>", "</svg></text>"),
+    *(f"</title></textarea><script>{SCRIPT}//", "</td></tr></table><plaintext>", "</caption><b>"),
+    *(
+        "<!-- no end",
+        "--><b>",
+        "]]><b>",
+        "<![CDATA[<b>",
+        "<?xml ?><b>",
+        "<!doctype x>",
+        "<b",
+        "</b",
+    ),
+    *(f"<a href=javascript:{SCRIPT}>x</a>", f"javascript:{SCRIPT}", f"<iframe srcdoc='{SCRIPT}'>"),
+    *("<base href=//evil.example>", "<meta http-equiv=refresh content='0;url=//evil.example'>"),
+    *(
+        "<link rel=stylesheet href=//evil.example>",
+        "<style>*{display:none}</style>",
+        "<form><input>",
+    ),
+    *(f"${{{SCRIPT}}}", f"{{{{{SCRIPT}}}}}", "{% include '/etc/passwd' %}", "\\u003cscript\\u003e"),
+    *(
+        "&lt;script&gt;",
+        "&#60;b&#62;",
+        "&amp;lt;",
+        "\u2028<b>\u2029",
+        "\uff1cscript\uff1e",
+        "\u202e<b>",
+    ),
+    *(f"[x](javascript:{SCRIPT})", "![x](//evil.example/x.png)", "[x](<//evil.example>)", "[x][y]"),
+    *(
+        "<//evil.example>",
+        "<x@evil.example>",
+        "`<b>`",
+        "``` <b>",
+        "**<b>**",
+        "_<b>_",
+        "__x__",
+        "~~x~~",
+    ),
+    *("|<b>|", "\\<b>", "\\\\<b>", "\\`<b>\\`", "*x*", "$<b>$", "$$x$$", "\\(x\\)", "\\[x\\]"),
+)
+JOINED = " ".join(TEXTS)
+PLAIN = "plain words"
+
+
+class Elements(HTMLParser):
+    """The elements, in order, with the names of their attributes, and all that is not text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.addresses: list[str] = []
+        self.said: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        aligned = ("style", "text-align:right"), ("style", "text-align: right;")
+        names = sorted(one[0] for one in attrs if one not in aligned)
+        self.found.append(" ".join([tag, *names]))
+        taken = {"href", "src", "action", "srcset", "data", "style"}
+        self.addresses += [value or "" for name, value in attrs if name in taken]
+
+    def handle_endtag(self, tag: str) -> None:
+        self.found.append(f"/{tag}")
+
+    def handle_data(self, data: str) -> None:
+        self.said.append(data)
+
+    def handle_comment(self, data: str) -> None:
+        self.found.append("a comment")
+
+    def handle_decl(self, decl: str) -> None:
+        self.found.append("a declaration")
+
+    def unknown_decl(self, data: str) -> None:
+        self.found.append("a declaration")
+
+    def handle_pi(self, data: str) -> None:
+        self.found.append("an instruction")
+
+
+def adds_nothing(make: Callable[[str], str], text: str) -> Elements:
+    """What is made with the text has the elements of what is made with plain words."""
+    with_text, without = Elements(make(text)), Elements(make(PLAIN))
+    assert with_text.found == without.found
+    for address in with_text.addresses:
+        assert address.startswith(("data:image/", "#")) or address in without.addresses
+    return with_text
+
+
+def pixels(*shape: int) -> np.ndarray:
+    return np.zeros((*shape, 8, 8, 3), np.uint8)
+
+
+def of_a_table(text: str) -> str:
+    frame = pd.DataFrame({text: [text, None], "n": [1, 2]})
+    return html.table(frame, text, numeric=[text], marked=[1])
+
+
+def of_metrics(text: str) -> str:
+    numbers = dict.fromkeys(["value", "ci_low", "ci_high", "teacher", "student", "difference"], 0.5)
+    numbers |= dict.fromkeys(["diff_low", "diff_high"], 0.1)
+    row = {"data_set": text, "measure": text, **numbers, "status": "stored", "n": 3, "clips": 4}
+    found = pd.DataFrame([row])
+    return html.metrics(found, text, {text: text}) + html.answer(found, text)
+
+
+def of_changes(text: str) -> str:
+    counts = {"gained": 1, "lost": 1, "entered": 1, "left": 1, "same": 0}
+    shares = dict.fromkeys(["teacher", "now", "difference", "low", "high"], 0.25)
+    of_class = pd.DataFrame([{"change": "gained", "class": text, "n": 3, **shares}])
+    of_item = pd.DataFrame([{"change": "left", "item": text, "teacher": 1.0, "now": 9.0}])
+    for table in (of_class, of_item):
+        table.attrs["counts"] = counts
+    return html.changes(of_class) + html.changes(of_item, {text: text})
+
+
+def of_clips(text: str) -> str:
+    scores = {"probability": 0.5, "score": 0.1, "rank": 1.0, "right": True}
+    bars = html.probability_bars(pd.DataFrame([{"name": text, **scores}]), text)
+    found = pd.DataFrame({"clip_id": [text, f"{text}2"], "score": [0.1, 0.1], "place": [1.0, 2.0]})
+    gallery = html.gallery(
+        found, {text: pixels()}, text, texts={text: text}, entered=[text], left=[text]
+    )
+    return bars + gallery + html.strip(pixels(2), text) + html.picture(pixels(), text)
+
+
+def of_messages(text: str) -> str:
+    return html.notice(text) + panes.at_a_glance(None, text)
+
+
+def of_own_videos(text: str) -> str:
+    failures = pd.DataFrame({"path": [own_videos._shown(text)], "reason": [text]})
+    clip_set = hostile_sweep.clip_set("own", text, "classification")
+    scores = dict.fromkeys(["teacher", "student", "fused"], 0.5)
+    found = pd.DataFrame([{"clip_id": text, "text": text, **scores}])
+    shown = panes.own_table(clip_set, found, Fusion.at(1, 0.4))
+    return panes.own_failures(OwnVideos(None, failures)) + shown
+
+
+def of_curves(text: str) -> str:
+    swept = hostile_sweep.sweep()
+    names = list(swept.measures)
+    picture = CurvePicture(swept, 1, dict.fromkeys(names, text))
+    return picture.with_markers(swept.points(1, 0.5), 0.5) + picture.legend()
+
+
+def of_a_paper_table(text: str) -> str:
+    texts = pd.DataFrame({text: [text], (f"{text}2"): ["1.0"]}, index=pd.Index([text], name=text))
+    bold = pd.DataFrame([[True, False]], texts.index, texts.columns)
+    return table_formats.page(texts, text, text, bold)
+
+
+PIECES = {
+    made.__name__.removeprefix("of_"): made
+    for made in (
+        *(of_a_table, of_metrics, of_changes, of_clips, of_messages, of_own_videos, of_curves),
+        of_a_paper_table,
+    )
+}
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_the_explorers_pieces_hold_texts_as_texts(piece: str) -> None:
+    for text in (JOINED,) if piece == "curves" else (JOINED, *TEXTS):
+        found = adds_nothing(PIECES[piece], text)
+        shown = own_videos._shown(text) if piece == "own_videos" else text
+        assert shown in "".join(found.said) or text in "".join(found.said)
+
+
+def of_the_stored_page(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The page of the stored sweep with the text wherever one can be: names of data sets, clips,
+    classes and the run, titles and captions."""
+    sets = {
+        f"{text}{task}": hostile_sweep.clip_set(f"{text}{task}", text, task)
+        for task in ("retrieval", "classification")
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(hostile_sweep, "SETS", sets)
+        patch.setattr(hostile_sweep, "HOSTILE", [text] * 6)
+        patch.setattr(hostile_sweep, "CLASSES", [f"{text}{place}" for place in range(4)])
+        for name, task in zip(sets, ("retrieval", "classification"), strict=True):
+            sets[name] = hostile_sweep.clip_set(name, text, task)
+        material = hostile_sweep.material(folder)
+        cast(Any, material.run).path = folder / text.replace("/", "_")
+        return page.write_page(
+            hostile_sweep.sweep((1,), (0.0, 0.5, 1.0)), material, folder / "x.html"
+        ).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", [JOINED, *TEXTS[:3]], ids=range(4))
+def test_the_stored_sweeps_page_holds_texts_as_texts(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = adds_nothing(lambda one: of_the_stored_page(one, tmp_path, monkeypatch), text)
+    assert text in "".join(found.said)
+
+
+# The report
+
+OUTPUTS = {
+    "markdown": lambda text: shown("text/markdown", f"It says {text} here."),
+    "table": lambda text: shown("text/html", pd.DataFrame({text: [text]}, [text]).to_html()),
+    "markup": lambda text: shown("text/html", f"<table><tr><td>{text}</td></tr></table>"),
+    "words": lambda text: shown("text/plain", text),
+    "latex": lambda text: shown("text/latex", text),
+    "drawing": lambda text: shown("image/svg+xml", f"<svg>{text}</svg>"),
+    "data": lambda text: nbformat.v4.new_output("display_data", {"application/json": {text: text}}),
+    "widget": lambda text: shown("application/vnd.jupyter.widget-view+json", {"model_id": text}),
+    "script": lambda text: shown("application/javascript", text),
+    "printed": lambda text: nbformat.v4.new_output("stream", name="stdout", text=text),
+    "warned": lambda text: nbformat.v4.new_output("stream", name="stderr", text=text),
+    "failed": lambda text: nbformat.v4.new_output(
+        "error", ename=text, evalue=text, traceback=[text]
+    ),
+}
+
+
+def shown(kind: str, content: Any) -> nbformat.NotebookNode:
+    return nbformat.v4.new_output("display_data", {kind: content, "text/plain": "words"})
+
+
+def of_the_report(text: str) -> str:
+    outputs = [make(text) for make in OUTPUTS.values()]
+    cells = [
+        nbformat.v4.new_markdown_cell(f"# {text}\n\nwords {text} words"),
+        nbformat.v4.new_code_cell(f"x = {text!r}  # {text}", outputs=outputs, execution_count=1),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["title"] = text
+    return report.render(report.join({"report": notebook}))
+
+
+@pytest.mark.parametrize("text", [one for one in TEXTS if "<" in one and "\\" not in one])
+def test_the_report_runs_and_loads_nothing(text: str) -> None:
+    """Markdown and sanitised tables may gain marked-up words; nothing that acts."""
+    found, plain = Elements(of_the_report(text)), Elements(of_the_report(PLAIN))
+    harmless = {
+        "b",
+        "p",
+        "em",
+        "strong",
+        "code",
+        "pre",
+        "td",
+        "tr",
+        "table",
+        "tbody",
+        "span",
+        "div",
+    }
+    harmless |= {"a href", "a", "blockquote"}  # a link is followed by who clicks on it
+    gained = {one for one in set(found.found) - set(plain.found) if one.lstrip("/") not in harmless}
+    assert not gained
+    for address in found.addresses:
+        assert address in plain.addresses or not re.match(
+            r"(?i)\s*(javascript|data:text|vb)", address
+        )
+    assert report.external_loads(of_the_report(text)) == []
+
+
+# Tables in other formats
+
+MARKDOWN: dict[str, Callable[[str], Any]] = {
+    "mistune": mistune.create_markdown(escape=False, plugins=["table", "strikethrough", "math"]),
+    "markdown-it": MarkdownIt("gfm-like", {"html": True, "linkify": False}).render,
+}
+
+
+def markdown_table(text: str) -> str:
+    texts = pd.DataFrame({text: [text], "n": ["1.0"]}, index=pd.Index([text], name=text))
+    bold = pd.DataFrame([[False, True]], texts.index, texts.columns)
+    return table_formats.markdown(texts, f"A table of {text}", f"results {text}", bold)
+
+
+def card(text: str, folder: Path) -> str:
+    """A card with the text wherever a caller can put one; without its front matter."""
+    one_line = " ".join(text.split())
+    results = pd.DataFrame({text: [text], "n": [1]})
+    written = write_card(
+        folder,
+        title=one_line,
+        license=one_line,
+        base_model=one_line,
+        protocol={text: [text]},
+        results=results,
+        tags=[text],
+    ).read_text(encoding="utf-8")
+    first, front, body = re.split(r"^---$", written, maxsplit=2, flags=re.MULTILINE)
+    assert first == ""
+    assert yaml.safe_load(front) == {
+        "library_name": "open_clip",
+        "pipeline_tag": "zero-shot-image-classification",
+        "license": one_line,
+        "base_model": one_line,
+        "tags": ["clip", "fitclip", "video", text],
+    }
+    return body
+
+
+FRONT_MATTER = (
+    *("---", "x\n---\nlicense: other", "- x", "x: y", "{a: b}", "!!python/name:os.system", "&a *b"),
+    *("# x", "yes", "null", "'", "%x", "...", "|", ">", "@x", "x #y"),
+)
+
+
+@pytest.mark.parametrize("reader", MARKDOWN)
+def test_markdown_tables_hold_texts_as_texts(reader: str) -> None:
+    def made(text: str) -> str:
+        return str(MARKDOWN[reader](markdown_table(text)))
+
+    for text in TEXTS:
+        found = adds_nothing(made, text)
+        assert " ".join(text.split()) in "".join(found.said)
+
+
+@pytest.mark.parametrize("reader", MARKDOWN)
+def test_a_models_card_holds_texts_as_texts(reader: str, tmp_path: Path) -> None:
+    for text in (*TEXTS, *FRONT_MATTER):
+        adds_nothing(lambda one: str(MARKDOWN[reader](card(one, tmp_path))), text)
+
+
+COMMANDS = (
+    *(r"\input{/etc/passwd}", r"\write18{touch pwned}", r"\def\x{", "^^5cinput x", "% gone", "}}"),
+    *(
+        "$x$",
+        "a & b",
+        "#1",
+        "~",
+        "_",
+        "^",
+        "{",
+        "\\",
+        "\\\\",
+        r"\\[5cm] x",
+        "[5cm] x",
+        "*x",
+        "x\n\ny",
+    ),
+    *(r"\end{tabular}", r"\verb|x|", "\\\u2028input", "\\textbackslash", "--", "a\r\nb", "``x''"),
+)
+
+
+@pytest.mark.parametrize("text", [*COMMANDS, *TEXTS])
+def test_latex_tables_hold_texts_as_texts(text: str) -> None:
+    """No command, group, column or row comes from a text, and no optional argument before one."""
+    hostile, plain = (
+        table_formats.latex(pd.DataFrame({one: [one], "n": ["1"]}, index=[one]), one, one)
+        for one in (text, PLAIN)
+    )
+    known = {*re.findall(r"\\(?:[a-zA-Z]+|.)", plain, re.DOTALL)}
+    letters = {"\\textbackslash", "\\textasciitilde", "\\textasciicircum", "\\cdot", "\\alpha"}
+    found = {*re.findall(r"\\(?:[a-zA-Z]+|.)", hostile, re.DOTALL)}
+    assert found <= known | letters | {f"\\{one}" for one in "&%$#_{}"}
+    bare = re.sub(r"\\\\|\\[&%$#_{}]", "", hostile)
+    assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
+    assert [line.count("&") for line in bare.splitlines()] == [
+        line.count("&") for line in re.sub(r"\\[&%$#_{}]", "", plain).splitlines()
+    ]
+    assert bare.count("%") == 1 and "^" not in bare and "~" not in bare
+    assert not re.search(r"(?:\\\\|rule)\s*[\[*]", hostile)
+
+
+FORMULAS = (
+    *("=1+1", '=HYPERLINK("http://evil.example","x")', "=cmd|' /C calc'!A0", "+cmd|' /C calc'!A0"),
+    *("-2+3+cmd|' /C calc'!A0", "@SUM(1)", "\t=1", "\r=1", "\n=1", "+A1", "-A1", " =1", "＝1"),
+)
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_tables_csv_holds_no_formula(text: str, tmp_path: Path) -> None:
+    numbers = pd.DataFrame(
+        {"text": [text, "+1.9 (21.8 − 19.9)"], text: [-1.5, 2]}, index=[text, "−2"]
+    )
+    texts = numbers.astype(str)
+    path, *_ = table_formats.write(tmp_path / "t", numbers, texts, "c", {"results": "0"})
+    with path.open(newline="", encoding="utf-8") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    for cell in cells:
+        starts = cell.lstrip()[:1] in ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+        assert not starts or re.fullmatch(r"[-+][\d.]+( \([\d. −]+\))?", cell), cell
+    assert sum(text.strip() in cell for cell in cells) == 3
+    assert {"-1.5", "2.0", "+1.9 (21.8 − 19.9)", "−2"} <= set(cells)
+
+
+# In a browser
+
+
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    reason="no chromium is installed",
+)
+def test_a_browser_runs_nothing_of_it(tmp_path: Path) -> None:
+    """All pieces with all texts on one page without any policy, and what a reader does with it."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    from benchmarks.browser import find_chromium, launch
+
+    files = {"hostile": [JOINED, *TEXTS], "plain": [PLAIN] * (1 + len(TEXTS))}
+    for name, those in files.items():
+        parts = [of_curves(those[0])]
+        parts += [make(one) for make in PIECES.values() if make is not of_curves for one in those]
+        parts += [str(read(markdown_table(one))) for read in MARKDOWN.values() for one in those]
+        (tmp_path / f"{name}.html").write_text(
+            "<!doctype html><meta charset='utf-8'><title>x</title>"
+            f"<style>{html.STYLE}</style><main class='fk'>{''.join(parts)}</main>",
+            encoding="utf-8",
+        )
+    with sync_api.sync_playwright() as playwright:
+        browser = launch(playwright, str(find_chromium()))
+        seen, said = {}, list[str]()
+        for name in files:
+            tab = browser.new_page()
+            said.clear()
+            tab.on("request", lambda one: said.append(one.url))
+            tab.on("dialog", lambda one: said.append(one.message))
+            tab.goto((tmp_path / f"{name}.html").as_uri())
+            tab.evaluate(_TOUCH)
+            assert tab.evaluate("window.pwned") is None
+            assert [one for one in said if not one.startswith(("file:", "data:"))] == []
+            seen[name] = tab.evaluate(_ELEMENTS)
+            tab.close()
+        browser.close()
+    assert seen["hostile"] == seen["plain"]
+    assert len(seen["plain"]) > 1000
+
+
+_TOUCH = """() => {
+  for (const one of document.querySelectorAll("*"))
+    for (const kind of ["mouseover", "focus", "click", "error", "load"])
+      one.dispatchEvent(new Event(kind));
+}"""
+_ELEMENTS = """() => [...document.querySelectorAll("*")]
+  .map(one => [one.tagName, ...[...one.attributes]
+    .filter(a => !/^text-align: ?right;?$/.test(a.value)).map(a => a.name).sort()].join(" "))"""

@@ -1,0 +1,406 @@
+"""Names from annotation files and uploads lead nowhere but below their root.
+
+Every loader is given every hostile name. What a name may lead to is judged by the system itself
+(`realpath`) and, for Windows, by pathlib; the loaders' own tests say which message a name gets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from data_prep import datasets, frame_store, video
+from data_prep.clip_frames import FrameRule
+from data_prep.clips import read_clips, validate, write_clips
+from data_prep.datasets.base import DataSet
+from data_prep.datasets.layout import Files
+from notebooks.explorer import own_videos
+
+OUTSIDE = (
+    "outside/secret"  # beside the root; every spelling below means it, or a file of the system
+)
+HOSTILE = {
+    "up": f"../{OUTSIDE}.mp4",
+    "deep_up": f"a/b/../../../{OUTSIDE}.mp4",
+    "only_up": "..",
+    "absolute": "/etc/passwd",
+    "twice_absolute": "//etc/passwd",
+    "share": "//host/share/a.mp4",
+    "windows_share": "\\\\host\\share\\a.mp4",
+    "windows_up": f"..\\{OUTSIDE}.mp4",
+    "mixed_up": f"a\\..\\../{OUTSIDE}.mp4",
+    "drive": "C:/Windows/a.mp4",
+    "drive_relative": "C:a.mp4",
+    "device": "/dev/zero",
+    "home": "~/a.mp4",
+    "variable": "$HOME/a.mp4",
+    "address": "http://localhost:9/a.mp4",
+    "file_address": "file:///etc/passwd",
+    "command": "concat:/etc/passwd|/etc/hosts",
+    "nul": f"a\0/../../{OUTSIDE}.mp4",
+    "surrogate": "\ud800.mp4",
+    "undecodable": "\udcff.mp4",
+    "line_end": f"a\n../{OUTSIDE}.mp4",
+    "division_slash": f"..\u2215{OUTSIDE}.mp4",
+    "full_width": "\uff0e\uff0e\uff0foutside\uff0fsecret.mp4",
+    "one_dot_leaders": f"\u2024\u2024/{OUTSIDE}.mp4",  # ".." to whoever normalises to NFKC
+    "reversed": "\u202e4pm.a",
+    "invisible": f"..\u200b/{OUTSIDE}.mp4",
+    "long": "a" * 300 + ".mp4",
+    "very_long": "a/" * 3000 + "a.mp4",
+    "dot": ".",
+    "option": "-rf",
+    "blank": "   ",
+    "braces": "{0.__class__}.mp4",
+}
+
+
+def as_json(content: Any) -> bytes:
+    """With a lone surrogate as JSON can hold it."""
+    return json.dumps(content).encode()
+
+
+def as_bytes(text: str) -> bytes:
+    """UTF-8; half a letter, which has none, as a bad program writes it."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
+def as_table(*rows: tuple[str, ...], separator: str = ",") -> bytes:
+    quoted = [separator.join('"' + one.replace('"', '""') + '"' for one in row) for row in rows]
+    return as_bytes("\n".join([*quoted, ""]))
+
+
+def msrvtt(name: str) -> dict[str, bytes]:
+    caption = {"image_id": name, "caption": "x"}
+    files = {"MSR_VTT.json": as_json({"images": [], "annotations": [caption]})}
+    return files | {"val_list_jsfusion.txt": as_bytes(name)}
+
+
+def youcook2_official(name: str) -> dict[str, bytes]:
+    step = {"segment": [0, 1], "sentence": "x"}
+    record = {"subset": "validation", "recipe_type": "1", "annotations": [step]}
+    return {"youcookii_annotations_trainval.json": as_json({"database": {name: record}})}
+
+
+def coco(name: str) -> dict[str, bytes]:
+    content = {"images": [{"id": 1, "file_name": name}]}
+    content["annotations"] = [{"image_id": 1, "caption": "x"}]
+    return {"captions_val2017.json": as_json(content)}
+
+
+def ucf101(name: str) -> dict[str, bytes]:
+    entry = f"{name}/v_{name}_g01_c01.avi"
+    classes = as_bytes(f"1 {name}")
+    return {"classInd.txt": classes, "testlist01.txt": as_bytes(entry)}
+
+
+def moments(name: str) -> dict[str, bytes]:
+    rows = {"validationSet.csv": as_table((f"x/{name}", "x", "1", "0"))}
+    return rows | {"moments_categories.txt": b"x,0\n"}
+
+
+# Loader, its options, and its files with a name where one becomes a path.
+Way = tuple[str, dict[str, Any], Callable[[str], dict[str, bytes]]]
+WAYS: dict[str, Way] = {
+    "msrvtt": ("msrvtt", {}, msrvtt),
+    "msrvtt_table": (
+        "msrvtt",
+        {"captions": "jsfusion"},
+        lambda name: {
+            "MSRVTT_JSFUSION_test.csv": as_table(("video_id", "sentence"), (name, "x")),
+        },
+    ),
+    "didemo": (
+        "didemo",
+        {},
+        lambda name: {"val_data.json": as_json([{"video": name, "description": "x"}])},
+    ),
+    "didemo_id": (
+        "didemo",
+        {},
+        lambda name: {"val_data.json": as_json([{"video": f"1_{name}_1", "description": "x"}])},
+    ),
+    "didemo_hash": (
+        "didemo",
+        {},
+        lambda name: {
+            "val_data.json": as_json([{"video": "1_2_3.mp4", "description": "x"}]),
+            "yfcc100m_hash.txt": as_bytes(f"2\t{name}"),
+        },
+    ),
+    "youcook2": (
+        "youcook2",
+        {},
+        lambda name: {
+            "validation_youcook.csv": as_table(
+                ("end", "start", "task", "text", "video_id"), ("1", "0", "226", "x", name)
+            )
+        },
+    ),
+    "youcook2_recipe": (
+        "youcook2",
+        {},
+        lambda name: {
+            "validation_youcook.csv": as_table(
+                ("end", "start", "task", "text", "video_id"), ("1", "0", name, "x", "abc")
+            )
+        },
+    ),
+    "youcook2_official": ("youcook2", {"annotation": "official"}, youcook2_official),
+    "ucf101": ("ucf101", {}, ucf101),
+    "moments_in_time": ("moments_in_time", {}, moments),
+    "webvid": (
+        "webvid",
+        {},
+        lambda name: {"results_2M_val.csv": as_table(("videoid", "name"), (name, "x"))},
+    ),
+    "webvid_page": (
+        "webvid",
+        {},
+        lambda name: {
+            "results_2M_val.csv": as_table(("videoid", "name", "page_dir"), ("1", "x", name))
+        },
+    ),
+    "cc3m": (
+        "cc3m",
+        {},
+        lambda name: {"gcc3m_val_merge.csv": as_table(("x", "http://x/y", name))},
+    ),
+    "coco": ("coco", {}, coco),
+    "folder": ("folder", {}, lambda name: {"clips.csv": as_table(("path", "text"), (name, "x"))}),
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root with something beside it that is worth stealing."""
+    (tmp_path / "outside").mkdir()
+    for suffix in ("", ".mp4", ".avi", ".jpg"):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / f"{OUTSIDE}{suffix}", "PNG")
+    folder = tmp_path / "root"
+    (folder / "a" / "b").mkdir(parents=True)
+    return folder
+
+
+def write(root: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (root / name).write_bytes(content)
+    return root
+
+
+def test_every_loader_is_attacked() -> None:
+    assert {loader for loader, _, _ in WAYS.values()} == set(datasets.LOADERS)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_names_in_annotations_lead_nowhere_else(root: Path, way: str, attack: str) -> None:
+    loader, options, files = WAYS[way]
+    write(root, files(HOSTILE[attack]))
+    try:
+        data = datasets.load(loader, root, **options)
+    except ValueError:
+        return
+    stays_inside(data)
+
+
+def stays_inside(data: DataSet) -> None:
+    """No path leads out of the root on any system, and none was found, as no video is there."""
+    inside = os.path.realpath(data.root)
+    for path in data.clips["path"]:
+        joined = os.path.realpath(data.root / path)
+        assert joined == inside or joined.startswith(f"{inside}{os.sep}"), path
+        windows = PureWindowsPath("C:/root", path)
+        assert windows.parts[:2] == ("C:\\", "root") and ".." not in windows.parts, path
+    assert data.missing["path"].tolist() == data.clips["path"].tolist()
+
+
+def test_the_attacks_would_lead_out(root: Path) -> None:
+    """Joined without a check, most of them do: the tests above would notice."""
+    inside = f"{os.path.realpath(root)}{os.sep}"
+    out = []
+    for name, path in HOSTILE.items():
+        windows = PureWindowsPath("C:/root", path)
+        joined = name in ("nul", "surrogate") or os.path.realpath(root / path).startswith(inside)
+        if not joined or ".." in windows.parts or windows.parts[:2] != ("C:\\", "root"):
+            out.append(name)
+    assert len(out) >= 14
+    assert (root / HOSTILE["up"]).is_file()
+
+
+# What a table may hold
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_a_clips_table_holds_no_way_out(tmp_path: Path, attack: str) -> None:
+    try:
+        clips = pd.DataFrame({"clip_id": ["one"], "path": [HOSTILE[attack]], "text": ["x"]})
+        table = validate(clips)
+        write_clips(tmp_path / "clips.csv", table)
+    except ValueError:
+        return
+    back = read_clips(tmp_path / "clips.csv")
+    assert back["path"].tolist() == [HOSTILE[attack]]
+    stays_inside(DataSet("x", tmp_path, back, back[["clip_id", "path"]], back, 1))
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", "\x1e", "\u2028", "\x85"])
+def test_a_caption_makes_no_row_of_its_own(tmp_path: Path, end: str) -> None:
+    row = f'x{end}two,b.mp4,,,"y"{end}'
+    clips = pd.DataFrame(
+        {"clip_id": ["one"], "path": ["a.mp4"], "text": [row], "label": [end + "z"]}
+    )
+    write_clips(tmp_path / "clips.csv", clips)
+    back = read_clips(tmp_path / "clips.csv")
+    assert (
+        back[["clip_id", "path", "text", "label"]].to_numpy().tolist() == clips.to_numpy().tolist()
+    )
+
+
+# What lies in the root
+
+
+@pytest.fixture
+def odd(root: Path) -> Path:
+    """A root with a good clip and things that are no ordinary file, all called videos."""
+    Image.new("RGB", (8, 8), "green").save(root / "good.png")
+    os.mkfifo(root / "pipe.mp4")
+    with socket.socket(socket.AF_UNIX) as listening:
+        here = os.getcwd()
+        os.chdir(root)  # a socket's path must be short
+        try:
+            listening.bind("socket.mp4")
+        finally:
+            os.chdir(here)
+    (root / "folder.mp4").mkdir()
+    (root / "zero.mp4").symlink_to("/dev/zero")
+    (root / "terminal.mp4").symlink_to("/dev/stdin")
+    (root / "itself.mp4").symlink_to("itself.mp4")
+    (root / "gone.mp4").symlink_to("nowhere.mp4")
+    return root
+
+
+ODD = ("pipe", "socket", "folder", "zero", "terminal", "itself", "gone")
+
+
+def test_pipes_devices_and_loops_are_no_files(odd: Path) -> None:
+    assert Files(odd, odd).paths == {"good.png"}
+    rows = [("path", "text"), ("good.png", "x"), *((f"{name}.mp4", name) for name in ODD)]
+    write(odd, {"clips.csv": as_table(*rows)})
+    data = datasets.load("folder", odd)
+    assert data.missing["path"].tolist() == [f"{name}.mp4" for name in ODD]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_annotation_that_is_no_file_is_not_opened(odd: Path, name: str) -> None:
+    """A pipe without a writer and a terminal would be waited for, and zeros have no end."""
+    with pytest.raises(ValueError, match=r"no table of clips under .*; looked for"):
+        datasets.load("folder", odd, table=f"{name}.mp4")
+    (odd / "MSR_VTT.json").symlink_to(odd / f"{name}.mp4")
+    with pytest.raises(ValueError, match="no captions of MSR-VTT"):
+        datasets.load("msrvtt", odd)
+
+
+def test_a_store_lists_what_is_no_file_and_goes_on(odd: Path, tmp_path: Path) -> None:
+    paths = ["good.png", *(f"{name}.mp4" for name in ODD)]
+    clips = pd.DataFrame({"clip_id": paths, "path": paths})
+    folder, rule = tmp_path / "store", FrameRule(n_frames=1, size=8)
+    store = frame_store.build(clips, odd, folder, rule, workers=1, deadline=3.0, progress=False)
+    assert store.clip_ids == ["good.png"]
+    assert dict(
+        zip(store.failures["path"], store.failures["reason"], strict=True)
+    ) == dict.fromkeys(paths[1:], "no such file")
+
+
+def test_links_of_the_users_own_are_followed(root: Path) -> None:
+    """On purpose, as large sets lie on other disks: an annotation cannot make a link."""
+    (root / "linked.mp4").symlink_to(root.parent / f"{OUTSIDE}.mp4")
+    data = datasets.load("folder", write(root, {"clips.csv": b"path,text\nlinked.mp4,x\n"}))
+    assert data.missing.empty
+
+
+# What a file may open
+
+PLAYLISTS = {
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10.0,\n{path}\n#EXT-X-ENDLIST\n",
+    "hls_address": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{path}\n#EXT-X-ENDLIST\n",
+    "concat": "ffconcat version 1.0\nfile '{path}'\n",
+    "concat_beside": "ffconcat version 1.0\nfile beside.ts\n",
+    "list": "#EXTM3U\n{path}\n",
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+    'mediaPresentationDuration="PT1S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011">'
+    '<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1" '
+    'codecs="mp4v.20.1"><BaseURL>file://{path}</BaseURL></Representation></AdaptationSet></Period>'
+    "</MPD>",
+}
+
+
+@pytest.mark.parametrize("called", ["list.mp4", "list.m3u8", "list.mpd", "list.ts"])
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_a_video_opens_no_other_file(root: Path, kind: str, called: str) -> None:
+    small_video(root / "beside.ts")
+    outside = root.parent / "outside" / "film.ts"
+    outside.write_bytes((root / "beside.ts").read_bytes())
+    assert video.decode(outside, first, 8, "pyav").frames.shape == (1, 8, 8, 3)
+    (root / called).write_text(PLAYLISTS[kind].format(path=outside))
+    with pytest.raises(video.DecodeError):
+        video.decode(root / called, first, 8, "pyav")
+
+
+def first(times: np.ndarray) -> np.ndarray:
+    return np.zeros(1, np.int64)
+
+
+def small_video(path: Path) -> None:
+    import av
+
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for grey in range(12):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 20 * grey, np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+# Own videos
+
+
+@pytest.mark.parametrize("attack", [*HOSTILE, "suffix"])
+def test_an_uploads_name_is_no_path(
+    root: Path, attack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Path] = []
+
+    def decoded(intake: own_videos._Intake, folder: Path, *_: object) -> own_videos.OwnVideos:
+        taken.extend(folder / path for _, path in intake.rows)
+        failures = pd.DataFrame(intake.failures, columns=["path", "reason"])
+        return own_videos.OwnVideos(None, failures)
+
+    monkeypatch.setattr(own_videos, "_decoded", decoded)
+    name = {**HOSTILE, "suffix": "a.mp4/../../x.mp4"}[attack]
+    before = {path for path in root.parent.rglob("*") if path.is_file()}
+    content = b"an uploaded video"
+    own = own_videos.from_uploads({f"{name}.mp4": content}, "", None, root / "work")  # type: ignore[arg-type]
+    made = {path for path in root.parent.rglob("*") if path.is_file()} - before
+    assert made == set(taken) and all(path.parent == root / "work" / "uploads" for path in made)
+    assert all(path.read_bytes() == content for path in made)
+    assert len(made) + len(own.failures) == 1
+    assert all(one.isprintable() for one in own.failures["path"])
+
+
+def test_a_home_that_is_nobodys_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no folder that can be read"):
+        own_videos.from_folder("~no_such_user/videos", "", None, tmp_path)  # type: ignore[arg-type]
