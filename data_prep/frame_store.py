@@ -6,6 +6,7 @@ import bisect
 import hashlib
 import json
 import math
+import os
 import pickle
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ from fitclip_core.artefacts import (
 )
 
 KIND = "frame store"
+NO_FILE = "no such file"
 SHARD_BYTES, SHARD_CLIPS = 128 * 2**20, 1000  # a shard's limits: what an interruption may cost
 _COMPARED = 8  # of 256 clips, by a hash: those that are decoded by two decoders
 _Row = tuple[str, str, float | None, float | None]  # clip_id, path, start, end
@@ -404,7 +406,7 @@ class _Shard:
         record["source_sha256"] = self.hashes[path]
         if isinstance(result, Failure):
             missing = self.hashes[path] is None
-            return {**record, "failure": "no such file" if missing else result.reason}
+            return {**record, "failure": NO_FILE if missing else result.reason}
         return {
             **record,
             "decoder": result.decoder,
@@ -461,7 +463,15 @@ def _decode(
     bar: tqdm[Any],
 ) -> None:
     """Decode and write shards, whatever is there of them."""
-    work = [(shard, place) for shard in shards for place in range(len(shard.rows))]
+    work = []
+    for shard in shards:
+        for place, (_, path, _, _) in enumerate(shard.rows):
+            if shard.hashes[path] is not None:
+                work.append((shard, place))
+                continue
+            # Not opened: a pipe would be waited for, and a device may act.
+            shard.add(place, Failure(NO_FILE), rule)
+            bar.update()
     results = killable_map(
         partial(clip_frames, rule, decoder),
         [shard.request(root, place) for shard, place in work],
@@ -504,7 +514,7 @@ def _source_hashes(root: Path, paths: list[str]) -> dict[str, str | None]:
     distinct = sorted(set(paths))
 
     def digest(path: str) -> str | None:
-        return file_sha256(root / path) if (root / path).is_file() else None
+        return file_sha256(root / path) if os.path.isfile(root / path) else None
 
     with ThreadPoolExecutor(available_cores()) as pool:
         return dict(zip(distinct, pool.map(digest, distinct), strict=True))

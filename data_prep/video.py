@@ -238,7 +238,7 @@ class _Video:
                 # No file may make the decoder open addresses or other files. Metadata may be in any
                 # encoding; it is not used.
                 self.container = av.open(
-                    str(path),
+                    os.path.abspath(path),  # else FFmpeg may take a name for an address
                     metadata_errors="replace",
                     options={"protocol_whitelist": "file", "format_whitelist": _VIDEO_FORMATS},
                 )
@@ -420,7 +420,7 @@ def _decode_with_decord(video: _Video, choose: Choose, size: int) -> DecodedClip
     decord.logging.set_level(decord.logging.INFO)  # below which it does not tell of concealing
     with _native_stderr() as messages:
         try:
-            reader = decord.VideoReader(str(video.path), num_threads=1)
+            reader = decord.VideoReader(os.path.abspath(video.path), num_threads=1)
             count = len(reader)
             if count == times.size:
                 pictures = reader.get_batch(numbers).asnumpy()

@@ -18,6 +18,7 @@ from figures.alpha_curve import PANELS, Measure, Panel, PanelHits
 from figures.comparisons import measure_name, scopes_of
 from figures.rank_curves import model_ranks
 from figures.study_comparisons import decided, difference
+from figures.table_formats import escape_markdown
 from fitclip_core.results import CLASSIFICATION, variant_rows
 
 _MEAN: Final = "mean of"  # so begins the measure of a panel of several data sets
@@ -198,7 +199,8 @@ def classes_in_words(table: pd.DataFrame) -> str:
     for verdict in ("higher", "lower"):
         found = table[table["verdict"] == verdict]
         names = ", ".join(
-            f"{row['class']} ({100 * row['difference']:+.0f})" for row in found.to_dict("records")
+            f"{escape_markdown(row['class'])} ({100 * row['difference']:+.0f})"
+            for row in found.to_dict("records")
         )
         parts.append(f"Shown to be {verdict}: {len(found)}{f' — {names}' if names else ''}.")
     parts.append(

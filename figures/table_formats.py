@@ -199,7 +199,7 @@ def markdown(
     texts: pd.DataFrame, caption: str, provenance: str, bold: pd.DataFrame | None = None
 ) -> str:
     """A table of texts as Markdown (with the tables of GitHub's), its first column the index."""
-    table = _rendered(texts, bold, _escape_markdown, "**{}**".format)
+    table = _rendered(texts, bold, escape_markdown, "**{}**".format)
     rows = [" ".join(filter(None, _levels(column))) for column in table.columns]
     right = [_is_number(texts[column]) for column in texts.columns]
     lines = [
@@ -208,7 +208,7 @@ def markdown(
         *table.to_numpy().tolist(),
     ]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{_escape_markdown(caption)}\n\n{body}\n\n{_escape_markdown(provenance)}\n"
+    return f"{escape_markdown(caption)}\n\n{body}\n\n{escape_markdown(provenance)}\n"
 
 
 def latex(
@@ -335,7 +335,8 @@ def _latex_column(texts: pd.Series, width: float | None) -> str:
     return "r" if _is_number(texts) else "l"
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """A text on one line that Markdown shows as it is."""
     # Brackets are left alone unless they make a link: some readers take \\[ for mathematics.
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 

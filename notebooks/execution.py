@@ -86,10 +86,11 @@ def _run(
             progress.cell_started()
 
     run_dir = os.path.relpath(files.run_dir.resolve(), working_dir.resolve())
+    running = str(files.running).replace("{", "{{").replace("}", "}}")  # papermill formats it
     try:
         executed: nbformat.NotebookNode = papermill.execute_notebook(
-            str(files.running),
-            str(files.running),
+            running,
+            running,
             parameters={**parameters, RUN_DIR: run_dir},
             kernel_name="python3",
             language="python",

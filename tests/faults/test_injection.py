@@ -31,6 +31,7 @@ from markdown_it import MarkdownIt
 from papermill.parameterize import parameterize_notebook
 
 from figures import table_formats
+from figures.beyond import classes_in_words
 from fitclip_core.export import write_card
 from notebooks import report, run
 from notebooks.explorer import html, own_videos, page, panes, serve
@@ -219,7 +220,7 @@ def test_hostile_values_run_nothing_on_their_way_to_the_kernel(
     values = {"text": "".join(texts), "texts": texts}
     profile = yaml.safe_dump({"01_one": values}, allow_unicode=False)
     (folder / "profiles" / "hostile.yaml").write_text(profile)
-    runs = tmp_path / f'it\'s "{CODE.replace("/", "")}" #'
+    runs = tmp_path / f'{{run_dir}} {{}} it\'s "{CODE.replace("/", "")}" #'
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert run.main(["--profile", "hostile", "--runs-dir", str(runs)], folder) == 0
@@ -566,6 +567,17 @@ def test_markdown_tables_hold_texts_as_texts(reader: str) -> None:
 def test_a_models_card_holds_texts_as_texts(reader: str, tmp_path: Path) -> None:
     for text in (*TEXTS, *FRONT_MATTER):
         adds_nothing(lambda one: str(MARKDOWN[reader](card(one, tmp_path))), text)
+
+
+def words_on_classes(text: str) -> str:
+    numbers = {"n": 9, "alpha": 0.4, "difference": 0.2, "level": 0.95, "verdict": "higher"}
+    return classes_in_words(pd.DataFrame([{"class": text, **numbers}]))
+
+
+@pytest.mark.parametrize("reader", MARKDOWN)
+def test_words_on_classes_hold_their_names_as_texts(reader: str) -> None:
+    for text in TEXTS:
+        adds_nothing(lambda one: str(MARKDOWN[reader](words_on_classes(one))), text)
 
 
 COMMANDS = (

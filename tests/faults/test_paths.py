@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -19,10 +19,11 @@ import pytest
 from PIL import Image
 
 from data_prep import datasets, frame_store, video
-from data_prep.clip_frames import FrameRule
+from data_prep.clip_frames import ClipRequest, FrameRule
 from data_prep.clips import read_clips, validate, write_clips
 from data_prep.datasets.base import DataSet
 from data_prep.datasets.layout import Files
+from data_prep.decode_workers import Failure
 from notebooks.explorer import own_videos
 
 OUTSIDE = (
@@ -373,6 +374,36 @@ def small_video(path: Path) -> None:
             frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 20 * grey, np.uint8), "rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def test_a_name_that_reads_like_an_address_is_a_name(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FFmpeg would take file:/x/y.ts, below a root called ".", for the file /x/y.ts."""
+    outside = root.parent / "outside" / "film.ts"
+    small_video(outside)
+    monkeypatch.chdir(root)
+    with pytest.raises(video.DecodeError, match="cannot be opened"):
+        video.decode(Path(f"file:{outside}"), first, 8, "pyav")
+
+
+def test_a_store_opens_no_pipe_or_device_and_bears_long_names(
+    odd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refuse(_: Any, requests: list[ClipRequest], **__: Any) -> Iterator[tuple[int, Failure]]:
+        for number, request in enumerate(requests):
+            asked.append(request.path.name)
+            yield number, Failure("was asked for")
+
+    monkeypatch.setattr(frame_store, "killable_map", refuse)
+    paths = ["good.png", *(f"{name}.mp4" for name in ODD), "a" * 300 + ".mp4", "a/" * 3000 + "a"]
+    clips = pd.DataFrame({"clip_id": [str(place) for place in range(len(paths))], "path": paths})
+    rule = FrameRule(n_frames=1, size=8)
+    store = frame_store.build(clips, odd, tmp_path / "store", rule, progress=False)
+    expected = ["was asked for", *["no such file"] * (len(paths) - 1)]
+    assert store.failures["reason"].tolist() == expected and asked == ["good.png"]
 
 
 # Own videos
