@@ -194,7 +194,7 @@ class _Unread:
         self.frame_counts = np.zeros(n, np.int64)
 
     def frames(self, indices: np.ndarray) -> np.ndarray:
-        raise NotImplementedError("a plan reads no frames")
+        raise RuntimeError("a plan reads no frames")
 
 
 def _fused(share: float, size: int, seed: int, alphas: Sequence[float]) -> list[Model]:
