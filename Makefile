@@ -16,6 +16,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CACHES := .mypy_cache .pytest_cache .ruff_cache .hypothesis fitclip_kit.egg-info
 
+PROFILES := $(notdir $(basename $(wildcard notebooks/profiles/*.yaml)))
+ifneq ($(words $(PROFILE)) $(filter-out $(PROFILES),$(PROFILE)),1 )
+$(error no profile "$(PROFILE)"; there: $(PROFILES))
+endif
+
 # OpenMP threads wait for each other by spinning for a fraction of a millisecond, then sleep: two
 # that spin for long can be far slower than one on a shared machine.
 export OMP_WAIT_POLICY := passive

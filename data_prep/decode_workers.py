@@ -37,8 +37,9 @@ def killable_map(
 
     Each worker is a long-lived process with its own pipe and gets one item at a time. A worker that
     takes longer than `deadline` seconds over an item is killed, one that dies is buried; both are
-    replaced, and the item's result is a Failure. So it is for an exception. An item whose worker
-    was killed from outside, as the system does when memory runs out, is tried once more.
+    replaced, and the item's result is a Failure. So it is for an exception. What may be a busy
+    machine's fault is tried once more, after all others: an item that took too long, or whose
+    worker was killed from outside, as the system does when memory runs out.
 
     Args:
         function: importable by a fresh Python process (pickled by name, e.g. at a module's level);
@@ -66,9 +67,9 @@ def killable_map(
                 if answer is None:
                     continue
                 if worker.item is not None:
-                    if worker.was_killed and worker.item not in tried_again:
+                    if worker.may_be_the_machine and worker.item not in tried_again:
                         tried_again.add(worker.item)
-                        waiting.append(worker.item)
+                        waiting.insert(0, worker.item)
                     else:
                         yield worker.item, answer
                 if not worker.alive:
@@ -100,7 +101,7 @@ class _Worker:
         child.close()
         self.item: int | None = None
         self.alive = True
-        self.was_killed = False  # by others
+        self.may_be_the_machine = False  # that failed the item, not what is in it
         self.deadline = START_DEADLINE
         self.expires = monotonic() + START_DEADLINE
 
@@ -119,9 +120,10 @@ class _Worker:
                 return self.connection.recv()
         except (EOFError, OSError):
             self.process.join(5)
-            self.was_killed = self.process.exitcode == -signal.SIGKILL
+            self.may_be_the_machine = self.process.exitcode == -signal.SIGKILL
             failure = Failure(f"the decoder crashed ({_exit(self.process.exitcode)})")
         if failure is None and monotonic() >= self.expires:
+            self.may_be_the_machine = True
             failure = Failure(f"not done after {self.deadline:g} s, the decoder was killed")
         if failure is not None:
             self.kill()

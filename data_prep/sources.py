@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from data_prep import datasets
 from data_prep.check import check, report
@@ -41,6 +40,7 @@ from data_prep.mini_benchmark.data_sets import EVALUATED, TEMPLATES
 from fitclip_core.artefacts import atomic_path, file_sha256, json_digest, write_json
 from fitclip_core.foreign_checkpoints import Checkpoint, read_checkpoint
 from fitclip_core.models import LoadedModel, load_clip, load_frozen_in_time
+from fitclip_core.strict_yaml import read_yaml
 
 TRAINED_ON = ("webvid_train", "webvid_unlabelled")
 TRAINING_SETS = (*TRAINED_ON, "webvid_selection")
@@ -121,11 +121,7 @@ def read_sources(file: str | Path) -> Sources:
     if not str(file):
         return Sources()
     path = Path(file).expanduser().resolve()
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"the sources file {path} is not readable YAML: {error}") from error
-    content = _mapping(content, path, "the file", {"data_sets", "models"})
+    content = _mapping(read_yaml(path), path, "the file", {"data_sets", "models"})
     entries = _mapping(content.get("data_sets", {}), path, "data_sets")
     models = _mapping(content.get("models", {}), path, "models")
     _keys(models, {"teacher", "student", "references"}, path, "models")

@@ -151,9 +151,7 @@ def headline_printed(numbers: pd.DataFrame, level: float = 0.95) -> pd.DataFrame
                 for low, high in ends
             ]
     clips = zip(numbers["Clips", HERE], numbers["Clips", "asked for"], strict=True)
-    texts["Clips", HERE] = [
-        BLANK if pd.isna(n) else f"{n:,}" if n == of else f"{n:,} of {of:,}" for n, of in clips
-    ]
+    texts["Clips", HERE] = [BLANK if pd.isna(n) else _covered(n, n, of) for n, of in clips]
     return pd.DataFrame(texts, index=numbers.index)
 
 
@@ -186,13 +184,27 @@ def better(numbers: pd.DataFrame) -> pd.DataFrame:
     return bold
 
 
-def caption_of(table: str) -> str:
-    """What one of the paper's tables shows, in a line; table: "1a" to "6"."""
+def caption_of(table: str, beside: pd.DataFrame | None = None) -> str:
+    """What one of the paper's tables shows, in a line; table: "1a" to "6".
+
+    beside: what `paper_tables.beside_paper` gives; with it, how many clips the numbers cover.
+    """
     values = paper_values()
     data_sets = values.loc[values["table"] == table, "data_set"].unique()
     what = _CAPTIONS.get(table) or _CAPTIONS[table[0]]
     of = f"{TITLES[data_sets[0]]}, " if len(data_sets) == 1 else ""
-    return f"The paper's table {table}: {of}{what}"
+    caption = f"The paper's table {table}: {of}{what}"
+    if beside is None:
+        return caption
+    measured = beside[(beside["table"] == table) & beside["n"].notna()]
+    covered = {
+        data_set: _covered(rows["n"].min(), rows["n"].max(), rows["clips"].max())
+        for data_set, rows in measured.groupby("data_set", sort=False)
+    }
+    if len(data_sets) == 1:
+        return caption + "".join(f" ({clips} clips)" for clips in covered.values())
+    listed = ", ".join(f"{TITLES[str(name)]} {clips}" for name, clips in covered.items())
+    return f"{caption} (clips: {listed})" if listed else caption
 
 
 def markdown(
@@ -301,6 +313,12 @@ def _number(row: str, metric: str, value: Any) -> str:
     text = f"{rounded:+.1f}" if row in (DELTA, REDUCTION) else f"{rounded:.1f}"
     text = text.replace("-", "−")
     return text.removesuffix(".0") if metric == "MdR" and row != REDUCTION else text
+
+
+def _covered(least: int, most: int, of: int) -> str:
+    """How many clips were measured, where models may differ, of how many."""
+    measured = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return measured if least == of else f"{measured} of {of:,}"
 
 
 def _rendered(

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import submitit
-import yaml
 from submitit.core.core import Job
 from tqdm import tqdm
 
 from fitclip_core.artefacts import json_digest, write_text
+from fitclip_core.strict_yaml import read_yaml
 
 EXECUTORS: Final = ("inline", "local", "slurm")
 _ARRAY: Final = 1000  # jobs of an array: SLURM's default MaxArraySize is 1001
@@ -137,12 +137,7 @@ def read_settings(file: str | Path, **changes: Any) -> Settings:
 
     Raises: ValueError for a file that is missing or no such YAML, an unknown name, or a bad value.
     """
-    content: Any = {}
-    if str(file):
-        try:
-            content = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ValueError(f"the settings file {file} is not readable YAML: {error}") from error
+    content = (read_yaml(Path(file)) if str(file) else None) or {}
     known = [one.name for one in fields(Settings)]
     if not isinstance(content, dict) or not isinstance(content.get("slurm", {}), dict):
         raise ValueError(f"{file} must hold `name: value` lines of {', '.join(known)}")

@@ -99,6 +99,7 @@ def _run(
             cwd=str(working_dir),
             kernel_manager_class=_OwnInterpreter,
             on_cell_start=count,
+            stderr_file=progress,
         )
     except PapermillExecutionError as error:
         trace = [line for entry in error.traceback for line in _ANSI.sub("", entry).splitlines()]

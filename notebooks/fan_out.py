@@ -22,7 +22,6 @@ interrupted.
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -31,15 +30,13 @@ from pathlib import Path
 
 from data_prep.run_tasks import PARTS, Run, fan_out_run
 from fitclip_core.fanout import EXECUTORS, read_settings
+from notebooks.command_line import profile_parser
 from notebooks.run import ENVIRONMENT, HERE, locked, make_plan, stopped_by
 
 
 def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m notebooks.fan_out", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--profile", required=True, help="a file of notebooks/profiles, no suffix")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
+    parser = profile_parser("notebooks.fan_out", __doc__)
     parser.add_argument(
         *("--what", "-w"),
         action="append",

@@ -10,11 +10,11 @@ from __future__ import annotations
 import ast
 import math
 import reprlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from fitclip_core.strict_yaml import read_yaml
 
 COMMON = "common"
 RUN_DIR = "run_dir"  # every notebook declares it; the runner sets it, a profile must not
@@ -58,20 +58,30 @@ def declared_parameters(source: str) -> dict[str, Any]:
     return defaults
 
 
+def profile_file(notebooks_dir: Path, profile: str) -> Path:
+    """The file of a profile; its name is also the run's folder, so it cannot be a path.
+
+    Raises: ParameterError for what is no plain name.
+    """
+    if profile in ("", "..") or Path(profile).name != profile:
+        raise ParameterError(
+            f"profile {profile!r}: give a name, as of a file in notebooks/profiles"
+        )
+    return notebooks_dir / "profiles" / f"{profile}.yaml"
+
+
 def read_profile(path: Path) -> dict[str, dict[str, Any]]:
     """The sections of a profile file: {"common" or notebook stem: {parameter: value}}.
 
     Raises: ParameterError when it is not there, is not YAML of that shape, or repeats a key.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except FileNotFoundError as error:
+    if not path.exists():
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
-        raise ParameterError(
-            f"no profile {path.stem!r} in {path.parent}; there: {known}"
-        ) from error
-    except Exception as error:  # of a value that is none of its tag, PyYAML raises anything
-        raise ParameterError(f"{path} is not readable YAML: {_why(error)}") from error
+        raise ParameterError(f"no profile {path.stem!r} in {path.parent}; there: {known}")
+    try:
+        content = read_yaml(path)
+    except ValueError as error:
+        raise ParameterError(str(error)) from error
     sections = {} if content is None else content
     if not isinstance(sections, dict):
         raise ParameterError(f"{path} must hold sections, found {type(sections).__name__}")
@@ -166,16 +176,3 @@ def _hint(kind: str, value: Any) -> str:
     except ValueError:
         return ""
     return "; YAML takes an exponent only after a decimal point, as in 3.0e-6"
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, where YAML's own would keep the last silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {name!r} is given twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)

@@ -8,7 +8,6 @@ status: 0 written, 1 a notebook of the run is missing or not up to date, 2 bad p
 
 from __future__ import annotations
 
-import argparse
 import base64
 import platform
 import re
@@ -27,6 +26,7 @@ from nbconvert.preprocessors.sanitize import SanitizeHTML
 from nbformat import NotebookNode
 
 from fitclip_core.artefacts import code_commit, read_manifest, write_text
+from notebooks.command_line import profile_parser
 from notebooks.explorer.page import explore
 from notebooks.parameters import ParameterError
 from notebooks.run import HERE, Plan, make_plan
@@ -132,11 +132,7 @@ def external_loads(page: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m notebooks.report", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--profile", required=True, help="a file of notebooks/profiles, no suffix")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
-    options = parser.parse_args(arguments)
+    options = profile_parser("notebooks.report", __doc__).parse_args(arguments)
     try:
         plan = make_plan(notebooks_dir, options.profile, options.runs_dir)
         path = make_report(plan, options.profile)

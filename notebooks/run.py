@@ -9,7 +9,6 @@ Exit status: 0 all done, 1 a notebook failed or another run holds the folder, 2 
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import json
 import os
@@ -30,7 +29,8 @@ from fitclip_core.artefacts import (
     source_digest,
     write_json,
 )
-from notebooks.parameters import ParameterError, merge_profile, read_profile
+from notebooks.command_line import profile_parser
+from notebooks.parameters import ParameterError, merge_profile, profile_file, read_profile
 from notebooks.progress import ProgressLine, clock
 from notebooks.sources import Notebook, read_notebooks
 from notebooks.stamps import (
@@ -99,7 +99,7 @@ def make_plan(notebooks_dir: Path, profile: str, runs_dir: Path) -> Plan:
     Raises: ParameterError listing everything wrong with them.
     """
     notebooks = read_notebooks(notebooks_dir)
-    sections = read_profile(notebooks_dir / "profiles" / f"{profile}.yaml")
+    sections = read_profile(profile_file(notebooks_dir, profile))
     parameters = merge_profile(sections, {book.stem: book.defaults for book in notebooks})
     code = {
         "packages": source_digest(*PACKAGES),
@@ -141,10 +141,7 @@ def run_plan(
 
 def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m notebooks.run", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--profile", required=True, help="a file of notebooks/profiles, no suffix")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
+    parser = profile_parser("notebooks.run", __doc__)
     parser.add_argument("--only", action="append", default=[], help="a notebook; may be repeated")
     parser.add_argument(
         "--dry-run", action="store_true", help="print what a run needs, run nothing"

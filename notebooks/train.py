@@ -16,7 +16,6 @@ parameters or missing frames, 130 interrupted. torchrun ends with 1 when any of 
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -26,16 +25,13 @@ from pathlib import Path
 from data_prep.run_tasks import STUDENTS, Run, student_tasks
 from fitclip_core import distributed
 from fitclip_core.fanout import Task
+from notebooks.command_line import profile_parser
 from notebooks.run import HERE, Plan, locked, make_plan
 
 
 def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m notebooks.train", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--profile", required=True, help="a file of notebooks/profiles, no suffix")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
-    options = parser.parse_args(arguments)
+    options = profile_parser("notebooks.train", __doc__).parse_args(arguments)
     try:
         plan = make_plan(notebooks_dir, options.profile, options.runs_dir)
         with distributed.process_group(str(plan.parameters[STUDENTS]["device"])):

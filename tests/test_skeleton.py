@@ -36,6 +36,7 @@ ALLOWED = {
         "data_prep.run_tasks",
         "fitclip_core.distributed",
         "fitclip_core.fanout",
+        "fitclip_core.strict_yaml",
     },
     # The page behind the slider is a program of its own; the runner does not know it.
     "notebooks/explorer": {

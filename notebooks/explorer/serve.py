@@ -7,7 +7,6 @@ Exit status: 0 stopped, 1 the run is not finished or the port is taken, 2 bad pa
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import secrets
@@ -29,7 +28,8 @@ from traitlets import default
 from voila.app import Voila
 
 from fitclip_core.artefacts import write_text
-from notebooks.parameters import ParameterError, merge_profile, read_profile
+from notebooks.command_line import profile_parser
+from notebooks.parameters import ParameterError, merge_profile, profile_file, read_profile
 from notebooks.sources import TAG, cell_tags, read_notebook, read_notebooks
 
 NOTEBOOKS: Final = Path(__file__).parents[1]
@@ -137,7 +137,7 @@ def page_parameters(profile: str, runs_dir: Path) -> dict[str, Any]:
     path = NOTEBOOKS / f"{STEM}.ipynb"
     declared = {one.stem: one.defaults for one in read_notebooks(NOTEBOOKS)}
     declared[STEM] = read_notebook(path).defaults
-    sections = read_profile(NOTEBOOKS / "profiles" / f"{profile}.yaml")
+    sections = read_profile(profile_file(NOTEBOOKS, profile))
     values = merge_profile(sections, declared)[STEM]
     for name in [name for name in values if name.endswith("_file") and values[name]]:
         values[name] = str((NOTEBOOKS / values[name]).resolve())
@@ -155,10 +155,7 @@ def page_notebook(parameters: dict[str, Any]) -> NotebookNode:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m notebooks.explorer.serve", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--profile", required=True, help="a file of notebooks/profiles, no suffix")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
+    parser = profile_parser("notebooks.explorer.serve", __doc__)
     parser.add_argument("--port", type=int, help="default: any free one")
     options = parser.parse_args(arguments)
     try:

@@ -13,7 +13,7 @@ from data_prep.dry_run import dry_run
 from data_prep.mini_benchmark import build
 from data_prep.plan import Decoding
 from fitclip_core.calibration import calibrate
-from notebooks.parameters import merge_profile, read_profile
+from notebooks.parameters import merge_profile, profile_file, read_profile
 from notebooks.sources import read_notebooks
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -30,7 +30,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def parameters(profile: str) -> Parameters:
     declared = {book.stem: book.defaults for book in read_notebooks(NOTEBOOKS)}
-    return merge_profile(read_profile(NOTEBOOKS / "profiles" / f"{profile}.yaml"), declared)
+    return merge_profile(read_profile(profile_file(NOTEBOOKS, profile)), declared)
 
 
 @pytest.mark.parametrize(("load", "said"), [(0.1, 0), (9.0, 1)])

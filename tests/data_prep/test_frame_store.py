@@ -260,11 +260,11 @@ def test_a_hang_a_crash_and_an_exception_cost_their_clips(
     for stem in stems:
         make_video(f"videos/{stem}.mp4", 4)
     clips = pd.DataFrame({"clip_id": stems, "path": [f"{stem}.mp4" for stem in stems]})
-    store = make(clips, root, tmp_path / "store", EVALUATION, backend=decoder, deadline=8.0)
+    store = make(clips, root, tmp_path / "store", EVALUATION, backend=decoder, deadline=5.0)
     assert store.clip_ids == ["a", "b", "c", "d"]
     assert (numbers(store.frames(range(4))) == midpoint_indices(0, 3, 4)).all()
     assert dict(zip(store.failures.clip_id, store.failures.reason, strict=True)) == {
-        "hangs": "not done after 8 s, the decoder was killed",
+        "hangs": "not done after 5 s, the decoder was killed",
         "crashes": "the decoder crashed (signal SIGKILL)",
         "raises": "OSError: disk on fire",
         "wrong": f"the decoder returned uint8 (4, {SIZE + 1}, {SIZE + 1}, 3), "

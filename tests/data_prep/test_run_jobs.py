@@ -12,7 +12,7 @@ from data_prep.run_jobs import notebook_jobs
 from fitclip_core import students, studies
 from fitclip_core.artefacts import write_manifest
 from fitclip_core.distillation import Recipe, TrainingClips
-from notebooks.parameters import merge_profile, read_profile
+from notebooks.parameters import merge_profile, profile_file, read_profile
 from notebooks.sources import read_notebooks
 from tests.tiny_training import Source
 
@@ -24,7 +24,7 @@ MINI |= dict.fromkeys(("webvid_val", "msrvtt", "youcook2", "didemo", "ucf101", "
 
 def parameters(profile: str, **changes: dict[str, Any]) -> Parameters:
     declared = {book.stem: book.defaults for book in read_notebooks(NOTEBOOKS)}
-    values = merge_profile(read_profile(NOTEBOOKS / "profiles" / f"{profile}.yaml"), declared)
+    values = merge_profile(read_profile(profile_file(NOTEBOOKS, profile)), declared)
     for stem, own in values.items():
         own.update(changes.get(f"n{stem[:2]}", {}))
     return values

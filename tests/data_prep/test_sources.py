@@ -101,6 +101,7 @@ def test_the_precision_is_the_users_choice_and_in_the_protocol(tmp_path: Path) -
         ("", "the file must hold"),
         ("[1, 2]", "the file must hold"),
         ("data_sets: {", "is not readable YAML"),
+        ("models: {}\nmodels: {}", "key 'models' is given twice"),
         ("data: {}", "the file has unknown keys data; known: data_sets, models"),
         ("data_sets: []\nmodels: {teacher: {file: a}}", "data_sets must hold"),
         ("data_sets: {a: {root: b}}\nmodels: {teacher: {file: a}}", "a has no text `loader`"),

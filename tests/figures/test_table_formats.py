@@ -155,6 +155,19 @@ def test_captions_name_table_and_data_set():
     assert len(captions) == 14
 
 
+def test_captions_count_the_clips():
+    table = beside()
+    assert formats.caption_of("5a", table).endswith("their fusion (987 of 1,000 clips)")
+    table["n"] = pd.array([1000] * len(table), "Int64")
+    assert formats.caption_of("5a", table).endswith("their fusion (1,000 clips)")
+    table.loc[(table["table"] == "5a") & (table["model"] == "Student"), "n"] = 980
+    assert formats.caption_of("5a", table).endswith("(980 to 1,000 of 1,000 clips)")
+    table.loc[table["data_set"].isin(["didemo", "mit", "youcook2"]), "n"] = pd.NA
+    assert formats.caption_of("6", table).endswith("in bold (clips: UCF101 1,000, MSR-VTT 1,000)")
+    for name in (*DATASET_TABLES, *RESULT_TABLES):
+        assert formats.caption_of(name, blank(beside())) == formats.caption_of(name)
+
+
 # The formats, read back
 
 

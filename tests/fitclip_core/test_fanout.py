@@ -406,6 +406,7 @@ def test_settings_come_from_a_file(tmp_path: Path) -> None:
         ("- gpus", "must hold"),
         ("slurm: 3", "must hold"),
         ("gpus: {", "not readable YAML"),
+        ("gpus: 1\ngpus: 2", "key 'gpus' is given twice"),
         ("gpus: many", "gpus is 'many'"),
     ):
         file.write_text(text)

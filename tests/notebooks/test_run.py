@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,11 +14,18 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from fitclip_core.artefacts import write_manifest
 from notebooks import run
-from notebooks.parameters import ParameterError, declared_parameters, merge_profile, read_profile
-from notebooks.progress import ProgressLine, clock, remaining_seconds
+from notebooks.parameters import (
+    ParameterError,
+    declared_parameters,
+    merge_profile,
+    profile_file,
+    read_profile,
+)
+from notebooks.progress import ProgressLine, clock
 from notebooks.stamps import Files, reasons_to_run, stamp_digest
 from tests.small_project import (
     COMMAND,
@@ -410,6 +418,22 @@ def test_missing_profile_names_those_there(tmp_path):
     assert read_profile(tmp_path / "mini.yaml") == {}
 
 
+@pytest.mark.parametrize("name", ["../mini", "..", "", ".", "a/b", "/mini"])
+def test_a_profile_is_a_name(name: str) -> None:
+    """It names the run's folder too, which `make clean` removes."""
+    with pytest.raises(ParameterError, match="give a name"):
+        profile_file(Path("notebooks"), name)
+    make = ["make", "--dry-run", "clean", f"PROFILE={name}"]
+    refused = subprocess.run(make, cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2 and "no profile" in refused.stderr
+
+
+def test_make_removes_one_run() -> None:
+    for name in ("mini smoke", "mini ."):
+        make = ["make", "--dry-run", "clean", f"PROFILE={name}"]
+        assert subprocess.run(make, cwd=ROOT, capture_output=True).returncode == 2
+
+
 def test_notebooks_without_one_parameters_cell_are_refused(tmp_path):
     project = make_project(tmp_path)
     with pytest.raises(ParameterError, match="no notebooks named like"):
@@ -434,12 +458,42 @@ def test_notebooks_without_one_parameters_cell_are_refused(tmp_path):
 # The progress line
 
 
-def test_remaining_time():
-    assert remaining_seconds(10.0, 0, 5, None) is None
-    assert remaining_seconds(10.0, 2, 5, None) == 15.0
-    assert remaining_seconds(10.0, 2, 5, 100.0) == 90.0
-    assert remaining_seconds(120.0, 2, 5, 100.0) == 180.0  # slower than last time: by cells
+def test_clock() -> None:
     assert [clock(x) for x in (0, 59.6, 3599, 3600)] == ["0:00", "1:00", "59:59", "1:00:00"]
+
+
+def shown(expected: float | None, written: str) -> str:
+    """What the line says of the time left, when a cell has written this."""
+    stream = io.StringIO()
+    line = ProgressLine("x", 2, expected, stream)
+    line.cell_started()
+    line.write(written)
+    line._show()
+    return stream.getvalue().rstrip().partition("elapsed, ")[2]
+
+
+def test_time_left_is_the_last_runs_or_the_bars() -> None:
+    unknown = "remaining time not known yet"
+    bar = io.StringIO()
+    with tqdm(total=9000, desc="decode mit", file=bar, mininterval=0, miniters=1) as counted:
+        time.sleep(0.01)
+        counted.update(4000)
+        written = bar.getvalue()
+    assert re.fullmatch(r"decode mit 4000/9000, about 00:0\d of that left", shown(None, written))
+    assert shown(90.0, written) == "about 1:30 left"
+    assert shown(0.0, "") == shown(None, "") == shown(None, "a warning: 3% | 4\n") == unknown
+    assert shown(None, "\rcells:   0%|          | 0/180 [00:00<?, ?cell/s]") == unknown
+    two = "\ra: 10%|#  | 1/10 [00:01<00:09, 1it/s]\rb: 50%|###  | 1.5k/3k [1:00:00<1:00:00, 2s/it]"
+    assert shown(None, two) == "b 1.5k/3k, about 1:00:00 of that left"
+
+
+def test_a_new_cell_forgets_the_bar() -> None:
+    stream = io.StringIO()
+    line = ProgressLine("x", 2, None, stream)
+    line.write("a: 10%|#  | 1/10 [00:01<00:09, 1it/s]")
+    line.cell_started()
+    line._show()
+    assert "not known yet" in stream.getvalue()
 
 
 def test_terminal_line_is_rewritten_and_a_log_gets_whole_lines():
