@@ -41,6 +41,7 @@ ALLOWED = {
     # The page behind the slider is a program of its own; the runner does not know it.
     "notebooks/explorer": {
         "notebooks.explorer",
+        "notebooks.command_line",
         "notebooks.parameters",
         "notebooks.sources",
         "data_prep",
