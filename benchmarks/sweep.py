@@ -25,6 +25,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 # Decoding processes import this module again, so the models are imported where they are used.
 
@@ -45,11 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import pandas as pd
 
     from benchmarks.side_by_side import seconds
-    from benchmarks.sweep_ways import Ways
+    from benchmarks.sweep_ways import Ways, differences
 
     with tempfile.TemporaryDirectory() as folder:
         ways = Ways(Path(folder), given.clips, given.device, given.precision)
-        print(f"{ways.described}\n{ways.differences()}")
+        print(ways.described)
         timed: dict[str, Callable[[], object]] = {
             "kit": ways.kit,
             "plain": ways.plain,
@@ -57,8 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "forward": partial(ways.forward, len(ways.alphas)),
         }
         used: dict[str, list[float]] = {name: [] for name in timed}
-        counted = {name: partial(_counted, way, used[name]) for name, way in timed.items()}
+        found: dict[str, Any] = {}
+        counted = {name: partial(_counted, name, way, used, found) for name, way in timed.items()}
         taken = seconds(counted, given.rounds)
+    print(differences(found["kit"], found["plain"]))
     tables = {"seconds": taken, "processor seconds": pd.DataFrame(used)}
     for what, table in tables.items():
         table["least"] = table["decode"] + table["forward"]
@@ -69,11 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
 
-def _counted(way: Callable[[], object], used: list[float]) -> None:
-    """Run it and note the processor seconds of this process and of those that it ended."""
+def _counted(
+    name: str, way: Callable[[], object], used: dict[str, list[float]], found: dict[str, Any]
+) -> None:
+    """Run it, keep what it found, and note the processor seconds of this process and of those that
+    it ended."""
     before = sum(os.times()[:4])
-    way()
-    used.append(sum(os.times()[:4]) - before)
+    found[name] = way()
+    used[name].append(sum(os.times()[:4]) - before)
 
 
 if __name__ == "__main__":

@@ -126,17 +126,6 @@ class Ways:
             if kind == "cuda":
                 torch.cuda.synchronize()
 
-    def differences(self) -> str:
-        """How far the plain way's metrics are from the kit's, in points: they resize otherwise."""
-        plain, far = self.plain(), []
-        for row in self.kit().to_dict("records"):
-            if row["metric"] != "MdR" and row["direction"] != "video_to_text":
-                k = int(row["metric"].removeprefix("R@").removeprefix("top"))
-                ranks = plain[row["data_set"], row["alpha"]]
-                far.append(100 * (row["value"] - np.mean(ranks <= k)))
-        spread = np.abs(far)
-        return f"kit - plain: {np.mean(far):+.2f} points in the mean, {spread.max():.1f} at most"
-
     def _build(self, folder: Path) -> list[frame_store.FrameStore]:
         return [
             frame_store.build(one.clips, one.root, folder / name, self._rule, progress=False)
@@ -190,6 +179,17 @@ class Ways:
                 frames = clips.flatten(0, 1).to(self._device)
                 features = model.encode_image(frames, normalize=True)
                 yield features.unflatten(0, clips.shape[:2]).mean(1)
+
+
+def differences(metrics: pd.DataFrame, ranks: Mapping[tuple[Any, Any], np.ndarray]) -> str:
+    """How far the plain way's metrics are from the kit's, in points: they resize otherwise."""
+    far = []
+    for row in metrics.to_dict("records"):
+        if row["metric"] != "MdR" and row["direction"] != "video_to_text":
+            k = int(row["metric"].removeprefix("R@").removeprefix("top"))
+            far.append(100 * (row["value"] - np.mean(ranks[row["data_set"], row["alpha"]] <= k)))
+    spread = np.abs(far)
+    return f"kit - plain: {np.mean(far):+.2f} points in the mean, {spread.max():.1f} at most"
 
 
 class _Decoded(Dataset[torch.Tensor]):
