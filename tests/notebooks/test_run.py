@@ -496,6 +496,14 @@ def test_a_new_cell_forgets_the_bar() -> None:
     assert "not known yet" in stream.getvalue()
 
 
+def test_the_line_gets_what_a_notebook_writes_to_standard_error(tmp_path, monkeypatch):
+    project, written = make_project(tmp_path), []
+    write_notebook(project, "01_one", RESULT, "import sys; print('a bar', file=sys.stderr)")
+    monkeypatch.setattr(ProgressLine, "write", lambda self, text: written.append(text))
+    assert cli(project) == 0
+    assert "".join(written) == "a bar\n"
+
+
 def test_terminal_line_is_rewritten_and_a_log_gets_whole_lines():
     class Stream(io.StringIO):
         def __init__(self, terminal):
