@@ -15,9 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 from figures import style
 from figures.alpha_curve import PANELS, Measure, Panel, PanelHits
-from figures.comparisons import measure_name, scopes_of
+from figures.comparisons import decided, difference, measure_name, p_in_words, scopes_of
 from figures.rank_curves import model_ranks
-from figures.study_comparisons import decided, difference
 from figures.table_formats import escape_markdown
 from fitclip_core.results import CLASSIFICATION, variant_rows
 
@@ -43,10 +42,7 @@ def direction_comparisons(
     panels; a panel that then holds fewer sets is called "<name>_retrieval".
 
     Columns: scope (panel or data set), measure, comparison (in words), alpha, first and second (the
-    two compared values), difference, ci_low, ci_high (fractions;
-    `statistics.paired_difference`), p_value (sign flips over items, given these draws), p_holm
-    (corrected for all rows of this table), n (items), draws, draws_same_sign, level, verdict (as
-    `comparisons.fusion_comparisons`).
+    two compared values), and from difference to verdict those of `comparisons.fusion_comparisons`.
 
     Raises: ValueError when alpha is not in the sweep or the panels have no retrieval.
     Source: the paper's tables 2 and 4 have text-to-video alone.
@@ -131,8 +127,8 @@ def comparisons_in_words(table: pd.DataFrame) -> str:
     lines.append(
         f"\nDifferences are in percentage points, with {first['level']:.0%} intervals over items"
         f"{' and draws' if several else ' (one draw: nothing is known of others)'}; p-values are "
-        f"Holm-corrected for {len(table)} comparisons. What is not listed is undecided, which does "
-        "not mean equal."
+        f"of the same t, Holm-corrected for {len(table)} comparisons. What is not listed is "
+        "undecided, which does not mean equal."
     )
     return "\n".join(lines)
 
@@ -174,7 +170,7 @@ def difference_plot(table: pd.DataFrame) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
         kinds = [kind for kind in ("R@5", "top-1") if table["measure"].str.contains(kind).any()]
         unit = f"Difference in {' or '.join(kinds)} (points)"
-        ax.set_xlabel(f"{unit}\nfilled: not 0, by test and interval")
+        ax.set_xlabel(f"{unit}\nfilled: not 0, by the test")
         sns.despine(ax=ax, left=True)
         style.shared_legend(figure, handles, columns=1)
     return figure
@@ -205,7 +201,8 @@ def classes_in_words(table: pd.DataFrame) -> str:
         parts.append(f"Shown to be {verdict}: {len(found)}{f' — {names}' if names else ''}.")
     parts.append(
         f"That is with the classes wrongly marked held to {1 - first['level']:.0%} of those marked "
-        "(false-discovery rate) and an interval that leaves out 0; all other classes are undecided."
+        f"(false-discovery rate, over new {'clips and students' if first['draws'] > 1 else 'clips'}"
+        "); all other classes are undecided."
     )
     return " ".join(parts)
 
@@ -269,7 +266,6 @@ def _label(table: pd.DataFrame, scope: str) -> str:
 
 
 def _sentence(row: dict) -> str:
-    p = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}"
     draws = (
         f", {row['draws_same_sign']} of {row['draws']} draws of this sign"
         if row["draws"] > 1
@@ -279,5 +275,6 @@ def _sentence(row: dict) -> str:
     name = measure if measure.startswith(f"{scope} ") else f"{scope} ({measure})"
     return (
         f"{name}: {100 * row['difference']:+.1f} "
-        f"[{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}], {p}{draws}: {row['verdict']}"
+        f"[{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}], "
+        f"{p_in_words(row['p_holm'])}{draws}: {row['verdict']}"
     )

@@ -359,7 +359,6 @@ def _rank_curve(data: _Data, data_set: str, at_most: float) -> _Finding | None:
     found = paired_difference(
         np.log(teacher.to_numpy().T),
         np.log(fused.to_numpy().T),
-        interval="auto",
         **data.settings,
     )
     order = curve_order(data.sweep, data.alpha, data_set=data_set, level=data.level, seed=data.seed)
@@ -393,7 +392,7 @@ def _classes(data: _Data, classes: Sequence[str], expected: str) -> _Finding | N
         (ranks.to_numpy().T <= 1).astype(np.float64)
         for ranks in model_ranks(chosen, "mit", CLASSIFICATION, [0.0, data.alpha])
     )
-    found = paired_difference(teacher, fused, interval="auto", **data.settings)
+    found = paired_difference(teacher, fused, **data.settings)
     ends = 100 * np.array([found.estimate, found.low, found.high])
     return _finding(ends, found.n, len(fused), p_value=found.p_value, expected=expected)
 
@@ -442,7 +441,7 @@ def _references(data: _Data, of: str, minus: str, expected: str) -> _Finding | N
             f"{of} and {minus} were not measured on the same clips; measure them again with the "
             "same frames"
         )
-    found = paired_difference(*sides, interval="auto", **data.settings)
+    found = paired_difference(*sides, **data.settings)
     ends = 100 * np.array([found.estimate, found.low, found.high])
     return _finding(ends, found.n, 1, p_value=found.p_value, expected=expected)
 

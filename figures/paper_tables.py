@@ -22,7 +22,7 @@ from fitclip_core.results import (
     check_one_training,
     metric_table,
 )
-from fitclip_core.statistics import bootstrap_interval, mean_interval
+from fitclip_core.statistics import bootstrap_interval, crossed_interval, mean_interval
 
 DIRECTIONS: Final = ("text_to_video", CLASSIFICATION)
 _K: Final = SHARES["retrieval"] | SHARES["classification"]
@@ -103,7 +103,7 @@ def beside_paper(
             continue
         number = one.number(metric)
         if row not in MODELS and teacher is not None:
-            number = _derived(row, metric, teacher, one, level, n_resamples, seed)
+            number = _derived(row, metric, teacher, one, level)
         counts = {"n": len(one.ranks), "clips": one.clips, "draws": one.ranks.shape[1]}
         found.append(vars(number) | counts | {"differs": differs[model, data_set]})
     columns = ["value", "ci_low", "ci_high", "n", "clips", "draws", "differs"]
@@ -229,8 +229,6 @@ def _derived(
     teacher: _Measured,
     fused: _Measured,
     level: float,
-    n_resamples: int,
-    seed: int,
 ) -> _Number:
     """The fused model's improvement over the teacher, or its error rate reduction."""
     if not teacher.ranks.index.equals(fused.ranks.index):
@@ -246,5 +244,5 @@ def _derived(
     if metric == "MdR":
         return gain
     gains = _per_item(fused.ranks, metric) - _per_item(teacher.ranks, metric)
-    interval = mean_interval(100 * gains, level=level, n_resamples=n_resamples, seed=seed)
+    interval = crossed_interval(100 * gains, level=level)  # as `comparisons.fusion_comparisons`
     return replace(gain, ci_low=interval.low, ci_high=interval.high)

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from figures import style
 from figures.rank_curves import model_ranks
+from figures.whole_curve import off_zero
 from fitclip_core.results import CLASSIFICATION
 from fitclip_core.statistics import per_class_differences
 
@@ -35,12 +36,13 @@ def per_class_table(
     """Top-1 of the model at `alpha` minus the teacher's, class by class, the largest first.
 
     Columns: data_set, alpha, class, n (clips), difference (fraction, mean over draws; positive is
-    in favour of the model at alpha), ci_low, ci_high, p_value, q_value (of
+    in favour of the model at alpha), ci_low, ci_high, p_value, sign_flip_p, q_value (of
     `statistics.per_class_differences`, over all classes of the data set), draws, level, verdict.
     Equal differences are in order of name.
 
-    The verdict is "higher" or "lower" when q_value <= 1 - level and the interval leaves out 0, else
-    "undecided". A class of n clips cannot have p below 2 / 2**n, so small classes stay undecided.
+    The verdict is "higher" or "lower" when q_value <= 1 - level, else "undecided": for new clips
+    and, where there are several draws, for new students. A class of n clips cannot have p below
+    2 / 2**n, so small classes stay undecided.
 
     Raises: ValueError when the data set, alpha or teacher was not measured, a clip has no label or
     two, or students trained in different ways are mixed.
@@ -60,7 +62,8 @@ def per_class_table(
     table.insert(1, "alpha", float(alpha))
     table["draws"] = other.shape[1]
     table["level"] = level
-    table["verdict"] = [_verdict(row, level) for row in table.to_dict("records")]
+    sides = off_zero(table["ci_low"], table["ci_high"])
+    table["verdict"] = np.where(table["q_value"] <= 1 - level, sides, "undecided")
     # Rounded, so that equal shares do not differ by the order of a sum.
     order = table.assign(difference=-table["difference"].round(12))
     return table.loc[order.sort_values(["difference", "class"]).index].reset_index(drop=True)
@@ -125,14 +128,6 @@ def _labels(outcomes: pd.DataFrame, data_set: str) -> pd.Series:
     return pairs.set_index("item")["label"].astype(str)
 
 
-def _verdict(row: dict, level: float) -> str:
-    if row["q_value"] > 1 - level:
-        return "undecided"
-    if row["ci_low"] > 0:
-        return "higher"
-    return "lower" if row["ci_high"] < 0 else "undecided"
-
-
 def _limits(parts: list[pd.DataFrame]) -> list[tuple[float, float]]:
     """The panels' x ranges in points, 0 and every interval included, none much the narrower."""
     ends = []
@@ -184,7 +179,7 @@ def _draw_legend(figure: Figure, table: pd.DataFrame) -> None:
                 facecolor=style.LINE,
                 edgecolor=style.LINE,
                 linewidth=0.4,
-                label=f"q ≤ {1 - level:.2g}, interval off 0 ({settled} of {len(table)} classes)",
+                label=f"q ≤ {1 - level:.2g} ({settled} of {len(table)} classes)",
             ),
             Patch(facecolor=style.BAND, edgecolor=style.LINE, linewidth=0.4, label="undecided"),
             Line2D(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from figures.alpha_curve import Measure
-from figures.comparisons import decision, holm, same_sign
+from figures.comparisons import decided, difference
 from figures.label_share import MEASURES
 from figures.subset_size import IN_DOMAIN_R1, check_same_draws, study_hits
-from fitclip_core.statistics import paired_difference
 
 SIZE: Final = "labelled clips"
 SHARE: Final = "pseudo-label share"
@@ -35,10 +34,8 @@ def size_comparisons(
 
     At one size, nested and independent subsets are samples of the same kind, so the draws of both
     are taken together. Columns: scope (data set), measure, alpha, varied ("labelled clips"), value
-    and versus (the two sizes), difference, ci_low, ci_high (fractions; over items and draws,
-    `statistics.crossed_interval`), p_value (sign flips over items, given these draws), p_holm
-    (corrected for all rows), n (items), draws, draws_same_sign, level, verdict (as
-    `comparisons.fusion_comparisons`).
+    and versus (the two sizes), and from difference to verdict those of
+    `comparisons.fusion_comparisons`.
 
     Raises: ValueError when the reference was not measured, is the only size, or as
     `subset_size.subset_table`.
@@ -123,41 +120,6 @@ def share_comparisons(
         for scope, title, both in scopes
     ]
     return decided(rows)
-
-
-def difference(
-    first: list[np.ndarray],
-    second: list[np.ndarray],
-    level: float,
-    n_resamples: int,
-    seed: int,
-) -> dict[str, Any]:
-    """Hits second - first of data sets that count equally, [draws, items] each."""
-    found = paired_difference(
-        first, second, level=level, n_resamples=n_resamples, seed=seed, interval="auto"
-    )
-    by_draw = np.mean(
-        [other.mean(axis=1) - one.mean(axis=1) for one, other in zip(first, second, strict=True)],
-        axis=0,
-    )
-    return {
-        "difference": found.estimate,
-        "ci_low": found.low,
-        "ci_high": found.high,
-        "p_value": found.p_value,
-        "n": found.n,
-        "draws": len(by_draw),
-        "draws_same_sign": same_sign(by_draw, found.estimate),
-        "level": level,
-    }
-
-
-def decided(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """A table of comparisons with p_holm, corrected for all of its rows, and the verdicts."""
-    table = pd.DataFrame(rows)
-    corrected = holm(table["p_value"].to_numpy())
-    table.insert(list(table.columns).index("p_value") + 1, "p_holm", corrected)
-    return table.assign(verdict=[decision(row) for row in table.to_dict("records")])
 
 
 def _array(hits: pd.DataFrame) -> np.ndarray:

@@ -13,6 +13,7 @@ A curve has one more axis at the end, its points: [items, points] or [draws, ite
 data with known truth.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -20,13 +21,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 Values = ArrayLike | Sequence[ArrayLike]
 Statistic = Literal["mean", "median"] | Callable[..., NDArray[np.float64]]
 Array = NDArray[np.float64]
 
 _CHUNK = 4_000_000  # numbers drawn at once: bounds memory at some 100 MB
+_TINIEST = 1e-300  # a p-value below it is 0
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A mean difference (second - first), its interval and p-value; n counts the items."""
+    """A mean difference (second - first), its interval and p-values; n counts the items.
+
+    `p_value` goes with the interval; `sign_flip_p` holds for the given draws alone.
+    """
 
     estimate: float
     low: float
     high: float
     level: float
     p_value: float
+    sign_flip_p: float
     n: int
 
 
@@ -131,12 +137,14 @@ def bootstrap_interval(
 def crossed_interval(values: Values, *, level: float = 0.95) -> Interval:
     """t interval of a mean over crossed items and draws; holds its level with as few as 3 draws.
 
-    The variance of the mean is estimated from two mean squares, of the draws' means and of the
-    items' means, less the interaction's, which both hold. The t quantile is the mean of the draws'
-    (draws - 1 degrees of freedom) and the items' one, weighted by their parts of the variance. A
-    percentile bootstrap has no such quantile, and of 3 draws it cannot know that they may all lie
-    on one side. With one draw this is the t interval over items; shares close to 0 or 1 are then
-    better served by :func:`bootstrap_interval`.
+    The design is that of multi-reader multi-case studies: random draws (there: readers) by random
+    items (cases), each draw measured on each item. The variance of the mean is estimated from two
+    mean squares, of the draws' means and of the items' means, less the interaction's, which both
+    hold. The t quantile is the mean of the draws' (draws - 1 degrees of freedom) and the items'
+    one, weighted by their parts of the variance. A percentile bootstrap has no such quantile, and
+    of 3 draws it cannot know that they may all lie on one side. With one draw this is the t
+    interval over items; shares close to 0 or 1 are then better served by
+    :func:`bootstrap_interval`.
 
     Args:
         values: per-item values, in one of the module's three forms.
@@ -150,6 +158,7 @@ def crossed_interval(values: Values, *, level: float = 0.95) -> Interval:
         ValueError: as :func:`bootstrap_interval`.
 
     Source:
+        Obuchowski and Rockette 1995, Hillis 2007 (the design; their degrees of freedom are others);
         Searle, Casella and McCulloch 1992, Variance Components (the two-way crossed random model);
         Cochran and Cox 1957, Experimental Designs (t quantiles weighted by parts of the variance).
 
@@ -160,7 +169,7 @@ def crossed_interval(values: Values, *, level: float = 0.95) -> Interval:
     sets = _data_sets("values", values)
     _check_settings(level)
     estimate = float(np.mean([data.mean() for data in sets]))
-    half_width = float(_crossed_half_widths(sets, level))
+    half_width = float(_crossed(sets).half_width(level))
     return Interval(
         estimate, estimate - half_width, estimate + half_width, level, _count_items(sets)
     )
@@ -227,7 +236,7 @@ def simultaneous_band(
     sets = _data_sets("values", values, points=True)
     _check_settings(level, n_resamples)
     estimate = np.mean([data.mean(axis=(0, -1)) for data in sets], axis=0)
-    half_widths = _crossed_half_widths(sets, level)
+    half_widths = _crossed(sets).half_width(level)
     rng = np.random.default_rng(seed)
     draw_weights = _draw_weights(_common_draws(sets), n_resamples, rng)
     deviations = _resampled_totals(sets, "mean", draw_weights, rng) - estimate[:, None]
@@ -247,46 +256,46 @@ def paired_difference(
     level: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,
-    interval: Literal["bootstrap", "crossed", "auto"] = "bootstrap",
 ) -> PairedDifference:
     """Mean of (second - first) over the same items, with an interval and a two-sided p-value.
 
-    The interval is that of :func:`bootstrap_interval` or :func:`crossed_interval` on the per-item
-    differences, and so covers new items and new draws. The p-value is of the sign-flip permutation
-    test over items, an item's differences in all draws flipped together: it is conditional on the
-    draws at hand. Its null hypothesis is that each item's difference is as likely to be of either
-    sign.
+    Interval and p-value are of one t, that of :func:`crossed_interval` on the per-item differences,
+    and so speak of new items and new draws: the p-value is 1 less the largest level whose interval
+    leaves out 0. With one draw both are of the paired t test over items, given that draw.
+
+    Beside them stands the sign-flip permutation test over items, an item's differences in all draws
+    flipped together. It needs no normal mean, but it is conditional on the draws at hand: its null
+    hypothesis is that each item's difference is, with these draws, as likely to be of either sign.
 
     Args:
         first: per-item values of one model, in one of the module's three forms.
         second: values of the other model for the same items, in the same form. A side with one
             draw is compared with every draw of the other.
         level: confidence level in (0, 1).
-        n_resamples: bootstrap resamples, and sign flips where not all can be enumerated.
-        seed: of the resamples and flips.
-        interval: "bootstrap", "crossed", which is the better one where there are several draws, or
-            "auto", which takes crossed just there.
+        n_resamples: sign flips, where not all can be enumerated.
+        seed: of the flips.
 
     Returns:
-        Estimate, interval, p-value and number of items of all data sets. With at most n_resamples
-        distinct sign flips the p-value is exact; else it is ``(1 + hits) / (1 + n_resamples)`` and
-        cannot go below ``1 / (1 + n_resamples)``.
+        Estimate, interval, both p-values and number of items of all data sets. Interval and p-value
+        are NaN when a data set has one item. The p-value is 0 where the differences are all equal
+        and not 0, which leaves the interval no width. With at most n_resamples distinct sign flips
+        sign_flip_p is exact; else it is ``(1 + hits) / (1 + n_resamples)`` and cannot go below
+        ``1 / (1 + n_resamples)``.
 
     Raises:
-        ValueError: the sides' data sets, items or draws do not match, interval is unknown, or as
-            bootstrap_interval.
+        ValueError: the sides' data sets, items or draws do not match, or as bootstrap_interval.
 
     Source:
-        Fisher's sign-flip test; Phipson and Smyth 2010 (the added one).
+        As :func:`crossed_interval`; Fisher's sign-flip test; Phipson and Smyth 2010 (the added
+        one).
 
     Example:
-        >>> paired_difference([0.0, 0, 0, 1], [1.0, 1, 1, 1]).p_value  # 2 of 2**3 sign flips
-        0.25
+        >>> found = paired_difference([0.0, 0, 0, 1], [1.0, 1, 1, 1])
+        >>> round(found.p_value, 3), found.sign_flip_p  # t = 3; 2 of 2**3 sign flips
+        (0.058, 0.25)
     """
     firsts, seconds = _data_sets("first", first), _data_sets("second", second)
     _check_settings(level, n_resamples)
-    if interval not in ("bootstrap", "crossed", "auto"):
-        raise ValueError(f'interval is {interval!r}: use "bootstrap", "crossed" or "auto"')
     if len(firsts) != len(seconds):
         raise ValueError(
             f"first has {len(firsts)} data sets and second {len(seconds)}: pass the same ones"
@@ -300,21 +309,20 @@ def paired_difference(
     _common_draws([*firsts, *seconds])
     differences = [other - one for one, other in zip(firsts, seconds, strict=True)]
     estimate = float(np.mean([data.mean() for data in differences]))
-    rng = np.random.default_rng(seed)
-    one_draw = _common_draws(differences) == 1
-    if interval == "bootstrap" or (interval == "auto" and one_draw):
-        low, high = _percentile_ends(differences, "mean", level, n_resamples, rng)
-    else:
-        half_width = float(_crossed_half_widths(differences, level))
-        low, high = estimate - half_width, estimate + half_width
+    # Data sets' means that cancel leave some 1e-17 of the values, which is no difference.
+    if abs(estimate) <= 1e-12 * max(np.abs(data).max() for data in differences):
+        estimate = 0.0
+    spread = _crossed(differences)
+    half_width = float(spread.half_width(level))
     # Each item's share of the sum of the data sets' means: flipping its sign subtracts it twice.
     shares = np.concatenate([data.mean(axis=0) / data.shape[1] for data in differences])
     return PairedDifference(
         estimate=estimate,
-        low=low,
-        high=high,
+        low=estimate - half_width,
+        high=estimate + half_width,
         level=level,
-        p_value=_sign_flip_p_value(shares, n_resamples, rng),
+        p_value=spread.p_value(estimate),
+        sign_flip_p=_sign_flip_p_value(shares, n_resamples, np.random.default_rng(seed)),
         n=_count_items(differences),
     )
 
@@ -334,11 +342,13 @@ def per_class_differences(
     to nothing where the models agree on all items, and it covers new items and new draws. It holds
     for each class by itself.
 
-    The p-value is of the exact sign-flip test over the class's items, an item's differences in all
-    draws flipped together; for one draw that is McNemar's exact test. It is conditional on the
-    draws at hand: with draws that differ, ask also that the interval leaves out 0 before a class
-    is said to gain or lose. No p-value is simulated, because among hundreds of classes the
-    smallest one that resampling can give would never survive the correction.
+    A class must pass two tests, and the p-value is the larger of theirs. One is got by inverting
+    the interval, so that the p-value never goes below 1 - level where the interval holds 0; few
+    items make it too liberal in the far tail, where the correction looks. The other is the exact
+    sign-flip test over the class's items, an item's differences in all draws flipped together (for
+    one draw, McNemar's exact test); alone it would speak of the draws at hand only. Neither is
+    simulated, because among hundreds of classes the smallest p-value that resampling can give would
+    never survive the correction.
 
     Args:
         first: one model's outcomes, 1 for right and 0 for wrong: [items] or [draws, items].
@@ -349,8 +359,9 @@ def per_class_differences(
 
     Returns:
         One row a class, in order of class: ``class``, ``n`` (items), ``difference``, ``low``,
-        ``high`` (fractions in [-1, 1]), ``p_value`` and ``q_value``: at q <= 0.05, at most 5% of
-        the classes so marked are expected to be marked wrongly.
+        ``high`` (fractions in [-1, 1]), ``p_value``, ``sign_flip_p`` (of the exact test, given
+        these draws) and ``q_value`` (of p_value): at q <= 0.05, at most 5% of the classes so marked
+        are expected to be marked wrongly, and each one's interval leaves out 0.
 
     Raises:
         ValueError: outcomes other than 0 and 1, items or draws that do not match, or labels that
@@ -391,7 +402,9 @@ def per_class_differences(
         found = differences[:, places]
         added = np.tile([1.0, -1.0], (len(found), 1))
         adjusted = np.concatenate([found, added], axis=1)
-        half_width = float(_crossed_half_widths([adjusted], level, small_sample=False))
+        spread = _crossed([adjusted], small_sample=False)
+        half_width = float(spread.half_width(level))
+        exact = _exact_sign_flip_p_value(found.sum(axis=0).astype(int))
         rows.append(
             {
                 "class": label,
@@ -399,7 +412,8 @@ def per_class_differences(
                 "difference": found.mean(),
                 "low": max(adjusted.mean() - half_width, -1.0),
                 "high": min(adjusted.mean() + half_width, 1.0),
-                "p_value": _exact_sign_flip_p_value(found.sum(axis=0).astype(int)),
+                "p_value": max(exact, spread.p_value(float(adjusted.mean()))),
+                "sign_flip_p": exact,
             }
         )
     table = pd.DataFrame(rows)
@@ -544,14 +558,59 @@ def _resampled(
     return _statistic(statistic, data[:, picked])
 
 
-def _crossed_half_widths(sets: list[Array], level: float, *, small_sample: bool = True) -> Array:
-    """Half the width of `crossed_interval`, for sets [draws, ..., items]: [...].
+@dataclass(frozen=True, eq=False)
+class _Spread:
+    """The standard error of a mean over crossed items and draws, and its t quantiles.
+
+    error and weight (the draws' part of its square) are arrays [...]; the others are degrees of
+    freedom, inf for a normal quantile.
+    """
+
+    error: Array
+    weight: Array
+    of_items: float
+    of_draws: float
+
+    def half_width(self, level: float) -> Array:
+        return self._quantile((1 - level) / 2) * self.error
+
+    def p_value(self, estimate: float) -> float:
+        """1 less the largest level whose interval around the estimate, a number, leaves out 0."""
+        error = float(self.error)
+        if math.isnan(error) or estimate == 0:
+            return math.nan if math.isnan(error) else 1.0
+        if error == 0:
+            return 0.0
+        ratio = abs(estimate) / error
+        # Between the p-values of the two single t distributions, and a little beyond for rounding.
+        ends = [2 * float(special.stdtr(df, -ratio)) for df in (self.of_items, self.of_draws)]
+        low, high = max(min(ends) / 2, _TINIEST), min(2 * max(ends), 1.0)
+        if self._quantile(low / 2) <= ratio:
+            return 0.0
+        found = optimize.brentq(
+            lambda log_p: float(self._quantile(math.exp(log_p) / 2)) - ratio,
+            math.log(low),
+            math.log(high),
+            xtol=1e-12,
+        )
+        return math.exp(found)
+
+    def _quantile(self, tail: float) -> Array:
+        """What is exceeded with this chance, on one side."""
+        of_items, of_draws = (special.stdtrit(df, tail) for df in (self.of_items, self.of_draws))
+        return (self.weight - 1) * of_items - self.weight * of_draws
+
+
+def _crossed(sets: list[Array], *, small_sample: bool = True) -> _Spread:
+    """The spread of `crossed_interval`, for sets [draws, ..., items]: [...], NaN for one item.
 
     Without `small_sample` the items' variance has the divisor n and a normal quantile.
     """
     draws, fewest = _common_draws(sets), min(data.shape[-1] for data in sets)
+    of_items, of_draws = float(fewest - 1) if small_sample else math.inf, float(max(draws - 1, 1))
     if fewest == 1:
-        return np.full(sets[0].shape[1:-1], np.nan)
+        nothing = np.full(sets[0].shape[1:-1], np.nan)
+        return _Spread(nothing, nothing, of_items, of_draws)
     by_draw = np.zeros((draws, *sets[0].shape[1:-1]))
     items_part, interaction = np.zeros_like(by_draw[0]), np.zeros_like(by_draw[0])
     for data in sets:
@@ -572,12 +631,7 @@ def _crossed_half_widths(sets: list[Array], level: float, *, small_sample: bool 
     variance = draws_part + items_part / len(sets) ** 2 - interaction
     variance = np.maximum(variance, interaction)
     weight = np.divide(draws_part, variance, out=np.zeros_like(variance), where=variance > 0)
-    weight = np.minimum(weight, 1)
-    below = (1 + level) / 2
-    items_quantile = special.stdtrit(fewest - 1, below) if small_sample else special.ndtri(below)
-    draws_quantile = special.stdtrit(max(draws - 1, 1), below)
-    quantile = (1 - weight) * items_quantile + weight * draws_quantile
-    return quantile * np.sqrt(variance)
+    return _Spread(np.sqrt(variance), np.minimum(weight, 1), of_items, of_draws)
 
 
 def _multiplicities(rng: np.random.Generator, units: int, taken: int, n_resamples: int) -> Array:

@@ -137,7 +137,7 @@ def test_several_draws_are_averaged_and_resampled(store):
 
     delta = number(beside, "5a", "Delta", "R@5")
     sides = (np.array(TEACHER) <= 5) * 100.0, (both <= 5) * 100.0
-    pair = paired_difference(*sides, interval="auto", **options)
+    pair = paired_difference(*sides, **options)
     assert delta["value"] == pair.estimate == 0
     assert [delta["ci_low"], delta["ci_high"]] == pytest.approx([pair.low, pair.high])
     assert delta["ci_low"] < 0 < delta["ci_high"]

@@ -59,8 +59,8 @@ def test_numbers_are_those_of_the_statistics():
         wide[0.0].to_numpy().T * 1.0, wide[0.4].to_numpy().T * 1.0, labels.to_numpy(str), level=0.9
     ).set_index("class")
     np.testing.assert_allclose(
-        table[["n", "difference", "ci_low", "ci_high", "p_value", "q_value"]],
-        slow[["n", "difference", "low", "high", "p_value", "q_value"]],
+        table[["n", "difference", "ci_low", "ci_high", "p_value", "sign_flip_p", "q_value"]],
+        slow[["n", "difference", "low", "high", "p_value", "sign_flip_p", "q_value"]],
     )
     for name in slow.index:
         mine = (labels == name).to_numpy()
@@ -68,7 +68,7 @@ def test_numbers_are_those_of_the_statistics():
         assert table.loc[name, "difference"] == pytest.approx(gain)
 
 
-def test_a_verdict_needs_the_correction_and_the_interval():
+def test_a_verdict_is_of_new_students_too():
     n = 40
     labels = np.repeat(["gain", "loss", "same", "draws differ"], n)
     wrong, right = np.zeros(n), np.ones(n)
@@ -81,7 +81,8 @@ def test_a_verdict_needs_the_correction_and_the_interval():
         },
     )
     table = per_class_table(outcomes).set_index("class")
-    assert table["q_value"].to_dict()["draws differ"] < 0.05
+    assert table["sign_flip_p"].to_dict()["draws differ"] < 1e-6
+    assert table["q_value"].to_dict()["draws differ"] > 0.05
     assert table["verdict"].to_dict() == {
         "gain": "higher",
         "draws differ": "undecided",

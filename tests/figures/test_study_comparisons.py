@@ -94,10 +94,9 @@ def test_sizes_are_paired_by_item_and_draw():
             hits[row["value"]].astype(float),
             n_resamples=500,
             seed=3,
-            interval="crossed",
         )
-        expected = [found.estimate, found.low, found.high, found.p_value]
-        columns = ["difference", "ci_low", "ci_high", "p_value"]
+        expected = [found.estimate, found.low, found.high, found.p_value, found.sign_flip_p]
+        columns = ["difference", "ci_low", "ci_high", "p_value", "sign_flip_p"]
         assert [row[name] for name in columns] == pytest.approx(expected)
 
 

@@ -76,7 +76,7 @@ def test_the_comparison_is_the_slow_search(draws):
         first, second = (
             [hits(outcomes, one, cell, draws)[:, test] for one in MEASURES] for cell in (same, pair)
         )
-        found = paired_difference(first, second, n_resamples=400, seed=2, interval="auto")
+        found = paired_difference(first, second, n_resamples=400, seed=2)
         assert (row["difference"], row["ci_low"]) == pytest.approx((found.estimate, found.low))
         assert row["n"] == found.n and row["draws"] == len(draws)
     assert np.isnan(table["p_value"][0]) and table["verdict"][0] == "no test"

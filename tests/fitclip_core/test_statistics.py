@@ -158,7 +158,7 @@ def test_seed_decides() -> None:
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
-def test_exact_p_value_equals_scipy_permutation_test(n: int) -> None:
+def test_exact_sign_flip_p_equals_scipy_permutation_test(n: int) -> None:
     rng = np.random.default_rng(n)
     first, second = rng.normal(size=n), rng.normal(size=n) + 0.5
     theirs = scipy.stats.permutation_test(
@@ -171,10 +171,10 @@ def test_exact_p_value_equals_scipy_permutation_test(n: int) -> None:
     ours = paired_difference(first, second)
     assert ours.estimate == pytest.approx(theirs.statistic)
     # scipy doubles the smaller tail, which is the same thing for a symmetric distribution.
-    assert ours.p_value == pytest.approx(min(1.0, theirs.pvalue))
+    assert ours.sign_flip_p == pytest.approx(min(1.0, theirs.pvalue))
 
 
-def test_random_p_value_equals_scipy_permutation_test() -> None:
+def test_random_sign_flip_p_equals_scipy_permutation_test() -> None:
     rng = np.random.default_rng(0)
     first = rng.normal(size=60)
     second = first + rng.normal(0.12, 0.5, size=60)
@@ -188,10 +188,10 @@ def test_random_p_value_equals_scipy_permutation_test() -> None:
     )
     assert 0.01 < theirs.pvalue < 0.5
     ours = paired_difference(first, second, n_resamples=20_000)
-    assert ours.p_value == pytest.approx(theirs.pvalue, abs=0.004)
+    assert ours.sign_flip_p == pytest.approx(theirs.pvalue, abs=0.004)
 
 
-def test_exact_p_value_of_draws_and_data_sets_by_enumeration() -> None:
+def test_exact_sign_flip_p_of_draws_and_data_sets_by_enumeration() -> None:
     rng = np.random.default_rng(5)
     first = [rng.random((3, 4)), rng.random(5)]
     second = [rng.random((3, 4)) + 0.2, rng.random((3, 5)) + 0.2]
@@ -204,34 +204,31 @@ def test_exact_p_value_of_draws_and_data_sets_by_enumeration() -> None:
     ours = paired_difference(first, second)
     assert ours.estimate == pytest.approx(observed)
     assert ours.n == 9
-    assert ours.p_value == hits / 2**9
+    assert ours.sign_flip_p == hits / 2**9
 
 
-def test_p_value_by_hand_with_ties() -> None:
+def test_sign_flip_p_by_hand_with_ties() -> None:
     # Differences 1, 1, 1, -1, 0: the mean is 2/5; of 16 sign patterns 10 reach it.
     first, second = np.array([0, 0, 0, 1, 1]), np.array([1, 1, 1, 0, 1])
-    assert paired_difference(first, second).p_value == 10 / 16
+    assert paired_difference(first, second).sign_flip_p == 10 / 16
     # The same with thirds, whose sums round differently in different orders.
-    assert paired_difference(first / 3, second / 3).p_value == 10 / 16
+    assert paired_difference(first / 3, second / 3).sign_flip_p == 10 / 16
 
 
-def test_p_value_of_one_item_is_one() -> None:
-    assert paired_difference([1.0], [2.0]).p_value == 1
-
-
-def test_equal_items_do_not_spoil_an_exact_p_value() -> None:
+def test_equal_items_do_not_spoil_an_exact_sign_flip_p() -> None:
     first = np.zeros(1000)
     second = first.copy()
     second[[3, 500, 999]] = 1
-    assert paired_difference(first, second).p_value == 2 / 2**3
+    assert paired_difference(first, second).sign_flip_p == 2 / 2**3
 
 
-def test_no_difference_and_the_smallest_p_value() -> None:
+def test_no_difference_and_the_smallest_sign_flip_p() -> None:
     values = np.random.default_rng(0).normal(size=(3, 50))
     same = paired_difference(values, values)
-    assert (same.estimate, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+    assert (same.estimate, same.low, same.high) == (0, 0, 0)
+    assert (same.p_value, same.sign_flip_p) == (1, 1)
     far = paired_difference(values, values + 1 + 0.1 * values, n_resamples=999)
-    assert far.p_value == 1 / 1000
+    assert far.sign_flip_p == 1 / 1000
     assert 0 < far.low < far.estimate < far.high
 
 
@@ -243,18 +240,10 @@ def test_swapping_sides_changes_the_sign_alone(seed, n, draws) -> None:
     one = paired_difference(first, second, n_resamples=600)
     other = paired_difference(second, first, n_resamples=600)
     assert one.estimate == -other.estimate
-    assert one.p_value == other.p_value
-    assert 0 < one.p_value <= 1
-    if n > 1:
-        assert one.low == pytest.approx(-other.high, abs=1e-12)
-
-
-def test_interval_of_the_difference_is_the_bootstrap_of_differences() -> None:
-    rng = np.random.default_rng(0)
-    first, second = rng.random(40), rng.random((3, 40))
-    paired = paired_difference(first, second)
-    plain = bootstrap_interval(second - first)
-    assert (paired.low, paired.high) == (plain.low, plain.high)
+    assert one.sign_flip_p == other.sign_flip_p
+    assert 0 < one.sign_flip_p <= 1
+    assert one.p_value == pytest.approx(other.p_value, nan_ok=True)
+    assert one.low == pytest.approx(-other.high, abs=1e-12, nan_ok=True)
 
 
 def covered(draws: int, draw_spread: float, repeats: int) -> float:
@@ -274,15 +263,16 @@ def test_coverage(draws: int, draw_spread: float) -> None:
     assert 0.91 <= covered(draws, draw_spread, 400) <= 0.995
 
 
-def test_p_values_are_uniform_under_the_null() -> None:
+def test_both_p_values_of_one_draw_are_uniform_under_the_null() -> None:
     rng = np.random.default_rng(0)
-    p_values = [
-        paired_difference(*rng.normal(size=(2, 30)), n_resamples=199, seed=seed).p_value
+    found = [
+        paired_difference(*rng.normal(size=(2, 30)), n_resamples=199, seed=seed)
         for seed in range(400)
     ]
+    p_values = np.array([(one.p_value, one.sign_flip_p) for one in found])
     for level in (0.05, 0.2, 0.5):
-        rate = np.mean(np.array(p_values) <= level)
-        assert abs(rate - level) <= 3.3 * np.sqrt(level * (1 - level) / 400)
+        rates = np.mean(p_values <= level, axis=0)
+        assert (abs(rates - level) <= 3.3 * np.sqrt(level * (1 - level) / 400)).all()
 
 
 @pytest.mark.parametrize(
@@ -430,16 +420,80 @@ def test_crossed_interval_of_constants_and_of_one_item() -> None:
     assert np.isnan([single.low, single.high]).all()
 
 
-def test_paired_difference_takes_the_crossed_interval() -> None:
+def test_paired_difference_has_the_crossed_interval_of_the_differences() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.random(8), rng.random((3, 8))
-    ours = paired_difference(first, second, interval="crossed", level=0.9)
+    ours = paired_difference(first, second, level=0.9)
     plain = crossed_interval(second - first, level=0.9)
     assert (ours.estimate, ours.low, ours.high) == (plain.estimate, plain.low, plain.high)
-    assert ours.p_value == paired_difference(first, second).p_value  # all 2**8 sign flips
-    wrong: Any = "t"
-    with pytest.raises(ValueError, match="interval is 't'"):
-        paired_difference(first, second, interval=wrong)
+
+
+differences = st.lists(  # of 1 or 2 data sets, hits or continuous, of 1 to 4 draws
+    st.tuples(st.integers(0, 10**6), st.integers(2, 12), st.booleans()), min_size=1, max_size=2
+)
+
+
+def drawn_differences(chosen, draws: int) -> list[np.ndarray]:
+    found = []
+    for seed, items, continuous in chosen:
+        rng = np.random.default_rng(seed)
+        hits = rng.integers(-1, 2, (draws, items)) + 0.0
+        found.append(rng.normal(rng.normal(), 1, (draws, items)) if continuous else hits)
+    return found
+
+
+@given(chosen=differences, draws=st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_p_value_is_that_of_a_scan_over_the_intervals_levels(chosen, draws) -> None:
+    sets = drawn_differences(chosen, draws)
+    p_value = paired_difference([0 * one for one in sets], sets, n_resamples=1).p_value
+    for candidate in np.geomspace(1e-6, 1 - 1e-6, 60):
+        interval = crossed_interval(sets, level=1 - candidate)
+        leaves_out = interval.low > 1e-15 or interval.high < -1e-15
+        if candidate != pytest.approx(p_value, rel=1e-6):
+            assert leaves_out == (p_value < candidate)
+
+
+@given(chosen=differences, draws=st.integers(1, 4), level=st.floats(0.01, 0.9999))
+@settings(max_examples=60, deadline=None)
+def test_p_value_and_interval_never_contradict_each_other(chosen, draws, level) -> None:
+    sets = drawn_differences(chosen, draws)
+    ours = paired_difference([0 * one for one in sets], sets, level=level, n_resamples=1)
+    if ours.p_value != pytest.approx(1 - level, rel=1e-9):
+        assert (ours.p_value < 1 - level) == (ours.low > 0 or ours.high < 0)
+
+
+def test_p_value_of_one_draw_is_the_paired_t_tests() -> None:
+    rng = np.random.default_rng(0)
+    for items, shift in ((2, 0.3), (40, 0.2), (40, 9.0), (500, 0.01)):
+        first, second = rng.normal(size=items), rng.normal(shift, 1, items)
+        expected = scipy.stats.ttest_rel(second, first).pvalue
+        assert paired_difference(first, second).p_value == pytest.approx(expected)
+        same = np.stack([second] * 3)  # draws that are equal are one draw
+        assert paired_difference(first, same).p_value == pytest.approx(expected)
+
+
+def test_p_value_of_items_that_are_equal_is_the_t_tests_over_draws() -> None:
+    draws = np.array([0.5, 1.0, 2.5])
+    expected = scipy.stats.ttest_1samp(draws, 0).pvalue
+    ours = paired_difference(np.zeros(50), draws[:, None] * np.ones(50))
+    t = 4 / 3 / np.sqrt(13 / 36)
+    assert ours.p_value == pytest.approx(expected) == pytest.approx(1 - t / np.sqrt(t**2 + 2))
+    assert ours.sign_flip_p < 0.001  # of these draws alone
+
+
+def test_p_values_at_the_edges() -> None:
+    tiny = paired_difference(np.zeros(900), 1 + 1e-9 * np.arange(900))  # none is below 1e-300
+    assert tiny.p_value == 0
+    equal = paired_difference(np.zeros((3, 9)), np.full((3, 9), 0.25))
+    assert (equal.low, equal.high, equal.p_value) == (0.25, 0.25, 0)
+    assert np.mean([0.1, 0.2, -0.3]) != 0  # by rounding
+    sets = [np.full(7, value) for value in (0.1, 0.2, -0.3)]
+    cancelled = paired_difference([np.zeros(7)] * 3, sets)
+    assert (cancelled.estimate, cancelled.p_value) == (0, 1)
+    single = paired_difference([np.zeros(1), np.zeros(5)], [np.ones((3, 1)), np.ones((3, 5))])
+    assert np.isnan([single.low, single.high, single.p_value]).all()
+    assert single.sign_flip_p == 2 / 2**6
 
 
 def slow_band_factor(sets: list[np.ndarray], level: float, n_resamples: int) -> float:
@@ -569,7 +623,7 @@ def test_class_differences_of_one_draw_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("items", "draws"), [(1, 1), (6, 1), (9, 3), (8, 2)])
-def test_class_p_value_equals_all_sign_flips(items: int, draws: int) -> None:
+def test_class_p_value_is_the_larger_of_all_sign_flips_and_the_intervals(items, draws) -> None:
     rng = np.random.default_rng(items)
     for _ in range(5):
         first, second = rng.integers(0, 2, items), rng.integers(0, 2, (draws, items))
@@ -577,17 +631,32 @@ def test_class_p_value_equals_all_sign_flips(items: int, draws: int) -> None:
         flipped = [sums @ signs for signs in itertools.product((-1, 1), repeat=items)]
         expected = np.mean(np.abs(flipped) >= abs(sums.sum()))
         row = per_class_differences(first, second, np.zeros(items)).iloc[0]
-        assert row["p_value"] == pytest.approx(expected)
-        assert row["p_value"] == pytest.approx(paired_difference(first, second).p_value)
+        assert row["sign_flip_p"] == pytest.approx(expected)
+        assert row["p_value"] >= row["sign_flip_p"]
+        for candidate in np.geomspace(1e-4, 0.9999, 40):
+            level = 1 - candidate
+            found = per_class_differences(first, second, np.zeros(items), level=level).iloc[0]
+            leaves_out = found["low"] > 0 or found["high"] < 0
+            if candidate != pytest.approx(row["p_value"]):
+                small = leaves_out and row["sign_flip_p"] <= candidate
+                assert small == (row["p_value"] <= candidate)
 
 
-def test_class_p_value_of_many_items_is_mcnemars() -> None:
+def test_a_class_whose_draws_disagree_gains_nothing_whatever_these_draws_show() -> None:
+    first, second = np.zeros(40), np.array([[1.0], [1.0], [0.0]]) * np.ones(40)
+    row = per_class_differences(first, second, np.zeros(40)).iloc[0]
+    assert row["sign_flip_p"] < 1e-9
+    assert row["p_value"] == row["q_value"] > 0.05
+    assert row["low"] < 0 < row["high"]
+
+
+def test_class_sign_flip_p_of_many_items_is_mcnemars() -> None:
     first = np.repeat([1, 0, 1], [900, 1100, 500])
     second = np.repeat([0, 1, 1], [900, 1100, 500])
     row = per_class_differences(first, second, np.zeros(2500)).iloc[0]
     expected = scipy.stats.binomtest(900, 2000).pvalue
     assert expected < 1e-4
-    assert row["p_value"] == pytest.approx(expected)
+    assert row["sign_flip_p"] == pytest.approx(expected)
 
 
 def test_class_differences_agree_with_the_accuracies_and_benjamini_hochberg() -> None:
@@ -762,7 +831,3 @@ def test_a_means_interval_is_crossed_with_draws_and_bootstrapped_without() -> No
     assert mean_interval(values[:1], level=0.9) == boot
     cut = mean_interval(values, level=0.9, within=(crossed.estimate, 1))
     assert (cut.low, cut.high) == (crossed.estimate, crossed.high)
-    auto = paired_difference(values[:1], values, interval="auto")
-    assert auto == paired_difference(values[:1], values, interval="crossed")
-    auto = paired_difference(values[:1], values[1:2], interval="auto")
-    assert auto == paired_difference(values[:1], values[1:2])
