@@ -23,6 +23,7 @@ from functools import partial
 
 import numpy as np
 from scipy.special import ndtr, ndtri
+from scipy.stats import false_discovery_control
 
 from figures.comparisons import holm
 from fitclip_core.statistics import (
@@ -41,6 +42,9 @@ ALPHAS = np.linspace(0, 1, 11)
 SHARED, OWN = 0.5, 0.7  # standard deviations at alpha 1 of what students learn; the items' is 1
 # The spread of the draws' effects at alpha 1: 0, 1.5 and 2.6 points of 40%, and 3.2 points of 20%.
 NONE, SOME, MUCH, MOST = 0.0, 0.05, 0.09, 0.15
+# The spread at which draws vary as much as clips: a gain at 40% has the same variance over draws
+# (of one draw, on all clips) as over samples of 1,000 clips (of all draws).
+AS_CLIPS = 0.034
 COVERAGE = (0.93, 0.97)
 AT_LEAST = (0.93, 1.0)
 FIVE_PERCENT = (0.05, 0.05)
@@ -172,38 +176,44 @@ def paired_test_erred(
     items: int,
     draws: int,
     effect: float = NONE,
-    with_interval: bool = False,
+    test: str = "p_value",
 ) -> bool:
-    """Whether p <= 0.05 (and, if asked, the interval leaves out 0) where student and teacher are
-    equally good."""
+    """Whether p <= 0.05 where student and teacher are equally good."""
     ((first, second),) = _pairs(rng, (0.4, 0.4), items, draws, effect)
-    found = paired_difference(
-        first, second, interval="crossed", n_resamples=n_resamples, seed=_seed(rng)
-    )
-    return _rejects(found) and not (with_interval and _holds(found, 0.0))
+    found = paired_difference(first, second, n_resamples=n_resamples, seed=_seed(rng))
+    return bool(getattr(found, test) <= 0.05)
 
 
 def continuous_test_erred(rng: Rng, n_resamples: int, items: int) -> bool:
     """Whether p <= 0.05 for two models' equal, continuous values."""
-    return _rejects(
-        paired_difference(*rng.normal(size=(2, items)), n_resamples=n_resamples, seed=_seed(rng))
-    )
+    return paired_difference(*rng.normal(size=(2, items)), n_resamples=1).p_value <= 0.05
 
 
-def family_erred(rng: Rng, n_resamples: int, items: int, corrected: bool) -> bool:
-    """Whether any of 10 comparisons (5 data sets, fused with both ends, all equal) is taken for a
-    difference."""
-    p_values = []
-    for _ in range(5):
-        hits = simulated_hits(rng, [0.4] * 3, [0.0, 0.4, 1.0], items, np.zeros(1), 0.0)[0]
-        p_values += [
-            paired_difference(
-                hits[:, end], hits[:, 1], interval="crossed", n_resamples=n_resamples, seed=seed
-            ).p_value
-            for end, seed in ((0, _seed(rng)), (2, _seed(rng)))
-        ]
-    values = np.array(p_values)
-    return bool(((holm(values) if corrected else values) <= 0.05).any())
+def family_decided(
+    rng: Rng,
+    n_resamples: int,
+    draws: int,
+    ratio: float,
+    gain: float = 0.0,
+    sign_flips: bool = False,
+) -> float:
+    """The share of 14 comparisons that are decided; without a gain, whether any is.
+
+    They are those of notebook 04: 6 data sets of 1,000 clips and the mean of 5 of them, each
+    against two other models. ratio: the draws' variance in units of the clips'. sign_flips: by the
+    Holm-corrected sign-flip test, where the interval leaves out 0 as well.
+    """
+    effect = np.sqrt(ratio) * AS_CLIPS
+    singles = [_pairs(rng, (0.4, 0.4 + gain), 1000, draws, effect) for _ in range(12)]
+    families = singles + [sum(singles[start : start + 5], []) for start in (0, 6)]
+    flips = {"n_resamples": n_resamples if sign_flips else 1, "seed": _seed(rng)}
+    found = [
+        paired_difference(*map(list, zip(*pairs, strict=True)), **flips) for pairs in families
+    ]
+    test = "sign_flip_p" if sign_flips else "p_value"
+    decided = holm(np.array([getattr(one, test) for one in found])) <= 0.05
+    decided &= [not _holds(one, 0.0) for one in found]
+    return float(decided.mean() if gain else decided.any())
 
 
 def false_discoveries(
@@ -213,11 +223,12 @@ def false_discoveries(
     items: int,
     draws: int,
     effect: float = NONE,
-    with_interval: bool = False,
+    sign_flips: bool = False,
 ) -> float:
-    """Share of the classes marked (q <= 0.05, and if asked an interval without 0) that are equal.
+    """Share of the classes marked (q <= 0.05) that are equal.
 
     Half the classes gain 30 points, half nothing; each class has its own draws' effects.
+    sign_flips: by q-values of the sign-flip test, where the interval leaves out 0 as well.
     """
     firsts, seconds = [], []
     for one in range(classes):
@@ -227,7 +238,8 @@ def false_discoveries(
     labels = np.repeat(np.arange(classes), items)
     table = per_class_differences(np.hstack(firsts), np.hstack(seconds), labels)
     marked = table["q_value"] <= 0.05
-    if with_interval:
+    if sign_flips:
+        marked = false_discovery_control(table["sign_flip_p"]) <= 0.05
         marked &= (table["low"] > 0) | (table["high"] < 0)
     return float(table["class"][marked].mod(2).eq(0).mean()) if marked.any() else 0.0
 
@@ -286,64 +298,42 @@ def cases() -> list[Case]:
             FIVE_PERCENT,
         ),
         Case(
-            "paired test errs, n 300, 1 draw",
-            partial(paired_test_erred, items=300, draws=1),
-            AT_MOST,
-        ),
-        Case(
-            "paired test errs, n 1000, 1 draw",
-            partial(paired_test_erred, items=1000, draws=1),
-            AT_MOST,
-        ),
-        Case(
             "paired test errs, n 300, 3 draws alike",
             partial(paired_test_erred, items=300, draws=3),
             AT_MOST,
         ),
         Case(
-            "p alone errs on new draws, n 1000, 3 draws that differ",
-            partial(paired_test_erred, items=1000, draws=3, effect=SOME),
-        ),
-        Case(
-            "p and crossed interval err on new draws, n 1000, 3 draws that differ",
-            partial(paired_test_erred, items=1000, draws=3, effect=SOME, with_interval=True),
-            AT_MOST,
-        ),
-        Case(
-            "Holm: any of 10 errs, n 200",
-            partial(family_erred, items=200, corrected=True),
-            AT_MOST,
-        ),
-        Case(
-            "uncorrected: any of 10 errs, n 200", partial(family_erred, items=200, corrected=False)
-        ),
-        Case(
-            "false discoveries, 74 classes of 14, 1 draw",
-            partial(false_discoveries, classes=74, items=14, draws=1),
-            AT_MOST,
-        ),
-        Case(
-            "false discoveries, 40 classes of 100, 1 draw",
-            partial(false_discoveries, classes=40, items=100, draws=1),
-            AT_MOST,
-        ),
-        Case(
-            "false discoveries, 74 classes of 14, 3 draws alike",
-            partial(false_discoveries, classes=74, items=14, draws=3),
-            AT_MOST,
-        ),
-        Case(
-            "q alone on new draws, 74 classes of 14, 3 draws that differ",
-            partial(false_discoveries, classes=74, items=14, draws=3, effect=0.27),
-        ),
-        Case(
-            "q and interval on new draws, 74 classes of 14, 3 draws that differ",
-            partial(
-                false_discoveries, classes=74, items=14, draws=3, effect=0.27, with_interval=True
-            ),
-            AT_MOST,
+            "sign flips err on new draws, n 1000, 3 draws that differ",
+            partial(paired_test_erred, items=1000, draws=3, effect=SOME, test="sign_flip_p"),
         ),
     ]
+    for items in (300, 1000):
+        one_draw = partial(paired_test_erred, items=items, draws=1)
+        found.append(Case(f"paired test errs, n {items}, 1 draw", one_draw, AT_MOST))
+    for draws in (3, 5):
+        for ratio in (0, 1, 5, 10):
+            null = partial(family_decided, draws=draws, ratio=ratio)
+            line = f"family: any of 14 errs, {draws} draws that vary {ratio} times as clips"
+            found.append(Case(line, null, AT_MOST))
+            if draws == 3:
+                found.append(Case(f"{line}, sign flips", partial(null, sign_flips=True)))
+    for ratio in (1, 5):
+        for draws in (3, 5, 8):
+            power = partial(family_decided, draws=draws, ratio=ratio, gain=0.05)
+            line = f"family: share of 14 gains of 5 points found, {draws} draws that vary {ratio}"
+            found.append(Case(f"{line} times as clips", power))
+    for classes, items, draws, effect, name in (
+        (74, 14, 1, NONE, "1 draw"),
+        (40, 100, 1, NONE, "1 draw"),
+        (74, 14, 3, NONE, "3 draws alike"),
+        (74, 14, 3, 0.27, "3 draws that differ"),
+        (74, 14, 3, 0.85, "3 draws that differ much"),
+    ):
+        once = partial(false_discoveries, classes=classes, items=items, draws=draws, effect=effect)
+        line = f"false discoveries, {classes} classes of {items}, {name}"
+        found.append(Case(line, once, AT_MOST))
+        if effect:
+            found.append(Case(f"{line}, sign flips", partial(once, sign_flips=True)))
     return found
 
 
@@ -419,10 +409,6 @@ def _interval(values: list[np.ndarray], method: str, n_resamples: int) -> Interv
 def _holds(found: Interval | PairedDifference | Band, truth: float | np.ndarray) -> bool:
     """Whether the truth lies inside, ends included: shares of n items may equal an end."""
     return bool(np.all((found.low <= truth + 1e-12) & (found.high >= truth - 1e-12)))
-
-
-def _rejects(found: PairedDifference) -> bool:
-    return found.p_value <= 0.05
 
 
 def _seed(rng: Rng) -> int:

@@ -127,8 +127,8 @@ def comparisons_in_words(table: pd.DataFrame) -> str:
     lines.append(
         f"\nDifferences are in percentage points, with {first['level']:.0%} intervals over items"
         f"{' and draws' if several else ' (one draw: nothing is known of others)'}; p-values are "
-        f"of the same t, Holm-corrected for {len(table)} comparisons. What is not listed is "
-        "undecided, which does not mean equal."
+        f"of the same t, Holm-corrected for {len(table)} comparisons, as the intervals are not. "
+        "What is not listed is undecided, which does not mean equal."
     )
     return "\n".join(lines)
 

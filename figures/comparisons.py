@@ -130,8 +130,9 @@ def verdict(comparisons: pd.DataFrame) -> str:
     paragraphs.append(
         f"Differences are in percentage points, with {first['level']:.0%} intervals over items"
         f"{' and draws' if first['draws'] > 1 else ' (one draw: nothing is known of others)'}. "
-        f"p-values are of the same t, Holm-corrected for {len(comparisons)} comparisons. Undecided "
-        "means that these data do not settle the sign, not that the two are equal."
+        f"p-values are of the same t, Holm-corrected for {len(comparisons)} comparisons, as the "
+        "intervals are not. Undecided means that these data do not settle the sign, not that the "
+        "two are equal."
     )
     return "\n\n".join(paragraphs)
 
