@@ -25,6 +25,7 @@ from fitclip_core.results import (
 from fitclip_core.statistics import bootstrap_interval, crossed_interval, mean_interval
 
 DIRECTIONS: Final = ("text_to_video", CLASSIFICATION)
+_RIVALS: Final = ("fused", "wise_ft")
 _K: Final = SHARES["retrieval"] | SHARES["classification"]
 _Cells = Mapping[tuple[str, str], list[CellKey]]
 
@@ -79,25 +80,30 @@ def beside_paper(
     protocol differ, see `protocol_table`). What was not measured is NaN. The interval is the cell's
     where there is one draw, else over items and draws; the paper gives none. "Delta"
     has that of the paired differences; for MdR, and for the error rate reduction, there
-    is none.
+    is none. Where WiSE-FT and FitCLIP were measured with other draws, table 6, which sets the two
+    side by side, has those of both.
 
     Raises: ValueError for students trained in different ways, fused cells without this alpha, or
     draws or models that were not measured on the same clips.
     Source: supplement, tables 2 to 6.
     """
-    measured = {
-        place: _measure(results, cells, level, n_resamples, seed)
-        for place, cells in _cells(results, keys, alpha).items()
-    }
+    cells = _cells(results, keys, alpha)
+    measured, rivals = (
+        {place: _measure(results, one, level, n_resamples, seed) for place, one in chosen.items()}
+        for chosen in (cells, _of_common_draws(cells))
+    )
     differs = {
         (model, data_set): differences(protocol_items(one.records, model, data_set))
         for (model, data_set), one in measured.items()
     }
     rows = paper_values().rename(columns={"value": "paper"})
     found: list[dict[str, Any]] = []
-    for data_set, row, metric in rows[["data_set", "model", "metric"]].itertuples(index=False):
+    columns = ["table", "data_set", "model", "metric"]
+    for table, data_set, row, metric in rows[columns].itertuples(index=False):
         model = MODELS.get(row, MODELS[FUSED])
         one, teacher = measured.get((model, data_set)), measured.get(("teacher", data_set))
+        if table == "6":
+            one = rivals.get((model, data_set), one)
         if one is None or (row not in MODELS and teacher is None):
             found.append({"differs": ""})
             continue
@@ -107,12 +113,12 @@ def beside_paper(
         counts = {"n": len(one.ranks), "clips": one.clips, "draws": one.ranks.shape[1]}
         found.append(vars(number) | counts | {"differs": differs[model, data_set]})
     columns = ["value", "ci_low", "ci_high", "n", "clips", "draws", "differs"]
-    table = pd.DataFrame(found, columns=columns, index=rows.index)
+    numbers = pd.DataFrame(found, columns=columns, index=rows.index)
     types = dict.fromkeys(columns[:3], "float64") | dict.fromkeys(columns[3:6], "Int64")
-    table = pd.concat([rows, table.astype(types)], axis=1)
-    table["difference"] = table["value"] - table["paper"]
+    beside = pd.concat([rows, numbers.astype(types)], axis=1)
+    beside["difference"] = beside["value"] - beside["paper"]
     names = ["table", "data_set", "model", "metric", *columns[:6], "paper", "difference"]
-    return table[[*names, "differs"]]
+    return beside[[*names, "differs"]]
 
 
 def measured_table(table: str, beside: pd.DataFrame) -> pd.DataFrame:
@@ -169,6 +175,18 @@ def _cells(results: ResultsStore, keys: Iterable[CellKey] | None, alpha: float) 
         if found:
             check_one_training(pd.DataFrame(map(vars, chain(*found))), "the cells")
     return cells
+
+
+def _of_common_draws(cells: _Cells) -> _Cells:
+    """The rivals of table 6 on the data sets where their draws differ, with the draws of both."""
+    found: dict[tuple[str, str], list[CellKey]] = {}
+    for data_set in {data_set for _, data_set in cells}:
+        pair = {(model, data_set): cells.get((model, data_set), []) for model in _RIVALS}
+        seeds = [{key.seed for key in one} for one in pair.values()]
+        common = set.intersection(*seeds)
+        if common and seeds[0] != seeds[1]:
+            found |= {at: [key for key in one if key.seed in common] for at, one in pair.items()}
+    return found
 
 
 def _model(key: CellKey, alpha: float) -> str:

@@ -148,6 +148,20 @@ def test_several_draws_are_averaged_and_resampled(store):
     assert number(beside, "5a", "Delta", "MdR")["value"] == 4.5 - 4.25
 
 
+def test_rivals_of_table_6_have_the_same_draws(store):
+    write(store, key_at(0.4), FUSED)
+    write(store, key_at(0.4, seed=3), [1, 6, 6, 6])
+    write(store, key_at(0.4, seed=5), [6, 6, 6, 6])
+    for seed in (3, 4):
+        write(store, key_at(0.4, seed=seed, label_share=1), [1, 1, seed, 9])
+    beside = beside_paper(store, n_resamples=50)
+    assert number(beside, "5a", "FitCLIP", "R@5")["draws"] == 3
+    for row, value in (("FitCLIP", 25), ("WiSE-FT", 75)):  # draw 3 alone
+        one = number(beside, "6", row, "R@5")
+        assert one[["value", "draws", "n"]].tolist() == [value, 1, 4]
+    assert number(beside, "6", "CLIP", "R@5")["value"] == 50
+
+
 def test_wise_ft_and_frozen_in_time_have_their_rows(store):
     alone = beside_paper(store, n_resamples=50)
     write(store, key_at(0.4, label_share=1), [1, 1, 1, 1])
