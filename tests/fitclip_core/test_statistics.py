@@ -787,8 +787,10 @@ CASES = {case.name: case for case in statistics_coverage.cases()}
         ("selection gap, flat, n 300, 1 draw", 200),
         ("paired test errs, continuous, n 300, 1 draw", 300),
         ("paired test errs, n 300, 3 draws alike", 300),
-        ("Holm: any of 10 errs, n 200", 150),
+        ("family: any of 14 errs, 3 draws that vary 1 times as clips", 150),
+        ("family: any of 14 errs, 5 draws that vary 10 times as clips", 150),
         ("false discoveries, 40 classes of 100, 1 draw", 40),
+        ("false discoveries, 74 classes of 14, 3 draws that differ much", 40),
     ],
 )
 def test_levels_hold_on_simulated_data(name: str, simulations: int) -> None:
@@ -810,6 +812,17 @@ def test_simulated_hits_have_the_accuracies_that_are_called_true() -> None:
     assert hits.shape == (600, 3000, 2)
     assert hits.mean(axis=(0, 1)) == pytest.approx([0.3, 0.6], abs=0.02)
     assert np.ptp(hits[..., 0], axis=0).max() == 0  # alpha 0 is the teacher in every draw
+
+
+def test_draws_vary_as_clips_do_where_the_family_says_so() -> None:
+    rng, effect = np.random.default_rng(0), statistics_coverage.AS_CLIPS
+    effects = effect * rng.normal(size=600)
+    effects *= effect / effects.std()
+    hits = statistics_coverage.simulated_hits(rng, [0.4, 0.4], [0, 1], 8000, effects, effect)
+    gains = hits[..., 1] - hits[..., 0]
+    of_draws = gains.mean(axis=1).var() - gains.var(axis=1).mean() / 8000
+    of_clips = gains.mean(axis=0).var() / 1000
+    assert of_draws == pytest.approx(of_clips, rel=0.2)
 
 
 def test_coverage_table_says_what_holds(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
