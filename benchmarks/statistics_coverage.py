@@ -204,11 +204,16 @@ def family_decided(
     Holm-corrected sign-flip test, where the interval leaves out 0 as well.
     """
     effect = np.sqrt(ratio) * AS_CLIPS
-    singles = [_pairs(rng, (0.4, 0.4 + gain), 1000, draws, effect) for _ in range(12)]
-    families = singles + [sum(singles[start : start + 5], []) for start in (0, 6)]
-    flips = {"n_resamples": n_resamples if sign_flips else 1, "seed": _seed(rng)}
+    pairs = [_pairs(rng, (0.4, 0.4 + gain), 1000, draws, effect)[0] for _ in range(12)]
+    families = [*([pair] for pair in pairs), pairs[:5], pairs[6:11]]
     found = [
-        paired_difference(*map(list, zip(*pairs, strict=True)), **flips) for pairs in families
+        paired_difference(
+            [first for first, _ in family],
+            [second for _, second in family],
+            n_resamples=n_resamples if sign_flips else 1,
+            seed=_seed(rng),
+        )
+        for family in families
     ]
     test = "sign_flip_p" if sign_flips else "p_value"
     decided = holm(np.array([getattr(one, test) for one in found])) <= 0.05

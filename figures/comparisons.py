@@ -191,5 +191,6 @@ def _sentence(row: dict) -> str:
     return (
         f"- fused (α = {row['alpha']:g}) − {row['versus']}: {100 * row['difference']:+.1f} "
         f"[{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}], "
-        f"{p_in_words(row['p_holm'])}, {row['draws_same_sign']} of {row['draws']} draws of this sign: {row['verdict']}"
+        f"{p_in_words(row['p_holm'])}, {row['draws_same_sign']} of {row['draws']} draws of this "
+        f"sign: {row['verdict']}"
     )

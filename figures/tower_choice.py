@@ -45,7 +45,8 @@ def tower_comparison(
     Compared are the best cell off the map's diagonal and the best one on it, by the mean of the
     measures with equal weights. Chosen and compared on the same items, both are the best of many,
     and the off-diagonal one of more: that row has no test. In the second row they are chosen on a
-    random half of each set's items and compared on the other half.
+    random half of each set's items and compared on the other half. Both halves have the same
+    draws, whom the choice may suit.
 
     Columns: chosen_on, vision_alpha, text_alpha (the best pair of unequal alphas), same_alpha (the
     best of the equal ones), difference (pair minus same), ci_low, ci_high (fractions), p_value
@@ -114,8 +115,12 @@ def towers_in_words(table: pd.DataFrame) -> str:
             f"{row['n']:,} items; {test}."
         )
     several = table["draws"].iloc[0] > 1
-    lines.append("" if several else "With one draw, nothing is known of other students.")
-    return " ".join(lines).strip()
+    lines.append(
+        "Both halves are of the same students, whom the choice may suit."
+        if several
+        else "With one draw, nothing is known of other students."
+    )
+    return " ".join(lines)
 
 
 def _tower_outcomes(outcomes: pd.DataFrame, measures: Sequence[Measure]) -> list[pd.DataFrame]:
