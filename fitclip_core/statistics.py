@@ -27,7 +27,6 @@ Statistic = Literal["mean", "median"] | Callable[..., NDArray[np.float64]]
 Array = NDArray[np.float64]
 
 _CHUNK = 4_000_000  # numbers drawn at once: bounds memory at some 100 MB
-_ROUNDING = 1e-12  # sums of equal numbers in another order differ by some 1e-16 of them
 
 
 @dataclass(frozen=True)
@@ -311,7 +310,7 @@ def compared_with_best(
     strongest = behind.argmax(axis=1)
     points = np.arange(len(means))
     high = -(behind - reach).max(axis=1)
-    left = ~(high < -_ROUNDING)
+    left = ~(high < -1e-12)  # equal means may differ by the order of a sum
     # The best is one of those left, each of which has its own reach.
     low = 0 - np.where(left, behind + reach.T, -np.inf).max(axis=1).clip(min=0)
     return BestSet(
@@ -672,7 +671,8 @@ def _joint_quantile(deviations: Array, signed: Array, sets: list[Array], level: 
     part, and 0 is the quantile where none has any.
     """
     spreads = signed.std(axis=1)
-    spreading = spreads > _ROUNDING * max(np.abs(data).max() for data in sets)
+    # Of a point without spread, rounding leaves some 1e-16 of the values.
+    spreading = spreads > 1e-12 * max(np.abs(data).max() for data in sets)
     if not spreading.any():
         return 0.0
     largest = (deviations[spreading] / spreads[spreading, None]).max(axis=0)
