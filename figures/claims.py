@@ -173,8 +173,8 @@ def claims_text(table: pd.DataFrame) -> str:
             lines = [f"- {_sentence(row, usual)}" for row in rows.to_dict("records")]
             if lines:
                 parts.append(f"**{title}: {words[0].lower()}{words[1:]}**\n\n" + "\n".join(lines))
-    several = (table["draws"] > 1).any()
-    over = "items and draws" if several else "items (one draw: nothing is known of others)"
+    one_draw = (table["draws"].dropna() <= 1).all()
+    over = "items (one draw: nothing is known of others)" if one_draw else "items and draws"
     parts.append(
         f"In brackets are {usual:.0%} intervals over {over}, or of the level named; p-values are "
         "of the intervals' own t tests (for classes: given these students), Holm-corrected for "
@@ -334,8 +334,8 @@ def _close_alpha(data: _Data, scope: str, margin: float) -> _Finding | None:
     ends = [100 * np.maximum(-row[name], 0) for name in ("lead", "ci_high", "ci_low")]
     settled, found = _within(margin, ends[1], ends[2], 100 * row["reach"])
     found = f"highest in hindsight: α = {_highest(table)}" + (found and f"; {found}")
-    rest = {"settled": settled, "found": found, "level": 2 * data.level - 1}
-    return _finding(ends, row["n"], row["draws"], **rest)
+    level = 2 * data.level - 1
+    return _finding(ends, row["n"], row["draws"], settled=settled, found=found, level=level)
 
 
 def _best_size(data: _Data) -> _Finding | None:
@@ -352,7 +352,7 @@ def _largest_size(data: _Data) -> _Finding | None:
     largest = max(subsets, default=0)
     if largest <= data.reference_size:
         return None
-    words = {FAILS: HOLDS, HOLDS: FAILS}
+    words = {FAILS: HOLDS, HOLDS: FAILS}  # being the best is what refutes this claim
     found = _of_best(data.best(subsets), largest, found=f"the largest is {largest:,} clips; ")
     return found and replace(found, settled=words.get(found.settled, UNDECIDED))
 
@@ -362,8 +362,7 @@ def _rank_curve(data: _Data, data_set: str, at_most: float) -> _Finding | None:
     measure = Measure(data_set, "text_to_video", 1)
     if not data.swept([measure], data.alpha):
         return None
-    where = (data_set, measure.direction)
-    teacher, fused = model_ranks(data.sweep, *where, [0.0, data.alpha])
+    teacher, fused = model_ranks(data.sweep, data_set, measure.direction, [0.0, data.alpha])
     logarithms = (np.log(ranks.to_numpy().T) for ranks in (teacher, fused))
     found = paired_difference(*logarithms, interval="auto", **data.settings)
     order = curve_order(data.sweep, data.alpha, data_set=data_set, level=data.level, seed=data.seed)
@@ -430,31 +429,25 @@ def _references(data: _Data, of: str, minus: str, expected: str) -> _Finding | N
     """Two reference models' difference on the mean of the five data sets."""
     if data.references is None:
         return None
-    tables = {one: data.references[data.references["model"] == one] for one in (minus, of)}
-    sides = [
+    hits = [
         [
             rows[(rows["data_set"] == one.data_set) & (rows["direction"] == one.direction)]
             .set_index("item")["rank"]
             .sort_index()
+            .le(one.k)
             for one in ZERO_SHOT.measures
         ]
-        for rows in tables.values()
+        for rows in (data.references[data.references["model"] == one] for one in (minus, of))
     ]
-    if any(ranks.empty for side in sides for ranks in side):
+    if any(one.empty for side in hits for one in side):
         return None
-    if not all(one.index.equals(other.index) for one, other in zip(*sides, strict=True)):
+    if not all(one.index.equals(other.index) for one, other in zip(*hits, strict=True)):
         raise ValueError(
             f"{of} and {minus} were not measured on the same clips; measure them again with the "
             "same frames"
         )
-    hits = [
-        [
-            (ranks <= one.k).to_numpy(np.float64)
-            for ranks, one in zip(side, ZERO_SHOT.measures, strict=True)
-        ]
-        for side in sides
-    ]
-    return _paired(data, *hits, draws=1, expected=expected)
+    first, second = ([one.to_numpy(np.float64) for one in side] for side in hits)
+    return _paired(data, first, second, draws=1, expected=expected)
 
 
 _TESTS: Final[dict[str, Callable[..., _Finding | None]]] = {
@@ -554,8 +547,7 @@ def _verdict(finding: _Finding, p_holm: float, level: float) -> str:
         return finding.settled
     if math.isnan(finding.measured):
         return HOLDS if p_holm <= 1 - level else UNDECIDED
-    ends = {"ci_low": finding.ci_low, "ci_high": finding.ci_high}
-    side = decision({"p_holm": p_holm, "level": level} | ends)
+    side = decision(vars(finding) | {"p_holm": p_holm, "level": level})
     if side == "undecided":
         return UNDECIDED
     return HOLDS if side == finding.expected else FAILS
