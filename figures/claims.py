@@ -223,6 +223,11 @@ class _Data:
     def settings(self) -> dict[str, Any]:
         return {"level": self.level, "n_resamples": self.n_resamples, "seed": self.seed}
 
+    @property
+    def two_sided(self) -> float:
+        """Level of the interval of which each end is a bound with `level`."""
+        return round(2 * self.level - 1, 12)
+
     def swept(self, measures: Sequence[Measure], *alphas: float) -> bool:
         """Whether the sweep has the teacher, the student and these alphas on the data sets."""
         return _covers(self.sweep, measures, [0.0, 1.0, *alphas])
@@ -313,12 +318,12 @@ def _pseudo_labels_similar(data: _Data, data_set: str, margin: float) -> _Findin
     if study is None or data_set not in data.shares:
         return None
     measures = [one for one in MEASURES if one.data_set == data_set]
-    settings = data.settings | {"level": 2 * data.level - 1}
+    settings = data.settings | {"level": data.two_sided}
     table = share_comparisons(study, _SHARE, data.alpha, measures=measures, **settings)
     (row,) = table.to_dict("records")
     low, high = 100 * row["ci_low"], 100 * row["ci_high"]
     settled, found = _within(margin, low, high, (high - low) / 2)
-    return _of_row(row, p_value=math.nan, settled=settled, found=found, level=settings["level"])
+    return _of_row(row, p_value=math.nan, settled=settled, found=found, level=data.two_sided)
 
 
 def _best_alpha(data: _Data, scope: str, best: float) -> _Finding | None:
@@ -334,8 +339,8 @@ def _close_alpha(data: _Data, scope: str, margin: float) -> _Finding | None:
     ends = [100 * np.maximum(-row[name], 0) for name in ("lead", "ci_high", "ci_low")]
     settled, found = _within(margin, ends[1], ends[2], 100 * row["reach"])
     found = f"highest in hindsight: α = {_highest(table)}" + (found and f"; {found}")
-    level = 2 * data.level - 1
-    return _finding(ends, row["n"], row["draws"], settled=settled, found=found, level=level)
+    rest = {"settled": settled, "found": found, "level": data.two_sided}
+    return _finding(ends, row["n"], row["draws"], **rest)
 
 
 def _best_size(data: _Data) -> _Finding | None:
@@ -410,7 +415,7 @@ def _class_spread(data: _Data) -> _Finding | None:
     settings = {"n_resamples": data.n_resamples, "seed": data.seed}
     differ = heterogeneity_p_value(differences, labels, **settings)
     # Each class by itself at 5%: that all gain is shown only if each of them does.
-    table = per_class_table(data.sweep, data.alpha, level=2 * data.level - 1)
+    table = per_class_table(data.sweep, data.alpha, level=data.two_sided)
     one_sign = (table["ci_low"] > 0).all() or (table["ci_high"] < 0).all()
     higher, lower = ((sign * table["difference"] > 1e-12).sum() for sign in (1, -1))
     return _finding(
