@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from typing import Any, Final
@@ -17,22 +17,35 @@ from figures.alpha_curve import IN_DOMAIN, ZERO_SHOT, Measure, Panel, PanelHits
 from figures.comparisons import decision, fusion_comparisons, holm
 from figures.label_share import MEASURES
 from figures.paper import paper_values
-from figures.per_class import per_class_table
+from figures.per_class import item_labels, per_class_table
 from figures.rank_curves import curve_order, model_ranks
-from figures.study_comparisons import share_comparisons, size_comparisons
+from figures.study_comparisons import share_comparisons
 from figures.subset_size import IN_DOMAIN_R1, check_same_draws, study_hits
+from figures.whole_curve import best_table
+from fitclip_core.class_effects import heterogeneity_p_value, qualitative_interaction_p_value
 from fitclip_core.results import CLASSIFICATION, SHARES, sweep_rows
-from fitclip_core.statistics import Band, paired_difference, simultaneous_band
+from fitclip_core.statistics import Values, paired_difference
 
 HOLDS: Final = "holds"
+CONSISTENT: Final = "consistent"
 FAILS: Final = "does not hold"
 UNDECIDED: Final = "undecided"
+CANNOT: Final = "cannot be decided here"
 NOT_MEASURED: Final = "not measured"
-VERDICTS: Final = (HOLDS, FAILS, UNDECIDED, NOT_MEASURED)
+VERDICTS: Final = {
+    HOLDS: "Hold on this data",
+    CONSISTENT: "Consistent with this data, which single out no value",
+    FAILS: "Do not hold on this data",
+    UNDECIDED: "Undecided",
+    CANNOT: "Cannot be decided here",
+    NOT_MEASURED: "Not measured here",
+}
+# What the paper shows to happen, and the values that it found best for its own data and models.
+KINDS: Final = {"phenomenon": "Phenomena", "constant": "Constants"}
 
 _COLUMNS: Final = [
-    *("name", "claim", "where", "paper", "measured", "ci_low", "ci_high", "unit", "p_value"),
-    *("p_holm", "n", "draws", "verdict", "found", "decided_by", "level"),
+    *("name", "kind", "claim", "where", "paper", "measured", "ci_low", "ci_high", "unit"),
+    *("p_value", "p_holm", "n", "draws", "verdict", "found", "decided_by", "level"),
 ]
 _POINTS: Final = "points"
 _SHARE: Final = 1e-4  # of the pseudo-label loss, in the paper's claims
@@ -43,10 +56,12 @@ _PANELS: Final = {panel.name: panel for panel in (IN_DOMAIN, ZERO_SHOT)}
 class Claim:
     """One claim: in words, where the paper makes it, its evidence, and the test with its settings.
 
-    `paper` is the evidence in words, or the paper's rows to subtract: of, minus, data_sets.
+    `kind` is one of KINDS. `paper` is the evidence in words, or the paper's rows to subtract: of,
+    minus, data_sets.
     """
 
     name: str
+    kind: str
     claim: str
     where: str
     paper: str | Mapping[str, Any]
@@ -58,7 +73,8 @@ class Claim:
 class _Finding:
     """What a test found: an estimate with its interval, and the side that the paper is on.
 
-    `settled` is the verdict where it is not, or not only, the p-value and interval that decide.
+    `settled` is the verdict where it is not, or not only, the p-value and interval that decide;
+    without both the p-value decides alone. `level` is the interval's where it is a special one.
     """
 
     measured: float
@@ -71,6 +87,7 @@ class _Finding:
     settled: str = ""
     unit: str = _POINTS
     found: str = ""
+    level: float | None = None
 
 
 def read_claims() -> list[Claim]:
@@ -78,8 +95,11 @@ def read_claims() -> list[Claim]:
 
     Source: supplement, sections 2 to 8.
     """
-    content = yaml.safe_load((files("figures") / "claims.yaml").read_text(encoding="utf-8"))
-    return [Claim(**one) for one in content]
+    return [Claim(**one) for one in _file()["claims"]]
+
+
+def _file() -> dict[str, Any]:
+    return dict(yaml.safe_load((files("figures") / "claims.yaml").read_text(encoding="utf-8")))
 
 
 def claims_table(
@@ -99,92 +119,87 @@ def claims_table(
     studies, and of reference models; what is None or was not measured leaves its claims open. The
     number of clips that stands for the paper's 4,500 is that of the sweep's students.
 
-    One row a claim. Columns: name, claim, where, paper (its evidence), measured, ci_low, ci_high
-    (in `unit`: percentage points, or percent of the rank), p_value, p_holm (corrected for all
-    claims that have one), n (items), draws, verdict, found (what else the test shows), decided_by,
-    level. What was not measured is NaN. Fusion, label shares and subset sizes are tested as in
-    `fusion_comparisons`, `share_comparisons` and `size_comparisons`, on the same numbers.
+    One row a claim. Columns: name, kind (phenomenon or constant), claim, where, paper (its
+    evidence), measured, ci_low, ci_high (in `unit`: percentage points, or percent of the rank),
+    p_value, p_holm (corrected for all claims that have one), n (items), draws, verdict, found (what
+    else the test shows), decided_by, level. What was not measured is NaN. Fusion and label shares
+    are tested as in `fusion_comparisons` and `share_comparisons`, on the same numbers.
 
     The verdict is "holds" or "does not hold" when the difference is on the paper's or the other
-    side by p_holm and interval (`comparisons.decision`), or by what `decided_by` says; else
-    "undecided", and "not measured".
+    side by p_holm and interval (`comparisons.decision`), or by what `decided_by` says; "consistent"
+    when a value that the paper finds best is one of several that may be; "cannot be decided here"
+    when no outcome of this size, or no study of the kit, shows it; else "undecided".
 
     Raises: ValueError when outcomes are incomplete or mixed, as the functions above say.
-    Source: supplement, sections 2 to 8; Holm (1979) for the correction.
+    Source: supplement, sections 2 to 8; Holm (1979) for the correction; Schuirmann (1987) for two
+    one-sided tests of a margin; Hsu (1984) for comparisons with the best.
     """
     data = _Data(sweep, label_share, subset_size, references, alpha, level, n_resamples, seed)
-    claims = read_claims()
-    found = [_TESTS[claim.test].test(data, **claim.settings) for claim in claims]
+    claims, rules = read_claims(), _file()["decided_by"]
+    found = [_TESTS[claim.test](data, **claim.settings) for claim in claims]
     p_values = np.array([math.nan if one is None else one.p_value for one in found])
     tested = ~np.isnan(p_values)
     corrected = np.full(len(p_values), math.nan)
     corrected[tested] = holm(p_values[tested])
-    numbers = {
-        (row["data_set"], row["metric"], row["model"]): row["value"]
-        for row in paper_values().to_dict("records")
-    }
+    keys = ["data_set", "metric", "model"]
+    numbers = paper_values().drop_duplicates(keys).set_index(keys)["value"]
     rows = []
     for claim, finding, p_holm in zip(claims, found, corrected, strict=True):
-        row = {name: getattr(claim, name) for name in ("name", "claim", "where")}
-        row |= {
-            "paper": _evidence(claim.paper, numbers),
-            "verdict": NOT_MEASURED,
-            "unit": "",
-            "found": "",
-        }
-        row |= {"p_holm": p_holm, "level": level}
-        row["decided_by"] = _TESTS[claim.test].decided_by.format(**claim.settings)
+        row = {name: getattr(claim, name) for name in ("name", "kind", "claim", "where")}
+        row |= {"paper": _evidence(claim.paper, numbers), "verdict": NOT_MEASURED, "p_holm": p_holm}
+        row |= {"unit": "", "found": "", "level": level}
+        row["decided_by"] = rules[claim.test].format(**claim.settings)
         if finding is not None:
             row |= vars(finding) | {"verdict": _verdict(finding, p_holm, level)}
+            row["level"] = finding.level or level
         elif "reason" in claim.settings:
-            row["found"] = claim.settings["reason"]
+            row |= {"verdict": CANNOT, "found": claim.settings["reason"]}
         rows.append(row)
     table = pd.DataFrame(rows).reindex(columns=_COLUMNS)
     return table.astype({"n": "Int64", "draws": "Int64"})
 
 
 def claims_text(table: pd.DataFrame) -> str:
-    """What `claims_table` found, as Markdown: which claims hold, which do not, which are open.
+    """What `claims_table` found, as Markdown: phenomena, then constants, by verdict.
 
     Raises: ValueError when the table is empty.
     """
     if table.empty:
         raise ValueError("no claims to put in words; claims_table makes them")
-    titles = {
-        HOLDS: "Hold on this data",
-        FAILS: "Do not hold on this data",
-        UNDECIDED: "Undecided",
-        NOT_MEASURED: "Not measured here",
-    }
-    parts = []
-    for verdict, title in titles.items():
-        rows = table[table["verdict"] == verdict].to_dict("records")
-        lines = [f"- {_sentence(row)}" for row in rows] or ["- none"]
-        parts.append(f"**{title}: {len(rows)} of {len(table)} claims**\n\n" + "\n".join(lines))
-    tested, level = int(table["p_holm"].notna().sum()), table["level"].iloc[0]
-    several = (table["draws"] > 1).any()
-    over = "items and draws" if several else "items (one draw: nothing is known of others)"
+    parts, usual = [], float(table["level"].max())
+    for kind, title in KINDS.items():
+        for verdict, words in VERDICTS.items():
+            rows = table[(table["kind"] == kind) & (table["verdict"] == verdict)]
+            lines = [f"- {_sentence(row, usual)}" for row in rows.to_dict("records")]
+            if lines:
+                parts.append(f"**{title}: {words[0].lower()}{words[1:]}**\n\n" + "\n".join(lines))
+    one_draw = (table["draws"].dropna() <= 1).all()
+    over = "items (one draw: nothing is known of others)" if one_draw else "items and draws"
     parts.append(
-        f"In brackets are {level:.0%} intervals over {over}; p-values are of paired tests, "
-        f"Holm-corrected for {tested} claims. A claim holds when both leave no doubt of the sign; "
-        "the table's column decided_by says how those without a p-value are decided. Undecided "
-        "means that these data do not settle it."
+        f"In brackets are {usual:.0%} intervals over {over}, or of the level named; p-values are "
+        "of the intervals' own t tests (for classes: given these students), Holm-corrected for "
+        f"{table['p_holm'].notna().sum()} claims. Undecided is what these data do not settle, "
+        "consistent what they leave beside other values; what cannot be decided, no outcome of "
+        "this size, or no study of the kit, could show. The table's decided_by has the rules."
     )
     return "\n\n".join(parts)
 
 
 def claims_printed(table: pd.DataFrame) -> pd.DataFrame:
-    """`claims_table` as texts to print: where, paper, here, interval, p and verdict by claim.
+    """`claims_table` as texts to print: kind, where, paper, here, interval, p, verdict by claim.
 
-    Differences are in percentage points where they have no unit.
+    Phenomena come first, then constants. Differences are in percentage points where they have no
+    unit.
     """
-    records = table.to_dict("records")
+    usual = float(table["level"].max())
+    records = [row for kind in KINDS for row in table[table["kind"] == kind].to_dict("records")]
     texts = {
         "Claim": [row["claim"] for row in records],
+        "Kind": [row["kind"] for row in records],
         "Where": [row["where"] for row in records],
         "Paper": [row["paper"].replace(f" {_POINTS} (", " (") for row in records],
         "Here": [_measured(row).removesuffix(f" {_POINTS}") for row in records],
-        f"{table['level'].iloc[0]:.0%} interval": [_interval(row) for row in records],
+        f"{usual:.0%} interval": [_interval(row, usual) for row in records],
         "p": [_p(row["p_holm"]).removeprefix("= ") for row in records],
         "Verdict": [row["verdict"] for row in records],
     }
@@ -207,6 +222,11 @@ class _Data:
     @property
     def settings(self) -> dict[str, Any]:
         return {"level": self.level, "n_resamples": self.n_resamples, "seed": self.seed}
+
+    @property
+    def two_sided(self) -> float:
+        """Level of the interval of which each end is a bound with `level`."""
+        return round(2 * self.level - 1, 12)
 
     def swept(self, measures: Sequence[Measure], *alphas: float) -> bool:
         """Whether the sweep has the teacher, the student and these alphas on the data sets."""
@@ -236,9 +256,7 @@ class _Data:
         # Both of the shares that are compared, each by itself.
         both = [study[np.isclose(study["label_share"], 1 - one, atol=1e-9)] for one in (0, _SHARE)]
         there = [
-            measure
-            for measure in MEASURES
-            if all(_covers(side, [measure], [self.alpha]) for side in both)
+            one for one in MEASURES if all(_covers(side, [one], [self.alpha]) for side in both)
         ]
         if not there:
             return {}
@@ -251,7 +269,21 @@ class _Data:
         return int(sweep_rows(self.sweep)["subset_size"].max())
 
     @cached_property
-    def sizes(self) -> dict[int, np.ndarray]:
+    def alphas(self) -> dict[str, pd.DataFrame]:
+        """Each alpha against the best, by panel, of those that were measured whole."""
+        whole = {name: one for name, one in _PANELS.items() if self.swept(one.measures)}
+        hits = {name: PanelHits(self.sweep, one.measures) for name, one in whole.items()}
+        return {
+            name: self.best({alpha: one.at(alpha) for alpha in one.alphas})
+            for name, one in hits.items()
+        }
+
+    def best(self, hits: Mapping[float, Sequence[np.ndarray]]) -> pd.DataFrame:
+        """`whole_curve.best_table` with these settings."""
+        return best_table(hits, level=self.level, seed=self.seed)
+
+    @cached_property
+    def sizes(self) -> dict[float, list[np.ndarray]]:
         """Hits by number of labelled clips, 0 being the teacher: [draws, items] each.
 
         Empty when the study was not measured, or lacks the sweep's number.
@@ -269,84 +301,65 @@ class _Data:
         check_same_draws({n: hits.columns for n, hits in found.items()}, "students of size")
         if self.reference_size not in found or len(found) < 2:
             return {}
-        return {0: teacher.to_numpy().T} | {n: hits.to_numpy().T for n, hits in found.items()}
+        return {0: [teacher.to_numpy().T]} | {n: [one.to_numpy().T] for n, one in found.items()}
 
 
 def _fusion(data: _Data, scope: str, versus: str, expected: str) -> _Finding | None:
-    row = data.fusion.get((scope, versus))
-    return None if row is None else _of_row(row, expected=expected)
+    return _of_row(data.fusion.get((scope, versus)), expected=expected)
 
 
 def _pseudo_labels(data: _Data, data_set: str, expected: str) -> _Finding | None:
-    row = data.shares.get(data_set)
-    return None if row is None else _of_row(row, expected=expected)
+    return _of_row(data.shares.get(data_set), expected=expected)
 
 
 def _pseudo_labels_similar(data: _Data, data_set: str, margin: float) -> _Finding | None:
-    row = data.shares.get(data_set)
-    if row is None:
+    """Two one-sided tests: an interval of level 1 - 2 * 0.05 within the margin."""
+    study = data.label_share
+    if study is None or data_set not in data.shares:
         return None
+    measures = [one for one in MEASURES if one.data_set == data_set]
+    settings = data.settings | {"level": data.two_sided}
+    table = share_comparisons(study, _SHARE, data.alpha, measures=measures, **settings)
+    (row,) = table.to_dict("records")
     low, high = 100 * row["ci_low"], 100 * row["ci_high"]
-    settled = UNDECIDED
-    if low > margin or high < -margin:
-        settled = FAILS
-    elif -margin <= low < high <= margin:
-        settled = HOLDS
-    return _of_row(row, p_value=math.nan, settled=settled)
+    settled, found = _within(margin, low, high, (high - low) / 2)
+    return _of_row(row, p_value=math.nan, settled=settled, found=found, level=data.two_sided)
 
 
 def _best_alpha(data: _Data, scope: str, best: float) -> _Finding | None:
-    """Every other alpha minus this one, with a band for all together."""
-    panel = _PANELS[scope]
-    if not data.swept(panel.measures, best):
-        return None
-    hits = PanelHits(data.sweep, panel.measures)
-    others = [one for place, one in enumerate(hits.alphas) if place != hits.place(best)]
-    highest = max(hits.alphas, key=lambda one: round(hits.draw_means(one).mean(), 12))
-    band = _gaps(data, [hits.at(one) for one in others], hits.at(best))
-    return _of_best(band, len(hits.draws), f"best in hindsight: α = {highest:g}")
+    table = data.alphas.get(scope)
+    return None if table is None else _of_best(table, best, "α = ")
 
 
 def _close_alpha(data: _Data, scope: str, margin: float) -> _Finding | None:
-    """The best of all alphas minus the one chosen beforehand, against a margin."""
-    panel = _PANELS[scope]
-    if not data.swept(panel.measures, data.alpha):
+    """What the alpha chosen beforehand loses to the best of all, against a margin."""
+    table = data.alphas.get(scope)
+    if table is None or (row := _row_of(table, data.alpha)) is None:
         return None
-    hits = PanelHits(data.sweep, panel.measures)
-    chosen = hits.place(data.alpha)
-    others = [one for place, one in enumerate(hits.alphas) if place != chosen]
-    band = _gaps(data, [hits.at(one) for one in others], hits.at(data.alpha))
-    # The gap to itself is 0.
-    ends = [100 * max(0.0, side.max()) for side in (band.estimate, band.low, band.high)]
-    settled = UNDECIDED
-    if ends[1] > margin:
-        settled = FAILS
-    elif ends[2] <= margin and (band.low < band.high).all():
-        settled = HOLDS
-    highest = max(hits.alphas, key=lambda one: round(hits.draw_means(one).mean(), 12))
-    found = f"best in hindsight: α = {highest:g}"
-    return _finding(ends, band.n, len(hits.draws), settled=settled, found=found)
+    ends = [100 * np.maximum(-row[name], 0) for name in ("lead", "ci_high", "ci_low")]
+    settled, found = _within(margin, ends[1], ends[2], 100 * row["reach"])
+    found = f"highest in hindsight: α = {_highest(table)}" + (found and f"; {found}")
+    rest = {"settled": settled, "found": found, "level": data.two_sided}
+    return _finding(ends, row["n"], row["draws"], **rest)
 
 
 def _best_size(data: _Data) -> _Finding | None:
-    """Every other number of labelled clips minus the sweep's, with a band for all together."""
-    reference, sizes = data.reference_size, data.sizes
-    if not sizes:
+    """The sweep's number of labelled clips against every other and the teacher."""
+    if not data.sizes:
         return None
-    others = [[hits] for n, hits in sizes.items() if n != reference]
-    highest = max(sizes, key=lambda n: round(sizes[n].mean(), 12))
-    band = _gaps(data, others, [sizes[reference]])
-    found = f"{reference:,} clips stand for 4,500; best in hindsight: {highest:,}"
-    return _of_best(band, len(sizes[reference]), found)
+    stands = f"{data.reference_size:,} clips stand for 4,500; "
+    return _of_best(data.best(data.sizes), data.reference_size, found=stands)
 
 
 def _largest_size(data: _Data) -> _Finding | None:
-    reference, largest = data.reference_size, max(data.sizes, default=0)
-    if data.subset_size is None or largest <= reference:
+    """The largest subset against every smaller one, where it is above the sweep's."""
+    subsets = {n: hits for n, hits in data.sizes.items() if n > 0}
+    largest = max(subsets, default=0)
+    if largest <= data.reference_size:
         return None
-    table = size_comparisons(data.subset_size, reference, data.alpha, **data.settings)
-    (row,) = table[table["value"] == largest].to_dict("records")
-    return _of_row(row, expected="lower", found=f"{largest:,} clips against {reference:,}")
+    words = {FAILS: HOLDS, HOLDS: FAILS}  # being the best is what refutes this claim
+    found = _of_best(data.best(subsets), largest, found=f"the largest is {largest:,} clips; ")
+    return found and replace(found, settled=words.get(found.settled, UNDECIDED))
 
 
 def _rank_curve(data: _Data, data_set: str, at_most: float) -> _Finding | None:
@@ -354,13 +367,9 @@ def _rank_curve(data: _Data, data_set: str, at_most: float) -> _Finding | None:
     measure = Measure(data_set, "text_to_video", 1)
     if not data.swept([measure], data.alpha):
         return None
-    where = (data_set, measure.direction)
-    teacher, fused = model_ranks(data.sweep, *where, [0.0, data.alpha])
-    found = paired_difference(
-        np.log(teacher.to_numpy().T),
-        np.log(fused.to_numpy().T),
-        **data.settings,
-    )
+    teacher, fused = model_ranks(data.sweep, data_set, measure.direction, [0.0, data.alpha])
+    logarithms = (np.log(ranks.to_numpy().T) for ranks in (teacher, fused))
+    found = paired_difference(*logarithms, **data.settings)
     order = curve_order(data.sweep, data.alpha, data_set=data_set, level=data.level, seed=data.seed)
     settled = ""
     if order["lower"] > at_most / 100 * order["cutoffs"]:
@@ -392,24 +401,32 @@ def _classes(data: _Data, classes: Sequence[str], expected: str) -> _Finding | N
         (ranks.to_numpy().T <= 1).astype(np.float64)
         for ranks in model_ranks(chosen, "mit", CLASSIFICATION, [0.0, data.alpha])
     )
-    found = paired_difference(teacher, fused, **data.settings)
-    ends = 100 * np.array([found.estimate, found.low, found.high])
-    return _finding(ends, found.n, len(fused), p_value=found.p_value, expected=expected)
+    return _paired(data, teacher, fused, draws=len(fused), expected=expected)
 
 
 def _class_spread(data: _Data) -> _Finding | None:
+    """Item differences are averaged over draws: the tests are about these students."""
     if not data.swept([Measure("mit", CLASSIFICATION, 1)], data.alpha):
         return None
-    table = per_class_table(data.sweep, data.alpha, level=data.level)
-    counts = table["verdict"].value_counts()
-    higher, lower = counts.get("higher", 0), counts.get("lower", 0)
+    ranks = model_ranks(data.sweep, "mit", CLASSIFICATION, [0.0, data.alpha])
+    teacher, fused = ((one <= 1).mean(axis=1) for one in ranks)
+    labels = item_labels(data.sweep, "mit").reindex(teacher.index).to_numpy(str)
+    differences = (fused - teacher).to_numpy()
+    settings = {"n_resamples": data.n_resamples, "seed": data.seed}
+    differ = heterogeneity_p_value(differences, labels, **settings)
+    # Each class by itself at 5%: that all gain is shown only if each of them does.
+    table = per_class_table(data.sweep, data.alpha, level=data.two_sided)
+    one_sign = (table["ci_low"] > 0).all() or (table["ci_high"] < 0).all()
+    higher, lower = ((sign * table["difference"] > 1e-12).sum() for sign in (1, -1))
     return _finding(
         (math.nan, math.nan, math.nan),
-        int(table["n"].sum()),
-        int(table["draws"].iloc[0]),
-        settled=HOLDS if higher and lower else UNDECIDED,
+        len(differences),
+        ranks[1].shape[1],
+        p_value=qualitative_interaction_p_value(differences, labels),
+        settled=FAILS if one_sign else "",
         unit="",
-        found=f"of {len(table)} classes {higher} are higher and {lower} lower",
+        found=f"of {len(table)} classes {higher} are higher here and {lower} lower; that classes "
+        f"differ: p {_p(differ)}, by permutation of the labels",
     )
 
 
@@ -417,79 +434,40 @@ def _references(data: _Data, of: str, minus: str, expected: str) -> _Finding | N
     """Two reference models' difference on the mean of the five data sets."""
     if data.references is None:
         return None
-    sides: list[list[np.ndarray]] = []
-    items: list[list[pd.Index]] = []
-    for model in (minus, of):
-        rows = data.references[data.references["model"] == model]
-        ranks = [
+    hits = [
+        [
             rows[(rows["data_set"] == one.data_set) & (rows["direction"] == one.direction)]
             .set_index("item")["rank"]
             .sort_index()
+            .le(one.k)
             for one in ZERO_SHOT.measures
         ]
-        if any(one.empty for one in ranks):
-            return None
-        items.append([one.index for one in ranks])
-        sides.append(
-            [
-                (one <= measure.k).to_numpy(np.float64)
-                for one, measure in zip(ranks, ZERO_SHOT.measures, strict=True)
-            ]
-        )
-    if not all(one.equals(other) for one, other in zip(*items, strict=True)):
+        for rows in (data.references[data.references["model"] == one] for one in (minus, of))
+    ]
+    if any(one.empty for side in hits for one in side):
+        return None
+    if not all(one.index.equals(other.index) for one, other in zip(*hits, strict=True)):
         raise ValueError(
             f"{of} and {minus} were not measured on the same clips; measure them again with the "
             "same frames"
         )
-    found = paired_difference(*sides, **data.settings)
-    ends = 100 * np.array([found.estimate, found.low, found.high])
-    return _finding(ends, found.n, 1, p_value=found.p_value, expected=expected)
+    first, second = ([one.to_numpy(np.float64) for one in side] for side in hits)
+    return _paired(data, first, second, draws=1, expected=expected)
 
 
-def _untested(data: _Data, reason: str) -> None:
-    """Of a claim that no study measures; `reason` says why."""
-
-
-@dataclass(frozen=True)
-class _Test:
-    test: Callable[..., _Finding | None]
-    decided_by: str
-
-
-PAIRED: Final = "paired test, Holm-corrected, and interval"
-_BAND: Final = (
-    "band for all together: holds if every other {} is lower, does not hold if one is higher"
-)
-_TESTS: Final = {
-    "fusion": _Test(_fusion, PAIRED),
-    "pseudo_labels": _Test(_pseudo_labels, PAIRED),
-    "pseudo_labels_similar": _Test(
-        _pseudo_labels_similar,
-        "interval: holds within {margin} point of 0, does not hold beyond (the margin is ours); an "
-        "interval of no width settles nothing",
-    ),
-    "best_alpha": _Test(_best_alpha, _BAND.format("α")),
-    "close_alpha": _Test(
-        _close_alpha,
-        "band for all α together: holds if none is more than {margin} point better, does not hold "
-        "if one is (the margin is ours); outcomes that do not differ at all settle nothing",
-    ),
-    "best_size": _Test(_best_size, _BAND.format("size")),
-    "largest_size": _Test(_largest_size, PAIRED),
-    "rank_curve": _Test(
-        _rank_curve,
-        "paired test of the ranks' logarithms, Holm-corrected, and interval; also, the curve must "
-        "be above the teacher's at no more than {at_most}% of positions, and R@k lower at no more "
-        "than {at_most}% of cutoffs k by a band for all (the shares are ours)",
-    ),
-    "classes": _Test(_classes, PAIRED),
-    "class_spread": _Test(
-        _class_spread,
-        "tests of all classes: holds if some are higher and some lower at a false discovery rate "
-        "of 5%; cannot be refuted",
-    ),
-    "references": _Test(_references, PAIRED),
-    "untested": _Test(_untested, "not tested"),
+_TESTS: Final[dict[str, Callable[..., _Finding | None]]] = {
+    "fusion": _fusion,
+    "pseudo_labels": _pseudo_labels,
+    "pseudo_labels_similar": _pseudo_labels_similar,
+    "best_alpha": _best_alpha,
+    "close_alpha": _close_alpha,
+    "best_size": _best_size,
+    "largest_size": _largest_size,
+    "rank_curve": _rank_curve,
+    "classes": _classes,
+    "class_spread": _class_spread,
+    "references": _references,
+    "untested": lambda data, reason: None,
 }
 
 
@@ -508,31 +486,57 @@ def _covers(
     return True
 
 
-def _gaps(data: _Data, others: Sequence[Sequence[np.ndarray]], one: Sequence[np.ndarray]) -> Band:
-    """Hits of others minus one, with a band for all others; hits are [draws, items] a data set."""
-    curves = []
-    for place, hits in enumerate(one):
-        draws = max(len(side[place]) for side in (one, *others))
-        gaps = [np.broadcast_to(other[place] - hits, (draws, hits.shape[-1])) for other in others]
-        curves.append(np.stack(gaps, axis=-1))
-    return simultaneous_band(curves, level=data.level, seed=data.seed)
+def _of_best(
+    table: pd.DataFrame, value: float, prefix: str = "", found: str = ""
+) -> _Finding | None:
+    """That a value is the best: refuted if shown worse, proven if no other is left."""
+    left = table["left"]
+    if (row := _row_of(table, value)) is None:
+        return None
+    settled = HOLDS if left.sum() == 1 else UNDECIDED if left.all() else CONSISTENT
+    names = ", ".join(f"{one:,g}" for one in table.loc[left, "value"])
+    found += f"not shown worse than the best: {prefix}{names}; highest: {prefix}{_highest(table)}"
+    # Hsu's interval, for all values together, ends at 0 for those that are shown worse.
+    ends = 100 * np.array([row["lead"], row["ci_low"], np.maximum(row["ci_high"], 0)])
+    settled = settled if row["left"] else FAILS
+    return _finding(ends, row["n"], row["draws"], settled=settled, found=found)
 
 
-def _of_best(band: Band, draws: int, found: str) -> _Finding:
-    """That no other is as high: one higher refutes it, all lower prove it."""
-    settled = UNDECIDED
-    if (band.high < 0).all():
-        settled = HOLDS
-    elif (band.low > 0).any():
-        settled = FAILS
-    # Against the strongest rival: the best one is as much better as the others are worse.
-    place = int(band.estimate.argmax())
-    ends = -100 * np.array([band.estimate[place], band.high[place], band.low[place]])
-    return _finding(ends, band.n, draws, settled=settled, found=found)
+def _row_of(table: pd.DataFrame, value: float) -> dict[Any, Any] | None:
+    rows = table[np.isclose(table["value"], value, atol=1e-9)].to_dict("records")
+    return rows[0] if rows else None
 
 
-def _of_row(row: Mapping[Any, Any], **rest: Any) -> _Finding:
+def _highest(table: pd.DataFrame) -> str:
+    # Rounded, so that equal shares do not differ by the order of a sum.
+    return f"{table['value'].iloc[table['lead'].round(12).argmax()]:,g}"
+
+
+def _within(margin: float, low: float, high: float, reach: float) -> tuple[str, str]:
+    """Whether a difference stays within a margin, and why that cannot be shown; all in points.
+
+    reach: half the interval's width, from the estimate to the end that decides.
+    """
+    found = f"a margin of {margin:g} cannot be shown at this size, none below {reach:.2f} can"
+    found = found if reach >= margin else ""
+    if low > margin or high < -margin:
+        return FAILS, found
+    if reach > 0 and -margin <= low <= high <= margin:
+        return HOLDS, ""
+    return (CANNOT if found else UNDECIDED), found
+
+
+def _paired(data: _Data, first: Values, second: Values, *, draws: int, expected: str) -> _Finding:
+    """The finding of hits second - first."""
+    found = paired_difference(first, second, **data.settings)
+    ends = 100 * np.array([found.estimate, found.low, found.high])
+    return _finding(ends, found.n, draws, p_value=found.p_value, expected=expected)
+
+
+def _of_row(row: Mapping[Any, Any] | None, **rest: Any) -> _Finding | None:
     """The finding of a comparison's row, whose differences are fractions."""
+    if row is None:
+        return None
     ends = [100 * row[name] for name in ("difference", "ci_low", "ci_high")]
     return _finding(ends, row["n"], row["draws"], **{"p_value": row["p_value"], **rest})
 
@@ -546,17 +550,18 @@ def _finding(ends: Sequence[float] | np.ndarray, n: int, draws: int, **rest: Any
 def _verdict(finding: _Finding, p_holm: float, level: float) -> str:
     if finding.settled:
         return finding.settled
-    ends = {"ci_low": finding.ci_low, "ci_high": finding.ci_high}
-    side = decision({"p_holm": p_holm, "level": level} | ends)
+    if math.isnan(finding.measured):
+        return HOLDS if p_holm <= 1 - level else UNDECIDED
+    side = decision(vars(finding) | {"p_holm": p_holm, "level": level})
     if side == "undecided":
         return UNDECIDED
     return HOLDS if side == finding.expected else FAILS
 
 
-def _evidence(paper: str | Mapping[str, Any], numbers: Mapping[tuple[str, str, str], float]) -> str:
-    """The paper's evidence in words; of two rows, their difference and the two.
+def _evidence(paper: str | Mapping[str, Any], numbers: pd.Series) -> str:
+    """The evidence in words; of two rows, their difference and both.
 
-    numbers: (data set, metric, the paper's row) -> value.
+    numbers: by data set, metric and the paper's row.
     """
     if isinstance(paper, str):
         return paper
@@ -574,11 +579,12 @@ def _metric(measure: Measure) -> str:
     return next(name for name, k in SHARES[kind].items() if k == measure.k)
 
 
-def _sentence(row: Mapping[Any, Any]) -> str:
+def _sentence(row: Mapping[Any, Any], usual: float) -> str:
     parts = [f"{row['claim']} ({row['where']})"]
-    if not math.isnan(row["measured"]):
-        interval, p = _interval(row), _p(row["p_holm"])
-        parts.append(f"{_measured(row)} {interval}" + (f", p {p}" if p != "–" else ""))
+    p = _p(row["p_holm"])
+    numbers = [] if math.isnan(row["measured"]) else [f"{_measured(row)} {_interval(row, usual)}"]
+    numbers += [] if p == "–" else [f"p {p}"]
+    parts += [", ".join(numbers)] if numbers else []
     return ": ".join(parts) + (f"; {row['found']}" if row["found"] else "")
 
 
@@ -586,10 +592,11 @@ def _measured(row: Mapping[Any, Any]) -> str:
     return "–" if math.isnan(row["measured"]) else f"{_signed(row['measured'])} {row['unit']}"
 
 
-def _interval(row: Mapping[Any, Any]) -> str:
+def _interval(row: Mapping[Any, Any], usual: float) -> str:
     if math.isnan(row["ci_low"]):
         return "–"
-    return f"[{_signed(row['ci_low'])}, {_signed(row['ci_high'])}]"
+    level = "" if row["level"] == usual else f" ({row['level']:.0%})"
+    return f"[{_signed(row['ci_low'])}, {_signed(row['ci_high'])}]{level}"
 
 
 def _signed(number: float) -> str:

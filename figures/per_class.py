@@ -51,7 +51,7 @@ def per_class_table(
     if alpha == 0:
         raise ValueError("alpha 0 is the teacher itself; give the alpha to compare with it")
     teacher, other = model_ranks(outcomes, data_set, CLASSIFICATION, [0.0, alpha])
-    labels = _labels(outcomes, data_set).reindex(teacher.index)
+    labels = item_labels(outcomes, data_set).reindex(teacher.index)
     table = per_class_differences(
         (teacher.to_numpy().T <= 1).astype(np.float64),
         (other.to_numpy().T <= 1).astype(np.float64),
@@ -110,8 +110,11 @@ def per_class(table: pd.DataFrame, *, count: int = 25) -> Figure:
     return figure
 
 
-def _labels(outcomes: pd.DataFrame, data_set: str) -> pd.Series:
-    """The one label of each item."""
+def item_labels(outcomes: pd.DataFrame, data_set: str) -> pd.Series:
+    """The one label of each item of a recognition data set, by item.
+
+    Raises: ValueError when an item has none or two.
+    """
     rows = outcomes[(outcomes["data_set"] == data_set) & (outcomes["direction"] == CLASSIFICATION)]
     pairs = rows[["item", "label"]].drop_duplicates()
     without = pairs["label"].isna()

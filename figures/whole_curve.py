@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
 
@@ -20,7 +20,12 @@ from figures import style
 from figures.alpha_curve import PANELS, Panel, PanelHits
 from figures.comparisons import measure_name
 from figures.subset_size import TEACHER_LINE
-from fitclip_core.statistics import crossed_interval, selection_gap, simultaneous_band
+from fitclip_core.statistics import (
+    compared_with_best,
+    crossed_interval,
+    selection_gap,
+    simultaneous_band,
+)
 
 
 def band_table(
@@ -120,6 +125,38 @@ def band_in_words(table: pd.DataFrame) -> str:
             f"{points['level'].iloc[0]:.0%}: {'; '.join(parts)}.{more}"
         )
     return "\n\n".join(lines)
+
+
+def best_table(
+    hits: Mapping[float, Sequence[np.ndarray]],
+    *,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Each value of a curve against the best of the others, for all values together.
+
+    hits: value (an alpha, a number of clips) -> hits of each data set, [draws, items] each; one
+    draw goes with any number.
+
+    Columns: value, lead (its mean less the best of the others'), ci_low, ci_high, reach, left
+    (not shown worse than the best; `statistics.compared_with_best`), n (items), draws. All but
+    value, n and draws are fractions.
+
+    Raises: ValueError as `statistics.compared_with_best`.
+    Source: Hsu 1984; the paper picks the highest.
+    """
+    curves = _stacked(hits.values())
+    found = compared_with_best(curves, level=level, n_resamples=n_resamples, seed=seed)
+    table = pd.DataFrame({"value": list(hits), "lead": found.lead})
+    return table.assign(
+        ci_low=found.low,
+        ci_high=found.high,
+        reach=found.reach,
+        left=found.left,
+        n=found.n,
+        draws=len(curves[0]),
+    )
 
 
 def selection_table(
@@ -241,10 +278,13 @@ def alpha_axis(ax: Axes) -> None:
 
 def _curves(hits: PanelHits) -> list[np.ndarray]:
     """Each data set's hits, [draws, items, alphas]; the teacher's repeat for each draw."""
-    by_alpha = [hits.at(alpha) for alpha in hits.alphas]
+    return _stacked([hits.at(alpha) for alpha in hits.alphas])
+
+
+def _stacked(points: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Points' hits of each data set, [draws, items] each, as [draws, items, points] a data set."""
     return [
-        np.stack(np.broadcast_arrays(*data_set), axis=-1)
-        for data_set in zip(*by_alpha, strict=True)
+        np.stack(np.broadcast_arrays(*data_set), axis=-1) for data_set in zip(*points, strict=True)
     ]
 
 

@@ -69,6 +69,25 @@ class Band:
     n: int
 
 
+@dataclass(frozen=True, eq=False)
+class BestSet:
+    """Each point's mean less the best of the others', arrays [points]; n counts the items.
+
+    `left` are the points not shown worse than the best. From `low` (at most 0) to `high`, or to 0
+    where `high` is below it, are Hsu's intervals for all points together; a `high` below 0 bounds
+    what this point loses, for a point chosen beforehand. `reach` is the distance between `lead` and
+    the bound of the strongest other.
+    """
+
+    lead: Array
+    low: Array
+    high: Array
+    reach: Array
+    left: NDArray[np.bool_]
+    level: float
+    n: int
+
+
 @dataclass(frozen=True)
 class SelectionGap:
     """What the chosen alpha loses to the best one in hindsight, and its interval; n: test items."""
@@ -240,13 +259,78 @@ def simultaneous_band(
     rng = np.random.default_rng(seed)
     draw_weights = _draw_weights(_common_draws(sets), n_resamples, rng)
     deviations = _resampled_totals(sets, "mean", draw_weights, rng) - estimate[:, None]
-    spreads = deviations.std(axis=1)
-    # Of a point without spread, rounding leaves some 1e-16 of the values.
-    spreading = spreads > 1e-12 * max(np.abs(data).max() for data in sets)
-    if spreading.any():
-        largest = (np.abs(deviations[spreading]) / spreads[spreading, None]).max(axis=0)
-        half_widths *= max(1.0, np.quantile(largest, level) / special.ndtri((1 + level) / 2))
+    single = special.ndtri((1 + level) / 2)
+    half_widths *= max(1.0, _joint_quantile(np.abs(deviations), deviations, sets, level) / single)
     return Band(estimate, estimate - half_widths, estimate + half_widths, level, _count_items(sets))
+
+
+def compared_with_best(
+    values: Values, *, level: float = 0.95, n_resamples: int = 2000, seed: int = 0
+) -> BestSet:
+    """Which points of a curve of means, such as alphas, may be the best, and what each loses to it.
+
+    For each point the differences of the others to it have one-sided bounds that hold for all of
+    them together: :func:`crossed_interval`'s, widened by one factor as in
+    :func:`simultaneous_band`. A point is shown worse than the best when one of its bounds lies
+    above it. With the given level the best point is among those that are left, and no point loses
+    more to the best than `low` says. Neighbours that hardly differ are left together: one point
+    alone is left only where the data tell it from all others.
+
+    Args:
+        values: [items, points] or [draws, items, points], or a list of such arrays: data sets,
+            averaged with equal weight. The largest mean is the best.
+        level: the chance that all of this holds at once, in (0.5, 1).
+        n_resamples: number of bootstrap resamples.
+        seed: of the resamples.
+
+    Returns:
+        The comparisons of each point with the best of the others, in the unit of the values. Bounds
+        are NaN when a data set has one item; no point is then shown worse.
+
+    Raises:
+        ValueError: there is one point, level is not above 0.5, or as :func:`simultaneous_band`.
+
+    Source:
+        Hsu 1984 (constrained intervals for comparisons with the best); Hsu 1981; Hsu 1996, chapter
+        4 (a critical value for each point, where their correlations differ).
+
+    Example:
+        >>> compared_with_best(np.eye(2)[[0, 0, 0, 0, 0, 1]]).lead.round(3)
+        array([ 0.667, -0.667])
+    """
+    sets = _data_sets("values", values, points=True)
+    _check_settings(level, n_resamples)
+    means = np.mean([data.mean(axis=(0, -1)) for data in sets], axis=0)
+    if level <= 0.5:
+        raise ValueError(f"level is {level}: bounds of one side need more than 0.5, such as 0.95")
+    if len(means) < 2:
+        raise ValueError("there is one point: comparisons with the best need at least two")
+    rng = np.random.default_rng(seed)
+    draw_weights = _draw_weights(_common_draws(sets), n_resamples, rng)
+    deviations = _resampled_totals(sets, "mean", draw_weights, rng) - means[:, None]
+    reach = np.empty((len(means), len(means)))  # [point, other]: of the bound of other - point
+    for place in range(len(means)):
+        gaps = [data - data[:, [place]] for data in sets]
+        one = deviations - deviations[place]
+        factor = _joint_quantile(one, one, sets, level) / special.ndtri(level)
+        reach[place] = _crossed(gaps).half_width(2 * level - 1) * max(1.0, factor)
+    behind = np.subtract.outer(-means, -means)  # [point, other]: other - point
+    np.fill_diagonal(behind, -np.inf)
+    strongest = behind.argmax(axis=1)
+    points = np.arange(len(means))
+    high = -(behind - reach).max(axis=1)
+    left = ~(high < -1e-12)  # equal means may differ by the order of a sum
+    # The best is one of those left, each of which has its own reach.
+    low = 0 - np.where(left, behind + reach.T, -np.inf).max(axis=1).clip(min=0)
+    return BestSet(
+        lead=-behind.max(axis=1),
+        low=low,
+        high=high,
+        reach=reach[strongest, points],
+        left=left,
+        level=level,
+        n=_count_items(sets),
+    )
 
 
 def paired_difference(
@@ -632,6 +716,21 @@ def _crossed(sets: list[Array], *, small_sample: bool = True) -> _Spread:
     variance = np.maximum(variance, interaction)
     weight = np.divide(draws_part, variance, out=np.zeros_like(variance), where=variance > 0)
     return _Spread(np.sqrt(variance), np.minimum(weight, 1), of_items, of_draws)
+
+
+def _joint_quantile(deviations: Array, signed: Array, sets: list[Array], level: float) -> float:
+    """Quantile of the largest of the deviations [points, resamples], in their points' units.
+
+    A point's unit is the standard deviation of its signed deviations; one without spread takes no
+    part, and 0 is the quantile where none has any.
+    """
+    spreads = signed.std(axis=1)
+    # Of a point without spread, rounding leaves some 1e-16 of the values.
+    spreading = spreads > 1e-12 * max(np.abs(data).max() for data in sets)
+    if not spreading.any():
+        return 0.0
+    largest = (deviations[spreading] / spreads[spreading, None]).max(axis=0)
+    return float(np.quantile(largest, level))
 
 
 def _multiplicities(rng: np.random.Generator, units: int, taken: int, n_resamples: int) -> Array:

@@ -25,6 +25,7 @@ ALLOWED = {
     "figures": {
         "figures",
         "fitclip_core.artefacts",
+        "fitclip_core.class_effects",
         "fitclip_core.metrics",
         "fitclip_core.results",
         "fitclip_core.statistics",
