@@ -17,8 +17,8 @@ from typing import Any, Final
 import numpy as np
 
 from data_prep.plan import Differentiating, Fitting, Job, Measuring
-from data_prep.run_tasks import IN_DOMAIN, SHARES, SIZES, STUDENTS, SWEEP, ZERO_SHOT
-from data_prep.sources import TRAINED_ON, TRAINING_SETS
+from data_prep.run_tasks import SHARES, SIZES, STUDENTS, SWEEP, ZERO_SHOT
+from data_prep.sources import TRAINED_ON, TRAINING_SETS, share_study_sets, size_study_set
 from fitclip_core import studies
 from fitclip_core.distillation import Recipe, TrainingClips
 
@@ -118,7 +118,7 @@ class _Walk:
             batch = min(recipes[0].labelled_batch, size)
             what = _students(len(recipes), f"of {size:,} clips")
             yield Fitting(SIZES, what, len(recipes), replace(recipes[0], labelled_batch=batch))
-        yield from self._measuring(SIZES, models, [IN_DOMAIN])
+        yield from self._measuring(SIZES, models, [size_study_set(self.clips)])
 
     def shares(self) -> Iterator[Job]:
         values = self.parameters[SHARES]
@@ -132,7 +132,7 @@ class _Walk:
                 yield Fitting(SHARES, what, len(draws), replace(self.recipe, labelled_share=share))
             for draw in draws:
                 models += _fused(share, self.size, draw, [values["fused_alpha"]])
-        yield from self._measuring(SHARES, models, values["evaluated"])
+        yield from self._measuring(SHARES, models, share_study_sets(values["evaluated"]))
 
     def figures(self) -> Iterator[Job]:
         values, swept = self.parameters[FIGURES], self.parameters[SWEEP]

@@ -44,11 +44,12 @@ def left_out(data_sets: Collection[str], tower_sets: Collection[str]) -> list[st
     if len(panels.get(ZERO_SHOT.name, ())) == 1:
         also = "" if len(panels) > 1 else ", and the section is left out"
         lines.append(f"With one zero-shot data set, alpha is chosen on no other{also}.")
-    if absent := [name for name in tower_sets if name not in data_sets]:
-        rest = [name for name in tower_sets if name in data_sets]
+    there = {one.data_set for measures in panels.values() for one in measures}
+    if absent := [name for name in tower_sets if name not in there]:
+        rest = [name for name in tower_sets if name in there]
         left = f"is of {', '.join(rest)} alone" if rest else "is left out"
         lines.append(
-            f"The map of an alpha for each tower {left}: not measured: {', '.join(absent)}."
+            f"The map of an alpha for each tower {left}: {', '.join(absent)} is not measured."
         )
     return lines
 

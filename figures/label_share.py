@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from figures import style
+from figures import alpha_curve, style
 from figures.alpha_curve import IN_DOMAIN, ZERO_SHOT, Measure, panels_of
 from figures.subset_size import (
     DRAW_DOT,
@@ -59,6 +59,16 @@ def measures_of(data_sets: Collection[str]) -> tuple[Measure, ...]:
 MEASURES: Final = measures_of(_ORDER)
 
 
+def left_out(data_sets: Collection[str]) -> list[str]:
+    """What the study lacks where it is measured on some data sets (`measures_of`), a sentence
+    each; none for the paper's five."""
+    own = IN_DOMAIN.measures[0].data_set
+    lines = alpha_curve.left_out([own, *(name for name in data_sets if name != own)])
+    if own in data_sets and IN_DOMAIN.measures != measures_of(data_sets):
+        lines.append(f"{own}, of the student's own domain, is left out of this study.")
+    return lines
+
+
 def share_table(
     outcomes: pd.DataFrame,
     alpha: float = 0.4,
@@ -73,9 +83,10 @@ def share_table(
 
     Columns: scope (data set, or "mean": of all with equal weights, where there are several),
     measure, alpha, pseudo_share (weight of the distillation loss, 1 - label_share; 0 is training on
-    labels alone, as WiSE-FT does), value (mean over draws), ci_low, ci_high (over items and draws; over items with
-    one draw), n (items), draws, draw_low, draw_high (the extreme draws), teacher (its value), best
-    (highest of its scope in hindsight; of equal ones the smallest share). Values are fractions.
+    labels alone, as WiSE-FT does), value (mean over draws), ci_low, ci_high (over items and draws;
+    over items with one draw), n (items), draws, draw_low, draw_high (the extreme draws), teacher
+    (its value), best (highest of its scope in hindsight; of equal ones the smallest share). Values
+    are fractions.
 
     Raises: ValueError when the outcomes lack a data set, the teacher or this alpha, mix students of
     several subset_size, or have not the same draws at each share of each data set.

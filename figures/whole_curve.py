@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from string import ascii_lowercase
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,11 @@ from figures.alpha_curve import IN_DOMAIN, Panel, PanelHits, panels_in
 from figures.comparisons import measure_name
 from figures.subset_size import TEACHER_LINE
 from fitclip_core.statistics import crossed_interval, selection_gap, simultaneous_band
+
+_SELECTION: Final = [
+    *("scope", "measure", "chosen_on", "chosen", "hindsight", "gap", "ci_low", "ci_high"),
+    *("beforehand", "beforehand_gap", "n", "draws", "level"),
+]
 
 
 def band_table(
@@ -138,16 +143,15 @@ def selection_table(
     For each zero-shot data set alpha is chosen on the other zero-shot sets: labels of the set
     itself would make it another task. In the student's domain it is chosen on a random half of each
     data set's items and tested on the other half. Panels are by default those of the data sets in
-    the outcomes; without one of the two, or with one zero-shot set alone, there are the others'
-    rows.
+    the outcomes; one zero-shot set alone has no row, as there is no other to choose on.
 
     Columns: scope (tested on), measure, chosen_on, chosen, hindsight (alphas), gap (fraction, never
     negative), ci_low, ci_high (`statistics.selection_gap`; the high end is what may be quoted),
     beforehand, beforehand_gap (the same gap of the alpha fixed beforehand), n (test items), draws,
     level. `seed` is of the halves too.
 
-    Raises: ValueError when `beforehand` is not in the sweep, there is nothing to choose on, there
-    are fewer than two in-domain items, or the outcomes do not hold the panels' sweep.
+    Raises: ValueError when `beforehand` is not in the sweep, there are fewer than two in-domain
+    items, or the outcomes do not hold the panels' sweep.
     """
     trials = []
     for panel in panels or panels_in(outcomes):
@@ -164,11 +168,6 @@ def selection_table(
             several = f"{len(others)} other zero-shot sets"
             chosen_on = f"the {several if len(others) > 1 else 'other zero-shot set'}"
             trials.append((one.data_set, (one,), chosen_on, hits, others, [curves[place]]))
-    if not trials:
-        raise ValueError(
-            "one zero-shot data set leaves nothing to choose alpha on; measure another, or "
-            f"{IN_DOMAIN.measures[0].data_set}"
-        )
     rows = []
     for scope, measures, chosen_on, hits, validation, test in trials:
         found = selection_gap(
@@ -192,16 +191,13 @@ def selection_table(
                 "level": level,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=_SELECTION)
 
 
 def selection_in_words(table: pd.DataFrame) -> str:
-    """What `selection_table` found: Markdown, a line per data set and a sentence on all.
-
-    Raises: ValueError when the table is empty.
-    """
+    """What `selection_table` found: Markdown, a line per data set and a sentence on all."""
     if table.empty:
-        raise ValueError("nothing was chosen; selection_table makes the table")
+        return "Nothing was chosen: one zero-shot data set alone leaves nothing to choose alpha on."
     lines = [
         f"- **{row['scope']}**, α chosen on {row['chosen_on']}: {row['chosen']:g}; best in "
         f"hindsight: {row['hindsight']:g}. The choice loses {100 * row['gap']:.1f} "
