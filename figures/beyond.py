@@ -49,7 +49,7 @@ def left_out(data_sets: Collection[str], tower_sets: Collection[str]) -> list[st
         rest = [name for name in tower_sets if name in there]
         left = f"is of {', '.join(rest)} alone" if rest else "is left out"
         lines.append(
-            f"The map of an alpha for each tower {left}: {', '.join(absent)} is not measured."
+            f"The map of an alpha for each tower {left} (not measured: {', '.join(absent)})."
         )
     return lines
 

@@ -85,6 +85,12 @@ def measured_in_words(measure: Measure) -> str:
     )
 
 
+def left_out(data_set: str) -> list[str]:
+    """What the study lacks where it is measured on a data set; nothing in the student's domain."""
+    measure = measure_of(data_set)
+    return [] if measure == IN_DOMAIN_R1 else [measured_in_words(measure)]
+
+
 def sampling_of(seed: int) -> str:
     """How the labelled clips of a draw were chosen: "independent" or "nested".
 
