@@ -96,7 +96,8 @@ def _data_sets(stem: str, run: Run) -> Iterator[str]:
                 f"{', '.join(measurable) or 'none'}; leave it out (under `common` for all "
                 "notebooks), or add it to the sources file"
             )
-    measured = measurable if stem == SIZES else values.get("evaluated")
+    wanted = measurable if stem == SIZES else values.get("evaluated", ())
+    measured = [name for name in wanted if name in measurable]
     if measured and stem != ZERO_SHOT and not set(EVALUATED).intersection(measured):
         yield (
             f"none of {', '.join(measured)} is one of the paper's data sets, which its figures and "
@@ -116,9 +117,9 @@ def _students(run: Run, values: Mapping[str, Any]) -> Iterator[str]:
             "draw 0 stands for a released student, and the sources name none; add it under "
             "`models`, or take draws from 1 on"
         )
-    clips, pool = values["labelled_clips"], run.clips.get(POOL, 0)
-    if run.fitted and not 1 <= clips <= pool:
-        yield f"labelled_clips is {clips}, and notebook 01 has {pool} to draw from"
+    clips = values["labelled_clips"]
+    if run.fitted and POOL in run.clips and not 1 <= clips <= run.clips[POOL]:
+        yield f"labelled_clips is {clips}, and notebook 01 has {run.clips[POOL]} to draw from"
 
 
 def _sweep(run: Run, values: Mapping[str, Any]) -> Iterator[str]:
@@ -165,7 +166,7 @@ def _shares(run: Run, values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _figures(run: Run, values: Mapping[str, Any]) -> Iterator[str]:
-    fused, clips = run.parameters[SWEEP]["fused_alpha"], run.clips.get(SELECTION, 0)
+    fused = run.parameters[SWEEP]["fused_alpha"]
     if fused > 0.5:
         yield (
             f"notebook 04's fused_alpha is {fused:g}, and its merge `deeper` goes up to twice as "
@@ -177,6 +178,7 @@ def _figures(run: Run, values: Mapping[str, Any]) -> Iterator[str]:
     if len({round(alpha, 9) for alpha in values["tower_alphas"]}) < 2:
         yield "tower_alphas has one alpha; equal and unequal ones are compared, so give two or more"
     n, batch = values["fisher_clips"], values["fisher_batch"]
+    clips = run.clips.get(SELECTION, n)
     if not 2 <= batch <= n <= clips or n % batch:
         yield (
             f"fisher_clips is {n} and fisher_batch {batch}, with {clips} clips of {SELECTION}: "
