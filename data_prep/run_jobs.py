@@ -102,7 +102,6 @@ def run_problems(parameters: Parameters, folder: Path) -> list[str]:
     sizes = dict(zip(TRAINING_SETS, numbers, strict=True))
     there = sources.data_sets if sources.file else (*TRAINING_SETS, *sources.evaluated)
     clips = {name: sizes.get(name, data["evaluation_clips"]) or enough for name in there}
-    models = {"references": len(sources.references), "released": sources.student is not None}
     found = []
     for stem, values in parameters.items():
         try:
@@ -110,9 +109,15 @@ def run_problems(parameters: Parameters, folder: Path) -> list[str]:
         except ValueError as error:
             found.append(f"{stem} would stop: {error}")
     try:
-        return found + notebook_jobs(parameters, clips, **models)[1]
-    except ValueError as error:
-        return [*found, f"{STUDENTS} would stop: {error}"]
+        stops = notebook_jobs(
+            parameters,
+            clips,
+            references=len(sources.references),
+            released=sources.student is not None,
+        )[1]
+    except ValueError as error:  # of the recipe, without which nothing is counted
+        stops = [f"{STUDENTS} would stop: {error}"]
+    return found + stops
 
 
 class _Walk:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -224,9 +224,12 @@ def test_the_dry_run_says_what_will_be_left_out(
     project: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(
-        dry_run, "dry_run", lambda values, folder, left_out: said.extend(left_out) or "the plan"
-    )
+
+    def plan(values: object, folder: object, left_out: Sequence[str] = ()) -> str:
+        said.extend(left_out)
+        return "the plan"
+
+    monkeypatch.setattr(dry_run, "dry_run", plan)
     assert project({"common": {"evaluated": ["webvid_val", "msrvtt"]}}, "--dry-run") == 0
     assert {line[:2] for line in said} == {"04", "06", "07"}
     assert "of 1 (msrvtt), where the paper has 5" in said[0]
