@@ -22,6 +22,7 @@ from data_prep.run_tasks import DATA, SHARES, SIZES, STUDENTS, SWEEP, ZERO_SHOT
 from data_prep.sources import (
     TRAINED_ON,
     TRAINING_SETS,
+    Sources,
     read_sources,
     share_study_sets,
     size_study_set,
@@ -80,7 +81,7 @@ def notebook_jobs(
     return jobs, found
 
 
-def run_problems(parameters: Parameters, folder: Path) -> list[str]:
+def run_problems(parameters: Parameters, folder: Path, *, files: bool = False) -> list[str]:
     """What would stop a notebook, a sentence each that starts with its name; no data are opened.
 
     Where the sources file cannot be read, that alone is said.
@@ -88,6 +89,7 @@ def run_problems(parameters: Parameters, folder: Path) -> list[str]:
     Args:
         parameters: of all the kit's notebooks, by stem.
         folder: where the notebooks run, which their relative paths start from.
+        files: whether the models' files have to be there.
     """
     data, made = parameters[DATA], parameters[STUDENTS]
     named = str(data["sources_file"])
@@ -102,7 +104,7 @@ def run_problems(parameters: Parameters, folder: Path) -> list[str]:
     sizes = dict(zip(TRAINING_SETS, numbers, strict=True))
     there = sources.data_sets if sources.file else (*TRAINING_SETS, *sources.evaluated)
     clips = {name: sizes.get(name, data["evaluation_clips"]) or enough for name in there}
-    found = []
+    found = list(_missing(sources, made["draws"])) if files else []
     for stem, values in parameters.items():
         try:
             pick_device(str(values.get("device", "cpu")))
@@ -118,6 +120,18 @@ def run_problems(parameters: Parameters, folder: Path) -> list[str]:
     except ValueError as error:  # of the recipe, without which nothing is counted
         stops = [f"{STUDENTS} would stop: {error}"]
     return found + stops
+
+
+def _missing(sources: Sources, draws: Sequence[int]) -> Iterator[str]:
+    """The models' files that are not there, by the first notebook that reads them."""
+    student = sources.student if 0 in draws else None
+    models = {"teacher": (DATA, sources.teacher), "student": (STUDENTS, student or {})}
+    models |= {name: (ZERO_SHOT, entry) for name, entry in sources.references.items()}
+    for model, (stem, entry) in models.items():
+        for key in ("file", "vocabulary"):
+            path = entry.get(key, "open_clip:")
+            if not path.startswith("open_clip:") and not Path(path).exists():
+                yield f"{stem} would stop: there is no {path}, the sources' {key} of {model}"
 
 
 class _Walk:

@@ -187,8 +187,10 @@ def stopped_by(error: OSError) -> str:
     )
 
 
-def check_plan(plan: Plan, only: Collection[str] = ()) -> None:
+def check_plan(plan: Plan, only: Collection[str] = (), *, files: bool = True) -> None:
     """Refuse what would stop one of the notebooks, or of those in `only`, later on.
+
+    files: whether the models' files have to be there.
 
     Raises: ParameterError listing all of it.
     """
@@ -198,7 +200,7 @@ def check_plan(plan: Plan, only: Collection[str] = ()) -> None:
     if not set(KIT_NOTEBOOKS) <= set(plan.parameters):
         return  # notebooks of another project, of which nothing is known
     others = set(plan.parameters).difference(only) if only else ()
-    found = run_problems(plan.parameters, plan.working_dir)
+    found = run_problems(plan.parameters, plan.working_dir, files=files)
     if stops := [one for one in found if one.split(maxsplit=1)[0] not in others]:
         raise ParameterError("\n".join(stops))
 
@@ -206,7 +208,7 @@ def check_plan(plan: Plan, only: Collection[str] = ()) -> None:
 def _print_plan(plan: Plan, only: Collection[str]) -> int:
     from data_prep.dry_run import dry_run  # slow to import, seldom needed
 
-    check_plan(plan, only)
+    check_plan(plan, only, files=False)
     try:
         print(dry_run(plan.parameters, plan.working_dir, _left_out(plan)))
     except ValueError as error:

@@ -159,6 +159,23 @@ def test_a_released_student_alone_cannot_be_studied(tmp_path: Path) -> None:
     assert {line[:2] for line in found} == {"05", "06"}
 
 
+def test_models_files_that_are_not_there_are_said(tmp_path: Path) -> None:
+    (tmp_path / "there.txt").write_text("")
+    references = {"fit": {"file": "nowhere.pth", "vocabulary": "there.txt"}}
+    common = write_sources(
+        tmp_path, "msrvtt", *TRAINING, student={"file": "released.pt"}, references=references
+    )
+    common["evaluated"] = ["msrvtt"]
+    for draws, files in (
+        ([0, 1], {"01": "nowhere.pt", "03": "released.pt", "02": "nowhere.pth"}),
+        ([1, 2], {"01": "nowhere.pt", "02": "nowhere.pth"}),
+    ):
+        values = parameters({"common": {**common, "draws": draws}})
+        assert run_problems(values, tmp_path) == []
+        found = run_problems(values, tmp_path, files=True)
+        assert {line[:2]: line.split(",")[0].rpartition("/")[2] for line in found} == files
+
+
 def test_less_than_was_asked_for_is_said() -> None:
     assert notes(parameters({})) == []
     found = notes(parameters({"07": {"merged_draws": 3}, "06": {"fused_alpha": 0.5}}))
