@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep import run_check
 from data_prep.clip_frames import FrameRule
 from data_prep.decode_workers import available_cores
 from data_prep.plan import plan
@@ -24,12 +25,15 @@ _BUSY = 0.5  # load of a core above which the times are not the machine's own
 ARCHITECTURE = "ViT-B-16-quickgelu"
 
 
-def dry_run(parameters: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
+def dry_run(
+    parameters: Mapping[str, Mapping[str, Any]], folder: Path, left_out: Sequence[str] = ()
+) -> str:
     """The plan of all notebooks, measured on this machine in about a minute; nothing is run.
 
     Args:
         parameters: notebook stem -> its parameters.
         folder: where the notebooks run, which their relative paths start from.
+        left_out: what they will leave out, sentences to print.
 
     Raises: ValueError for a broken sources file, a device that is not there, or a size that is
         missing.
@@ -52,6 +56,7 @@ def dry_run(parameters: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
         parameters,
         {one.name: one.clips for one in materials},
         references=len(sources.references),
+        released=sources.student is not None,
     )
     found = plan(
         materials,
@@ -61,7 +66,7 @@ def dry_run(parameters: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
         calibrate(encoder, n_frames=rule.n_frames, texts=list(examples(materials)) or None),
         {} if all(one.decoding for one in materials) else measure_decoding(rule, draws),
     )
-    return report(found, [*busy, *notes, *problems])
+    return report(found, [*busy, *notes, *problems], [*left_out, *run_check.notes(parameters)])
 
 
 def _other_work() -> list[str]:

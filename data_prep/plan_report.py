@@ -16,9 +16,10 @@ _NOT_COUNTED = (
 )
 
 
-def report(found: Plan, notes: Sequence[str] = ()) -> str:
-    """A plan in words; `notes` are sentences to print with the assumptions."""
-    return "\n".join(_report_lines(found, notes))
+def report(found: Plan, notes: Sequence[str] = (), left_out: Sequence[str] = ()) -> str:
+    """A plan in words; `notes` are sentences to print with the assumptions, `left_out` those on
+    what the run will leave out."""
+    return "\n".join(_report_lines(found, notes, left_out))
 
 
 def in_time(hours: float) -> str:
@@ -31,7 +32,7 @@ def in_time(hours: float) -> str:
     return f"{hours * 3600:.0f} s"
 
 
-def _report_lines(found: Plan, notes: Sequence[str]) -> Iterator[str]:
+def _report_lines(found: Plan, notes: Sequence[str], left_out: Sequence[str]) -> Iterator[str]:
     speed = found.calibration
     yield f"Plan for {speed.model} on {speed.device} (an estimate, not a promise)"
     yield ""
@@ -64,6 +65,10 @@ def _report_lines(found: Plan, notes: Sequence[str]) -> Iterator[str]:
             )
     yield "Assumed:"
     for line in (*_assumptions(found), *notes):
+        yield from _wrapped(line)
+    if left_out:
+        yield "Left out:"
+    for line in left_out:
         yield from _wrapped(line)
 
 

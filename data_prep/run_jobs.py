@@ -17,22 +17,32 @@ from typing import Any, Final
 import numpy as np
 
 from data_prep.plan import Differentiating, Fitting, Job, Measuring
-from data_prep.run_tasks import IN_DOMAIN, SHARES, SIZES, STUDENTS, SWEEP, ZERO_SHOT
-from data_prep.sources import TRAINED_ON, TRAINING_SETS
+from data_prep.run_check import FIGURES, POOL, SELECTION, Run, problems
+from data_prep.run_tasks import DATA, SHARES, SIZES, STUDENTS, SWEEP, ZERO_SHOT
+from data_prep.sources import (
+    TRAINED_ON,
+    TRAINING_SETS,
+    Sources,
+    read_sources,
+    share_study_sets,
+    size_study_set,
+)
 from fitclip_core import studies
+from fitclip_core.devices import pick_device
 from fitclip_core.distillation import Recipe, TrainingClips
 
-FIGURES: Final = "07_supplementary_figures"
 _MERGES: Final = ("deeper", "shallower", "fisher")  # of notebook 07
-_POOL, _UNLABELLED = TRAINED_ON
-_SELECTION = TRAINING_SETS[2]
 _TEACHER: Final = ("teacher",)
 Parameters = Mapping[str, Mapping[str, Any]]
 Model = tuple[Hashable, ...]
 
 
 def notebook_jobs(
-    parameters: Parameters, clips: Mapping[str, int], *, references: int = 0
+    parameters: Parameters,
+    clips: Mapping[str, int],
+    *,
+    references: int = 0,
+    released: bool = True,
 ) -> tuple[list[Job], list[str]]:
     """What notebooks 02 to 07 compute, in their order.
 
@@ -40,16 +50,18 @@ def notebook_jobs(
         parameters: notebook stem -> its parameters.
         clips: name -> clips, of every data set.
         references: further models that notebook 02 measures.
+        released: whether there is a released student.
 
     Returns:
-        The jobs, and what would stop a notebook, a sentence each: a subset larger than the pool,
-        say. What such a notebook would do is not among the jobs.
+        The jobs, and what would stop a notebook, a sentence each (`run_check.problems`, or a subset
+        larger than the pool). What such a notebook would do is not among the jobs.
 
     Raises: ValueError for a recipe that no student can be trained by.
     """
     walk = _Walk(parameters, clips)
+    run = Run(parameters, clips, references, released)
     jobs: list[Job] = []
-    problems = []
+    found: list[str] = []
     steps: dict[str, Callable[[], Iterator[Job]]] = {
         ZERO_SHOT: partial(walk.zero_shot, references),
         STUDENTS: walk.students,
@@ -58,12 +70,68 @@ def notebook_jobs(
         SHARES: walk.shares,
         FIGURES: walk.figures,
     }
-    for notebook, work in steps.items():
+    for notebook in parameters:
+        stops = problems(notebook, run)
+        if not stops and notebook in steps:
+            try:
+                jobs += list(steps[notebook]())
+            except ValueError as error:
+                stops.append(str(error))
+        found += [f"{notebook} would stop: {one}" for one in stops]
+    return jobs, found
+
+
+def run_problems(parameters: Parameters, folder: Path, *, files: bool = False) -> list[str]:
+    """What would stop a notebook, a sentence each that starts with its name; no data are opened.
+
+    Where the sources file cannot be read, that alone is said.
+
+    Args:
+        parameters: of all the kit's notebooks, by stem.
+        folder: where the notebooks run, which their relative paths start from.
+        files: whether the models' files have to be there.
+    """
+    data, made = parameters[DATA], parameters[STUDENTS]
+    named = str(data["sources_file"])
+    try:
+        sources = read_sources(folder / named if named else "")
+    except ValueError as error:
+        return [str(error)]
+    # What "all there are" comes to is not known yet, and taken to be enough.
+    taken = parameters[SIZES]["sizes"]
+    enough = max([*taken, made["labelled_clips"], parameters[FIGURES]["fisher_clips"]])
+    numbers = (data["labelled_clips"], data["unlabelled_clips"], data["selection_clips"])
+    sizes = dict(zip(TRAINING_SETS, numbers, strict=True))
+    there = sources.data_sets if sources.file else (*TRAINING_SETS, *sources.evaluated)
+    clips = {name: sizes.get(name, data["evaluation_clips"]) or enough for name in there}
+    found = list(_missing(sources, made["draws"])) if files else []
+    for stem, values in parameters.items():
         try:
-            jobs += list(work())
+            pick_device(str(values.get("device", "cpu")))
         except ValueError as error:
-            problems.append(f"{notebook} would stop: {error}")
-    return jobs, problems
+            found.append(f"{stem} would stop: {error}")
+    try:
+        stops = notebook_jobs(
+            parameters,
+            clips,
+            references=len(sources.references),
+            released=sources.student is not None,
+        )[1]
+    except ValueError as error:  # of the recipe, without which nothing is counted
+        stops = [f"{STUDENTS} would stop: {error}"]
+    return found + stops
+
+
+def _missing(sources: Sources, draws: Sequence[int]) -> Iterator[str]:
+    """The models' files that are not there, by the first notebook that reads them."""
+    student = sources.student if 0 in draws else None
+    models = {"teacher": (DATA, sources.teacher), "student": (STUDENTS, student or {})}
+    models |= {name: (ZERO_SHOT, entry) for name, entry in sources.references.items()}
+    for model, (stem, entry) in models.items():
+        for key in ("file", "vocabulary"):
+            path = entry.get(key, "open_clip:")
+            if not path.startswith("open_clip:") and not Path(path).exists():
+                yield f"{stem} would stop: there is no {path}, the sources' {key} of {model}"
 
 
 class _Walk:
@@ -75,7 +143,7 @@ class _Walk:
         made = parameters[STUDENTS]
         self.fitted = [draw for draw in made["draws"] if draw > 0]
         self.size = made["labelled_clips"]
-        unlabelled = clips.get(_UNLABELLED, made["unlabelled_batch"])
+        unlabelled = clips.get(TRAINED_ON[1], made["unlabelled_batch"])
         names = ("steps", "validate_every", "learning_rate", "temperature", "labelled_share")
         self.recipe = Recipe(
             seed=0,
@@ -97,8 +165,7 @@ class _Walk:
         yield from self._measuring(SWEEP, self._swept(), self.parameters[SWEEP]["evaluated"])
 
     def sizes(self) -> Iterator[Job]:
-        self._check_trained(max(self.parameters[STUDENTS]["draws"], default=0))
-        values, pool = self.parameters[SIZES], self.clips.get(_POOL, 0)
+        values, pool = self.parameters[SIZES], self.clips.get(POOL, 0)
         trainings = studies.subset_trainings(
             Path(),
             TrainingClips(_Unread(pool), [""] * pool),
@@ -118,12 +185,11 @@ class _Walk:
             batch = min(recipes[0].labelled_batch, size)
             what = _students(len(recipes), f"of {size:,} clips")
             yield Fitting(SIZES, what, len(recipes), replace(recipes[0], labelled_batch=batch))
-        yield from self._measuring(SIZES, models, [IN_DOMAIN])
+        yield from self._measuring(SIZES, models, [size_study_set(self.clips)])
 
     def shares(self) -> Iterator[Job]:
         values = self.parameters[SHARES]
         draws = [draw for draw in values["draws"] if draw > 0]
-        self._check_trained(*draws)
         models: list[Model] = [_TEACHER]
         for pseudo_share in values["pseudo_shares"]:
             share = round(1 - pseudo_share, 9)
@@ -132,7 +198,7 @@ class _Walk:
                 yield Fitting(SHARES, what, len(draws), replace(self.recipe, labelled_share=share))
             for draw in draws:
                 models += _fused(share, self.size, draw, [values["fused_alpha"]])
-        yield from self._measuring(SHARES, models, values["evaluated"])
+        yield from self._measuring(SHARES, models, share_study_sets(values["evaluated"]))
 
     def figures(self) -> Iterator[Job]:
         values, swept = self.parameters[FIGURES], self.parameters[SWEEP]
@@ -149,8 +215,7 @@ class _Walk:
         )
         yield from self._measuring(FIGURES, list(product(_MERGES, merged)), evaluated)
         passes = len(_distinct(swept["alphas"])) * len(merged)
-        self._check_there(_SELECTION)
-        yield Measuring(FIGURES, _SELECTION, passes, passes, 0)
+        yield Measuring(FIGURES, SELECTION, passes, passes, 0)
         ends = _distinct([0.0, swept["fused_alpha"], 1.0])
         renormalised: list[Model] = [("renormalised", *_TEACHER)]
         renormalised += [
@@ -168,22 +233,10 @@ class _Walk:
     def _measuring(
         self, notebook: str, models: Iterable[Model], data_sets: Sequence[str]
     ) -> Iterator[Job]:
-        self._check_there(*data_sets)
         cells = [one for one in product(models, data_sets) if one not in self.measured]
         self.measured.update(cells)
         for name, number in Counter(name for _, name in dict.fromkeys(cells)).items():
             yield Measuring(notebook, name, number, number, number)
-
-    def _check_there(self, *data_sets: str) -> None:
-        if absent := sorted(set(data_sets) - set(self.clips)):
-            raise ValueError(f"there is no data set {', '.join(absent)}")
-
-    def _check_trained(self, *draws: int) -> None:
-        if absent := [draw for draw in draws if draw not in self.fitted]:
-            raise ValueError(
-                f"it goes by the recipe of draw {absent[0]}, which notebook 03 does not train (its "
-                f"draws are {self.parameters[STUDENTS]['draws']})"
-            )
 
 
 class _Unread:

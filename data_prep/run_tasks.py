@@ -19,7 +19,15 @@ from data_prep import frame_store
 from data_prep.clip_frames import FrameRule
 from data_prep.datasets.base import DataSet
 from data_prep.run_folder import RunFolder
-from data_prep.sources import TRAINED_ON, TRAINING_SETS, Sources, prepare, read_sources
+from data_prep.sources import (
+    TRAINED_ON,
+    TRAINING_SETS,
+    Sources,
+    prepare,
+    read_sources,
+    share_study_sets,
+    size_study_set,
+)
 from fitclip_core import students, studies
 from fitclip_core.artefacts import file_sha256, manifest_problems
 from fitclip_core.devices import pick_device
@@ -45,7 +53,6 @@ DATA, ZERO_SHOT, STUDENTS, SWEEP, SIZES, SHARES = (
     "05_subset_size",
     "06_label_share",
 )
-IN_DOMAIN: Final = "webvid_val"  # where notebook 05 measures
 
 
 @dataclass(frozen=True)
@@ -149,8 +156,8 @@ def store_tasks(run: Run) -> Iterator[Task]:
 
 def teacher_tasks(run: Run) -> Iterator[Task]:
     """A task for each data set that the teacher is not measured on, for all notebooks."""
-    names = [*_evaluated(run, ZERO_SHOT), *_evaluated(run, SWEEP), IN_DOMAIN]
-    names += _evaluated(run, SHARES)
+    names = [*_evaluated(run, ZERO_SHOT), *_evaluated(run, SWEEP)]
+    names += [name for study in (SIZES, SHARES) for name in _measured(run, study)[0]]
     teacher = run.sources(ZERO_SHOT).load_teacher()
     for data_set in run.evaluation_sets(list(dict.fromkeys(names))):
         digest, results = teacher.sha256, run.folder.results
@@ -356,8 +363,8 @@ def _measured(run: Run, stem: str) -> tuple[list[str], list[float]]:
     """The data sets and alphas that a study measures."""
     values = run.parameters[stem]
     if stem == SIZES:
-        return [IN_DOMAIN], list(values["alphas"])
-    return _evaluated(run, stem), [values["fused_alpha"]]
+        return [size_study_set(run.sources(stem).evaluated)], list(values["alphas"])
+    return share_study_sets(_evaluated(run, stem)), [values["fused_alpha"]]
 
 
 def _evaluated(run: Run, stem: str) -> list[str]:

@@ -23,10 +23,10 @@ without overlap where they read the same annotation.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -44,6 +44,7 @@ from fitclip_core.strict_yaml import read_yaml
 
 TRAINED_ON = ("webvid_train", "webvid_unlabelled")
 TRAINING_SETS = (*TRAINED_ON, "webvid_selection")
+IN_DOMAIN: Final = "webvid_val"  # the evaluation set of the student's own domain
 _TEACHER_KEYS = {"file", "architecture", "precision"}
 _STUDENT_KEYS = {"file", "architecture"}
 _REFERENCE_KEYS = {"file", "vocabulary"}
@@ -137,6 +138,27 @@ def read_sources(file: str | Path) -> Sources:
             for name, entry in references.items()
         },
     )
+
+
+def size_study_set(there: Collection[str]) -> str:
+    """Where notebook 05 measures: the student's own domain, or else the next of the paper's sets.
+
+    there: the data sets to measure on.
+
+    Raises: ValueError when none of the paper's is among them.
+    """
+    for name in EVALUATED:
+        if name in there:
+            return name
+    raise ValueError(
+        f"of the data sets {', '.join(there) or '(none)'} none is one of the paper's, "
+        f"{', '.join(EVALUATED)}"
+    )
+
+
+def share_study_sets(evaluated: Sequence[str]) -> list[str]:
+    """Where notebook 06 measures: on what is not of the student's own domain, or else on that."""
+    return [name for name in evaluated if name != IN_DOMAIN] or list(evaluated)
 
 
 def check_sources(sources: Sources, max_missing: float) -> str:

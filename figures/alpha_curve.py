@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import Final
@@ -47,25 +47,102 @@ class Panel:
     measures: tuple[Measure, ...]
 
 
-IN_DOMAIN: Final = Panel(
-    "in_domain",
-    "In-domain (webvid_val)",
-    "Text-to-video R@5 (%)",
-    (Measure("webvid_val", "text_to_video", 5),),
-)
-ZERO_SHOT: Final = Panel(
+def measures_in_words(measures: Sequence[Measure]) -> str:
+    """What is measured, as an axis says it: "Text-to-video R@5", or "Mean of R@5 and top-1"."""
+    if len(measures) == 1:
+        return measures[0].name[0].upper() + measures[0].name[1:]
+    kinds = sorted({one.name.split()[-1] for one in measures})
+    return f"Mean of {' and '.join(kinds)}"
+
+
+def _panel(name: str, measures: Sequence[Measure]) -> Panel:
+    of = f", mean of {len(measures)} data sets"
+    if len(measures) == 1:
+        of = f" ({measures[0].data_set})"
+    title = name.replace("_", "-").capitalize() + of
+    return Panel(name, title, f"{measures_in_words(measures)} (%)", tuple(measures))
+
+
+IN_DOMAIN: Final = _panel("in_domain", [Measure("webvid_val", "text_to_video", 5)])
+ZERO_SHOT: Final = _panel(
     "zero_shot",
-    "Zero-shot, mean of 5 data sets",
-    "Mean of R@5 and top-1 (%)",
-    (
+    [
         Measure("didemo", "text_to_video", 5),
         Measure("msrvtt", "text_to_video", 5),
         Measure("youcook2", "text_to_video", 5),
         Measure("mit", CLASSIFICATION, 1),
         Measure("ucf101", CLASSIFICATION, 1),
-    ),
+    ],
 )
 PANELS: Final = (IN_DOMAIN, ZERO_SHOT)
+
+
+def panels_of(data_sets: Collection[str]) -> tuple[Panel, ...]:
+    """The panels that can be drawn of some data sets; of all of the paper's they are `PANELS`.
+
+    The zero-shot panel is the mean of the sets that are there, and its title says of how many. A
+    panel none of whose sets is there is left out, and so are sets of no panel.
+    """
+    kept = ([one for one in panel.measures if one.data_set in data_sets] for panel in PANELS)
+    return tuple(
+        _panel(panel.name, measures)
+        for panel, measures in zip(PANELS, kept, strict=True)
+        if measures
+    )
+
+
+def panels_in(outcomes: pd.DataFrame) -> tuple[Panel, ...]:
+    """`panels_of` the data sets that outcomes hold.
+
+    Raises: ValueError when there is none.
+    """
+    there = sorted(set(outcomes["data_set"].astype(str)))
+    if not (found := panels_of(there)):
+        raise ValueError(
+            f"outcomes of {', '.join(there) or 'no data set'} make no panel; measure one of "
+            f"{', '.join(one.data_set for panel in PANELS for one in panel.measures)}"
+        )
+    return found
+
+
+def shown_on(preferred: str, data_sets: Collection[str]) -> str | None:
+    """Where to draw a figure that the paper draws of one data set, of those that are there.
+
+    That set, or else the first of its kind (retrieval or recognition), the zero-shot ones before
+    the student's own domain; None where there is none.
+
+    Raises: ValueError when the preferred one is in no panel.
+    """
+    kinds = {one.data_set: one.direction for panel in PANELS[::-1] for one in panel.measures}
+    if preferred not in kinds:
+        raise ValueError(f"no data set {preferred!r} in the panels; there are {', '.join(kinds)}")
+    alike = (name for name, kind in kinds.items() if kind == kinds[preferred])
+    return next((name for name in (preferred, *alike) if name in data_sets), None)
+
+
+def left_out(data_sets: Collection[str]) -> list[str]:
+    """What the panels of some data sets lack, a sentence each; none where all of the paper's are
+    there."""
+    panels = {panel.name: panel for panel in panels_of(data_sets)}
+    lines = []
+    if IN_DOMAIN.name not in panels:
+        lines.append("webvid_val is not measured, so nothing is said of the student's own domain.")
+    absent = [one.data_set for one in ZERO_SHOT.measures if one.data_set not in data_sets]
+    if ZERO_SHOT.name not in panels:
+        lines.append("No zero-shot data set is measured, so nothing is said of any.")
+    elif absent:
+        there = [one.data_set for one in panels[ZERO_SHOT.name].measures]
+        lines.append(
+            f"Not measured: {', '.join(absent)}. What is said of all zero-shot data sets is said "
+            f"of {len(there)} ({', '.join(there)}), where the paper has {len(ZERO_SHOT.measures)}."
+        )
+    known = {one.data_set for panel in PANELS for one in panel.measures}
+    if own := [name for name in data_sets if name not in known]:
+        lines.append(
+            f"{', '.join(own)}: measured and in the tables of metrics, but in no figure or test, "
+            "which are of the paper's data sets."
+        )
+    return lines
 
 
 class PanelHits:
@@ -137,12 +214,14 @@ class PanelHits:
 def alpha_table(
     outcomes: pd.DataFrame,
     *,
-    panels: Sequence[Panel] = PANELS,
+    panels: Sequence[Panel] | None = None,
     level: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """The numbers of the alpha curve: one row per panel and alpha, all fractions.
+
+    panels: by default those of the data sets in the outcomes, `panels_in`.
 
     Columns: panel, alpha, value (mean over draws), ci_low, ci_high (over items and draws;
     over items only at alpha 0, where all draws share the teacher, and with one draw), n (items),
@@ -153,7 +232,7 @@ def alpha_table(
     Source: figure 3.
     """
     tables = []
-    for panel in panels:
+    for panel in panels or panels_in(outcomes):
         points = _points(PanelHits(outcomes, panel.measures), level, n_resamples, seed)
         points.insert(0, "panel", panel.name)
         tables.append(points)
@@ -164,7 +243,7 @@ def alpha_curve(
     outcomes: pd.DataFrame,
     *,
     alpha: float = 0.4,
-    panels: Sequence[Panel] = PANELS,
+    panels: Sequence[Panel] | None = None,
     level: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,
@@ -173,11 +252,13 @@ def alpha_curve(
 
     `alpha` is the value chosen beforehand (0.4 in the paper); it and the best one in hindsight are
     marked. The band is of the level at each alpha; whether two alphas differ is answered by
-    `comparisons`, where items are paired. One panel is one column wide, two are a page wide.
+    `comparisons`, where items are paired. One panel is one column wide, two are a page wide; by
+    default they are those of the data sets in the outcomes, `panels_in`.
 
     Raises: ValueError when alpha is not in the sweep or the outcomes do not hold it.
     Source: figure 3.
     """
+    panels = panels or panels_in(outcomes)
     columns = 2 if len(panels) == 1 else 4
     legend_rows = 4 // columns
     with style.theme():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from figures import style
-from figures.alpha_curve import PANELS, Measure, Panel, PanelHits
+from figures.alpha_curve import ZERO_SHOT, Measure, Panel, PanelHits, panels_in, panels_of, shown_on
 from figures.comparisons import decided, difference, measure_name, p_in_words, scopes_of
 from figures.rank_curves import model_ranks
 from figures.table_formats import escape_markdown
@@ -26,11 +26,38 @@ _DIRECTIONS: Final = ("text_to_video", "video_to_text")
 _LOOKS: Final = ((style.LINE, "o"), ("#b34700", "s"), (style.INK, "^"))
 
 
+def left_out(data_sets: Collection[str], tower_sets: Collection[str]) -> list[str]:
+    """Which of notebook 07's sections some data sets cannot fill, and why, a sentence each."""
+    lines = []
+    for preferred, kind, sections in (
+        ("mit", "recognition", "Figure 1"),
+        ("msrvtt", "retrieval", "Figure 2"),
+    ):
+        on = shown_on(preferred, data_sets)
+        if on is None:
+            also = ", and so are both directions" if kind == "retrieval" else ""
+            lines.append(f"{sections} is left out{also}: no data set of {kind} is measured.")
+        elif on != preferred:
+            lines.append(f"{sections} is of {on}: {preferred}, the paper's, is not measured.")
+    panels = {panel.name: panel.measures for panel in panels_of(data_sets)}
+    if len(panels.get(ZERO_SHOT.name, ())) == 1:
+        also = "" if len(panels) > 1 else ", and the section is left out"
+        lines.append(f"With one zero-shot data set, alpha is chosen on no other{also}.")
+    there = {one.data_set for measures in panels.values() for one in measures}
+    if absent := [name for name in tower_sets if name not in there]:
+        rest = [name for name in tower_sets if name in there]
+        left = f"is of {', '.join(rest)} alone" if rest else "is left out"
+        lines.append(
+            f"The map of an alpha for each tower {left} (not measured: {', '.join(absent)})."
+        )
+    return lines
+
+
 def direction_comparisons(
     outcomes: pd.DataFrame,
     alpha: float = 0.4,
     *,
-    panels: Sequence[Panel] = PANELS,
+    panels: Sequence[Panel] | None = None,
     level: float = 0.95,
     n_resamples: int = 10_000,
     seed: int = 0,
@@ -38,8 +65,9 @@ def direction_comparisons(
     """Fused at `alpha` minus teacher in both directions of retrieval, and whether they differ.
 
     Three rows per panel and data set: the gain in text-to-video, in video-to-text, and the second
-    less the first, where a clip and its text are one pair. Action data sets are left out of the
-    panels; a panel that then holds fewer sets is called "<name>_retrieval".
+    less the first, where a clip and its text are one pair. Panels are by default those of the data
+    sets in the outcomes. Action data sets are left out of them; a panel that then holds fewer sets
+    is called "<name>_retrieval".
 
     Columns: scope (panel or data set), measure, comparison (in words), alpha, first and second (the
     two compared values), and from difference to verdict those of `comparisons.fusion_comparisons`.
@@ -49,7 +77,7 @@ def direction_comparisons(
     """
     settings: dict[str, Any] = {"level": level, "n_resamples": n_resamples, "seed": seed}
     rows = []
-    for scope, measures in scopes_of(_retrieval(panels)):
+    for scope, measures in scopes_of(_retrieval(panels or panels_in(outcomes))):
         gains = {}
         for direction in _DIRECTIONS:
             turned = tuple(replace(one, direction=direction) for one in measures)
@@ -73,7 +101,7 @@ def variant_comparisons(
     outcomes: pd.DataFrame,
     names: Sequence[str],
     *,
-    panels: Sequence[Panel] = PANELS,
+    panels: Sequence[Panel] | None = None,
     level: float = 0.95,
     n_resamples: int = 10_000,
     seed: int = 0,
@@ -81,7 +109,7 @@ def variant_comparisons(
     """Variants of the sweep minus the plain sweep at the same alpha, for the variants' draws.
 
     names: of `results.CellKey.variant`, such as "fisher"; each is compared at every alpha that it
-    was measured at.
+    was measured at. Panels are by default those of the data sets in the outcomes.
 
     Columns: as `direction_comparisons`; first is the plain sweep's value, second the variant's.
 
@@ -90,6 +118,7 @@ def variant_comparisons(
     """
     settings: dict[str, Any] = {"level": level, "n_resamples": n_resamples, "seed": seed}
     variants = {name: variant_rows(outcomes, name) for name in names}
+    panels = panels or panels_in(outcomes)
     several = any(rows["alpha"].nunique() > 1 for rows in variants.values())
     rows = []
     for name, variant in variants.items():

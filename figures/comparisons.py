@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from figures.alpha_curve import PANELS, Measure, Panel, PanelHits
+from figures.alpha_curve import Measure, Panel, PanelHits, panels_in
 from fitclip_core.statistics import paired_difference
 
 _ENDS: Final = {"teacher": 0.0, "student": 1.0}
@@ -18,14 +18,15 @@ def fusion_comparisons(
     outcomes: pd.DataFrame,
     alpha: float = 0.4,
     *,
-    panels: Sequence[Panel] = PANELS,
+    panels: Sequence[Panel] | None = None,
     level: float = 0.95,
     n_resamples: int = 10_000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Fused at `alpha` minus teacher and minus student, per panel and per data set of it.
 
-    A panel of one data set is that data set and is listed once. Columns: scope (panel or data set),
+    Panels are by default those of the data sets in the outcomes (`alpha_curve.panels_in`). A panel
+    of one data set is that data set and is listed once. Columns: scope (panel or data set),
     measure, versus, alpha, difference, ci_low, ci_high (fractions; positive is in favour of fusion;
     `statistics.paired_difference`), p_value (of the interval's t), p_holm (corrected for all rows
     of this table), sign_flip_p (sign flips over items, given these draws; not corrected), n
@@ -38,7 +39,7 @@ def fusion_comparisons(
     Source: tables 4 and 5 compare the same models, without a test; Holm (1979) for the correction.
     """
     rows = []
-    for scope, measures in scopes_of(panels):
+    for scope, measures in scopes_of(panels or panels_in(outcomes)):
         hits = PanelHits(outcomes, measures)
         fused = hits.at(alpha)
         if hits.alphas[hits.place(alpha)] in _ENDS.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from string import ascii_lowercase
 from typing import Any, Final
 
@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from figures import style
-from figures.alpha_curve import ZERO_SHOT, Measure
+from figures import alpha_curve, style
+from figures.alpha_curve import IN_DOMAIN, ZERO_SHOT, Measure, panels_of
 from figures.subset_size import (
     DRAW_DOT,
     TEACHER_LINE,
@@ -31,9 +31,6 @@ from figures.subset_size import (
 from fitclip_core.results import CLASSIFICATION
 
 _ORDER: Final = ("mit", "ucf101", "msrvtt", "youcook2", "didemo")
-MEASURES: Final = tuple(
-    sorted(ZERO_SHOT.measures, key=lambda measure: _ORDER.index(measure.data_set))
-)
 MEAN: Final = "mean"
 
 _COLUMNS: Final = 3
@@ -48,6 +45,30 @@ _LINE: Final[dict[str, Any]] = {
 _Hits = tuple[pd.DataFrame, dict[float, pd.DataFrame]]
 
 
+def measures_of(data_sets: Collection[str]) -> tuple[Measure, ...]:
+    """What figure 5 shows of some data sets: the zero-shot ones, in its order.
+
+    Where there is none it is the student's own domain.
+    """
+    panels = {panel.name: panel.measures for panel in panels_of(data_sets)}
+    if ZERO_SHOT.name not in panels:
+        return panels.get(IN_DOMAIN.name, ())
+    return tuple(sorted(panels[ZERO_SHOT.name], key=lambda one: _ORDER.index(one.data_set)))
+
+
+MEASURES: Final = measures_of(_ORDER)
+
+
+def left_out(data_sets: Collection[str]) -> list[str]:
+    """What the study lacks where it is measured on some data sets (`measures_of`), a sentence
+    each; none for the paper's five."""
+    own = IN_DOMAIN.measures[0].data_set
+    lines = alpha_curve.left_out([own, *(name for name in data_sets if name != own)])
+    if own in data_sets and IN_DOMAIN.measures != measures_of(data_sets):
+        lines.append(f"{own}, of the student's own domain, is left out of this study.")
+    return lines
+
+
 def share_table(
     outcomes: pd.DataFrame,
     alpha: float = 0.4,
@@ -60,11 +81,12 @@ def share_table(
 ) -> pd.DataFrame:
     """The numbers of the label-share study: one row per data set and share of the pseudo-labels.
 
-    Columns: scope (data set, or "mean": of all with equal weights), measure, alpha, pseudo_share
-    (weight of the distillation loss, 1 - label_share; 0 is training on labels alone, as WiSE-FT
-    does), value (mean over draws), ci_low, ci_high (over items and draws; over items with
-    one draw), n (items), draws, draw_low, draw_high (the extreme draws), teacher (its value), best
-    (highest of its scope in hindsight; of equal ones the smallest share). Values are fractions.
+    Columns: scope (data set, or "mean": of all with equal weights, where there are several),
+    measure, alpha, pseudo_share (weight of the distillation loss, 1 - label_share; 0 is training on
+    labels alone, as WiSE-FT does), value (mean over draws), ci_low, ci_high (over items and draws;
+    over items with one draw), n (items), draws, draw_low, draw_high (the extreme draws), teacher
+    (its value), best (highest of its scope in hindsight; of equal ones the smallest share). Values
+    are fractions.
 
     Raises: ValueError when the outcomes lack a data set, the teacher or this alpha, mix students of
     several subset_size, or have not the same draws at each share of each data set.
@@ -176,7 +198,7 @@ def _scopes(
         "outcomes of",
     )
     scopes = [(measure.data_set, measure.name, [one]) for measure, one in study.items()]
-    if mean:
+    if mean and len(study) > 1:
         names = sorted({measure.name for measure in measures})
         scopes.append((MEAN, f"mean of {' and '.join(names)}", list(study.values())))
     return scopes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from string import ascii_lowercase
 from typing import Any, Final
@@ -20,7 +21,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
 from figures import style
-from figures.alpha_curve import Measure
+from figures.alpha_curve import Measure, panels_of
 from figures.rank_curves import model_ranks
 from fitclip_core.results import FIRST_SEEDS, NO_DRAW, sweep_rows
 from fitclip_core.statistics import mean_interval
@@ -61,6 +62,33 @@ TEACHER_LINE: Final[dict[str, Any]] = {
     "linewidth": 0.7,
     "linestyle": (0, (4, 3)),
 }
+
+
+def measure_of(data_set: str) -> Measure:
+    """R@1 or top-1 of one of the paper's data sets, for a study that cannot have `IN_DOMAIN_R1`.
+
+    Raises: ValueError for another data set.
+    """
+    if not (panels := panels_of([data_set])):
+        raise ValueError(f"{data_set!r} is none of the paper's data sets; give one of them")
+    return replace(panels[0].measures[0], k=1)
+
+
+def measured_in_words(measure: Measure) -> str:
+    """Where the study is measured, in a sentence."""
+    where = f"The study is measured by {measure.name} on {measure.data_set}"
+    if measure.data_set == IN_DOMAIN_R1.data_set:
+        return f"{where}, which is of the student's own domain, as in the paper."
+    return (
+        f"{where}, which is not of the student's own domain: there is no {IN_DOMAIN_R1.data_set}, "
+        "which the paper measures, so its claims on subset sizes stay open."
+    )
+
+
+def left_out(data_set: str) -> list[str]:
+    """What the study lacks where it is measured on a data set; nothing in the student's domain."""
+    measure = measure_of(data_set)
+    return [] if measure == IN_DOMAIN_R1 else [measured_in_words(measure)]
 
 
 def sampling_of(seed: int) -> str:
@@ -161,7 +189,9 @@ def subset_size(
             title = name if len(alphas) == 1 else f"({letter}) {name}"
             ax.set_title(title, loc="left", weight="bold")
             ax.set_xlabel("Labelled clips (0: the teacher)")
-        axes[0].set_ylabel(f"{measure.name[0].upper()}{measure.name[1:]} (%)")
+        name = f"{measure.name[0].upper()}{measure.name[1:]}"
+        own = measure.data_set == IN_DOMAIN_R1.data_set
+        axes[0].set_ylabel(f"{name} (%)" if own else f"{name}, {measure.data_set} (%)")
         style.shared_legend(figure, handles, columns)
     return figure
 

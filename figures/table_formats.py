@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from figures.alpha_curve import ZERO_SHOT
+from figures.alpha_curve import ZERO_SHOT, panels_of
 from figures.paper import DATASET_TABLES, DELTA, FUSED, REDUCTION, TITLES, paper_table, paper_values
 from figures.paper_tables import measured_table
 from figures.provenance import line as provenance_line
@@ -106,9 +106,10 @@ def data_set_table(table: str, here: Mapping[str, Mapping[str, int]]) -> pd.Data
 
 
 def headline_numbers(beside: pd.DataFrame) -> pd.DataFrame:
-    """The five data sets' R@5 or top-1: teacher, student, fusion and its gain over the teacher.
+    """The zero-shot data sets' R@5 or top-1: teacher, student, fusion, its gain over the teacher.
 
-    beside: what `paper_tables.beside_paper` gives.
+    beside: what `paper_tables.beside_paper` gives. Data sets without a measured number are left
+    out, unless there is none with one.
 
     Columns: under Teacher, Student, FitCLIP and Gain the paper's value and the one measured here,
     in percent, and for the last two the interval's ends (low, high); under Clips the clips measured
@@ -122,7 +123,9 @@ def headline_numbers(beside: pd.DataFrame) -> pd.DataFrame:
     }
     models = {"Teacher": "Teacher (CLIP)", "Student": "Student", FUSED: FUSED, "Gain": DELTA}
     found = {}
-    for measure in ZERO_SHOT.measures:
+    measured = set(of_fusion.loc[of_fusion["value"].notna(), "data_set"])
+    panels = {panel.name: panel for panel in panels_of(measured)}
+    for measure in panels.get(ZERO_SHOT.name, ZERO_SHOT).measures:
         metric = "top1" if measure.direction == CLASSIFICATION else "R@5"
         numbers: dict[tuple[str, str], Any] = {}
         for title, model in models.items():

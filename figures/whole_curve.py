@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_lowercase
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from figures import style
-from figures.alpha_curve import PANELS, Panel, PanelHits
+from figures.alpha_curve import IN_DOMAIN, Panel, PanelHits, panels_in
 from figures.comparisons import measure_name
 from figures.subset_size import TEACHER_LINE
 from fitclip_core.statistics import (
@@ -27,16 +27,23 @@ from fitclip_core.statistics import (
     simultaneous_band,
 )
 
+_SELECTION: Final = [
+    *("scope", "measure", "chosen_on", "chosen", "hindsight", "gap", "ci_low", "ci_high"),
+    *("beforehand", "beforehand_gap", "n", "draws", "level"),
+]
+
 
 def band_table(
     outcomes: pd.DataFrame,
     *,
-    panels: Sequence[Panel] = PANELS,
+    panels: Sequence[Panel] | None = None,
     level: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Each alpha's value and its difference to the teacher, with bands for all alphas together.
+
+    Panels are by default those of the data sets in the outcomes (`alpha_curve.panels_in`).
 
     Columns: panel, alpha, value, value_low, value_high (simultaneous band of the curve),
     difference (to the teacher, on the same items), ci_low, ci_high (interval of this alpha by
@@ -48,7 +55,7 @@ def band_table(
     Source: Montiel Olea and Plagborg-Møller 2019; figure 3 has neither.
     """
     tables = []
-    for panel in panels:
+    for panel in panels or panels_in(outcomes):
         hits = PanelHits(outcomes, panel.measures)
         curves = _curves(hits)
         gains = [data - data[:, :, :1] for data in curves]
@@ -82,7 +89,7 @@ def band_table(
     return pd.concat(tables, ignore_index=True)
 
 
-def band_curve(table: pd.DataFrame, *, panels: Sequence[Panel] = PANELS) -> Figure:
+def band_curve(table: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
     """Draw `band_table`: what each alpha gains over the teacher, with both kinds of interval.
 
     Filled marks are alphas at which the band for all alphas together leaves out 0. One panel is one
@@ -163,8 +170,7 @@ def selection_table(
     outcomes: pd.DataFrame,
     beforehand: float = 0.4,
     *,
-    in_domain: Panel = PANELS[0],
-    zero_shot: Panel = PANELS[1],
+    panels: Sequence[Panel] | None = None,
     level: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,
@@ -173,29 +179,32 @@ def selection_table(
 
     For each zero-shot data set alpha is chosen on the other zero-shot sets: labels of the set
     itself would make it another task. In the student's domain it is chosen on a random half of each
-    data set's items and tested on the other half.
+    data set's items and tested on the other half. Panels are by default those of the data sets in
+    the outcomes; one zero-shot set alone has no row, as there is no other to choose on.
 
     Columns: scope (tested on), measure, chosen_on, chosen, hindsight (alphas), gap (fraction, never
     negative), ci_low, ci_high (`statistics.selection_gap`; the high end is what may be quoted),
     beforehand, beforehand_gap (the same gap of the alpha fixed beforehand), n (test items), draws,
     level. `seed` is of the halves too.
 
-    Raises: ValueError when `beforehand` is not in the sweep, there are fewer than two zero-shot
-    sets or two in-domain items, or the outcomes do not hold the panels' sweep.
+    Raises: ValueError when `beforehand` is not in the sweep, there are fewer than two in-domain
+    items, or the outcomes do not hold the panels' sweep.
     """
-    if len(zero_shot.measures) < 2:
-        raise ValueError(f"{zero_shot.name} has one data set; choosing on the others needs two")
     trials = []
-    hits = PanelHits(outcomes, in_domain.measures)
-    split = [halves(data, seed) for data in _curves(hits)]
-    validation, test = ([pair[side] for pair in split] for side in (0, 1))
-    trials.append((in_domain.name, in_domain.measures, "half of the items", hits, validation, test))
-    hits = PanelHits(outcomes, zero_shot.measures)
-    curves = _curves(hits)
-    for place, one in enumerate(zero_shot.measures):
-        others = curves[:place] + curves[place + 1 :]
-        chosen_on = f"the {len(others)} other zero-shot sets"
-        trials.append((one.data_set, (one,), chosen_on, hits, others, [curves[place]]))
+    for panel in panels or panels_in(outcomes):
+        hits = PanelHits(outcomes, panel.measures)
+        curves = _curves(hits)
+        if panel.name == IN_DOMAIN.name:
+            split = [halves(data, seed) for data in curves]
+            validation, test = ([pair[side] for pair in split] for side in (0, 1))
+            where = (panel.name, panel.measures, "half of the items")
+            trials.append((*where, hits, validation, test))
+            continue
+        for place, one in enumerate(panel.measures if len(curves) > 1 else ()):
+            others = curves[:place] + curves[place + 1 :]
+            several = f"{len(others)} other zero-shot sets"
+            chosen_on = f"the {several if len(others) > 1 else 'other zero-shot set'}"
+            trials.append((one.data_set, (one,), chosen_on, hits, others, [curves[place]]))
     rows = []
     for scope, measures, chosen_on, hits, validation, test in trials:
         found = selection_gap(
@@ -219,16 +228,13 @@ def selection_table(
                 "level": level,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=_SELECTION)
 
 
 def selection_in_words(table: pd.DataFrame) -> str:
-    """What `selection_table` found: Markdown, a line per data set and a sentence on all.
-
-    Raises: ValueError when the table is empty.
-    """
+    """What `selection_table` found: Markdown, a line per data set and a sentence on all."""
     if table.empty:
-        raise ValueError("nothing was chosen; selection_table makes the table")
+        return "Nothing was chosen: one zero-shot data set alone leaves nothing to choose alpha on."
     lines = [
         f"- **{row['scope']}**, α chosen on {row['chosen_on']}: {row['chosen']:g}; best in "
         f"hindsight: {row['hindsight']:g}. The choice loses {100 * row['gap']:.1f} "

@@ -117,12 +117,13 @@ def run_plan(
     `only` limits the run to these stems; `force` runs them whatever their stamps say.
 
     Raises: NotebookFailed from the first one that fails; FolderInUse; ParameterError for an unknown
-    stem in `only`.
+    stem in `only`, and before the first one runs, as `check_plan`.
     """
     unknown = set(only) - {notebook.stem for notebook in plan.notebooks}
     if unknown:
         raise ParameterError(f"no notebook named {', '.join(sorted(unknown))}")
     ran = 0
+    checked = False
     with locked(plan.run_dir):
         for position, notebook in enumerate(plan.notebooks):
             title = f"[{position + 1}/{len(plan.notebooks)}] {notebook.stem}"
@@ -131,6 +132,9 @@ def run_plan(
             if only and notebook.stem not in only:
                 say(f"{title}  left out" + (f" (not up to date: {reasons[0]})" if reasons else ""))
             elif reasons or force:
+                if not checked:
+                    check_plan(plan, only)
+                    checked = True
                 say(f"{title}  runs, because {reasons[0] if reasons else 'of --force'}")
                 _run_one(plan, notebook, made_from, title)
                 ran += 1
@@ -155,7 +159,7 @@ def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> 
     try:
         plan = make_plan(notebooks_dir, options.profile, options.runs_dir)
         if options.dry_run:
-            return _print_plan(plan)
+            return _print_plan(plan, options.only)
         ran = run_plan(plan, only=options.only, force=options.force, say=_say)
     except ParameterError as error:
         print(f"Nothing was run. What is wrong:\n{error}", file=sys.stderr)
@@ -183,14 +187,51 @@ def stopped_by(error: OSError) -> str:
     )
 
 
-def _print_plan(plan: Plan) -> int:
+def check_plan(plan: Plan, only: Collection[str] = (), *, files: bool = True) -> None:
+    """Refuse what would stop one of the notebooks, or of those in `only`, later on.
+
+    files: whether the models' files have to be there.
+
+    Raises: ParameterError listing all of it.
+    """
+    from data_prep.run_check import KIT_NOTEBOOKS  # slow to import, often not needed
+    from data_prep.run_jobs import run_problems
+
+    if not set(KIT_NOTEBOOKS) <= set(plan.parameters):
+        return  # notebooks of another project, of which nothing is known
+    others = set(plan.parameters).difference(only) if only else ()
+    found = run_problems(plan.parameters, plan.working_dir, files=files)
+    if stops := [one for one in found if one.split(maxsplit=1)[0] not in others]:
+        raise ParameterError("\n".join(stops))
+
+
+def _print_plan(plan: Plan, only: Collection[str]) -> int:
     from data_prep.dry_run import dry_run  # slow to import, seldom needed
 
+    check_plan(plan, only, files=False)
     try:
-        print(dry_run(plan.parameters, plan.working_dir))
+        print(dry_run(plan.parameters, plan.working_dir, _left_out(plan)))
     except ValueError as error:
         raise ParameterError(str(error)) from error
     return 0
+
+
+def _left_out(plan: Plan) -> list[str]:
+    """What figures and tests will do without, by the data sets that are measured; by notebook."""
+    from data_prep.run_check import FIGURES
+    from data_prep.run_tasks import SHARES, SIZES, SWEEP, Run
+    from data_prep.sources import size_study_set
+    from figures import alpha_curve, beyond, label_share, subset_size
+
+    evaluated = {one: plan.parameters[one].get("evaluated", []) for one in plan.parameters}
+    sources = Run(plan.run_dir, plan.working_dir, plan.parameters).sources(SIZES)
+    by_notebook = {
+        SWEEP: alpha_curve.left_out(evaluated[SWEEP]),
+        SIZES: subset_size.left_out(size_study_set(sources.evaluated)),
+        SHARES: label_share.left_out(evaluated[SHARES]),
+        FIGURES: beyond.left_out(evaluated[FIGURES], plan.parameters[FIGURES]["tower_sets"]),
+    }
+    return [f"{stem}: {line}" for stem, lines in by_notebook.items() for line in lines]
 
 
 def _run_one(plan: Plan, notebook: Notebook, made_from: Mapping[str, Any], title: str) -> None:

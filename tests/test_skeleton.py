@@ -34,10 +34,14 @@ ALLOWED = {
         "notebooks",
         "fitclip_core.artefacts",
         "data_prep.dry_run",
+        "data_prep.run_check",
+        "data_prep.run_jobs",
         "data_prep.run_tasks",
+        "data_prep.sources",
         "fitclip_core.distributed",
         "fitclip_core.fanout",
         "fitclip_core.strict_yaml",
+        "figures",
     },
     # The page behind the slider is a program of its own; the runner does not know it.
     "notebooks/explorer": {

@@ -68,8 +68,9 @@ def test_towers_and_the_loss_encode_more_or_less_than_they_store() -> None:
 
 def test_references_and_other_data_sets() -> None:
     values = parameters("mini", n04={"evaluated": ["mit", "didemo"]}, n02={"evaluated": ["mit"]})
-    jobs = jobs_of(values, references=2)
-    assert cells(jobs, "02") == 1 + 2
+    assert cells(jobs_of(parameters("mini"), references=2), "02") == 6 * (1 + 2)
+    jobs = jobs_of(values)
+    assert cells(jobs, "02") == 1
     assert cells(jobs, "04") == 3 * 10 * 2 + 1, "here the teacher is new on didemo"
     between = 1 + 3 * 4  # notebook 05 the teacher; 06 it and three fused models on three more sets
     assert cells(jobs, "07") == 2 * 36 + 3 * 3 * 6 + 3 * 6 + 31 * 4 - between
@@ -118,9 +119,10 @@ def test_what_would_stop_a_notebook_is_said_and_left_out() -> None:
     jobs, problems = notebook_jobs(values, {k: v for k, v in MINI.items() if k != "mit"})
     assert cells(jobs, "05") == cells(jobs, "06") == 0
     assert "05_subset_size would stop: 2000 clips are wanted and there are 1000" in problems[2]
-    assert "06_label_share would stop: it goes by the recipe of draw 9" in problems[3]
-    for place, stem in ((0, "02"), (1, "04"), (4, "07")):
-        assert problems[place].startswith(stem) and "no data set mit" in problems[place]
+    for place, stem in ((0, "02"), (1, "04"), (3, "06"), (5, "07")):
+        assert problems[place].startswith(stem) and "evaluated names mit, and" in problems[place]
+    assert "06_label_share would stop: it goes by the recipe of draw 9" in problems[4]
+    assert "tower_sets names mit" in problems[6] and len(problems) == 7
 
 
 def test_a_released_student_is_fused_and_not_trained() -> None:
@@ -131,7 +133,8 @@ def test_a_released_student_is_fused_and_not_trained() -> None:
         one for one in jobs if isinstance(one, Fitting) and one.notebook[:2] in ("03", "06")
     ]
     assert cells(jobs, "04") == 10 * 6
-    assert len(problems) == 1 and "recipe of draw 0, which notebook 03 does not" in problems[0]
+    assert [one[:2] for one in problems] == ["05", "06"]
+    assert "recipe of draw 0, which notebook 03 does not" in problems[0]
 
 
 @pytest.mark.parametrize("profile", ["smoke", "mini", "development", "paper"])

@@ -148,9 +148,9 @@ def test_alpha_is_chosen_without_the_tested_set():
     def hits_of(data_set, alpha, draw):
         return np.arange(SIZES[data_set]) % 2 == 0 if alpha != best[data_set] else True
 
-    table = selection_table(
-        sweep(hits_of), 0.4, in_domain=OWN, zero_shot=OTHERS, n_resamples=50
-    ).set_index("scope")
+    table = selection_table(sweep(hits_of), 0.4, panels=(OWN, OTHERS), n_resamples=50).set_index(
+        "scope"
+    )
     assert table["hindsight"].to_dict() == {"in_domain": 0.2, "a": 0.2, "b": 0.4, "c": 0.4}
     # a's own best is 0.2; the other two say 0.4. Without b, a and c are level: the smaller alpha.
     assert table["chosen"].to_dict() == {"in_domain": 0.2, "a": 0.4, "b": 0.2, "c": 0.2}
@@ -169,7 +169,7 @@ def test_alpha_is_chosen_without_the_tested_set():
 def test_gaps_and_intervals_are_those_of_selection_gap():
     outcomes = sweep(noisy(lambda data_set, alpha: 0.4 + 0.3 * alpha - 0.3 * alpha**2, seed=3))
     settings = {"n_resamples": 100, "seed": 6}
-    table = selection_table(outcomes, 0.2, in_domain=OWN, zero_shot=OTHERS, **settings)
+    table = selection_table(outcomes, 0.2, panels=(OWN, OTHERS), **settings)
     curves = {name: curve_of(outcomes, name) for name in SIZES}
     order = np.random.default_rng(6).permutation(41)
     pairs = [([curves["own"][:, order[:20]]], [curves["own"][:, order[20:]]])]
@@ -186,15 +186,16 @@ def test_gaps_and_intervals_are_those_of_selection_gap():
 def test_choosing_needs_other_sets_items_and_the_alpha():
     outcomes = sweep(noisy(lambda *_: 0.5))
     alone = Panel("zero_shot", "", "", OTHERS.measures[:1])
-    with pytest.raises(ValueError, match="has one data set"):
-        selection_table(outcomes, in_domain=OWN, zero_shot=alone)
+    nothing = selection_table(outcomes, panels=(alone,))
+    assert nothing.empty and "nothing to choose" in selection_in_words(nothing)
+    own = selection_table(outcomes, panels=(OWN, alone), n_resamples=5)
+    assert own["scope"].tolist() == ["in_domain"]
+    assert own.columns.equals(nothing.columns)
     with pytest.raises(ValueError, match=r"alpha 0\.3 is not in the sweep"):
-        selection_table(outcomes, 0.3, in_domain=OWN, zero_shot=OTHERS, n_resamples=5)
+        selection_table(outcomes, 0.3, panels=(OWN, OTHERS), n_resamples=5)
     single = sweep(lambda *_: True, sizes=SIZES | {"own": 1})
     with pytest.raises(ValueError, match="one item"):
-        selection_table(single, in_domain=OWN, zero_shot=OTHERS)
-    with pytest.raises(ValueError, match="nothing was chosen"):
-        selection_in_words(pd.DataFrame())
+        selection_table(single, panels=(OWN, OTHERS))
 
 
 @pytest.mark.parametrize("items", [2, 3, 10])

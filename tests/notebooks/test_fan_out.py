@@ -15,7 +15,10 @@ import matplotlib
 import pytest
 
 from data_prep import frame_store, run_tasks
+from data_prep.mini_benchmark.data_sets import EVALUATED
 from data_prep.run_tasks import PARTS, Run, fan_out_run
+from data_prep.sources import share_study_sets, size_study_set
+from figures import label_share, subset_size
 from figures.subset_size import IN_DOMAIN_R1
 from fitclip_core import distillation, students, studies, zero_shot
 from fitclip_core.fanout import FanOutFailed, Settings, Task
@@ -194,8 +197,12 @@ def test_every_shard_is_a_small_task_of_its_own(runs: tuple[Run, Run, Mapping[st
     assert max(len(pickle.dumps(task)) for task in tasks) < 20_000
 
 
-def test_the_subset_study_is_measured_where_the_figure_looks() -> None:
-    assert IN_DOMAIN_R1.data_set == run_tasks.IN_DOMAIN
+def test_the_studies_are_measured_where_the_figures_look() -> None:
+    assert size_study_set(EVALUATED) == IN_DOMAIN_R1.data_set
+    for evaluated in (EVALUATED, EVALUATED[:1], EVALUATED[1:3]):
+        measures = label_share.measures_of(evaluated)
+        assert {one.data_set for one in measures} == set(share_study_sets(evaluated))
+        assert subset_size.measure_of(size_study_set(evaluated)).k == 1
 
 
 def test_a_part_says_what_it_needs(tmp_path: Path) -> None:
