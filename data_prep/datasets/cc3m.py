@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_prep.datasets.annotations import digests, read_table, read_text
+from data_prep.annotations import digests, read_table, read_text
 from data_prep.datasets.base import DataSet, data_set
 from data_prep.datasets.checks import of_form, one_of, size_notes
 from data_prep.datasets.layout import Files, find_file

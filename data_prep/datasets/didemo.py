@@ -34,7 +34,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.datasets.annotations import digests, read_json, read_text, unique
+from data_prep.annotations import digests, read_json, read_text, unique
 from data_prep.datasets.base import DataSet, data_set
 from data_prep.datasets.checks import member, of_form, one_of, size_notes, typed
 from data_prep.datasets.layout import Files, find_file, locate

@@ -26,7 +26,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from data_prep.datasets.annotations import digests, read_lines, unique
+from data_prep.annotations import digests, read_lines, unique
 from data_prep.datasets.base import DataSet, data_set
 from data_prep.datasets.checks import one_of, size_notes
 from data_prep.datasets.layout import Files, find_file, locate

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.datasets.annotations import digests, read_table, unique
+from data_prep.annotations import digests, read_table, unique
 from data_prep.datasets.base import DataSet, data_set
 from data_prep.datasets.checks import one_of
 from data_prep.datasets.layout import Files, find_file
