@@ -114,8 +114,11 @@ def _classes(record: Record) -> str | None:
 
 
 def _clips(record: Record) -> str | None:
-    clips = record["coverage"].get("clips")
-    return None if clips is None else f"{clips:,}"
+    """How many, and how the annotation that they are from differs from the official one."""
+    clips, size = record["coverage"].get("clips"), record["protocol"].get("annotation_size")
+    if clips is None:
+        return None
+    return f"{clips:,}" if size in (None, "official") else f"{clips:,} (annotation: {size})"
 
 
 def _measured(record: Record) -> str | None:

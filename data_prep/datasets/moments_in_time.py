@@ -28,11 +28,11 @@ from pathlib import Path
 
 from data_prep.annotations import digests, read_table, unique
 from data_prep.datasets.base import DataSet, data_set
-from data_prep.datasets.checks import of_form, one_of, size_notes
+from data_prep.datasets.checks import of_form, one_of
 from data_prep.datasets.layout import Files, find_file, locate
+from data_prep.datasets.official import COUNTS, size_notes
 
-_CLASSES = {"v1": 339, "v2": 305}
-_VIDEOS = {("v1", "validation"): 33900}
+_CLASSES = {version: COUNTS["moments_in_time"][version]["classes"] for version in ("v1", "v2")}
 _NUMBER = re.compile(r"\d+", re.ASCII)
 _PATH = re.compile(r"[^/\\:]+/[^/\\:]+\.\w+")
 
@@ -62,10 +62,14 @@ def load(root: Path, *, split: str = "validation", version: str = "v1") -> DataS
 
     expected = [[f"{split}/{path}"] for path in table["path"]]
     paths, layouts = locate(Files(root, root / split), expected)
-    notes = [
-        *size_notes(len(classes), _CLASSES[version], f"classes in {version}"),
-        *size_notes(len(table), _VIDEOS.get((version, split)), f"videos in {split}"),
+    in_table, which = {f"videos in {split}": len(table)}, f"{version} {split}"
+    size = [
+        *size_notes(
+            "moments_in_time", version, class_file, {f"classes in {version}": len(classes)}
+        ),
+        *size_notes("moments_in_time", which, table_file, in_table),
     ]
+    notes = []
     if moved:
         notes.append(f"{moved:,} videos lie in another class's folder than their label's")
     return data_set(
@@ -85,6 +89,7 @@ def load(root: Path, *, split: str = "validation", version: str = "v1") -> DataS
             "prompts": "class name alone",
             "annotations": digests(class_file, table_file),
         },
+        size=size,
         notes=notes,
     )
 

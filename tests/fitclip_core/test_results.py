@@ -503,6 +503,24 @@ def test_how_far_the_clips_that_were_not_measured_could_move_a_metric(tmp_path, 
     assert table["least"].equals(table["most"]) == (asked == 3)
 
 
+def test_another_annotation_is_said_beside_the_numbers(tmp_path):
+    store = ResultsStore(tmp_path)
+    said = "20 rows in val; officially there are about 5,000"
+    for name, size in {"webvid_val": said, "didemo": "official", "own": None}.items():
+        protocol = PROTOCOL | ({} if size is None else {"annotation_size": size})
+        store.write(key_at(0.4, data_set=name), covered([1, 2, 3], 3), protocol)
+    table = store.metrics(n_resamples=10)
+    note = f"webvid_val: the annotation has {said}"
+    assert coverage_note(table) == f"all clips measured\n{note}"
+    assert coverage_note(table[table["data_set"] != "webvid_val"]) == "all clips measured"
+    store.write(
+        key_at(0.4, data_set="webvid_val"),
+        covered([1, 2, 3], 4),
+        protocol | {"annotation_size": said},
+    )
+    assert coverage_note(store.metrics(n_resamples=10)).splitlines()[1] == note
+
+
 def test_outcomes_alone_do_not_say_how_many_clips_were_asked_for():
     table = metric_table(labelled(key_at(0.4), retrieval([3] * 1200)), n_resamples=10)
     assert table["clips"].isna().all()
