@@ -3,7 +3,8 @@
 Files, under the root, as in the official archives (on request from its authors; version 1 is no
 longer given out):
 
-- `moments_categories.txt`: a line `name,number` for each class (339 in version 1, 305 in 2).
+- `moments_categories.txt`: a line `name,number` for each class (339 in version 1, 305 in 2), or the
+  name alone, as in `category_momentsv2.txt` of the authors' model repository.
 - `validationSet.csv` or `trainingSet.csv`: no header; `class/file.mp4`, class, and how many
   annotators agreed and disagreed.
 - Videos in `validation/` or `training/`, such as `validation/hitting/yt-dygLX_ZH5XY_300.mp4`; also
@@ -26,7 +27,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from data_prep.annotations import digests, read_table, unique
+from data_prep.annotations import digests, read_lines, read_table, unique
 from data_prep.datasets.base import DataSet, data_set
 from data_prep.datasets.checks import of_form, one_of
 from data_prep.datasets.layout import Files, find_file, locate
@@ -34,6 +35,7 @@ from data_prep.datasets.official import COUNTS, size_notes
 
 _CLASSES = {version: COUNTS["moments_in_time"][version]["classes"] for version in ("v1", "v2")}
 _NUMBER = re.compile(r"\d+", re.ASCII)
+_NAME = re.compile(r"[A-Za-z]+(\+[A-Za-z]+)*")
 _PATH = re.compile(r"[^/\\:]+/[^/\\:]+\.\w+")
 
 
@@ -95,11 +97,13 @@ def load(root: Path, *, split: str = "validation", version: str = "v1") -> DataS
 
 
 def _read_classes(file: Path, version: str) -> list[str]:
-    table = read_table(file, ["name", "number"], header=False)
-    for number, line in zip(table["number"], table["line"], strict=True):
-        of_form(number.strip(), _NUMBER, "class number", f"{file}, line {line}")
-    names = table["name"].tolist()
-    unique(table["number"].str.strip(), "class number", file)
+    names = read_lines(file)
+    if not all(map(_NAME.fullmatch, names)):
+        table = read_table(file, ["name", "number"], header=False)
+        for number, line in zip(table["number"], table["line"], strict=True):
+            of_form(number.strip(), _NUMBER, "class number", f"{file}, line {line}")
+        unique(table["number"].str.strip(), "class number", file)
+        names = table["name"].tolist()
     unique(names, "class", file)
     for other, count in _CLASSES.items():
         if other != version and len(names) == count:
