@@ -52,8 +52,10 @@ def load(
     Raises: ValueError for a bad option, and for all that is wrong with the table.
     """
     one_of("task", task, ("auto", *_COLUMNS))
-    if prompt.count("{}") != 1 or set("{}") & set(prompt.replace("{}", "")):
-        raise ValueError(f"prompt is {prompt!r}; it must have one {{}} and no other brace")
+    if prompt != "{}":
+        from fitclip_core.video_text import check_templates  # slow to import
+
+        check_templates([prompt])
     file = find_file(root, [table], "table of clips")
     rows = read_clips(file)
     task = _task(file, rows, task)

@@ -151,7 +151,9 @@ def write(folder: Path, content: str | bytes) -> Path:
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Each row without its missing values."""
     return [
-        {name: value for name, value in row.items() if value == value}  # NaN is not equal to itself
+        {
+            str(name): value for name, value in row.items() if value == value
+        }  # NaN is not equal to itself
         for row in table.to_dict("records")
     ]
 
