@@ -186,7 +186,8 @@ def test_what_is_missing_or_unreadable_is_counted(run: Path) -> None:
 
 def test_every_number_says_that_the_annotations_are_cut_down(run: Path) -> None:
     store = ResultsStore(run / "results")
-    for key in store.keys():
+    keys = store.keys()
+    for key in keys:
         said = store.record(key)["protocol"]["annotation_size"]
         assert "; officially there are " in said, key
     for stem in ("01_data_prep", "02_teacher_zero_shot", "04_alpha_sweep"):
