@@ -140,12 +140,14 @@ def _refuse_swallowed_rows(table: pd.DataFrame) -> None:
 
 
 def _ids(table: pd.DataFrame) -> list[str]:
-    """The path, with start and end where there are any."""
+    """The path, with start and end where there are any, and a number where these were there."""
     times = [table[name] for name in _TIME_COLUMNS if name in table]
-    return [
+    ids = [
         f"{path}#{'-'.join(of_row)}" if any(of_row) else path
         for path, *of_row in zip(table["path"], *times, strict=True)
     ]
+    before = pd.Series(ids).groupby(ids).cumcount()
+    return [f"{one} ({n + 1})" if n else one for one, n in zip(ids, before, strict=True)]
 
 
 def _numbers(column: pd.Series) -> list[float]:

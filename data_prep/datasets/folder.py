@@ -6,8 +6,8 @@ semicolon or tab, UTF-8, a header and one row a clip. Its columns, in any order 
 - `path`: the video or image, relative to the root, with '/'. An image is a clip of one frame.
 - `caption` (or `text`) for retrieval, or `label` (or `class`) for classification.
 - `start` and `end`, optional: seconds with a decimal point; empty for the video's own.
-- `clip_id`, optional: a unique name; by default the path, with start and end where there are any.
-  A path that is there twice, with two captions, needs it.
+- `clip_id`, optional: a unique name; by default the path, with start and end where there are any,
+  and a number where these were there before.
 - `split`, optional.
 
 Further columns are not read. Options:

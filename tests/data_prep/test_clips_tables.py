@@ -44,6 +44,15 @@ READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
             {"clip_id": "red.mp4#0.50-2", "path": "red.mp4", "start": 0.5, "end": 2, "text": "y"},
         ],
     ),
+    "no clip_id, two captions of a video": (
+        "path,text\nred.mp4,x\nblue.mp4,y\nred.mp4,z\nred.mp4,x\n",
+        [
+            {"clip_id": "red.mp4", "path": "red.mp4", "text": "x"},
+            {"clip_id": "blue.mp4", "path": "blue.mp4", "text": "y"},
+            {"clip_id": "red.mp4 (2)", "path": "red.mp4", "text": "z"},
+            {"clip_id": "red.mp4 (3)", "path": "red.mp4", "text": "x"},
+        ],
+    ),
     "labels like missing values": (
         "clip_id,path,label\n1,a,NA\n2,b,None\n3,c,null\n4,d,True\n5,e,1e5\n006,f,nan\n7,g,006\n",
         [

@@ -142,7 +142,6 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "no_text": (CAPTIONS.replace(b"caption", b"x"), "no column caption or text or label or class"),
     "both_texts": (b"path,caption,text\na.mp4,x,y\n", "has caption and text, which mean the same"),
     "column_twice": (b"path,text,Text\na.mp4,x,y\n", "has the column text more than once"),
-    "repeated": (with_path("a.mp4"), "clip_id 'a.mp4' in row 2 is used twice"),
     "empty_path": (with_path(""), "path '' in row 2 is not a text with something in it"),
     "empty_id": (b"path,text,clip_id\na.mp4,x,\n", "clip_id '' in row 0 is not a text"),
     "up": (with_path("../d.mp4"), r"path '\.\./d\.mp4' in row 2 is not a path inside the root"),
