@@ -114,11 +114,14 @@ def _classes(record: Record) -> str | None:
 
 
 def _clips(record: Record) -> str | None:
+    clips = record["coverage"].get("clips")
+    return None if clips is None else f"{clips:,}"
+
+
+def _clips_and_annotation(record: Record) -> str | None:
     """How many, and how the annotation that they are from differs from the official one."""
-    clips, size = record["coverage"].get("clips"), record["protocol"].get("annotation_size")
-    if clips is None:
-        return None
-    return f"{clips:,}" if size in (None, "official") else f"{clips:,} (annotation: {size})"
+    clips, size = _clips(record), record["protocol"].get("annotation_size")
+    return clips if clips is None or size in (None, "official") else f"{clips} (annotation: {size})"
 
 
 def _measured(record: Record) -> str | None:
@@ -167,7 +170,7 @@ _HERE: Final[dict[str, Callable[[Record], str | None]]] = {
     "shared Flickr ids": _recorded("shared_ids"),
     "prompts": _prompts,
     "classes": _classes,
-    "clips": _clips,
+    "clips": _clips_and_annotation,
     "clips printed in table 1": _clips,
     "clips measured": _measured,
     "frames": _recorded("frame_rule", "n_frames"),

@@ -339,8 +339,7 @@ class ResultsStore:
         chosen = self._chosen(keys)
         outcomes = self.outcomes(chosen)
         table = metric_table(outcomes, level=level, n_resamples=n_resamples, seed=seed)
-        records = {key: self.record(key) for key in chosen}
-        asked = {key: record["coverage"].get("clips") for key, record in records.items()}
+        asked = {key: self.record(key)["coverage"].get("clips") for key in chosen}
         cells = (CellKey(*row) for row in table[list(KEY_COLUMNS)].itertuples(index=False))
         table["clips"] = pd.array([asked[cell] for cell in cells], "Int64")
         table["clips"] = table["clips"].fillna(table["n"])
@@ -354,8 +353,7 @@ class ResultsStore:
                 ends = _ends_with_missing(found, table.loc[row, "clips"], table.loc[row, "metric"])
                 table.loc[row, ["least", "most"]] = ends
         table.attrs["annotation_size"] = {
-            key.data_set: record["protocol"].get("annotation_size")
-            for key, record in records.items()
+            key.data_set: self.record(key)["protocol"].get("annotation_size") for key in chosen
         }
         return table
 
@@ -414,8 +412,9 @@ def coverage_note(metrics: pd.DataFrame) -> str:
 
     `metrics` is what `ResultsStore.metrics` gives. A line for each data set that was measured in
     part, such as "msrvtt: 987 of 1,000 clips measured; the others could move its shares by -2.6 to
-    +1.3 points"; else "all clips measured". A line too for each data set whose annotation has not
-    the official size.
+    +1.3 points"; else "all clips measured".
+
+    A line too for each data set whose annotation has not the official size.
 
     Raises: ValueError when the metrics are empty or lack a column.
     """

@@ -41,8 +41,7 @@ def evaluate(
         clips: one row a clip: `clip_id` and `text` (retrieval) or `label` (classification).
         frames: decoded clips in evaluation form. Clips that it lacks are not measured; the result's
             `attrs["coverage"]` lists them.
-        templates: prompts with one `{}` for the class name and no other brace; classification only,
-            which needs them.
+        templates: prompts with one `{}` for the class name; classification only, which needs them.
         classes: names of all classes, in any order; classification only. None: the distinct labels
             of the table, those of clips without frames included.
         task: None: decided by which of `text` and `label` is filled.

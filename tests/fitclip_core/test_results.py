@@ -503,6 +503,16 @@ def test_how_far_the_clips_that_were_not_measured_could_move_a_metric(tmp_path, 
     assert table["least"].equals(table["most"]) == (asked == 3)
 
 
+def test_outcomes_alone_do_not_say_how_many_clips_were_asked_for():
+    table = metric_table(labelled(key_at(0.4), retrieval([3] * 1200)), n_resamples=10)
+    assert table["clips"].isna().all()
+    assert coverage_note(table) == "msrvtt: 1,200 clips measured, of an unknown number"
+    with pytest.raises(ValueError, match="nothing was measured"):
+        coverage_note(table.iloc[:0])
+    with pytest.raises(ValueError, match=r"no column \['clips'\]"):
+        coverage_note(table.drop(columns="clips"))
+
+
 def test_another_annotation_is_said_beside_the_numbers(tmp_path):
     store = ResultsStore(tmp_path)
     said = "20 rows in val; officially there are about 5,000"
@@ -519,16 +529,6 @@ def test_another_annotation_is_said_beside_the_numbers(tmp_path):
         protocol | {"annotation_size": said},
     )
     assert coverage_note(store.metrics(n_resamples=10)).splitlines()[1] == note
-
-
-def test_outcomes_alone_do_not_say_how_many_clips_were_asked_for():
-    table = metric_table(labelled(key_at(0.4), retrieval([3] * 1200)), n_resamples=10)
-    assert table["clips"].isna().all()
-    assert coverage_note(table) == "msrvtt: 1,200 clips measured, of an unknown number"
-    with pytest.raises(ValueError, match="nothing was measured"):
-        coverage_note(table.iloc[:0])
-    with pytest.raises(ValueError, match=r"no column \['clips'\]"):
-        coverage_note(table.drop(columns="clips"))
 
 
 def test_metrics_by_hand(tmp_path):
