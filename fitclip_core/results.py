@@ -353,7 +353,8 @@ class ResultsStore:
                 ends = _ends_with_missing(found, table.loc[row, "clips"], table.loc[row, "metric"])
                 table.loc[row, ["least", "most"]] = ends
         table.attrs["annotation_size"] = {
-            key.data_set: self.record(key)["protocol"].get("annotation_size") for key in chosen
+            data_set: self.record(key)["protocol"].get("annotation_size")
+            for data_set, key in {key.data_set: key for key in chosen}.items()
         }
         return table
 
