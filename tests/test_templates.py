@@ -16,7 +16,9 @@ from tests.tiny_clip import RandomClips, tiny_encoder
 
 REFUSED = ["", "a video", "{", "}", "{}{}", "{name}", "{name} {}", "{{}}", "{ }", "{} {", "}{}"]
 ACCEPTED = ["{}", "a video of {}.", "{}, 100% (sure)"]
-CLIPS = pd.DataFrame({"clip_id": ["clip0", "clip1"], "path": "x.mp4", "label": ["a", "b"]})
+CLIPS = pd.DataFrame(
+    {"clip_id": ["clip0", "clip1"], "path": ["x.mp4", "y.mp4"], "label": ["a", "b"]}
+)
 
 
 def by_evaluate(template: str, _: Path) -> None:
