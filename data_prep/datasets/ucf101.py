@@ -18,7 +18,8 @@ Quirks: train lists have a class number after each path, test lists none. The cl
 `HandstandPushups` has files that begin with `v_HandStandPushups`; the name comes from the folder
 ("Handstand Pushups", where the CLIP paper's code says "Hand Stand Pushups"), and copies with a
 folder `HandStandPushups` are found too. The FitCLIP paper's table 1 gives 1,794 test videos, as the
-CLIP paper does; no official split has that many. Lists cut down to some classes load with a note.
+CLIP paper does; no official split has that many. Of lists cut down to some
+classes every number says so.
 """
 
 from __future__ import annotations
