@@ -19,6 +19,7 @@ from data_prep import video
 from data_prep.clip_frames import ClipRequest, FrameRule, clip_frames
 from data_prep.datasets import load, options_of
 from data_prep.datasets.base import DataSet
+from data_prep.datasets.official import OFFICIAL
 from data_prep.decode_workers import Failure, available_cores, killable_map
 
 SHOWN = 3  # examples of what is missing or left out
@@ -238,9 +239,15 @@ def _report_lines(found: Check) -> Iterator[str]:
     for problem in found.problems:
         yield from _line("PROBLEM", problem)
     if not found.problems:
-        yield from _line(
-            "verdict", "fine" if data_set.missing.empty else "usable in part, see above"
-        )
+        yield from _line("verdict", _verdict(data_set))
+
+
+def _verdict(data_set: DataSet) -> str:
+    if not data_set.missing.empty:
+        return "usable in part, see above"
+    if data_set.protocol.get("annotation_size", OFFICIAL) != OFFICIAL:
+        return "usable, but the annotation has not the official size, which every number then says"
+    return "fine"
 
 
 def _file_lines(found: Check) -> Iterator[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import re
 from csv import QUOTE_MINIMAL, QUOTE_NONNUMERIC
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_prep.annotations import read_by_line
 from fitclip_core.artefacts import atomic_path
 
 COLUMNS = ("clip_id", "path", "start", "end", "text", "label", "split")
 REQUIRED = ("clip_id", "path")
-_TEXT_COLUMNS = ("clip_id", "path", "text", "label", "split")
+_TEXT_COLUMNS = ("path", "clip_id", "text", "label", "split")
 _TIME_COLUMNS = ("start", "end")
+_ALSO_CALLED = {"caption": "text", "class": "label"}
+_AS_WRITTEN = b'"clip_id","path"'  # a header in quotes: every text is in quotes, blanks and all
 
 
 def validate(clips: pd.DataFrame) -> pd.DataFrame:
@@ -25,7 +31,8 @@ def validate(clips: pd.DataFrame) -> pd.DataFrame:
     paragraph), `label` (class name) and `split`. Missing `start` and `end` columns are added as
     NaN; further columns are kept, after these.
 
-    Raises: ValueError naming the column and the first wrong row.
+    Raises: ValueError naming the column and the first wrong row, by its line too where the index is
+    named `line`.
     """
     absent = [name for name in REQUIRED if name not in clips.columns]
     if absent:
@@ -33,7 +40,7 @@ def validate(clips: pd.DataFrame) -> pd.DataFrame:
     repeated = clips.columns[clips.columns.duplicated()].tolist()
     if repeated:
         raise ValueError(f"the clips table has columns twice: {repeated}")
-    table = clips.reset_index(drop=True)
+    table = clips if clips.index.name == "line" else clips.reset_index(drop=True)
     table = table.assign(**{name: np.nan for name in _TIME_COLUMNS if name not in table})
     for name in _TEXT_COLUMNS:
         if name in table:
@@ -45,28 +52,44 @@ def validate(clips: pd.DataFrame) -> pd.DataFrame:
     late = table["end"] <= table["start"].fillna(0.0)
     _refuse(late, table, "end", "is not later than its start")
     known = [name for name in COLUMNS if name in table]
-    return table[known + [name for name in table.columns if name not in COLUMNS]]
+    further = [name for name in table.columns if name not in COLUMNS]
+    return table[known + further].reset_index(drop=True)
 
 
 def read_clips(csv: Path) -> pd.DataFrame:
-    """Read a clips table from CSV and validate it. Empty fields are missing values; texts such as
-    `None` or `NA` stay texts.
+    """Read a clips table from CSV, one's own or one that `write_clips` wrote, and validate it.
 
-    Raises: ValueError naming the file when it is no clips table; FileNotFoundError.
+    UTF-8, separated by comma, semicolon or tab; columns in any order and case, `caption` for `text`
+    and `class` for `label`. Without `clip_id` it is made of path, start and end. Blanks around
+    values and rows with nothing in them are left out; empty fields are missing values; texts such
+    as `None` or `NA` stay texts. Further columns are kept, as texts. What `write_clips` wrote is
+    given back as it was.
+
+    Raises: ValueError naming the file, and the line where there is one, when it is no clips table,
+    or one that could be read in two ways; FileNotFoundError.
     """
+    csv = Path(csv)
+    if not csv.exists():
+        raise FileNotFoundError(f"there is no clips table {csv}")
     try:
-        table = pd.read_csv(
-            csv,
-            dtype=dict.fromkeys(_TEXT_COLUMNS, "str"),
-            keep_default_na=False,
-            na_values=[""],
-            encoding="utf-8",
-        )
+        with csv.open("rb") as file:
+            as_written = file.read(len(_AS_WRITTEN)) == _AS_WRITTEN
+        table = _named(read_by_line(csv, ["path"], optional=None, skip_blanks=True))
+        if not as_written:
+            _refuse_swallowed_rows(table)
+            table = table.apply(lambda column: column.str.strip())
+        if "clip_id" not in table:
+            table["clip_id"] = _ids(table)
+        for name in _TIME_COLUMNS:
+            if name in table:
+                table[name] = _numbers(table[name])
+        for name in set(_TEXT_COLUMNS) & set(table.columns) - set(REQUIRED):
+            table[name] = table[name].mask(table[name] == "")
         return validate(table)
-    except FileNotFoundError:
-        raise
     except ValueError as error:
-        raise ValueError(f"{csv} is not a clips table: {error}") from error
+        rest = str(error).removeprefix(str(csv))
+        what = f"it{rest}" if rest.startswith(" ") else rest.removeprefix(", ")
+        raise ValueError(f"{csv} is not a clips table: {what}") from error
 
 
 def write_clips(csv: Path, clips: pd.DataFrame) -> None:
@@ -75,22 +98,79 @@ def write_clips(csv: Path, clips: pd.DataFrame) -> None:
     Raises: ValueError as `validate`.
     """
     table = validate(clips)
-    # pandas leaves a text with a lone carriage return bare, and then takes it for the row's end.
+    # In quotes, and with them the header, where a reader would take blanks or line ends for its own
     texts = [table[name].dropna() for name in _TEXT_COLUMNS if name in table]
-    bare = any("\r" in text for column in texts for text in column)
+    quoted = any(
+        "\r" in text or "\n" in text or text != text.strip() for column in texts for text in column
+    )
     with atomic_path(Path(csv)) as temporary:
         table.to_csv(
             temporary,
             index=False,
             lineterminator="\n",
             encoding="utf-8",
-            quoting=QUOTE_NONNUMERIC if bare else QUOTE_MINIMAL,
+            quoting=QUOTE_NONNUMERIC if quoted else QUOTE_MINIMAL,
         )
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """The same columns under the clips table's names."""
+    known = {name: name for name in COLUMNS} | _ALSO_CALLED
+    names = [known.get(name.casefold(), name) for name in table.columns]
+    for also, name in _ALSO_CALLED.items():
+        if names.count(name) > 1:
+            raise ValueError(f"it has {also} and {name}, which mean the same; remove one")
+    return table.set_axis(names, axis="columns")
+
+
+def _refuse_swallowed_rows(table: pd.DataFrame) -> None:
+    """A quote that is opened by mistake takes in rows up to the next one: these hold a path."""
+    for name in table.columns:
+        broken = table[table[name].str.contains(r"[\r\n]", regex=True)]
+        for line, text, path in zip(broken.index, broken[name], broken["path"], strict=True):
+            suffix = os.path.splitext(path.strip())[1]
+            cells = [
+                cell.strip() for row in text.splitlines()[1:] for cell in re.split("[,;\t]", row)
+            ]
+            if suffix and any(cell.endswith(suffix) for cell in cells):
+                raise ValueError(
+                    f"line {line}: the quote that opens in {name} takes in the rows below; close "
+                    "it, or double it where it belongs to the text"
+                )
+
+
+def _ids(table: pd.DataFrame) -> list[str]:
+    """The path, with start and end where there are any, and a number where these were there."""
+    times = [table[name] for name in _TIME_COLUMNS if name in table]
+    ids = [
+        f"{path}#{'-'.join(of_row)}" if any(of_row) else path
+        for path, *of_row in zip(table["path"], *times, strict=True)
+    ]
+    before = pd.Series(ids).groupby(ids).cumcount()
+    return [f"{one} ({n + 1})" if n else one for one, n in zip(ids, before, strict=True)]
+
+
+def _numbers(column: pd.Series) -> list[float]:
+    """Seconds from texts; NaN where there is none."""
+    seconds = []
+    for line, text in column.items():
+        try:
+            value = float(text) if text else math.nan
+        except ValueError:
+            value = math.inf
+        if math.isinf(value) or (text and math.isnan(value)):
+            raise ValueError(
+                f"line {line}: {column.name} {text!r} is no number of seconds, such as 12.5"
+            )
+        seconds.append(value)
+    return seconds
 
 
 def _text(column: pd.Series, *, required: bool) -> pd.Series:
     present = column.notna().to_numpy(dtype=bool)
-    good = [isinstance(value, str) and bool(value.strip()) for value in column]
+    good = [
+        isinstance(value, str) and bool(value.strip()) and "\0" not in value for value in column
+    ]
     wrong = present & ~np.array(good, dtype=bool)
     frame = column.to_frame()
     _refuse(wrong, frame, str(column.name), "is not a text with something in it")
@@ -121,4 +201,5 @@ def _refuse(wrong: Any, table: pd.DataFrame, column: str, why: str) -> None:
     rows = np.flatnonzero(np.asarray(wrong, dtype=bool))
     if rows.size:
         value = table[column].tolist()[rows[0]]
-        raise ValueError(f"{column} {value!r} in row {rows[0]} {why} ({rows.size} such rows)")
+        line = f", the first in line {table.index[rows[0]]}" if table.index.name == "line" else ""
+        raise ValueError(f"{column} {value!r} in row {rows[0]} {why} ({rows.size} such rows{line})")

@@ -41,6 +41,7 @@ from fitclip_core.artefacts import atomic_path, file_sha256, json_digest, write_
 from fitclip_core.foreign_checkpoints import Checkpoint, read_checkpoint
 from fitclip_core.models import LoadedModel, load_clip, load_frozen_in_time
 from fitclip_core.strict_yaml import read_yaml
+from fitclip_core.video_text import check_templates
 
 TRAINED_ON = ("webvid_train", "webvid_unlabelled")
 TRAINING_SETS = (*TRAINED_ON, "webvid_selection")
@@ -312,6 +313,8 @@ def _data_set_entry(file: Path, name: str, entry: Any) -> dict[str, Any]:
     options = {key: value for key, value in entry.items() if key not in ("loader", "root")}
     try:
         known = datasets.options_of(entry["loader"])
+        if "prompt" in options:
+            check_templates([options["prompt"]])
     except ValueError as error:
         raise ValueError(f"{file}: data set {name}: {error}") from error
     _keys(options, set(known), file, name)

@@ -118,6 +118,12 @@ def _clips(record: Record) -> str | None:
     return None if clips is None else f"{clips:,}"
 
 
+def _clips_and_annotation(record: Record) -> str | None:
+    """How many, and how the annotation that they are from differs from the official one."""
+    clips, size = _clips(record), record["protocol"].get("annotation_size")
+    return clips if clips is None or size in (None, "official") else f"{clips} (annotation: {size})"
+
+
 def _measured(record: Record) -> str | None:
     coverage = record["coverage"]
     if not coverage:
@@ -164,7 +170,7 @@ _HERE: Final[dict[str, Callable[[Record], str | None]]] = {
     "shared Flickr ids": _recorded("shared_ids"),
     "prompts": _prompts,
     "classes": _classes,
-    "clips": _clips,
+    "clips": _clips_and_annotation,
     "clips printed in table 1": _clips,
     "clips measured": _measured,
     "frames": _recorded("frame_rule", "n_frames"),

@@ -332,6 +332,7 @@ class ResultsStore:
         `clips` is the number of clips that the cell's coverage asked for; of outcomes that were
         stored without a coverage it is n. `least` and `most` are what the value would be if all
         clips had been measured, and those that were not had turned out as ill or as well as can be.
+        `attrs["annotation_size"]`: for each data set what its protocol says of it, or None.
 
         Raises: ValueError as `outcomes` does.
         """
@@ -351,6 +352,10 @@ class ResultsStore:
                 found = ranks[tuple(table.loc[row, by])].to_numpy(np.float64)
                 ends = _ends_with_missing(found, table.loc[row, "clips"], table.loc[row, "metric"])
                 table.loc[row, ["least", "most"]] = ends
+        table.attrs["annotation_size"] = {
+            data_set: self.record(key)["protocol"].get("annotation_size")
+            for data_set, key in {key.data_set: key for key in chosen}.items()
+        }
         return table
 
     def _paths(self, key: CellKey) -> tuple[Path, Path]:
@@ -410,6 +415,8 @@ def coverage_note(metrics: pd.DataFrame) -> str:
     part, such as "msrvtt: 987 of 1,000 clips measured; the others could move its shares by -2.6 to
     +1.3 points"; else "all clips measured".
 
+    A line too for each data set whose annotation has not the official size.
+
     Raises: ValueError when the metrics are empty or lack a column.
     """
     needed = ("data_set", "metric", "value", "n", "clips", "least", "most")
@@ -430,7 +437,13 @@ def coverage_note(metrics: pd.DataFrame) -> str:
                 f"{data_set}: {n:,} of {clips:,} clips measured; the others could move its shares "
                 f"by {down.min():+.1f} to {up.max():+.1f} points"
             )
-    return "\n".join(lines) or "all clips measured"
+    sizes = metrics.attrs.get("annotation_size", {})
+    differ = [
+        f"{data_set}: the annotation has {sizes[data_set]}"
+        for data_set in distinct["data_set"].unique()
+        if sizes.get(data_set) not in (None, "official")
+    ]
+    return "\n".join([*(lines or ["all clips measured"]), *differ])
 
 
 def sweep_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -67,6 +67,30 @@ def locate_clips(source: FrameSource, clip_ids: Sequence[str]) -> tuple[np.ndarr
     return indices, missing
 
 
+def check_templates(templates: Sequence[str]) -> None:
+    """Refuse prompt templates that a class's name cannot be put into in one way only.
+
+    Raises: ValueError when there is none, or for one that does not hold `{}` once, or holds another
+    brace.
+    """
+    if not templates:
+        raise ValueError(
+            "there is no prompt template; classification needs prompt templates, of which "
+            '"{}" is the bare class name'
+        )
+    for one in [templates] if isinstance(templates, str) else templates:
+        if (
+            not isinstance(one, str)
+            or one.count("{}") != 1
+            or {"{", "}"} & set(one.replace("{}", ""))
+        ):
+            raise ValueError(
+                f"template {one!r} must hold {{}} once, for the class name, and no other brace"
+            )
+    if isinstance(templates, str):
+        raise ValueError(f"templates are the text {templates!r}; give a list of texts")
+
+
 class VideoTextEncoder(ABC):
     """A model that gives clips and texts features of one space.
 
@@ -279,15 +303,11 @@ class VideoTextEncoder(ABC):
             float32 `[classes, d]` on the CPU, not renormalised.
 
         Raises:
-            ValueError: no label, no template, or a template without exactly one `{}`.
+            ValueError: no label, or as `check_templates`.
 
         Source: ARCHITECTURE "Numeric conventions", class feature; Radford et al. 2021, 3.1.4.
         """
-        if not templates:
-            raise ValueError('there is no prompt template; give at least one, such as "{}"')
-        for template in templates:
-            if template.count("{}") != 1:
-                raise ValueError(f"template {template!r} must hold {{}} once, for the class name")
+        check_templates(templates)
         prompts = [template.replace("{}", label) for label in labels for template in templates]
         features = self.encode_texts(prompts, batch_size)
         return features.unflatten(0, (len(labels), len(templates))).mean(1)

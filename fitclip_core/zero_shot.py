@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from fitclip_core.metrics import retrieval_ranks, retrieval_ranks_both_ways
-from fitclip_core.video_text import FrameSource, VideoTextEncoder, locate_clips
+from fitclip_core.video_text import FrameSource, VideoTextEncoder, check_templates, locate_clips
 
 Task = Literal["retrieval", "classification"]
 COLUMN_OF_TASK: dict[Task, str] = {"retrieval": "text", "classification": "label"}
@@ -114,8 +114,8 @@ def prepare(
             f"{len(empty)} clips have no {column}, the first is {empty.iloc[0]!r}; "
             f"fill it in or leave the clips out of the table"
         )
-    if task == "classification" and not templates:
-        raise ValueError('classification needs prompt templates; "{}" alone is the bare class name')
+    if task == "classification":
+        check_templates(templates or ())
     if task == "retrieval" and templates:
         raise ValueError("retrieval takes its texts as they are; leave the templates out")
     if task == "retrieval" and classes is not None:

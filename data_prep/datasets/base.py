@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.clips import validate
+from data_prep.datasets.official import OFFICIAL
 
 DROPPED_COLUMNS = ("item", "reason", "source")
 
@@ -30,7 +31,8 @@ class DataSet:
         templates: prompts, each with one `{}`; empty for retrieval.
         classes: the class names of a recognition set, in the annotation's order; empty otherwise.
         protocol: JSON data for the results: `data_set` (official name), `split`, `captions` (which
-            text, if any), `prompts`, `annotations` (file name -> sha256) and what else matters.
+            text, if any), `prompts`, `annotations` (file name -> sha256), `annotation_size`
+            ("official", or how it differs) and what else matters.
         notes: quirks that a reader of the numbers should know, one sentence each.
     """
 
@@ -81,6 +83,7 @@ def data_set(
     templates: Sequence[str] = (),
     classes: Sequence[str] = (),
     protocol: Mapping[str, Any],
+    size: Sequence[str] | None = None,
     notes: Sequence[str] = (),
 ) -> DataSet:
     """Check a loader's rows and put the data set together.
@@ -89,6 +92,8 @@ def data_set(
         DataFrame of them.
     dropped: (item, reason, annotation file) of what was left out.
     found: for each row, whether its file is there.
+    size: `official.size_notes`, which becomes part of the protocol and of the notes; None where
+        there is no official annotation.
 
     Raises: ValueError when there is no row, or a row is no valid clip (path outside the root,
     repeated id, end before start, ...), naming it.
@@ -101,6 +106,8 @@ def data_set(
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     there = np.asarray(found, dtype=bool)
+    differs = [f"the annotation has {one}" for one in size or ()]
+    sized = {} if size is None else {"annotation_size": "; ".join(size) or OFFICIAL}
     return DataSet(
         name,
         Path(root),
@@ -110,6 +117,6 @@ def data_set(
         annotated,
         tuple(templates),
         tuple(classes),
-        dict(protocol),
-        tuple(notes),
+        {**protocol, **sized},
+        (*notes, *differs),
     )

@@ -25,17 +25,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_prep.datasets.annotations import digests, read_table, read_text
+from data_prep.annotations import digests, read_table, read_text
 from data_prep.datasets.base import DataSet, data_set
-from data_prep.datasets.checks import of_form, one_of, size_notes
+from data_prep.datasets.checks import of_form, one_of
 from data_prep.datasets.layout import Files, find_file
+from data_prep.datasets.official import size_notes
 
 _TABLES = {
     "val": ("Validation_GCC-1.1.0-Validation.tsv", "GCC-1.1.0-Validation.tsv"),
     "train": ("Train_GCC-training.tsv", "Train-GCC-training.tsv", "GCC-training.tsv"),
 }
 _CRC_FOLDERS = {"val": "validation", "train": "training"}
-_GOOGLE_ROWS = {"val": 15840, "train": 3318333}
 _FILE_NAME = re.compile(r"(?!\.{1,2}$)[^/\\:\x00-\x1f]+")
 
 
@@ -53,10 +53,9 @@ def load(root: Path, *, split: str = "val") -> DataSet:
     file = find_file(root, places, "CC3M captions")
     if file.name == merged:
         pictures, folder = _merged(file), split
-        notes: tuple[str, ...] = ()
     else:
         pictures, folder = _google(file), _CRC_FOLDERS[split]
-        notes = size_notes(len(pictures), _GOOGLE_ROWS[split], f"rows in {split}")
+    size = size_notes("cc3m", split, file, {f"rows in {split}": len(pictures)})
 
     repeats = Counter(name for _, name, _ in pictures)
     rows, dropped = [], []
@@ -85,7 +84,7 @@ def load(root: Path, *, split: str = "val") -> DataSet:
         annotated=len(pictures),
         found=[path in files for path in clips["path"]],
         protocol=protocol,
-        notes=notes,
+        size=size,
     )
 
 

@@ -62,16 +62,6 @@ def typed(value: Any, kind: type, where: str) -> Any:
     return value
 
 
-def size_notes(found: int, official: int | None, what: str) -> tuple[str, ...]:
-    """A note where an annotation has not the official number of items.
-
-    official: None where that number is not known.
-    """
-    if official is None or found == official:
-        return ()
-    return (f"the annotation has {found:,} {what}; officially there are {official:,}",)
-
-
 def _short(value: Any) -> str:
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."

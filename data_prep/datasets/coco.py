@@ -20,17 +20,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from data_prep.datasets.annotations import digests, read_json, unique
+from data_prep.annotations import digests, read_json, unique
 from data_prep.datasets.base import DataSet, data_set
-from data_prep.datasets.checks import member, of_form, one_of, size_notes, typed
+from data_prep.datasets.checks import member, of_form, one_of, typed
 from data_prep.datasets.layout import Files, find_file, locate
+from data_prep.datasets.official import size_notes
 
-_PICTURES = {
-    ("val", "2017"): 5000,
-    ("train", "2017"): 118287,
-    ("val", "2014"): 40504,
-    ("train", "2014"): 82783,
-}
 _FILE_NAME = re.compile(r"[\w-]+\.\w+", re.ASCII)
 
 
@@ -47,6 +42,9 @@ def load(root: Path, *, split: str = "val", year: str = "2017", captions: str = 
     content = typed(read_json(file), dict, str(file))
     pictures = _pictures(file, content)
     texts = _texts(file, content, pictures)
+    n_texts = sum(len(of_picture) for of_picture in texts.values())
+    counted = {"pictures": len(pictures), "captions": n_texts}
+    size = size_notes("coco", f"{split} {year}", file, counted)
 
     items, dropped = [], []
     for number, picture in pictures.items():
@@ -76,7 +74,6 @@ def load(root: Path, *, split: str = "val", year: str = "2017", captions: str = 
         "captions": f"{'first' if captions == 'first' else 'every'} caption of {name}",
         "annotations": digests(file),
     }
-    n_texts = sum(len(of_picture) for of_picture in texts.values())
     return data_set(
         "coco",
         root,
@@ -85,7 +82,7 @@ def load(root: Path, *, split: str = "val", year: str = "2017", captions: str = 
         annotated=len(pictures) if captions == "first" else n_texts,
         found=[layout is not None for layout in layouts],
         protocol=protocol,
-        notes=size_notes(len(pictures), _PICTURES[split, year], "pictures"),
+        size=size,
     )
 
 

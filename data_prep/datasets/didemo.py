@@ -34,16 +34,16 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.datasets.annotations import digests, read_json, read_text, unique
+from data_prep.annotations import digests, read_json, read_text, unique
 from data_prep.datasets.base import DataSet, data_set
-from data_prep.datasets.checks import member, of_form, one_of, size_notes, typed
+from data_prep.datasets.checks import member, of_form, one_of, typed
 from data_prep.datasets.layout import Files, find_file, locate
+from data_prep.datasets.official import COUNTS, size_notes
 
 _FOLDERS = ("", "data/", "annotations/")
 _HASH_FOLDERS = ("videos/", "", "data/videos/mp4/")
 _NAME_FOLDERS = ("videos/", "", "video/")
 _LAYOUTS = {True: "by YFCC100M hash", False: "by name"}
-_VIDEOS = {"val": 1065, "test": 1004, "train": 8395}
 _NAME = re.compile(r"[^/\\_\x00-\x1f]*_\d+(_[^/\\\x00-\x1f]*)?", re.ASCII)
 _HASH_LINE = re.compile(r"\d+\t[0-9a-f]{7,}", re.ASCII)
 _RULES = {
@@ -60,15 +60,17 @@ def load(root: Path, *, split: str = "val", shared_ids: str = "later") -> DataSe
     Raises: ValueError for an unknown option, and for all that is wrong with the files.
     Source: FitCLIP's official code, `aligner/data/didemo.py`.
     """
-    one_of("split", split, tuple(_VIDEOS))
+    one_of("split", split, tuple(COUNTS["didemo"]))
     one_of("shared_ids", shared_ids, tuple(_RULES))
     file = find_file(root, [f"{folder}{split}_data.json" for folder in _FOLDERS], "DiDeMo texts")
     dropped: list[tuple[str, str, str]] = []
-    annotated, descriptions = _read(file, dropped)
+    annotated, n_descriptions, descriptions = _read(file, dropped)
 
     videos: dict[str, list[str]] = {}
     for name in descriptions:
         videos.setdefault(_flickr_id(name), []).append(name)
+    counted = {f"descriptions in {split}": n_descriptions, f"videos in {split}": len(videos)}
+    size = size_notes("didemo", split, file, counted)
     items: list[tuple[str, list[str], list[str]]] = []  # clip id, the video's names, texts' names
     for names in videos.values() if shared_ids != "separate" else ():
         kept = names[-1] if shared_ids == "later" else names[0]
@@ -111,16 +113,18 @@ def load(root: Path, *, split: str = "val", shared_ids: str = "later") -> DataSe
         annotated=annotated,
         found=[layout is not None for layout in layouts],
         protocol=protocol,
-        notes=size_notes(len(videos), _VIDEOS[split], f"videos in {split}"),
+        size=size,
     )
 
 
 def _read(
     file: Path, dropped: list[tuple[str, str, str]]
-) -> tuple[int, dict[str, list[tuple[int, str]]]]:
-    """The number of names, and name -> its descriptions with their place in the file."""
+) -> tuple[int, int, dict[str, list[tuple[int, str]]]]:
+    """The numbers of names and of descriptions, and name -> its descriptions with their place in
+    the file."""
     descriptions: dict[str, list[tuple[int, str]]] = {}
-    for number, record in enumerate(typed(read_json(file), list, str(file))):
+    records = typed(read_json(file), list, str(file))
+    for number, record in enumerate(records):
         where = f"{file}, [{number}]"
         name = of_form(member(record, "video", str, where), _NAME, "DiDeMo video name", where)
         text = member(record, "description", str, where)
@@ -132,7 +136,8 @@ def _read(
     for name, texts in descriptions.items():
         if not texts:
             dropped.append((name, "it has no description", file.name))
-    return len(descriptions), {name: texts for name, texts in descriptions.items() if texts}
+    kept = {name: texts for name, texts in descriptions.items() if texts}
+    return len(descriptions), len(records), kept
 
 
 def _flickr_id(name: str) -> str:

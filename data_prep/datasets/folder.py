@@ -1,13 +1,13 @@
 """Your own videos or images, listed in a CSV.
 
-The table (comma, semicolon or tab; UTF-8), by default `clips.csv` in the root, has a header and one
-row a clip. Its columns, in any order and case:
+The table, by default `clips.csv` in the root, is read by `data_prep.clips.read_clips`: comma,
+semicolon or tab, UTF-8, a header and one row a clip. Its columns, in any order and case:
 
 - `path`: the video or image, relative to the root, with '/'. An image is a clip of one frame.
 - `caption` (or `text`) for retrieval, or `label` (or `class`) for classification.
 - `start` and `end`, optional: seconds with a decimal point; empty for the video's own.
-- `clip_id`, optional: a unique name; by default the path, with start and end where there are any.
-  A path that is there twice, with two captions, needs it.
+- `clip_id`, optional: a unique name; by default the path, with start and end where there are any,
+  and a number where these were there before.
 - `split`, optional.
 
 Further columns are not read. Options:
@@ -24,19 +24,19 @@ label are left out and listed.
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
 import pandas as pd
 
-from data_prep.datasets.annotations import digests, read_table
+from data_prep.annotations import digests
+from data_prep.clips import read_clips
 from data_prep.datasets.base import DataSet, data_set
 from data_prep.datasets.checks import one_of
 from data_prep.datasets.layout import find_file
 
-_TARGETS = {"retrieval": ("caption", "text"), "classification": ("label", "class")}
-_TIMES = ("start", "end")
+_COLUMNS = {"retrieval": "text", "classification": "label"}
+_NAMES = {"retrieval": "caption or text", "classification": "label or class"}
 
 
 def load(
@@ -51,35 +51,31 @@ def load(
 
     Raises: ValueError for a bad option, and for all that is wrong with the table.
     """
-    one_of("task", task, ("auto", *_TARGETS))
-    if prompt.count("{}") != 1 or set("{}") & set(prompt.replace("{}", "")):
-        raise ValueError(f"prompt is {prompt!r}; it must have one {{}} and no other brace")
+    one_of("task", task, ("auto", *_COLUMNS))
+    if prompt != "{}":
+        from fitclip_core.video_text import check_templates  # slow to import
+
+        check_templates([prompt])
     file = find_file(root, [table], "table of clips")
-    names = [name for pair in _TARGETS.values() for name in pair]
-    rows = read_table(file, ["path"], optional=[*names, *_TIMES, "clip_id", "split"])
-    task, column = _target(file, rows, task)
-    rows = rows.assign(target=rows[column].str.strip())
-    classes = list(dict.fromkeys(filter(None, rows["target"])))
+    rows = read_clips(file)
+    task = _task(file, rows, task)
+    column = _COLUMNS[task]
+    classes = list(rows[column].dropna().unique())
     if split:
         rows = _of_split(file, rows, split)
     annotated = len(rows)
-    rows = rows.assign(clip_id=_ids(rows))
-    for name in _TIMES:
-        if name in rows:
-            rows[name] = _seconds(file, rows, name)
-    if "split" in rows:
-        rows["split"] = rows["split"].mask(rows["split"] == "")
-    silent = rows["target"] == ""
-    dropped = [(clip_id, f"it has no {column}", file.name) for clip_id in rows["clip_id"][silent]]
+    silent = rows[column].isna()
+    what = _NAMES[task].partition(" ")[0]
+    dropped = [(clip_id, f"it has no {what}", file.name) for clip_id in rows["clip_id"][silent]]
     rows = rows[~silent].reset_index(drop=True)
     there = {path: os.path.isfile(root / path) for path in rows["path"].unique()}
 
     classified = task == "classification"
-    kept = ["clip_id", "path", *(name for name in (*_TIMES, "split") if name in rows), "target"]
+    kept = [name for name in ("clip_id", "path", "start", "end", "split", column) if name in rows]
     return data_set(
         "folder",
         root,
-        rows[kept].rename(columns={"target": "label" if classified else "text"}),
+        rows[kept],
         dropped=dropped,
         annotated=annotated,
         found=[there[path] for path in rows["path"]],
@@ -91,61 +87,31 @@ def load(
             **(
                 {"prompts": f"one template, {prompt!r}"}
                 if classified
-                else {"captions": f"the column {column}"}
+                else {"captions": f"the column {what}"}
             ),
             "annotations": digests(file),
         },
     )
 
 
-def _target(file: Path, rows: pd.DataFrame, task: str) -> tuple[str, str]:
-    """The task, and the column that it is about."""
-    there = {one: [name for name in names if name in rows] for one, names in _TARGETS.items()}
-    possible = [one for one, names in there.items() if names and task in ("auto", one)]
+def _task(file: Path, rows: pd.DataFrame, task: str) -> str:
+    """The task that the table's columns are for."""
+    wanted = [one for one in _COLUMNS if task in ("auto", one)]
+    possible = [one for one in wanted if _COLUMNS[one] in rows]
     if not possible:
-        wanted = [
-            name for one, names in _TARGETS.items() if task in ("auto", one) for name in names
-        ]
-        raise ValueError(f"{file} has no column {' or '.join(wanted)}; add one")
+        names = " or ".join(_NAMES[one] for one in wanted)
+        raise ValueError(f"{file} has no column {names}; add one")
     if len(possible) > 1:
         raise ValueError(
-            f"{file} has {' and '.join(there[one][0] for one in possible)}; choose the task, "
+            f"{file} has {' and '.join(_COLUMNS[one] for one in possible)}; choose the task, "
             f"{' or '.join(possible)}"
         )
-    names = there[possible[0]]
-    if len(names) > 1:
-        raise ValueError(f"{file} has {' and '.join(names)}, which mean the same; remove one")
-    return possible[0], names[0]
+    return possible[0]
 
 
 def _of_split(file: Path, rows: pd.DataFrame, split: str) -> pd.DataFrame:
-    there = dict.fromkeys(rows["split"]) if "split" in rows else {}
+    there = dict.fromkeys(rows["split"].fillna("")) if "split" in rows else {}
     if split not in there:
         found = f"it has {', '.join(map(repr, there))}" if there else "it has no such column"
         raise ValueError(f"{file} has no row with split {split!r}; {found}")
     return rows[rows["split"] == split].reset_index(drop=True)
-
-
-def _ids(rows: pd.DataFrame) -> list[str]:
-    if "clip_id" in rows:
-        return rows["clip_id"].tolist()
-    times = [rows[name].str.strip() for name in _TIMES if name in rows]
-    return [
-        f"{path}#{'-'.join(of_row)}" if any(of_row) else path
-        for path, *of_row in zip(rows["path"], *times, strict=True)
-    ]
-
-
-def _seconds(file: Path, rows: pd.DataFrame, name: str) -> list[float]:
-    seconds = []
-    for text, line in zip(rows[name].str.strip(), rows["line"], strict=True):
-        try:
-            value = float(text) if text else math.nan
-        except ValueError:
-            value = math.inf
-        if math.isinf(value) or (text and math.isnan(value)):
-            raise ValueError(
-                f"{file}, line {line}: {name} {text!r} is no number of seconds, such as 12.5"
-            )
-        seconds.append(value)
-    return seconds

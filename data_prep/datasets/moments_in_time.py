@@ -3,7 +3,8 @@
 Files, under the root, as in the official archives (on request from its authors; version 1 is no
 longer given out):
 
-- `moments_categories.txt`: a line `name,number` for each class (339 in version 1, 305 in 2).
+- `moments_categories.txt`: a line `name,number` for each class (339 in version 1, 305 in 2), or the
+  name alone, as in `category_momentsv2.txt` of the authors' model repository.
 - `validationSet.csv` or `trainingSet.csv`: no header; `class/file.mp4`, class, and how many
   annotators agreed and disagreed.
 - Videos in `validation/` or `training/`, such as `validation/hitting/yt-dygLX_ZH5XY_300.mp4`; also
@@ -26,14 +27,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from data_prep.datasets.annotations import digests, read_table, unique
+from data_prep.annotations import digests, read_lines, read_table, unique
 from data_prep.datasets.base import DataSet, data_set
-from data_prep.datasets.checks import of_form, one_of, size_notes
+from data_prep.datasets.checks import of_form, one_of
 from data_prep.datasets.layout import Files, find_file, locate
+from data_prep.datasets.official import COUNTS, size_notes
 
-_CLASSES = {"v1": 339, "v2": 305}
-_VIDEOS = {("v1", "validation"): 33900}
+_CLASSES = {version: COUNTS["moments_in_time"][version]["classes"] for version in ("v1", "v2")}
 _NUMBER = re.compile(r"\d+", re.ASCII)
+_NAME = re.compile(r"[A-Za-z]+(\+[A-Za-z]+)*")
 _PATH = re.compile(r"[^/\\:]+/[^/\\:]+\.\w+")
 
 
@@ -62,10 +64,14 @@ def load(root: Path, *, split: str = "validation", version: str = "v1") -> DataS
 
     expected = [[f"{split}/{path}"] for path in table["path"]]
     paths, layouts = locate(Files(root, root / split), expected)
-    notes = [
-        *size_notes(len(classes), _CLASSES[version], f"classes in {version}"),
-        *size_notes(len(table), _VIDEOS.get((version, split)), f"videos in {split}"),
+    in_table, which = {f"videos in {split}": len(table)}, f"{version} {split}"
+    size = [
+        *size_notes(
+            "moments_in_time", version, class_file, {f"classes in {version}": len(classes)}
+        ),
+        *size_notes("moments_in_time", which, table_file, in_table),
     ]
+    notes = []
     if moved:
         notes.append(f"{moved:,} videos lie in another class's folder than their label's")
     return data_set(
@@ -85,16 +91,19 @@ def load(root: Path, *, split: str = "validation", version: str = "v1") -> DataS
             "prompts": "class name alone",
             "annotations": digests(class_file, table_file),
         },
+        size=size,
         notes=notes,
     )
 
 
 def _read_classes(file: Path, version: str) -> list[str]:
-    table = read_table(file, ["name", "number"], header=False)
-    for number, line in zip(table["number"], table["line"], strict=True):
-        of_form(number.strip(), _NUMBER, "class number", f"{file}, line {line}")
-    names = table["name"].tolist()
-    unique(table["number"].str.strip(), "class number", file)
+    names = read_lines(file)
+    if not all(map(_NAME.fullmatch, names)):
+        table = read_table(file, ["name", "number"], header=False)
+        for number, line in zip(table["number"], table["line"], strict=True):
+            of_form(number.strip(), _NUMBER, "class number", f"{file}, line {line}")
+        unique(table["number"].str.strip(), "class number", file)
+        names = table["name"].tolist()
     unique(names, "class", file)
     for other, count in _CLASSES.items():
         if other != version and len(names) == count:

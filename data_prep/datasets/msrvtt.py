@@ -34,10 +34,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.datasets.annotations import digests, read_json, read_table, read_text, unique
+from data_prep.annotations import digests, read_json, read_table, read_text, unique
 from data_prep.datasets.base import DataSet, data_set
-from data_prep.datasets.checks import member, of_form, one_of, size_notes, typed
+from data_prep.datasets.checks import member, of_form, one_of, typed
 from data_prep.datasets.layout import Files, find_file, locate
+from data_prep.datasets.official import size_notes
 
 _LIST_FOLDERS = ("structured-symlinks/", "high-quality/structured-symlinks/", "")
 _JSON_FOLDERS = ("annotation/", "annotations/", "")
@@ -61,20 +62,19 @@ _VIDEO = "MSR-VTT video (`video` and a number)"
 
 @dataclass(frozen=True)
 class _Split:
-    size: int
     lists: tuple[str, ...]
     tables: tuple[str, ...] = ()
     official: str | None = None  # its name in the official JSON
 
 
 _SPLITS = {
-    "1ka_test": _Split(1000, ("val_list_jsfusion.txt",), _TEST_TABLES),
-    "1ka_train": _Split(9000, ("train_list_jsfusion.txt",), ("MSRVTT_train.9k.csv",)),
-    "full_train": _Split(6513, ("train_list_full.txt",), official="train"),
-    "full_val": _Split(497, ("val_list_full.txt",), official="validate"),
-    "full_test": _Split(2990, ("test_list_full.txt",), official="test"),
-    "1kb_test": _Split(1000, ("test_list_miech.txt",)),
-    "1kb_train": _Split(6656, ("train_list_miech.txt",)),
+    "1ka_test": _Split(("val_list_jsfusion.txt",), _TEST_TABLES),
+    "1ka_train": _Split(("train_list_jsfusion.txt",), ("MSRVTT_train.9k.csv",)),
+    "full_train": _Split(("train_list_full.txt",), official="train"),
+    "full_val": _Split(("val_list_full.txt",), official="validate"),
+    "full_test": _Split(("test_list_full.txt",), official="test"),
+    "1kb_test": _Split(("test_list_miech.txt",)),
+    "1kb_train": _Split(("train_list_miech.txt",)),
 }
 
 
@@ -126,12 +126,8 @@ def load(root: Path, *, split: str = "1ka_test", captions: str = "first") -> Dat
                 f"the official FitCLIP code reads MSR_VTT.json; {read.names} may have a video's "
                 "captions in another order"
             )
-    size = _SPLITS[split].size
-    if texts.n_videos > size:
-        raise ValueError(
-            f"{texts.files[-1]} has {texts.n_videos:,} videos and {split} has {size:,}, so it is "
-            "another list; take the original one"
-        )
+    counted = {f"videos in {split}": texts.n_videos}
+    size = size_notes("msrvtt", split, texts.files[-1], counted)
     expected = [
         [f"{folder}{video}.mp4" for folder in _VIDEO_FOLDERS] for _, video, _ in texts.items
     ]
@@ -154,7 +150,8 @@ def load(root: Path, *, split: str = "1ka_test", captions: str = "first") -> Dat
         annotated=texts.annotated,
         found=[layout is not None for layout in layouts],
         protocol=protocol,
-        notes=[*notes, *size_notes(texts.n_videos, size, f"videos in {split}")],
+        size=size,
+        notes=notes,
     )
 
 

@@ -18,7 +18,8 @@ Quirks: train lists have a class number after each path, test lists none. The cl
 `HandstandPushups` has files that begin with `v_HandStandPushups`; the name comes from the folder
 ("Handstand Pushups", where the CLIP paper's code says "Hand Stand Pushups"), and copies with a
 folder `HandStandPushups` are found too. The FitCLIP paper's table 1 gives 1,794 test videos, as the
-CLIP paper does; no official split has that many. Lists cut down to some classes load with a note.
+CLIP paper does; no official split has that many. Of lists cut down to some
+classes every number says so.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from data_prep.datasets.annotations import digests, read_lines, unique
+from data_prep.annotations import digests, read_lines, unique
 from data_prep.datasets.base import DataSet, data_set
-from data_prep.datasets.checks import one_of, size_notes
+from data_prep.datasets.checks import one_of
 from data_prep.datasets.layout import Files, find_file, locate
+from data_prep.datasets.official import COUNTS, size_notes
 
 TEMPLATES = tuple(
     f"a {kind} of {article} person {verb}{{}}."
@@ -37,15 +39,7 @@ TEMPLATES = tuple(
     for article in ("a", "the")
     for kind in ("photo", "video", "example", "demonstration")
 )
-_VIDEOS = {
-    "testlist01": 3783,
-    "testlist02": 3734,
-    "testlist03": 3696,
-    "trainlist01": 9537,
-    "trainlist02": 9586,
-    "trainlist03": 9624,
-}
-_CLASSES = 101
+_SPLITS = tuple(name for name in COUNTS["ucf101"] if name != "classInd")
 _LIST_FOLDERS = ("ucfTrainTestlist/", "")
 _VIDEO_FOLDERS = ("UCF-101/", "UCF101/", "videos/", "")
 _CLASS_LINE = re.compile(r"(\d+)\s+(\w+)", re.ASCII)
@@ -58,7 +52,7 @@ def load(root: Path, *, split: str = "testlist01") -> DataSet:
     Raises: ValueError for an unknown option, and for all that is wrong with the files.
     Source: FitCLIP's official code, `aligner/data/ucf.py`.
     """
-    one_of("split", split, tuple(_VIDEOS))
+    one_of("split", split, _SPLITS)
     class_file = find_file(root, [f"{one}classInd.txt" for one in _LIST_FOLDERS], "class list")
     split_file = find_file(root, [f"{one}{split}.txt" for one in _LIST_FOLDERS], f"list of {split}")
     classes = _read_classes(class_file)
@@ -74,10 +68,11 @@ def load(root: Path, *, split: str = "testlist01") -> DataSet:
         {"clip_id": entry, "path": path, "label": class_name(folder), "split": split}
         for (entry, folder, _), path in zip(entries, paths, strict=True)
     ]
-    notes = [
-        *size_notes(len(classes), _CLASSES, "classes"),
-        *size_notes(len(entries), _VIDEOS[split], f"videos in {split}"),
+    size = [
+        *size_notes("ucf101", "classInd", class_file, {"classes": len(classes)}),
+        *size_notes("ucf101", split, split_file, {f"videos in {split}": len(entries)}),
     ]
+    notes = []
     if split == "testlist01":
         notes.append(
             "the paper's table 1 gives 1,794 test videos, which is no official split; its released "
@@ -97,6 +92,7 @@ def load(root: Path, *, split: str = "testlist01") -> DataSet:
             "prompts": "the CLIP paper's 48 templates for UCF101",
             "annotations": digests(class_file, split_file),
         },
+        size=size,
         notes=notes,
     )
 

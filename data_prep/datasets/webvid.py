@@ -26,10 +26,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.datasets.annotations import digests, read_table, unique
+from data_prep.annotations import digests, read_table, unique
 from data_prep.datasets.base import DataSet, data_set
 from data_prep.datasets.checks import one_of
 from data_prep.datasets.layout import Files, find_file
+from data_prep.datasets.official import size_notes
 
 _LOW_RESOLUTION = {"val": "val/val_lowres", "train": "train/webvid_lowres"}
 
@@ -50,6 +51,7 @@ def load(root: Path, *, split: str = "val") -> DataSet:
     silent = table["name"].str.strip() == ""
     left_out = [(video, "it has no caption", file.name) for video in table["videoid"][silent]]
     annotated = len(table)
+    size = size_notes("webvid", split, file, {f"rows in {split}": annotated})
     table = table[~silent].reset_index(drop=True)
     if "page_dir" in table:
         _require_form(table, "page_dir", r"[0-9]+_[0-9]+", file)
@@ -71,6 +73,7 @@ def load(root: Path, *, split: str = "val") -> DataSet:
             "layout": layout,
             "annotations": digests(file),
         },
+        size=size,
     )
 
 

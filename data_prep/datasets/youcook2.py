@@ -32,17 +32,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.datasets.annotations import digests, read_json, read_table, unique
+from data_prep.annotations import digests, read_json, read_table, unique
 from data_prep.datasets.base import DataSet, data_set
-from data_prep.datasets.checks import member, of_form, one_of, size_notes, typed
+from data_prep.datasets.checks import member, of_form, one_of, typed
 from data_prep.datasets.layout import Files, find_file, locate
+from data_prep.datasets.official import size_notes
 
 _SUBSETS = {"val": "validation", "train": "training"}
 _FILES = {
     "mil_nce": [f"{folder}validation_youcook.csv" for folder in ("", "csv/", "annotations/")],
     "official": [f"{folder}youcookii_annotations_trainval.json" for folder in ("", "annotations/")],
 }
-_OFFICIAL_VIDEOS = {"val": 457, "train": 1333}
 _VIDEO_ID = re.compile(r"[\w-]+", re.ASCII)
 _RECIPE = re.compile(r"\d+", re.ASCII)
 _LAYOUTS = (
@@ -86,11 +86,13 @@ def load(root: Path, *, split: str = "val", annotation: str = "mil_nce") -> Data
     file = find_file(root, _FILES[annotation], f"YouCook2 annotation ({annotation})")
     if annotation == "mil_nce":
         steps = _read_csv(file)
-        notes = size_notes(len(steps), 3350, "steps")
-        notes += ("MIL-NCE's list lacks 21 of the 457 official validation videos",)
+        counted = {"steps": len(steps)}
+        notes = ["MIL-NCE's list lacks 21 of the 457 official validation videos"]
     else:
         steps, n_videos = _read_json(file, _SUBSETS[split])
-        notes = size_notes(n_videos, _OFFICIAL_VIDEOS[split], f"videos in {_SUBSETS[split]}")
+        counted = {"steps": len(steps), f"videos in {_SUBSETS[split]}": n_videos}
+        notes = []
+    size = size_notes("youcook2", f"{annotation} {split}", file, counted)
     unique(((one.key, one.text) for one in steps), "the step with its text", file)
 
     dropped, items = [], []
@@ -137,6 +139,7 @@ def load(root: Path, *, split: str = "val", annotation: str = "mil_nce") -> Data
         annotated=len(steps),
         found=[layout is not None for layout in layouts],
         protocol=protocol,
+        size=size,
         notes=notes,
     )
 

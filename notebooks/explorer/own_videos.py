@@ -24,6 +24,7 @@ from data_prep.clip_frames import FrameRule
 from data_prep.clips import validate
 from fitclip_core import zero_shot
 from fitclip_core.artefacts import atomic_path, file_sha256
+from fitclip_core.video_text import check_templates
 from notebooks.explorer.fusion import Fusion
 from notebooks.explorer.live import LiveModel, Progress, Stop, never, unseen
 from notebooks.explorer.material import ClipSet, Material
@@ -62,15 +63,11 @@ class OwnVideos:
                 each is taken once.
             templates: prompts that each text is put into, as for classes; captions need none.
 
-        Raises: ValueError when there is no template, or one without exactly one `{}`.
+        Raises: ValueError as `video_text.check_templates`.
         """
         lines = texts.splitlines() if isinstance(texts, str) else texts
         classes = tuple(dict.fromkeys(filter(None, (line.strip() for line in lines))))
-        if not templates or any(one.count("{}") != 1 for one in templates):
-            raise ValueError(
-                f"templates are {list(templates)}; give at least one, each with one {{}} for the "
-                "text"
-            )
+        check_templates(templates)
         if self.clip_set is None:
             return self
         trial = replace(self.clip_set.trial, classes=classes, templates=tuple(templates))

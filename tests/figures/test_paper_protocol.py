@@ -114,6 +114,14 @@ def test_coverage_and_number_of_clips():
     assert found.loc["clips measured", "here"] == "987 of 1,000"
     assert found.loc["clips measured", "status"] == "differs"
     assert found.loc["clips", "status"] == "same"
+    one["protocol"]["annotation_size"] = "official"
+    assert statuses(protocol_items([one], "fused", "msrvtt"))["clips"] == "same"
+    said = "999 videos in 1ka_test; officially there are 1,000"
+    one["protocol"]["annotation_size"] = said
+    found = protocol_items([one], "fused", "msrvtt").set_index("item")
+    assert found.loc["clips", "here"] == f"1,000 (annotation: {said})"
+    assert found.loc["clips", "status"] == "differs"
+    del one["protocol"]["annotation_size"]
     one["coverage"] = {}
     found = statuses(protocol_items([one], "fused", "msrvtt"))
     asked = ("clips", "clips printed in table 1", "clips measured")

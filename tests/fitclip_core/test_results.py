@@ -513,6 +513,24 @@ def test_outcomes_alone_do_not_say_how_many_clips_were_asked_for():
         coverage_note(table.drop(columns="clips"))
 
 
+def test_another_annotation_is_said_beside_the_numbers(tmp_path):
+    store = ResultsStore(tmp_path)
+    said = "20 rows in val; officially there are about 5,000"
+    for name, size in {"webvid_val": said, "didemo": "official", "own": None}.items():
+        protocol = PROTOCOL | ({} if size is None else {"annotation_size": size})
+        store.write(key_at(0.4, data_set=name), covered([1, 2, 3], 3), protocol)
+    table = store.metrics(n_resamples=10)
+    note = f"webvid_val: the annotation has {said}"
+    assert coverage_note(table) == f"all clips measured\n{note}"
+    assert coverage_note(table[table["data_set"] != "webvid_val"]) == "all clips measured"
+    store.write(
+        key_at(0.4, data_set="webvid_val"),
+        covered([1, 2, 3], 4),
+        protocol | {"annotation_size": said},
+    )
+    assert coverage_note(store.metrics(n_resamples=10)).splitlines()[1] == note
+
+
 def test_metrics_by_hand(tmp_path):
     store = ResultsStore(tmp_path)
     store.write(key_at(0.4), retrieval([1, 1.5, 5, 5.5, 10, 30]), PROTOCOL)

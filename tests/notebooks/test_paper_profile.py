@@ -184,6 +184,17 @@ def test_what_is_missing_or_unreadable_is_counted(run: Path) -> None:
         assert f"msrvtt: {ITEMS - 1} of {ITEMS} clips" in printed(run, stem)
 
 
+def test_every_number_says_that_the_annotations_are_cut_down(run: Path) -> None:
+    store = ResultsStore(run / "results")
+    keys = store.keys()
+    for key in keys:
+        said = store.record(key)["protocol"]["annotation_size"]
+        assert "; officially there are " in said, key
+    for stem in ("01_data_prep", "02_teacher_zero_shot", "04_alpha_sweep"):
+        for name in EVALUATED:
+            assert f"{name}: the annotation has " in printed(run, stem), (stem, name)
+
+
 def test_the_sweep_has_both_students_and_the_reference(run: Path) -> None:
     keys = ResultsStore(run / "results").keys()
     assert {(key.model, key.alpha, key.seed) for key in keys} == {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.datasets.checks import member, of_form, one_of, size_notes, typed
+from data_prep.datasets.checks import member, of_form, one_of, typed
 from data_prep.datasets.layout import Files, locate
 
 
@@ -44,11 +44,6 @@ def test_what_is_wrong_is_shown_but_not_at_length() -> None:
     with pytest.raises(ValueError, match=r"^f: \['x+\.\.\. is not an object") as caught:
         typed(["x" * 10_000], dict, "f")
     assert len(str(caught.value)) < 150
-
-
-def test_sizes() -> None:
-    assert size_notes(5, 5, "rows") == size_notes(5, None, "rows") == ()
-    assert size_notes(1234, 5, "rows") == ("the annotation has 1,234 rows; officially there are 5",)
 
 
 @pytest.fixture

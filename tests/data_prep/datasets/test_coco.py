@@ -88,10 +88,11 @@ def test_empty_captions_are_left_out_and_listed(root: Path) -> None:
 
 
 def test_a_split_of_the_official_size(tmp_path: Path) -> None:
-    write(tmp_path, content({number: ["a"] for number in range(5000)}))
-    found = load("coco", tmp_path)
+    texts = {number: ["a"] * (6 if number < 14 else 5) for number in range(5000)}
+    write(tmp_path, content(texts))
+    found = load("coco", tmp_path, captions="first")
     assert len(found.clips) == found.annotated == 5000
-    assert found.notes == ()
+    assert (found.notes, found.protocol["annotation_size"]) == ((), "official")
 
 
 @pytest.mark.parametrize(

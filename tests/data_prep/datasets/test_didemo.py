@@ -160,20 +160,21 @@ def test_empty_descriptions_are_left_out_and_listed(root: Path) -> None:
     assert found.annotated == 2
 
 
-OFFICIAL = {"val": (1094, 1065), "test": (1037, 1004), "train": (8395, 8395)}
+OFFICIAL = {"val": (1094, 1065, 4180), "test": (1037, 1004, 4021), "train": (8395, 8395, 33005)}
 
 
 @pytest.mark.parametrize("split", OFFICIAL)
 def test_a_split_of_the_official_size(tmp_path: Path, split: str) -> None:
-    n_names, n_videos = OFFICIAL[split]
+    n_names, n_videos, n_texts = OFFICIAL[split]
     names = [f"7@N0_{k % n_videos}_ff.{'mov' if k < n_videos else '.mp4'}" for k in range(n_names)]
     records = [(name, text) for text in ("one", "two") for name in names]
+    records += [(names[0], "more")] * (n_texts - len(records))
     (tmp_path / f"{split}_data.json").write_text(as_json(records))
     found = load("didemo", tmp_path, split=split)
     assert (found.annotated, len(found.clips)) == (n_names, n_videos)
     assert len(found.dropped) == n_names - n_videos
-    assert set(found.clips["text"]) == {"one two"}
-    assert found.notes == ()
+    assert set(found.clips["text"].iloc[1:]) == {"one two"}
+    assert (found.notes, found.protocol["annotation_size"]) == ((), "official")
     assert (found.coverage, found.protocol["layout"]) == (0, "no video found")
 
 

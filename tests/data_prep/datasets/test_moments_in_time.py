@@ -83,6 +83,15 @@ def test_copies_saved_again(tmp_path: Path, change: dict[str, bytes]) -> None:
     assert other.classes == plain.classes
 
 
+def test_names_alone(tmp_path: Path) -> None:
+    plain = load("moments_in_time", write(tmp_path / "a"))
+    names = re.sub(rb",\d", b"", CLASSES)
+    for number, content in enumerate((names, b"\xef\xbb\xbf" + names.replace(b"\n", b"\r\n"))):
+        found = load("moments_in_time", write(tmp_path / f"{number}", classes=content))
+        assert found.classes == plain.classes
+        assert found.clips.equals(plain.clips)
+
+
 BROKEN = {
     "cut_off": ("table", TABLE[:-13], "line 3: 2 fields where 4 belong"),
     "separator": ("table", TABLE.replace(b",", b"|"), "line 1: 1 fields where 4 belong"),
@@ -98,7 +107,8 @@ BROKEN = {
     "classes_cut_off": ("classes", CLASSES[:-3], "line 4: 1 fields where 2 belong"),
     "classes_short": ("classes", CLASSES[:-11], "'clapping' is none of the 3 classes"),
     "classes_separator": ("classes", CLASSES.replace(b",", b"|"), "line 1: 1 fields where 2"),
-    "classes_only_names": ("classes", b"hitting\nclapping\n", "line 1: 1 fields where 2 belong"),
+    "classes_some_numbers": ("classes", CLASSES + b"running\n", "line 5: 1 fields where 2 belong"),
+    "name_twice": ("classes", b"hitting\nhitting\n", "class 'hitting' is there 2 times"),
     "classes_backwards": ("classes", b"0,hitting\n", "line 1: 'hitting' is no class number"),
     "class_twice": ("classes", CLASSES + b"hitting,9\n", "class 'hitting' is there 2 times"),
     "number_twice": ("classes", CLASSES + b"running,3\n", "class number '3' is there 2 times"),
@@ -159,6 +169,16 @@ def test_the_wrong_version_is_noticed(realdata: Path, tmp_path: Path) -> None:
         load("moments_in_time", official(realdata, tmp_path / "2", "v2", 1))
     with pytest.raises(ValueError, match=r"has 339 classes, as version v1 has; version is 'v2'"):
         load("moments_in_time", official(realdata, tmp_path / "1", "v1", 1), version="v2")
+
+
+def test_the_real_list_of_names_alone(realdata: Path, tmp_path: Path) -> None:
+    content = (realdata / "moments_in_time" / "category_momentsv2.txt").read_bytes()
+    table = b"clapping/a.mp4,clapping,3,0\n"
+    root = write(tmp_path, classes=content, table=table)
+    found = load("moments_in_time", root, version="v2")
+    assert found.classes == tuple(names_of(realdata, "v2"))
+    with pytest.raises(ValueError, match="has 305 classes, as version v2 has; version is 'v1'"):
+        load("moments_in_time", root)
 
 
 def test_the_real_category_layout(realdata: Path, tmp_path: Path) -> None:

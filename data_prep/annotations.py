@@ -1,7 +1,8 @@
-"""Annotation files read strictly: what is broken is said with the file, the place and the remedy.
+"""Annotations and tables read strictly: what is broken is said with file, place and remedy.
 
 Public copies of annotations are often not what their name says: a git-LFS pointer, a web page, a
-table saved again with another separator. Each is recognised here once, for all loaders.
+table saved again with another separator; tables of one's own come from spreadsheets. Each is
+recognised here once, for all loaders and for `data_prep.clips`.
 """
 
 from __future__ import annotations
@@ -92,27 +93,58 @@ def read_table(
     where the row starts).
 
     Raises: ValueError as `read_text`, and when a column is missing or there twice, a row has more
-    or fewer fields than the header (or than `columns`), a quote is not closed, or there is no row.
+    or fewer fields than the header (or than `columns`), a quote is not closed, a column but the
+    first holds something and has no name, or there is no row.
+    """
+    table = read_by_line(file, columns, header=header, optional=optional)
+    return table.reset_index(drop=True).assign(line=table.index.to_numpy())
+
+
+def read_by_line(
+    file: Path,
+    columns: Sequence[str],
+    *,
+    header: bool = True,
+    optional: Sequence[str] | None = (),
+    skip_blanks: bool = False,
+) -> pd.DataFrame:
+    """`read_table` with the lines as the index, which is named `line`.
+
+    optional: None keeps every column that has a name, the further ones under theirs.
+    skip_blanks: a quote after a separator and blanks opens a quoted field.
     """
     wanted, places = list(columns), list(range(len(columns)))
     names: list[str] | None = None if header else wanted
     rows: list[list[str]] = []
     lines: list[int] = []
     blocks: list[pd.DataFrame] = []
-    with _text_of(file) as stream:
+    unnamed: list[int] = []
+    # A text's own line ends stay what they are.
+    with _text_of(file, newline="") as stream:
         first = next((line for line in stream if line.strip()), "")
         stream.seek(0)
         separator = _separator(first, columns, header)
-        for line, fields in _rows(file, stream, separator):
+        for line, fields in _rows(file, stream, separator, skip_blanks):
             if names is None:
                 names = [name.strip() for name in fields]
                 wanted, places = _places(file, names, columns, optional, separator)
+                unnamed = [place for place, name in enumerate(names) if place and not name]
                 continue
             if len(fields) != len(names):
+                why = (
+                    f"a text with {separator!r} in it needs quotes, and no row ends with one"
+                    if len(fields) > len(names)
+                    else "the file is cut off there"
+                )
                 raise ValueError(
                     f"{file}, line {line}: {len(fields)} fields where {len(names)} belong "
-                    f"({', '.join(names)}); the file is cut off there, or its separator is not "
-                    f"{separator!r}: take the original file"
+                    f"({', '.join(names)}); {why}, or its separator is not {separator!r}: mend "
+                    "the row, or take the original file"
+                )
+            if shifted := [fields[place] for place in unnamed if fields[place].strip()]:
+                raise ValueError(
+                    f"{file}, line {line}: {_short(repr(shifted[0]))} is in a column without a "
+                    f"name; name it, or put a text with {separator!r} in it in quotes"
                 )
             rows.append([fields[place] for place in places])
             lines.append(line)
@@ -120,10 +152,10 @@ def read_table(
                 blocks.append(pd.DataFrame(rows, columns=wanted, dtype="str"))
                 rows = []
     if not lines:
-        raise ValueError(f"{file} has no row below its header; download it again")
+        raise ValueError(f"{file} has no row below its header; download it again, or add rows")
     blocks.append(pd.DataFrame(rows, columns=wanted, dtype="str"))
     table = pd.concat([block for block in blocks if len(block)], ignore_index=True)
-    return table.assign(line=pd.array(lines, dtype="int64"))
+    return table.set_axis(pd.Index(lines, dtype="int64", name="line"))
 
 
 def unique(values: Iterable[Hashable], what: str, file: Path) -> None:
@@ -147,7 +179,7 @@ def digests(*files: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _text_of(file: Path) -> Iterator[TextIO]:
+def _text_of(file: Path, newline: str | None = None) -> Iterator[TextIO]:
     if not file.is_file():
         raise ValueError(
             f"{file} is not there; see the loader's documentation for where it belongs"
@@ -160,7 +192,7 @@ def _text_of(file: Path) -> Iterator[TextIO]:
         if start.startswith(sign):
             raise ValueError(f"{file} is {what}")
     try:
-        with file.open(encoding="utf-8-sig") as stream:
+        with file.open(encoding="utf-8-sig", newline=newline) as stream:
             yield stream
     except UnicodeDecodeError as error:
         raise ValueError(_no_utf8(file)) from error
@@ -171,21 +203,30 @@ def _no_utf8(file: Path) -> str:
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = len((content[: error.start] + b"x").splitlines())
+        byte = content[error.start : error.start + 1]
+        meant = byte.decode("cp1252", errors="ignore")
+        maybe = f" (in Windows-1252 it is {meant!r})" if meant else ""
         return (
-            f"{file}, line {line}: byte {error.start} (0x{content[error.start]:02x}) is not UTF-8 "
-            "text; save it as UTF-8, or take the original file"
+            f"{file}, line {line}: byte {error.start} (0x{byte.hex()}) is not UTF-8 text; save it "
+            f"as UTF-8{maybe}, in a spreadsheet as 'CSV UTF-8', or take the original file"
         )
     return f"{file} changed while it was read; read it again"
 
 
 def _damaged(file: Path) -> str:
-    return f"{file} holds NUL bytes; it is damaged, or no UTF-8 text: download it again"
+    return (
+        f"{file} holds NUL bytes; it is damaged, or no UTF-8 text: download it again, or save it "
+        "as UTF-8"
+    )
 
 
-def _rows(file: Path, stream: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(
+    file: Path, stream: TextIO, separator: str, skip_blanks: bool
+) -> Iterator[tuple[int, list[str]]]:
     """(line where it starts, fields) of each row that has something in it."""
-    reader = csv.reader(_without_nul(file, stream), delimiter=separator, strict=True)
+    lines = _without_nul(file, stream)
+    reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=skip_blanks)
     start = 1
     try:
         for fields in reader:
@@ -219,10 +260,17 @@ def _separator(first: str, columns: Sequence[str], header: bool) -> str:
 
 
 def _places(
-    file: Path, names: list[str], columns: Sequence[str], optional: Sequence[str], separator: str
+    file: Path,
+    names: list[str],
+    columns: Sequence[str],
+    optional: Sequence[str] | None,
+    separator: str,
 ) -> tuple[list[str], list[int]]:
     """Which of the wanted columns there are, and where."""
     folded = [name.casefold() for name in names]
+    if optional is None:
+        known = {name.casefold() for name in columns}
+        optional = [name for name in names if name and name.casefold() not in known]
     wanted = [*columns, *(name for name in optional if name.casefold() in folded)]
     if absent := [name for name in columns if name.casefold() not in folded]:
         raise ValueError(
@@ -230,7 +278,7 @@ def _places(
             f"(separator {separator!r}): take the original file, or name its columns so"
         )
     if twice := [name for name in wanted if folded.count(name.casefold()) > 1]:
-        raise ValueError(f"{file} has the column {', '.join(twice)} more than once; remove one")
+        raise ValueError(f"{file} has the column {twice[0]} more than once; remove one")
     return wanted, [folded.index(name.casefold()) for name in wanted]
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.datasets.annotations import (
+from data_prep.annotations import (
     digests,
     read_json,
     read_lines,
@@ -258,7 +258,7 @@ def test_a_table_without_header_of_the_wrong_width(write: Write) -> None:
 
 
 def test_a_large_table_is_read_in_blocks(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_prep.datasets.annotations._BLOCK", 4)
+    monkeypatch.setattr("data_prep.annotations._BLOCK", 4)
     for n in (3, 4, 5, 8, 11):
         file = write("a,b\n" + "".join(f"{k},{k * k}\n" for k in range(n)))
         table = read_table(file, ["b"])

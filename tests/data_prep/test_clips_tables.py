@@ -1,0 +1,204 @@
+"""What people save as a clips table: `read_clips` and the folder loader give one answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from data_prep.clips import read_clips, validate, write_clips
+from data_prep.datasets import load
+
+A, B = {"clip_id": "a1", "path": "red.mp4"}, {"clip_id": "a2", "path": "blue.mp4"}
+RED, BLUE = A | {"text": "a red square"}, B | {"text": "a blue square"}
+PLAIN = "clip_id,path,text\na1,red.mp4,a red square\na2,blue.mp4,a blue square\n"
+TIMED = "clip_id,path,start,end,text\na1,red.mp4,{},a red square\n"
+
+# Content, and the rows that it means, worked out by hand.
+READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "plain": (PLAIN, [RED, BLUE]),
+    "byte-order mark": ("\ufeff" + PLAIN, [RED, BLUE]),
+    "semicolons": (PLAIN.replace(",", ";"), [RED, BLUE]),
+    "tabs": (PLAIN.replace(",", "\t"), [RED, BLUE]),
+    "a spreadsheet's": ("\ufeff" + PLAIN.replace(",", ";").replace("\n", "\r\n"), [RED, BLUE]),
+    "old Mac": (PLAIN.replace("\n", "\r"), [RED, BLUE]),
+    "no line end": (PLAIN.rstrip(), [RED, BLUE]),
+    "capitals": (PLAIN.replace("clip_id,path,text", "Clip_ID,PATH,Text"), [RED, BLUE]),
+    "blanks after commas": (PLAIN.replace(",", ", "), [RED, BLUE]),
+    "blanks around all": (PLAIN.replace(",", " \t, ").replace("\n", "\u00a0\n"), [RED, BLUE]),
+    "blank, then quotes": (
+        'clip_id, path, text\na1, red.mp4, "red, moving"\n',
+        [A | {"text": "red, moving"}],
+    ),
+    "blank rows": (PLAIN + ",,\n\n , ,\n", [RED, BLUE]),
+    "an unnamed column, empty": (PLAIN.replace("\n", ",\n"), [RED, BLUE]),
+    "pandas' index": (PLAIN.replace("clip", ",clip").replace("\na", "\n0,a"), [RED, BLUE]),
+    "caption": (PLAIN.replace(",text", ",caption"), [RED, BLUE]),
+    "class": ("clip_id,path,Class\na1,red.mp4,red\n", [A | {"label": "red"}]),
+    "no clip_id": (
+        "path,start,end,text\nred.mp4,,,x\nred.mp4,0.50, 2 ,y\n",
+        [
+            {"clip_id": "red.mp4", "path": "red.mp4", "text": "x"},
+            {"clip_id": "red.mp4#0.50-2", "path": "red.mp4", "start": 0.5, "end": 2, "text": "y"},
+        ],
+    ),
+    "no clip_id, two captions of a video": (
+        "path,text\nred.mp4,x\nblue.mp4,y\nred.mp4,z\nred.mp4,x\n",
+        [
+            {"clip_id": "red.mp4", "path": "red.mp4", "text": "x"},
+            {"clip_id": "blue.mp4", "path": "blue.mp4", "text": "y"},
+            {"clip_id": "red.mp4 (2)", "path": "red.mp4", "text": "z"},
+            {"clip_id": "red.mp4 (3)", "path": "red.mp4", "text": "x"},
+        ],
+    ),
+    "labels like missing values": (
+        "clip_id,path,label\n1,a,NA\n2,b,None\n3,c,null\n4,d,True\n5,e,1e5\n006,f,nan\n7,g,006\n",
+        [
+            {"clip_id": k, "path": path, "label": label}
+            for k, path, label in [
+                ("1", "a", "NA"),
+                ("2", "b", "None"),
+                ("3", "c", "null"),
+                ("4", "d", "True"),
+                ("5", "e", "1e5"),
+                ("006", "f", "nan"),
+                ("7", "g", "006"),
+            ]
+        ],
+    ),
+    "labels with blanks": (
+        "clip_id,path,label\na1,red.mp4,red \na2,blue.mp4, red\n",
+        [A | {"label": "red"}, B | {"label": "red"}],
+    ),
+    "quotes": (
+        'clip_id,path,text\na1,red.mp4,"red, and ""big"""\na2,blue.mp4,"two\nlines, blue"\n',
+        [A | {"text": 'red, and "big"'}, B | {"text": "two\nlines, blue"}],
+    ),
+    "an inch": ('clip_id,path,text\na1,red.mp4,a 12" square\n', [A | {"text": 'a 12" square'}]),
+    "split and times": (
+        "split,end,start,text,path,clip_id\nval,7.0,2.5,x,red.mp4,a1\n,,,y,blue.mp4,a2\n",
+        [A | {"start": 2.5, "end": 7, "text": "x", "split": "val"}, B | {"text": "y"}],
+    ),
+}
+
+# Content, and what the refusal has to say.
+REFUSED: dict[str, tuple[str | bytes, str]] = {
+    "comma in every caption": (PLAIN.replace(" square", ", moving"), "line 2: 4 fields where 3"),
+    "comma in the first caption": (PLAIN.replace("a red", "red, big"), "line 2: 4 fields where 3"),
+    "comma in the last caption": (PLAIN.replace("a blue", "b, big"), "line 3: 4 fields where 3"),
+    "comma, and the caption first": (
+        "text,path,clip_id\na square, moving,red.mp4,a1\n",
+        "line 2: 4 fields where 3 belong (text, path, clip_id); a text with ',' in it needs quotes",
+    ),
+    "comma into an unnamed column": (
+        "clip_id,path,text,\na1,red.mp4,a square, moving\n",
+        "line 2: 'moving' is in a column without a name",
+    ),
+    "comma at every end": (
+        "clip_id,path,label\na1,red.mp4,red,\na2,blue.mp4,blue,\n",
+        "line 2: 4 fields where 3 belong (clip_id, path, label)",
+    ),
+    "a field too few": (PLAIN + "a3,green.mp4\n", "line 4: 2 fields where 3 belong"),
+    "a quote not closed": (
+        PLAIN.replace("a red", '"a red'),
+        "line 2: unexpected end of data; the file is cut off, or a quote is not closed",
+    ),
+    "text after a quote": (PLAIN.replace("a red", '"red"'), "line 2: ',' expected after '\"'"),
+    "a quote closed rows later": (
+        PLAIN.replace("a red", '"a red') + 'a3,green.mp4,green"\na4,white.mp4,white\n',
+        "line 2: the quote that opens in text takes in the rows below",
+    ),
+    "another separator in a row": (PLAIN + "a3;green.mp4;green\n", "line 4: 1 fields where 3"),
+    "Windows-1252": (
+        PLAIN.replace("a blue", "café").encode("cp1252"),
+        "line 3: byte 57 (0xe9) is not UTF-8 text; save it as UTF-8 (in Windows-1252 it is 'é')",
+    ),
+    "UTF-16": (PLAIN.encode("utf-16"), "it is in UTF-16; save it as UTF-8"),
+    "UTF-16 without a mark": (PLAIN.encode("utf-16-le"), "it holds NUL bytes"),
+    "NUL": (PLAIN.replace("red square", "red\0square"), "it holds NUL bytes"),
+    "decimal commas": (
+        TIMED.replace(",", ";").format("0,2;0,9"),
+        "line 2: start '0,2' is no number of seconds, such as 12.5",
+    ),
+    "hours and minutes": (TIMED.format("0,00:00:01"), "line 2: end '00:00:01' is no number of s"),
+    "not a number": (TIMED.format("nan,"), "line 2: start 'nan' is no number of seconds"),
+    "start after end": (
+        TIMED.format("5,2"),
+        "end 2.0 in row 0 is not later than its start (1 such",
+    ),
+    "the line of a wrong value": (
+        "\n" + PLAIN + '\n,,\na3,../up.mp4,"x"\n',
+        "in row 2 is not a path inside the root (1 such rows, the first in line 7)",
+    ),
+    "a Windows path": (PLAIN.replace("blue.mp4", "b\\b.mp4"), "the first in line 3)"),
+    "a clip_id twice": (PLAIN.replace("a2", "a1"), "clip_id 'a1' in row 1 is used twice; it must"),
+    "an empty path": (PLAIN.replace("red.mp4", " "), "path '' in row 0 is not a text"),
+    "an empty clip_id": (PLAIN.replace("a2", ""), "clip_id '' in row 1 is not a text"),
+    "a column twice": ("clip_id,path,text,Text\na1,red.mp4,x,y\n", "it has the column text more"),
+    "one column by two names": (
+        "clip_id,path,text,caption\na1,red.mp4,x,y\n",
+        "it has caption and text, which mean the same; remove one",
+    ),
+    "no path": ("clip_id,file,text\na1,red.mp4,x\n", "it has no column path; it has clip_id, file"),
+    "a comment": ("# mine\n" + PLAIN, "it has no column path; it has # mine"),
+    "the separator's name": ("sep=;\n" + PLAIN.replace(",", ";"), "it has no column path"),
+    "JSON": ('[{"clip_id": "a1", "path": "red.mp4", "text": "x"}]', "line 1: "),
+    "the header only": ("clip_id,path,text\n", "it has no row below its header"),
+    "the header and blank rows": ("clip_id,path,text\n,,\n", "it has no row below its header"),
+    "nothing": ("", "it is empty"),
+}
+
+
+def write(folder: Path, content: str | bytes) -> Path:
+    file = folder / "clips.csv"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return file
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Each row without its missing values."""
+    return [
+        {
+            str(name): value for name, value in row.items() if value == value
+        }  # NaN is not equal to itself
+        for row in table.to_dict("records")
+    ]
+
+
+@pytest.mark.parametrize("name", READ)
+def test_both_ways_read_the_same(tmp_path: Path, name: str) -> None:
+    content, rows = READ[name]
+    table = read_clips(write(tmp_path, content))
+    assert rows_of(table) == rows
+    pd.testing.assert_frame_equal(load("folder", tmp_path).clips[table.columns], table)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_both_ways_refuse_for_the_same_reason(tmp_path: Path, name: str) -> None:
+    content, reason = REFUSED[name]
+    file = write(tmp_path, content)
+    said = []
+    for read in (lambda: read_clips(file), lambda: load("folder", tmp_path)):
+        with pytest.raises(ValueError) as caught:
+            read()
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+    assert said[0].startswith(f"{file} is not a clips table: ")
+    assert reason in said[0]
+
+
+def test_further_columns_are_kept_as_texts(tmp_path: Path) -> None:
+    content = "clip_id,path,Line,line no, Views\na1,red.mp4,x, 007 ,\n"
+    table = read_clips(write(tmp_path, content))
+    assert table[["Line", "line no", "Views"]].to_numpy().tolist() == [["x", "007", ""]]
+    assert list(table.columns) == ["clip_id", "path", "start", "end", "Line", "line no", "Views"]
+
+
+@pytest.mark.parametrize("text", [" outer ", "two\nlines", "x\r\na2,blue.mp4,y", "\u00a0x", "a, b"])
+def test_what_the_kit_wrote_is_not_changed(tmp_path: Path, text: str) -> None:
+    """Unlike a table of people's own, whose blanks go and whose swallowed rows are refused."""
+    clips = validate(pd.DataFrame([RED | {"text": text, "start": 1.5}, BLUE | {"label": text}]))
+    write_clips(tmp_path / "clips.csv", clips)
+    pd.testing.assert_frame_equal(read_clips(tmp_path / "clips.csv"), clips)
