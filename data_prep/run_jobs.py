@@ -18,7 +18,7 @@ import numpy as np
 
 from data_prep.plan import Differentiating, Fitting, Job, Measuring
 from data_prep.run_tasks import IN_DOMAIN, SHARES, SIZES, STUDENTS, SWEEP, ZERO_SHOT
-from data_prep.sources import TRAINED_ON, TRAINING_SETS
+from data_prep.sources import TRAINED_ON, TRAINING_SETS, student_recipe
 from fitclip_core import studies
 from fitclip_core.distillation import Recipe, TrainingClips
 
@@ -74,14 +74,13 @@ class _Walk:
         self.measured: set[tuple[Model, str]] = set()
         made = parameters[STUDENTS]
         self.fitted = [draw for draw in made["draws"] if draw > 0]
-        self.size = made["labelled_clips"]
-        unlabelled = clips.get(_UNLABELLED, made["unlabelled_batch"])
-        names = ("steps", "validate_every", "learning_rate", "temperature", "labelled_share")
-        self.recipe = Recipe(
-            seed=0,
-            **{name: made[name] for name in names},
-            labelled_batch=min(made["labelled_batch"], self.size),
-            unlabelled_batch=min(made["unlabelled_batch"], unlabelled),
+        self.size, recipe = student_recipe(made)
+        self.batch = recipe.labelled_batch
+        unlabelled = clips.get(_UNLABELLED, recipe.unlabelled_batch)
+        self.recipe = replace(
+            recipe,
+            labelled_batch=min(self.batch, self.size),
+            unlabelled_batch=min(recipe.unlabelled_batch, unlabelled),
         )
 
     def zero_shot(self, references: int) -> Iterator[Job]:
@@ -89,6 +88,9 @@ class _Walk:
         yield from self._measuring(ZERO_SHOT, models, self.parameters[ZERO_SHOT]["evaluated"])
 
     def students(self) -> Iterator[Job]:
+        pool = self.clips.get(_POOL, self.size)
+        if self.fitted and self.size > pool:
+            raise ValueError(f"{self.size} clips are wanted and there are {pool}")
         if self.fitted:
             what = _students(len(self.fitted), f"of {self.size:,} clips")
             yield Fitting(STUDENTS, what, len(self.fitted), self.recipe)
@@ -102,7 +104,7 @@ class _Walk:
         trainings = studies.subset_trainings(
             Path(),
             TrainingClips(_Unread(pool), [""] * pool),
-            replace(self.recipe, labelled_batch=self.parameters[STUDENTS]["labelled_batch"]),
+            replace(self.recipe, labelled_batch=self.batch),
             self.size,
             values["sizes"],
             {"independent": values["independent_draws"], "nested": values["nested_draws"]},
@@ -124,12 +126,19 @@ class _Walk:
         values = self.parameters[SHARES]
         draws = [draw for draw in values["draws"] if draw > 0]
         self._check_trained(*draws)
+        others = replace(self.recipe, teacher_temperature=values["teacher_temperature"] or None)
         models: list[Model] = [_TEACHER]
         for pseudo_share in values["pseudo_shares"]:
             share = round(1 - pseudo_share, 9)
-            if draws and share != round(self.recipe.labelled_share, 9):
+            if share == round(self.recipe.labelled_share, 9):
+                if draws and others != self.recipe:
+                    raise ValueError(
+                        f"its teacher_temperature is not notebook 03's, whose students are among "
+                        f"its own (share {pseudo_share:g}); give both the same"
+                    )
+            elif draws:
                 what = _students(len(draws), f"at a share of {pseudo_share:g}")
-                yield Fitting(SHARES, what, len(draws), replace(self.recipe, labelled_share=share))
+                yield Fitting(SHARES, what, len(draws), replace(others, labelled_share=share))
             for draw in draws:
                 models += _fused(share, self.size, draw, [values["fused_alpha"]])
         yield from self._measuring(SHARES, models, values["evaluated"])
