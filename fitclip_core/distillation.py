@@ -350,7 +350,8 @@ def _batches(
             crops = crop_and_flip(drawn, student.image_size, recipe.crop_scale, generator, part)
             yield _Batch(
                 size,
-                *stored.shape[1:3],
+                stored.shape[1],
+                stored.shape[2],
                 crops.to(student.device),
                 clips.frames.frame_counts[places],
                 [clips.texts[row] for row in mine],

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "03_student_distillation.ip
 
 def test_the_recipe_is_the_embedded_teachers_or_the_papers() -> None:
     values = read_notebook(NOTEBOOK).defaults
-    tuned = {"learning_rate": 6e-4, "labelled_batch": 32, "unlabelled_batch": 16}
+    tuned: dict[str, Any] = {"learning_rate": 6e-4, "labelled_batch": 32, "unlabelled_batch": 16}
     embedded = (150, Recipe(steps=60, validate_every=10, seed=0, **tuned))
     assert student_recipe(values) == embedded
     # Recipe's own defaults are the paper's.
@@ -69,7 +70,7 @@ def test_the_recipe_is_the_embedded_teachers_or_the_papers() -> None:
 @pytest.mark.parametrize("sources_file", ["", "mine.yaml"])
 def test_what_is_set_holds_for_every_teacher(sources_file: str) -> None:
     values = read_notebook(NOTEBOOK).defaults | {"sources_file": sources_file}
-    set_here = {"steps": 7, "validate_every": 2, "learning_rate": 1e-5}
+    set_here: dict[str, Any] = {"steps": 7, "validate_every": 2, "learning_rate": 1e-5}
     set_here |= {"labelled_batch": 5, "unlabelled_batch": 6, "temperature": 0.1}
     set_here |= {"teacher_temperature": 0.2, "labelled_share": 0.5}
     expected = (9, Recipe(seed=0, **set_here))

@@ -4,6 +4,7 @@ import json
 import re
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -29,7 +30,7 @@ UCF101_TEMPLATES = [
 OPENAI_VITB16 = "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"
 
 
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "steps": 900,
     "validate_every": 30,
     "seed": 0,
