@@ -93,6 +93,8 @@ def test_a_teacher_is_called_as_the_sources_call_it(tmp_path: Path, file: str, n
     sources = read_sources(write(tmp_path, "", f"teacher: {{file: '{file}'}}"))
     assert sources.teacher_name == name
     assert Sources().teacher_name == "mini-clip"
+    sweep = read_notebook(NOTEBOOK.with_name("04_alpha_sweep.ipynb"))
+    assert sweep.defaults["base_model"] == "", "the card takes this name where none is given"
 
 
 def test_the_embedded_sets_are_described(tmp_path: Path) -> None:
