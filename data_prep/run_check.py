@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from data_prep.mini_benchmark.data_sets import EVALUATED
 from data_prep.run_tasks import DATA, SHARES, SIZES, STUDENTS, SWEEP, ZERO_SHOT
-from data_prep.sources import TRAINED_ON, TRAINING_SETS
+from data_prep.sources import TRAINED_ON, TRAINING_SETS, student_recipe
 
 FIGURES: Final = "07_supplementary_figures"
 TABLES: Final = "08_supplementary_tables"
@@ -117,7 +117,11 @@ def _students(run: Run, values: Mapping[str, Any]) -> Iterator[str]:
             "draw 0 stands for a released student, and the sources name none; add it under "
             "`models`, or take draws from 1 on"
         )
-    clips = values["labelled_clips"]
+    try:
+        clips, _ = student_recipe(values)
+    except ValueError as error:
+        yield str(error)
+        return
     if run.fitted and POOL in run.clips and not 1 <= clips <= run.clips[POOL]:
         yield f"labelled_clips is {clips}, and notebook 01 has {run.clips[POOL]} to draw from"
 
@@ -159,6 +163,14 @@ def _shares(run: Run, values: Mapping[str, Any]) -> Iterator[str]:
         )
     if absent := _without((0.0, values["tested_share"]), values["pseudo_shares"]):
         yield f"pseudo_shares lack {absent}: tested_share is compared with 0; add them"
+    made = run.parameters[STUDENTS]
+    if values["teacher_temperature"] != made["teacher_temperature"] and not _without(
+        [1 - made["labelled_share"]], values["pseudo_shares"]
+    ):
+        yield (
+            "its teacher_temperature is not notebook 03's, whose students are among its own; give "
+            "both the same (under `common`)"
+        )
     if not values["tested_share"]:
         yield "tested_share is 0, with which it is compared; give another"
     if not values["fused_alpha"]:

@@ -26,6 +26,7 @@ from data_prep.sources import (
     read_sources,
     share_study_sets,
     size_study_set,
+    student_recipe,
 )
 from fitclip_core import studies
 from fitclip_core.devices import pick_device
@@ -142,14 +143,13 @@ class _Walk:
         self.measured: set[tuple[Model, str]] = set()
         made = parameters[STUDENTS]
         self.fitted = [draw for draw in made["draws"] if draw > 0]
-        self.size = made["labelled_clips"]
-        unlabelled = clips.get(TRAINED_ON[1], made["unlabelled_batch"])
-        names = ("steps", "validate_every", "learning_rate", "temperature", "labelled_share")
-        self.recipe = Recipe(
-            seed=0,
-            **{name: made[name] for name in names},
-            labelled_batch=min(made["labelled_batch"], self.size),
-            unlabelled_batch=min(made["unlabelled_batch"], unlabelled),
+        self.size, recipe = student_recipe(made)
+        self.batch = recipe.labelled_batch
+        unlabelled = clips.get(TRAINED_ON[1], recipe.unlabelled_batch)
+        self.recipe = replace(
+            recipe,
+            labelled_batch=min(self.batch, self.size),
+            unlabelled_batch=min(recipe.unlabelled_batch, unlabelled),
         )
 
     def zero_shot(self, references: int) -> Iterator[Job]:
@@ -169,7 +169,7 @@ class _Walk:
         trainings = studies.subset_trainings(
             Path(),
             TrainingClips(_Unread(pool), [""] * pool),
-            replace(self.recipe, labelled_batch=self.parameters[STUDENTS]["labelled_batch"]),
+            replace(self.recipe, labelled_batch=self.batch),
             self.size,
             values["sizes"],
             {"independent": values["independent_draws"], "nested": values["nested_draws"]},
@@ -190,12 +190,13 @@ class _Walk:
     def shares(self) -> Iterator[Job]:
         values = self.parameters[SHARES]
         draws = [draw for draw in values["draws"] if draw > 0]
+        others = replace(self.recipe, teacher_temperature=values["teacher_temperature"] or None)
         models: list[Model] = [_TEACHER]
         for pseudo_share in values["pseudo_shares"]:
             share = round(1 - pseudo_share, 9)
             if draws and share != round(self.recipe.labelled_share, 9):
                 what = _students(len(draws), f"at a share of {pseudo_share:g}")
-                yield Fitting(SHARES, what, len(draws), replace(self.recipe, labelled_share=share))
+                yield Fitting(SHARES, what, len(draws), replace(others, labelled_share=share))
             for draw in draws:
                 models += _fused(share, self.size, draw, [values["fused_alpha"]])
         yield from self._measuring(SHARES, models, share_study_sets(values["evaluated"]))

@@ -9,7 +9,7 @@ holds the two together.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +27,7 @@ from data_prep.sources import (
     read_sources,
     share_study_sets,
     size_study_set,
+    student_recipe,
 )
 from fitclip_core import students, studies
 from fitclip_core.artefacts import file_sha256, manifest_problems
@@ -38,7 +39,6 @@ from fitclip_core.models import LoadedModel
 from fitclip_core.studies import Training
 from fitclip_core.sweep import (
     EvaluationSet,
-    Student,
     measure_reference,
     sweep_alphas,
     unmeasured,
@@ -73,6 +73,11 @@ class Run:
     def folder(self) -> RunFolder:
         """Where the run keeps its things."""
         return RunFolder(self.path)
+
+    @property
+    def recipe(self) -> tuple[int, Recipe]:
+        """Labelled clips and recipe of notebook 03's students, of any draw."""
+        return student_recipe(self.parameters[STUDENTS])
 
     def sources(self, stem: str) -> Sources:
         """The data sets and models that a notebook reads."""
@@ -196,7 +201,7 @@ def sweep_tasks(run: Run) -> Iterator[Task]:
     for draw in values["draws"]:
         student = students.load(run.folder.student(draw), draw).student
         for alpha in sorted({float(alpha) for alpha in values["alphas"]} - {0.0}):
-            cells = (teacher.sha256, [Student(draw, {}, student.sha256)], [alpha], sets)
+            cells = (teacher.sha256, [student], [alpha], sets)
             if unmeasured(*cells, run.folder.results, **_trained_as(run), model=teacher.protocol):
                 call = partial(measure_fused, run, draw, alpha)
                 yield Task(f"draw {draw} at alpha {alpha:g}", call)
@@ -291,21 +296,17 @@ def _micro_batch(run: Run, stem: str) -> int | None:
 
 
 def _draws(run: Run, material: _Material) -> list[Training]:
-    values = run.parameters[STUDENTS]
-    shared = ("steps", "validate_every", "learning_rate", "temperature", "labelled_share")
-    batches = ("labelled_batch", "unlabelled_batch")
+    clips, recipe = run.recipe
     trainings = []
-    for draw in values["draws"]:
+    for draw in run.parameters[STUDENTS]["draws"]:
         if draw > 0:
-            clips = values["labelled_clips"]
             labelled, digests = run.folder.training_clips("webvid_train", clips, draw)
-            recipe = Recipe(seed=draw, **{name: values[name] for name in (*shared, *batches)})
             trainings.append(
                 Training(
                     folder=run.folder.student(draw),
                     seed=draw,
                     subset_size=clips,
-                    recipe=recipe,
+                    recipe=replace(recipe, seed=draw),
                     labelled=labelled,
                     inputs=material.inputs | digests,
                 )
@@ -320,7 +321,7 @@ def _size_trainings(run: Run, material: _Material) -> list[Training]:
         run.path / SIZES / "students",
         pool,
         studies.kept_recipe(run.folder.student(max(made["draws"]))),
-        made["labelled_clips"],
+        run.recipe[0],
         values["sizes"],
         {"independent": values["independent_draws"], "nested": values["nested_draws"]},
         material.inputs | digests,
@@ -329,7 +330,7 @@ def _size_trainings(run: Run, material: _Material) -> list[Training]:
 
 
 def _share_trainings(run: Run, material: _Material) -> list[Training]:
-    values, clips = run.parameters[SHARES], run.parameters[STUDENTS]["labelled_clips"]
+    values, (clips, _) = run.parameters[SHARES], run.recipe
     trainings = []
     for draw in (one for one in values["draws"] if one > 0):
         labelled, digests = run.folder.training_clips("webvid_train", clips, draw)
@@ -341,6 +342,7 @@ def _share_trainings(run: Run, material: _Material) -> list[Training]:
             clips,
             values["pseudo_shares"],
             material.inputs | digests,
+            teacher_temperature=values["teacher_temperature"] or None,
         )
     return trainings
 
@@ -373,8 +375,8 @@ def _evaluated(run: Run, stem: str) -> list[str]:
 
 def _trained_as(run: Run) -> dict[str, Any]:
     """How results tell the training of notebook 03's students."""
-    made = run.parameters[STUDENTS]
-    return {"label_share": made["labelled_share"], "subset_size": made["labelled_clips"]}
+    clips, recipe = run.recipe
+    return {"label_share": recipe.labelled_share, "subset_size": clips}
 
 
 def _reference(run: Run, name: str, device: str) -> LoadedModel:

@@ -38,14 +38,34 @@ from data_prep.datasets.base import DROPPED_COLUMNS, DataSet
 from data_prep.mini_benchmark import TEACHER, build
 from data_prep.mini_benchmark.data_sets import EVALUATED, TEMPLATES
 from fitclip_core.artefacts import atomic_path, file_sha256, json_digest, write_json
+from fitclip_core.distillation import Recipe
 from fitclip_core.foreign_checkpoints import Checkpoint, read_checkpoint
-from fitclip_core.models import LoadedModel, load_clip, load_frozen_in_time
+from fitclip_core.models import OPEN_CLIP_PREFIX, LoadedModel, load_clip, load_frozen_in_time
 from fitclip_core.strict_yaml import read_yaml
 from fitclip_core.video_text import check_templates
 
 TRAINED_ON = ("webvid_train", "webvid_unlabelled")
 TRAINING_SETS = (*TRAINED_ON, "webvid_selection")
 IN_DOMAIN: Final = "webvid_val"  # the evaluation set of the student's own domain
+# What a 0 in notebook 03 stands for: what was tuned for the embedded teacher on development seeds;
+# with the user's own models the paper's (but for the steps: its code trains until it is stopped),
+# since what suits a small model may ruin a large one.
+_EMBEDDED_RECIPE: dict[str, Any] = {
+    "labelled_clips": 150,
+    "steps": 60,
+    "validate_every": 10,
+    "learning_rate": 6e-4,
+    "labelled_batch": 32,
+    "unlabelled_batch": 16,
+}
+_PAPERS_RECIPE: dict[str, Any] = {
+    "labelled_clips": 4500,
+    "steps": 900,
+    "validate_every": 30,
+    "learning_rate": 3e-6,
+    "labelled_batch": 64,
+    "unlabelled_batch": 64,
+}
 _TEACHER_KEYS = {"file", "architecture", "precision"}
 _STUDENT_KEYS = {"file", "architecture"}
 _REFERENCE_KEYS = {"file", "vocabulary"}
@@ -77,6 +97,15 @@ class Sources:
         if self.file is None:
             return EVALUATED
         return tuple(name for name in self.data_sets if name not in TRAINING_SETS)
+
+    @property
+    def teacher_name(self) -> str:
+        """What to call the teacher: open_clip's name and tag, or the name of its file or folder."""
+        if self.file is None:
+            return "mini-clip"
+        file = self.teacher["file"]
+        is_tag = file.startswith(OPEN_CLIP_PREFIX)
+        return file.removeprefix(OPEN_CLIP_PREFIX) if is_tag else Path(file).name
 
     @property
     def digest(self) -> str:
@@ -160,6 +189,28 @@ def size_study_set(there: Collection[str]) -> str:
 def share_study_sets(evaluated: Sequence[str]) -> list[str]:
     """Where notebook 06 measures: on what is not of the student's own domain, or else on that."""
     return [name for name in evaluated if name != IN_DOMAIN] or list(evaluated)
+
+
+def student_recipe(values: Mapping[str, Any]) -> tuple[int, Recipe]:
+    """The labelled clips of a draw and the recipe of notebook 03's students, its seed still 0.
+
+    values: the notebook's parameters. Where a number of clips or steps, the learning rate or a
+    batch is 0, it is the embedded teacher's, or with a `sources_file` the paper's; with a
+    `teacher_temperature` of 0 the teacher has its own logit_scale.
+
+    Raises: ValueError for a value out of range.
+    """
+    fitting = _PAPERS_RECIPE if values["sources_file"] else _EMBEDDED_RECIPE
+    chosen = {name: values[name] or default for name, default in fitting.items()}
+    clips = chosen.pop("labelled_clips")
+    recipe = Recipe(
+        **chosen,
+        seed=0,
+        temperature=values["temperature"],
+        teacher_temperature=values["teacher_temperature"] or None,
+        labelled_share=values["labelled_share"],
+    )
+    return clips, recipe
 
 
 def check_sources(sources: Sources, max_missing: float) -> str:
@@ -328,7 +379,7 @@ def _model_entry(file: Path, name: str, entry: Any, allowed: set[str]) -> dict[s
         raise ValueError(f"{file}: model {name} has no text `{', '.join(absent)}`")
     return {
         key: str(value)
-        if key in _PLAIN_KEYS or str(value).startswith("open_clip:")
+        if key in _PLAIN_KEYS or str(value).startswith(OPEN_CLIP_PREFIX)
         else _path(file, name, str(value))
         for key, value in entry.items()
     }

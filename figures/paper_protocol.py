@@ -26,12 +26,12 @@ def protocol_items(records: Sequence[Record], model: str, data_set: str) -> pd.D
     data_set: msrvtt, youcook2, didemo, ucf101 or mit.
 
     Columns: item, paper, here (texts), status: same, differs, or not recorded where either side
-    does not say. The training's own settings (steps, learning rate) are not in a cell's record and
-    so not among the items: a student's manifest has them.
+    does not say. A student's recipe is part of the protocol of its numbers; that of one which was
+    trained elsewhere is not recorded.
 
     Raises: ValueError when there is no record, or for an unknown model or data set.
-    Source: the paper's official code for the sets, prompts and frames; supplement, table 1 for the
-    printed sizes.
+    Source: the paper's official code for the sets, prompts, frames and training; supplement, table
+    1 for the printed sizes.
     """
     paper = _paper()
     for name, kind, what in ((model, "models", "model"), (data_set, "data_sets", "data set")):
@@ -44,6 +44,9 @@ def protocol_items(records: Sequence[Record], model: str, data_set: str) -> pd.D
     wanted = of_set | paper["measurement"] | paper["models"][model]
     if "captions" in of_set:
         wanted |= paper["retrieval"]
+    trained, distilled = "label_share" in wanted, "teacher's temperature" in wanted
+    if trained:
+        wanted |= paper["training"]
     rows = [
         (item, says or NOT_RECORDED, here or NOT_RECORDED, _status(says, here))
         for item, says in wanted.items()
@@ -52,7 +55,16 @@ def protocol_items(records: Sequence[Record], model: str, data_set: str) -> pd.D
     fixed = dict(paper["always_different"])
     if "checkpoint" in wanted:  # a reference
         fixed |= paper["reference_always_different"]
+    if trained:
+        fixed |= paper["student_always_different"]
     rows += [(item, *sides, DIFFERS) for item, sides in fixed.items()]
+    of_training = paper["training_always_different"] if trained else {}
+    of_training |= paper["distillation_always_different"] if distilled else {}
+    own = all("learning_rate" in _training(record) for record in records)
+    rows += [
+        (item, *(sides if own else (sides[0], NOT_RECORDED)), DIFFERS if own else NOT_RECORDED)
+        for item, sides in of_training.items()
+    ]
     return pd.DataFrame(rows, columns=["item", "paper", "here", "status"])
 
 
@@ -158,8 +170,55 @@ def _weights(name: str) -> Callable[[Record], str | None]:
     return read
 
 
-def _key(field: str, form: str) -> Callable[[Record], str | None]:
-    return lambda record: format(record["key"][field], form)
+def _training(record: Record) -> Record:
+    """How the student was trained (`students.training_record`); empty where it is not known."""
+    training: Record = record["protocol"].get("training") or {}
+    return training
+
+
+def _of_student(field: str, form: str) -> Callable[[Record], str | None]:
+    """Reads the key, which has our own settings also for a student that was trained elsewhere."""
+
+    def read(record: Record) -> str | None:
+        return None if "released" in _training(record) else format(record["key"][field], form)
+
+    return read
+
+
+def _recipe(form: str) -> Callable[[Record], str | None]:
+    """Fills in a text from the student's recipe and material."""
+
+    def read(record: Record) -> str | None:
+        training = _training(record)
+        try:
+            return form.format(**{**training, **(training.get("material") or {})})
+        except KeyError:
+            return None
+
+    return read
+
+
+def _batch(kind: str) -> Callable[[Record], str | None]:
+    """A set that is smaller than a batch is one."""
+
+    def read(record: Record) -> str | None:
+        training = _training(record)
+        asked, there = training.get(f"{kind}_batch"), training.get("material") or {}
+        return None if asked is None else str(min(asked, there.get(f"{kind}_clips", asked)))
+
+    return read
+
+
+def _stopping_rule(record: Record) -> str | None:
+    rule = "none, the step with the lowest validation loss is kept"
+    return rule if "steps" in _training(record) else None
+
+
+def _teacher_temperature(record: Record) -> str | None:
+    if "teacher_temperature" not in _training(record):
+        return None
+    temperature = _training(record)["teacher_temperature"]
+    return "its own logit_scale" if temperature is None else f"{temperature:g}"
 
 
 _HERE: Final[dict[str, Callable[[Record], str | None]]] = {
@@ -181,7 +240,20 @@ _HERE: Final[dict[str, Callable[[Record], str | None]]] = {
     "teacher's architecture": _recorded("model", "architecture"),
     "teacher's weights": _weights("teacher"),
     "checkpoint": _recorded("model", "file"),
-    "label_share": _key("label_share", ".9g"),
-    "subset_size": _key("subset_size", ","),
-    "alpha": _key("alpha", ".9g"),
+    "label_share": _of_student("label_share", ".9g"),
+    "subset_size": _of_student("subset_size", ","),
+    "alpha": lambda record: format(record["key"]["alpha"], ".9g"),
+    "steps": _recipe("{steps}"),
+    "stopping rule": _stopping_rule,
+    "validated every": _recipe("{validate_every} steps"),
+    "labelled clips a step": _batch("labelled"),
+    "unlabelled clips a step": _batch("unlabelled"),
+    "unlabelled pool": _recipe("{unlabelled_clips:,} clips, {shared_clips:,} labelled among them"),
+    "teacher's temperature": _teacher_temperature,
+    "learning rate": _recipe("{learning_rate:g}"),
+    "weight decay": _recipe("{weight_decay:g}"),
+    "student's temperature": _recipe("{temperature:g}"),
+    "crops": _recipe("{crop_scale[0]:g} to {crop_scale[1]:g} of the picture"),
+    "training frames": _recipe("{stored_draws} stored draws of each of {frames} intervals"),
+    "validation clips": _recipe("{validation_clips:,}"),
 }

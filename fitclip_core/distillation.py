@@ -35,8 +35,8 @@ class Recipe:
         learning_rate: of AdamW, constant.
         weight_decay: of AdamW, on every weight.
         temperature: the student's scores are cosine similarities divided by it, in both losses.
-        teacher_temperature: as `temperature`, for the teacher's scores; None: the teacher's own
-            logit_scale. (FitCLIP's released code uses the student's starting temperature, 0.015.)
+        teacher_temperature: as `temperature`, for the teacher's scores; None: 1 / the teacher's
+            own logit_scale, with which even equal weights have a loss.
         labelled_share: weight of the contrastive loss; the distillation loss has the rest.
         labelled_batch: labelled clips in a step.
         unlabelled_batch: unlabelled clips in a step.
@@ -54,7 +54,7 @@ class Recipe:
     learning_rate: float = 3e-6
     weight_decay: float = 0.01
     temperature: float = 0.015
-    teacher_temperature: float | None = None
+    teacher_temperature: float | None = 0.015
     labelled_share: float = 0.9999
     labelled_batch: int = 64
     unlabelled_batch: int = 64
@@ -134,17 +134,21 @@ class StudentFit:
     Attributes:
         state: the weights with the lowest validation loss.
         history: one row a step, and step 0 before the first: `step`, `labelled_loss`,
-            `distillation_loss` (times the squared teacher logit scale, before its share) and
+            `distillation_loss` (over the squared teacher temperature, before its share) and
             `validation_loss`; NaN where not computed.
         best_step: the step of `state`.
         computed: how, as far as it moves the last bits: the kind of `device`, the number of
             `processes` and the `micro_batch`.
+        material: what it was trained on: `labelled_clips`, `unlabelled_clips` (0 where its loss has
+            no share), how many of them are both (`shared_clips`, by their ids), `validation_clips`,
+            `frames` of a clip and `stored_draws` that each is drawn from.
     """
 
     state: dict[str, torch.Tensor]
     history: pd.DataFrame
     best_step: int
     computed: Mapping[str, Any] = field(default_factory=dict)
+    material: Mapping[str, int] = field(default_factory=dict)
 
 
 def fit_student(
@@ -255,7 +259,8 @@ def fit_student(
             labelled_scores = student_scores = teacher_scores = None
             student.model.train()
             if labelled_batches is not None:
-                labelled_scores = _scores(student, next(labelled_batches), scale, micro_batch)
+                batch = next(labelled_batches)
+                labelled_scores = _scores(student, batch, scale, micro_batch)
             if unlabelled_batches is not None and teacher is not None:
                 batch = next(unlabelled_batches)
                 student_scores = _scores(student, batch, scale, micro_batch)
@@ -299,8 +304,14 @@ def fit_student(
         "processes": distributed.size(),
         "micro_batch": micro_batch,
     }
+    material = {
+        **_counted(labelled, unlabelled, recipe),
+        "validation_clips": len(validation),
+        "frames": batch.intervals,
+        "stored_draws": batch.draws,
+    }
     table = pd.DataFrame(history).astype({"step": "int64"})
-    return StudentFit(best_state, table, best_step, computed)
+    return StudentFit(best_state, table, best_step, computed, material)
 
 
 def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
@@ -309,9 +320,11 @@ def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
 
 
 class _Batch(NamedTuple):
-    """This process's share of a batch of `n` clips."""
+    """This process's share of a batch of `n` clips, of `intervals` frames, each one of `draws`."""
 
     n: int
+    intervals: int
+    draws: int
     frames: torch.Tensor  # uint8 [share, frames, size, size, 3]
     counts: np.ndarray
     texts: list[str]
@@ -332,10 +345,13 @@ def _batches(
         for start in range(0, len(clips) - size + 1, size):
             mine = order[start : start + size][part.rows]
             places = clips.indices[mine]
-            drawn = draw_frames(clips.frames.frames(places), generator, part)
+            stored = clips.frames.frames(places)
+            drawn = draw_frames(stored, generator, part)
             crops = crop_and_flip(drawn, student.image_size, recipe.crop_scale, generator, part)
             yield _Batch(
                 size,
+                stored.shape[1],
+                stored.shape[2],
                 crops.to(student.device),
                 clips.frames.frame_counts[places],
                 [clips.texts[row] for row in mine],
@@ -361,7 +377,7 @@ def _features(
         videos = encoder.video_features(*encoder.images(frames, counts))
         return videos, encoder.text_features(encoder.tokenize(texts))
 
-    _, frames, counts, texts = batch
+    frames, counts, texts = batch.frames, batch.counts, batch.texts
     if micro_batch is None:
         return encode(frames, counts, texts)
     parts = [slice(at, at + micro_batch) for at in range(0, len(texts), micro_batch)]
@@ -401,6 +417,19 @@ def _check_processes_agree(
         teacher=teacher is not None and _weights_digest(teacher),
         clips=[one is not None and [one.clip_ids, one.texts] for one in clips],
     )
+
+
+def _counted(
+    labelled: TrainingClips | None, unlabelled: TrainingClips | None, recipe: Recipe
+) -> dict[str, int]:
+    """How many clips the losses that have a share read."""
+    first = set(labelled.clip_ids) if labelled and recipe.labelled_share > 0 else set()
+    second = set(unlabelled.clip_ids) if unlabelled and recipe.labelled_share < 1 else set()
+    return {
+        "labelled_clips": len(first),
+        "unlabelled_clips": len(second),
+        "shared_clips": len(first & second),
+    }
 
 
 def _weights_digest(encoder: ClipEncoder) -> str:

@@ -41,15 +41,16 @@ def contrastive_loss(scores: Tensor) -> Tensor:
 def distillation_loss(
     student_scores: Tensor, teacher_scores: Tensor, teacher_logit_scale: float | Tensor
 ) -> Tensor:
-    """KL(teacher || student) over rows plus over columns, times the squared teacher logit scale.
+    """KL(teacher || student) over rows plus over columns, times the squared scale of the teacher.
 
     No pairing is used, so the matrix need not be square. No gradient flows to the teacher.
 
     Args:
         student_scores: [n, m] logits of the student, rows are videos, columns are texts.
         teacher_scores: [n, m] logits of the teacher for the same videos and texts.
-        teacher_logit_scale: the factor that multiplies cosine similarities in the teacher (100 for
-            CLIP; the exponential of the stored parameter).
+        teacher_logit_scale: the factor that multiplies cosine similarities in the teacher's scores:
+            1 / 0.015 in FitCLIP, as in the student's. With a scale of its own (CLIP's is 100) the
+            loss is not 0 where student and teacher are equal.
 
     Returns:
         0-d tensor in nats times the squared scale. Rows are averaged over n, columns over m.
@@ -71,8 +72,8 @@ def distillation_loss(
     scale = float(teacher_logit_scale)
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(
-            f"teacher_logit_scale is {scale}: it must be finite and above 0 "
-            "(the exponential of the stored logit_scale)"
+            f"teacher_logit_scale is {scale}: it must be finite and above 0 (1 / temperature, or "
+            "the exponential of a stored logit_scale)"
         )
     teacher_scores = teacher_scores.detach()
     rows = _divergence(student_scores, teacher_scores)

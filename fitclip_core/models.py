@@ -25,7 +25,7 @@ from fitclip_core.video_text import Precision, VideoTextEncoder
 
 CLIP_ARCHITECTURES: Final = ("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336")
 """OpenAI's vision transformers by open_clip's names; OpenAI's own have `-quickgelu` added."""
-_OPEN_CLIP_PREFIX: Final = "open_clip:"
+OPEN_CLIP_PREFIX: Final = "open_clip:"
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,16 @@ def load_clip(
 
     Source: Radford et al. 2021 (CLIP); Castro and Caba Heilbron 2022 (FitCLIP), supplement.
     """
-    if isinstance(source, str) and source.startswith(_OPEN_CLIP_PREFIX):
+    if isinstance(source, str) and source.startswith(OPEN_CLIP_PREFIX):
         _check_no_architecture(source, architecture)
-        return _load_by_tag(source.removeprefix(_OPEN_CLIP_PREFIX), device, precision)
+        return _load_by_tag(source.removeprefix(OPEN_CLIP_PREFIX), device, precision)
     path = Path(source)
     if path.is_dir():
         _check_no_architecture(source, architecture)
         return _load_folder(path, device, precision)
     if not path.is_file():
         raise ValueError(
-            f"there is no file or folder {path}; give one, or {_OPEN_CLIP_PREFIX}<model>/<tag>"
+            f"there is no file or folder {path}; give one, or {OPEN_CLIP_PREFIX}<model>/<tag>"
         )
     checkpoint = read_checkpoint(path)
     if checkpoint.kind == "frozen_in_time":
@@ -175,7 +175,7 @@ def _load_by_tag(
 ) -> LoadedModel:
     name, _, tag = model_and_tag.partition("/")
     if not tag:
-        raise ValueError(f"{_OPEN_CLIP_PREFIX}{name} has no tag: {_OPEN_CLIP_PREFIX}<model>/<tag>")
+        raise ValueError(f"{OPEN_CLIP_PREFIX}{name} has no tag: {OPEN_CLIP_PREFIX}<model>/<tag>")
     encoder = ClipEncoder.from_open_clip(name, tag, device, precision=precision)
     protocol = {"architecture": name, "weights": "open_clip", "file": tag} | _computed(precision)
     return LoadedModel(encoder, _state_sha256(encoder.state()), protocol)

@@ -78,7 +78,8 @@ def fit_or_load(
     if stale:
         distributed.check_same(code=code, inputs=dict(inputs))
         fitted = fit()
-        details = {"best_step": fitted.best_step, **fitted.computed}
+        made = {"best_step": fitted.best_step, "material": dict(fitted.material)}
+        details = {**made, **fitted.computed}
         _keep(folder, fitted.state, fitted.history, parameters, inputs, code, details)
     return _load(folder, draw, trained_now=stale)
 
@@ -106,6 +107,21 @@ def keep_released(folder: Path, draw: int, checkpoint: Checkpoint) -> TrainedStu
         nothing = pd.DataFrame({"step": pd.Series(dtype="int64")})
         _keep(folder, weights, nothing, parameters, inputs, code, {"best_step": 0})
     return _load(folder, draw, trained_now=False)
+
+
+def training_record(folder: Path) -> dict[str, Any]:
+    """How a kept student was trained, for the protocol of its results: JSON data.
+
+    Its recipe, `best_step` and `material` (see `distillation.StudentFit`); of one that was trained
+    elsewhere only the kind of its file, `released`.
+
+    Raises: ValueError when the folder holds no student.
+    """
+    manifest = read_manifest(folder)
+    recipe = {name: value for name, value in manifest["parameters"].items() if name != "draw"}
+    if "released" in recipe:
+        return recipe
+    return recipe | {name: manifest["details"].get(name) for name in ("best_step", "material")}
 
 
 def load(folder: Path, draw: int) -> TrainedStudent:
@@ -164,7 +180,8 @@ def _keep(
 
 def _load(folder: Path, draw: int, *, trained_now: bool) -> TrainedStudent:
     weights = folder / WEIGHTS_FILE
-    student = Student(draw, checkpoints.load(weights), file_sha256(weights))
+    training = training_record(folder)
+    student = Student(draw, checkpoints.load(weights), file_sha256(weights), training)
     history = pd.read_csv(folder / HISTORY_FILE)
     best_step = int(read_manifest(folder)["details"]["best_step"])
     return TrainedStudent(student, history, best_step, trained_now)

@@ -198,6 +198,8 @@ def share_trainings(
     subset_size: int,
     pseudo_shares: Sequence[float],
     inputs: Mapping[str, str],
+    *,
+    teacher_temperature: float | None = 0.015,
 ) -> list[Training]:
     """One draw's students of the label-share study: all as a kept one, but for the losses' weights.
 
@@ -210,28 +212,38 @@ def share_trainings(
         pseudo_shares: weights of the distillation loss, 1 - labelled_share; 0 is training on labels
             alone, as WiSE-FT does.
         inputs: digests of what the kept one was trained from.
+        teacher_temperature: as `Recipe`, of those that have to be trained.
 
     Returns:
         One training for each share.
 
     Raises:
-        ValueError: a share is outside [0, 1] or repeated, or as `kept_recipe`.
+        ValueError: a share is outside [0, 1] or repeated, the kept one was trained at one of the
+            shares with another teacher temperature, or as `kept_recipe`.
 
     Source: supplement, section 8 and figure 5.
     """
     if len(set(pseudo_shares)) < len(pseudo_shares):
         raise ValueError(f"shares are repeated: {list(pseudo_shares)}; give each once")
     recipe = kept_recipe(kept)
+    others = replace(recipe, teacher_temperature=teacher_temperature)
     trainings = []
     for share in pseudo_shares:
         labelled_share = round(1 - share, 9)
         reused = labelled_share == round(recipe.labelled_share, 9)
+        if reused and recipe != others:
+            raise ValueError(
+                f"the student in {kept} has teacher_temperature {recipe.teacher_temperature} and "
+                f"the study asks for {teacher_temperature} at the same share, {share:g}, which is "
+                "one cell of the results; give notebooks 03 and 06 the same (under `common` in a "
+                "profile), or leave this share out"
+            )
         trainings.append(
             Training(
                 folder=kept if reused else folder / f"share_{share:g}_draw_{draw}",
                 seed=draw,
                 subset_size=subset_size,
-                recipe=recipe if reused else replace(recipe, labelled_share=labelled_share),
+                recipe=recipe if reused else replace(others, labelled_share=labelled_share),
                 labelled=labelled,
                 inputs=inputs,
                 reused=reused,
@@ -356,8 +368,9 @@ def unfinished(
 
     def missing(training: Training) -> list[CellKey]:
         weights = read_manifest(training.folder)["outputs"][students.WEIGHTS_FILE]["sha256"]
+        record = students.training_record(training.folder)
         return left(
-            [Student(training.seed, {}, weights)],
+            [Student(training.seed, {}, weights, record)],
             alphas,
             label_share=training.recipe.labelled_share,
             subset_size=training.subset_size,

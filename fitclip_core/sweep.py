@@ -65,11 +65,13 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class Student:
-    """One trained student: its draw's number, weights, and the weights' sha256."""
+    """One trained student: its draw's number, weights, the weights' sha256, and for the protocol
+    JSON data on how it was trained (`students.training_record`); empty: not known."""
 
     draw: int
     state: State
     sha256: str
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 def sweep_alphas(
@@ -392,13 +394,14 @@ def _points(
     fusions += [(student, alpha) for student in students for alpha in shares if alpha > 0]
     points = []
     for student, alpha in fusions:
-        weights = {"teacher": teacher_sha256}
-        weights |= {} if student is None else {"student": student.sha256}
+        fused = {"weights": {"teacher": teacher_sha256}}
+        if student is not None:
+            fused = _fused_from(teacher_sha256, student)
         draw = 0 if student is None else student.draw
         cells = []
         for data_set in data_sets:
             key = CellKey.at(alpha, **training, seed=draw, data_set=data_set.name)
-            protocol = _protocol(data_set, made_by | {"weights": weights}, renormalise)
+            protocol = _protocol(data_set, made_by | fused, renormalise)
             cells.append(_Cell(_renormalised(key) if renormalise else key, data_set, protocol))
         points.append(_Point(student, alpha, cells))
     return points
@@ -449,8 +452,14 @@ def _protocol(
 
 def _merged_by(teacher_sha256: str, student: Student, model: Mapping[str, Any]) -> dict[str, Any]:
     """The protocol's part on the model, for all merges of the teacher and a student."""
+    fused = _fused_from(teacher_sha256, student)
+    return {"code": source_digest(*MEASURED_BY), "model": dict(model), **fused}
+
+
+def _fused_from(teacher_sha256: str, student: Student) -> dict[str, Any]:
+    """The protocol's part on the weights: which, and how the student's were trained."""
     weights = {"teacher": teacher_sha256, "student": student.sha256}
-    return {"code": source_digest(*MEASURED_BY), "model": dict(model), "weights": weights}
+    return {"weights": weights, "training": dict(student.training)}
 
 
 def _trial(data_set: EvaluationSet) -> zero_shot.Trial:

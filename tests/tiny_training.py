@@ -20,6 +20,7 @@ RECIPE = Recipe(
     seed=5,
     learning_rate=1e-3,
     temperature=0.1,
+    teacher_temperature=None,  # its own scale, so that both have one that differs
     labelled_share=0.5,
     labelled_batch=4,
     unlabelled_batch=3,

@@ -85,6 +85,29 @@ def test_batches_are_no_larger_than_what_they_are_drawn_from() -> None:
     assert sizes["6 students of 19 clips"] == 19 and sizes["6 students of 450 clips"] == 64
 
 
+def test_the_users_own_teacher_is_planned_with_the_papers_recipe() -> None:
+    own = {"sources_file": "mine.yaml"}
+    [recipe] = fits(
+        jobs_of(parameters("mini", n03=own), MINI | {"webvid_train": 4500}), "03"
+    ).values()
+    assert recipe == Recipe(steps=900, validate_every=30, seed=0)
+    _, problems = notebook_jobs(parameters("mini", n03=own), MINI)
+    assert (
+        "03_student_distillation would stop: 4500 clips are wanted and there are 1000" in problems
+    )
+
+
+def test_another_teacher_temperature_is_one_for_both_notebooks() -> None:
+    for both in ({}, {"teacher_temperature": 0.0}):
+        jobs = jobs_of(parameters("mini", n03=both, n06=both))
+        trained = {**fits(jobs, "03"), **fits(jobs, "06")}.values()
+        assert {one.teacher_temperature for one in trained} == {None if both else 0.015}
+    _, problems = notebook_jobs(parameters("mini", n06={"teacher_temperature": 0.0}), MINI)
+    assert (
+        len(problems) == 1 and "06_label_share would stop: its teacher_temperature" in problems[0]
+    )
+
+
 def test_studies_train_what_is_planned(tmp_path: Path) -> None:
     """The functions that the notebooks call, on a made-up pool."""
     values = parameters("mini")

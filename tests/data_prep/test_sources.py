@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,10 @@ from data_prep.clips import read_clips
 from data_prep.mini_benchmark import TEACHER
 from data_prep.mini_benchmark.build import encode
 from data_prep.mini_benchmark.data_sets import EVALUATED, TEMPLATES
-from data_prep.sources import TRAINING_SETS, Sources, prepare, read_sources
+from data_prep.sources import TRAINING_SETS, Sources, prepare, read_sources, student_recipe
 from fitclip_core.artefacts import file_sha256
+from fitclip_core.distillation import Recipe
+from notebooks.sources import read_notebook
 
 N = 20
 MISSING = (3, 11)
@@ -47,6 +50,51 @@ def test_no_file_means_the_embedded_benchmark() -> None:
     assert teacher.encoder.image_size == 40
     with pytest.raises(ValueError, match="draw 0 stands for a released student"):
         sources.load_student()
+
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "03_student_distillation.ipynb"
+
+
+def test_the_recipe_is_the_embedded_teachers_or_the_papers() -> None:
+    values = read_notebook(NOTEBOOK).defaults
+    tuned: dict[str, Any] = {"learning_rate": 6e-4, "labelled_batch": 32, "unlabelled_batch": 16}
+    embedded = (150, Recipe(steps=60, validate_every=10, seed=0, **tuned))
+    assert student_recipe(values) == embedded
+    # Recipe's own defaults are the paper's.
+    assert student_recipe(values | {"sources_file": "mine.yaml"}) == (
+        4500,
+        Recipe(steps=900, validate_every=30, seed=0),
+    )
+
+
+@pytest.mark.parametrize("sources_file", ["", "mine.yaml"])
+def test_what_is_set_holds_for_every_teacher(sources_file: str) -> None:
+    values = read_notebook(NOTEBOOK).defaults | {"sources_file": sources_file}
+    set_here: dict[str, Any] = {"steps": 7, "validate_every": 2, "learning_rate": 1e-5}
+    set_here |= {"labelled_batch": 5, "unlabelled_batch": 6, "temperature": 0.1}
+    set_here |= {"teacher_temperature": 0.2, "labelled_share": 0.5}
+    expected = (9, Recipe(seed=0, **set_here))
+    assert student_recipe(values | set_here | {"labelled_clips": 9}) == expected
+    assert student_recipe(values | {"teacher_temperature": 0.0})[1].teacher_temperature is None
+    for name in ("steps", "learning_rate", "labelled_batch", "teacher_temperature"):
+        with pytest.raises(ValueError, match=f"{name} is -1"):
+            student_recipe(values | {name: -1})
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("open_clip:ViT-B-16-quickgelu/openai", "ViT-B-16-quickgelu/openai"),
+        ("weights/ViT-B-16.pt", "ViT-B-16.pt"),
+        ("models/my-clip/", "my-clip"),
+    ],
+)
+def test_a_teacher_is_called_as_the_sources_call_it(tmp_path: Path, file: str, name: str) -> None:
+    sources = read_sources(write(tmp_path, "", f"teacher: {{file: '{file}'}}"))
+    assert sources.teacher_name == name
+    assert Sources().teacher_name == "mini-clip"
+    sweep = read_notebook(NOTEBOOK.with_name("04_alpha_sweep.ipynb"))
+    assert sweep.defaults["base_model"] == "", "the card takes this name where none is given"
 
 
 def test_the_embedded_sets_are_described(tmp_path: Path) -> None:

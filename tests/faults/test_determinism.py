@@ -212,7 +212,9 @@ def test_micro_batches_train_the_same_student_up_to_rounding(done: dict[int, Pat
 
 def same_up_to_rounding(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
     assert one.keys() == two.keys()
-    np.testing.assert_allclose(one.pop("losses"), two.pop("losses"), rtol=1e-5)
+    # The first distillation loss, of equal models, is 0 but for rounding, times the squared scale.
+    slack = 1e-6 / (RECIPE.teacher_temperature or 1) ** 2
+    np.testing.assert_allclose(one.pop("losses"), two.pop("losses"), rtol=1e-5, atol=slack)
     for name, weights in one.items():
         # A bias of attention's keys changes nothing, so its gradient is rounding alone; AdamW makes
         # steps of full size of it.

@@ -11,7 +11,7 @@ from figures.paper_tables import beside_paper, measured_table, protocol_table
 from fitclip_core.results import CellKey, ResultsStore
 from fitclip_core.statistics import bootstrap_interval, mean_interval, paired_difference
 
-FIXED = "resizing, unreadable videos, ties and medians"
+FIXED = "resizing, unreadable videos, padding of short clips, ties, median rank"
 
 
 def key_at(alpha, seed=0, data_set="msrvtt", **changes):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from fitclip_core.augmentation import Part, crop_and_flip, crop_boxes, draw_frames
-from fitclip_core.distillation import TrainingClips, attention_kernel
+from fitclip_core.distillation import Recipe, TrainingClips, attention_kernel
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.losses import fitclip_loss
 from fitclip_core.video_text import Precision
@@ -234,6 +234,20 @@ def test_how_it_was_computed_is_told() -> None:
         assert fit(replace(RECIPE, steps=1), micro_batch).computed == expected
 
 
+def test_what_it_was_trained_on_is_told() -> None:
+    both = clips(10, draws=3)
+    unlabelled = TrainingClips(both.frames, both.texts[7:], np.arange(7, 10))
+    counts = {"validation_clips": 5, "frames": 2, "stored_draws": 3}
+    for share, expected in (
+        (0.5, {"labelled_clips": 10, "unlabelled_clips": 3, "shared_clips": 3}),
+        (1.0, {"labelled_clips": 10, "unlabelled_clips": 0, "shared_clips": 0}),
+        (0.0, {"labelled_clips": 0, "unlabelled_clips": 3, "shared_clips": 0}),
+    ):
+        recipe = replace(RECIPE, steps=1, labelled_share=share)
+        found = fit(recipe, labelled=both, unlabelled=unlabelled).material
+        assert found == expected | counts, share
+
+
 def test_batch_normalisation_is_not_computed_in_parts() -> None:
     student = make_encoder(0)
     student.model.visual.bn = torch.nn.BatchNorm2d(3)
@@ -241,6 +255,19 @@ def test_batch_normalisation_is_not_computed_in_parts() -> None:
         fit(micro_batch=2, student=student)
     with pytest.raises(ValueError, match="micro_batch is 0"):
         fit(micro_batch=0)
+
+
+def test_a_student_that_is_the_teacher_has_no_distillation_loss_at_the_defaults() -> None:
+    recipe = Recipe(steps=1, validate_every=1, seed=0)
+    student, teacher = make_encoder(0), make_encoder(0)
+    assert_same_state(student.state(), teacher.state())
+    assert teacher.logit_scale == pytest.approx(1 / 0.07)  # not the student's, which is 1 / 0.015
+    loss = fit(recipe, student=student, teacher=teacher).history["distillation_loss"][1]
+    assert abs(loss) / (1 / 0.015) ** 2 < 1e-5
+    # With the teacher's own scale it is one of two temperatures, and pushes equal models apart.
+    own = replace(recipe, teacher_temperature=None)
+    loss = fit(own, student=make_encoder(0), teacher=teacher).history["distillation_loss"][1]
+    assert loss / teacher.logit_scale**2 > 1e-3
 
 
 def test_temperature_of_the_teacher() -> None:

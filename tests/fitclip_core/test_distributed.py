@@ -125,7 +125,7 @@ def test_all_ranks_fit_and_the_first_keeps_what_all_read(ranks: list[dict[str, A
     assert first["calls"] == second["calls"] == ["fit", "fit"]
     assert first["trained_now"] == second["trained_now"] == [True, False]
     assert first["weights"] == second["weights"] and len(first["weights"]) == 1
-    noted = {"best_step", "device", "processes", "micro_batch"}
+    noted = {"best_step", "material", "device", "processes", "micro_batch"}
     assert first["manifest"]["details"].keys() == noted
     assert first["manifest"]["details"]["processes"] == 2
 

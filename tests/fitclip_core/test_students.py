@@ -1,6 +1,7 @@
 """Students on disk: trained once, and again when something they follow from changed."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,13 @@ from fitclip_core import students
 from fitclip_core.artefacts import file_sha256, read_manifest
 from fitclip_core.distillation import Recipe, StudentFit
 from fitclip_core.foreign_checkpoints import Checkpoint
-from fitclip_core.students import TrainedStudent, fit_or_load, keep_released, load
+from fitclip_core.students import (
+    TrainedStudent,
+    fit_or_load,
+    keep_released,
+    load,
+    training_record,
+)
 
 RECIPE = Recipe(steps=4, validate_every=2, seed=1)
 INPUTS = {"teacher": "abc", "clips": "def"}
@@ -71,9 +78,20 @@ def test_what_it_was_computed_on_is_noted_and_not_asked_for(tmp_path: Path) -> N
     elsewhere = replace(fit(), computed={"device": "cuda", "processes": 8, "micro_batch": 4})
     fit_or_load(tmp_path / "draw_1", 1, RECIPE, INPUTS, lambda: elsewhere)
     details = read_manifest(tmp_path / "draw_1")["details"]
+    assert details.pop("material") == {}
     assert details == {"best_step": 2, "device": "cuda", "processes": 8, "micro_batch": 4}
     assert not run(tmp_path, fit).trained_now
     assert fit.calls == 1
+
+
+def test_how_it_was_trained_goes_with_it(tmp_path: Path) -> None:
+    made = replace(Fits()(), material={"labelled_clips": 9}, computed={"device": "cuda"})
+    fit_or_load(tmp_path / "draw_1", 1, RECIPE, INPUTS, lambda: made)
+    expected = {**asdict(RECIPE), "best_step": 2, "material": {"labelled_clips": 9}}
+    found = load(tmp_path / "draw_1", 1).student.training
+    assert found == training_record(tmp_path / "draw_1") == json.loads(json.dumps(expected))
+    keep_released(tmp_path / "draw_0", 0, released(1.0))
+    assert load(tmp_path / "draw_0", 0).student.training == {"released": "fitclip_student"}
 
 
 def test_another_folder_has_the_same_bytes(tmp_path: Path) -> None:

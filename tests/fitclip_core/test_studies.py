@@ -415,6 +415,36 @@ def test_a_reused_student_that_is_missing_or_of_other_material_is_refused(tmp_pa
     assert "fit" not in done
 
 
+def test_shares_have_the_teacher_temperature_that_is_asked_for(tmp_path, done):
+    kept = keep(tmp_path)
+    found = share_trainings(tmp_path, kept, 1, POOL, 9, [0.0, 0.5], INPUTS)
+    assert [one.recipe.teacher_temperature for one in found] == [0.015, 0.015]
+    for temperature in (None, 0.02):
+        other = {"teacher_temperature": temperature}
+        found = share_trainings(tmp_path, kept, 1, POOL, 9, [0.0, 0.5], INPUTS, **other)
+        assert [one.recipe for one in found] == [
+            replace(RECIPE, labelled_share=share, teacher_temperature=temperature)
+            for share in (1.0, 0.5)
+        ]
+        with pytest.raises(ValueError, match=r"temperature 0\.015 .* asks for .* share, 0\.1,"):
+            share_trainings(tmp_path, kept, 1, POOL, 9, [0.0, 0.1], INPUTS, **other)
+
+
+def test_what_is_finished_stays_so_with_the_recipe_in_its_results(tmp_path, done):
+    kept = keep(tmp_path / "03")
+    trainings = share_trainings(tmp_path / "06", kept, 1, POOL, 9, [0.1, 0.5], INPUTS)
+    measure(trainings, tmp_path)
+    store = ResultsStore(tmp_path / "results")
+    stored = store.keys()
+    steps = [store.record(key)["protocol"].get("training", {}).get("steps") for key in stored]
+    assert set(steps) == {None, RECIPE.steps}, "the teacher has none"
+    given = (trainings, "sha of the teacher", [0.4, 1.0], DATA_SETS, store)
+    assert studies.unfinished(*given) == []
+    done.clear()
+    measure(trainings, tmp_path)
+    assert done == []
+
+
 def test_share_studies_refuse_what_makes_no_sense(tmp_path):
     kept = keep(tmp_path)
     with pytest.raises(ValueError, match="shares are repeated"):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,7 @@ def test_processes_that_write_one_store_at_once_do_no_harm(tmp_path: Path) -> No
         ({"data_sets": [retrieval_set(seed=5), action_set()]}, 5),
         ({"teacher_sha256": "another teacher"}, 10),
         ({"students": [student(1), Student(2, student(2).state, "another")]}, 4),
+        ({"students": [replace(student(1), training={"steps": 3}), student(2)]}, 4),
         ({"subset_size": 60}, 8),
         ({"label_share": 0.5}, 8),
         ({"model": {"architecture": "another"}}, 10),
@@ -261,6 +263,19 @@ def test_what_changed_is_measured_again(
     calls.clear()
     run(results, **change)
     assert len(calls) == measured
+
+
+def test_a_students_training_is_in_the_protocol_of_all_that_it_is_part_of(tmp_path: Path) -> None:
+    results, recipe = ResultsStore(tmp_path), {"steps": 3, "crop_scale": (0.5, 1.0)}
+    own = replace(student(1), training=recipe)
+    keys = run(results, students=[own, student(2)], data_sets=[retrieval_set()])
+    merges = {("towers", 0.4): per_tower(0.4, 0.2)}
+    pair = (new_encoder(), "sha of the teacher", own)
+    keys += measure_merges(*pair, merges, [retrieval_set()], results)
+    keys += measure_tower_map(*pair, [0.2], [0.4], [retrieval_set()], results)
+    kept = {"steps": 3, "crop_scale": [0.5, 1.0]}
+    found = [results.record(key)["protocol"].get("training") for key in keys]
+    assert found == [None, kept, kept, {}, {}, kept, kept]
 
 
 def test_changed_code_makes_cells_stale(

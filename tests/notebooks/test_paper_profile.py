@@ -224,7 +224,9 @@ def test_results_land_in_the_papers_tables(run: Path) -> None:
 def test_the_fused_model_is_exported_with_its_card(run: Path) -> None:
     folder = run / "04_alpha_sweep" / "fused"
     card = (folder / "README.md").read_text()
-    assert "base_model: openai/clip-vit-base-patch16" in card
+    assert "\nbase_model: ViT-B-16.pt\n" in card, "the teacher that was loaded"
+    assert "# ViT\\-B\\-16.pt, fused" in card or "# ViT-B-16.pt, fused" in card
+    assert '"released": "fitclip_student"' in card and "labelled_clips" not in card
     exported, plain = (
         checkpoints.load(folder / "open_clip_model.safetensors"),
         load_clip(folder / "openai_style.pt", ARCHITECTURE).encoder.state(),
