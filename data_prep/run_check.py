@@ -117,11 +117,7 @@ def _students(run: Run, values: Mapping[str, Any]) -> Iterator[str]:
             "draw 0 stands for a released student, and the sources name none; add it under "
             "`models`, or take draws from 1 on"
         )
-    try:
-        clips, _ = student_recipe(values)
-    except ValueError as error:
-        yield str(error)
-        return
+    clips, _ = student_recipe(values)
     if run.fitted and POOL in run.clips and not 1 <= clips <= run.clips[POOL]:
         yield f"labelled_clips is {clips}, and notebook 01 has {run.clips[POOL]} to draw from"
 

@@ -93,6 +93,10 @@ def run_problems(parameters: Parameters, folder: Path, *, files: bool = False) -
         files: whether the models' files have to be there.
     """
     data, made = parameters[DATA], parameters[STUDENTS]
+    try:
+        labelled, _ = student_recipe(made)
+    except ValueError as error:
+        return [f"{STUDENTS} would stop: {error}"]
     named = str(data["sources_file"])
     try:
         sources = read_sources(folder / named if named else "")
@@ -100,7 +104,7 @@ def run_problems(parameters: Parameters, folder: Path, *, files: bool = False) -
         return [str(error)]
     # What "all there are" comes to is not known yet, and taken to be enough.
     taken = parameters[SIZES]["sizes"]
-    enough = max([*taken, made["labelled_clips"], parameters[FIGURES]["fisher_clips"]])
+    enough = max([*taken, labelled, parameters[FIGURES]["fisher_clips"]])
     numbers = (data["labelled_clips"], data["unlabelled_clips"], data["selection_clips"])
     sizes = dict(zip(TRAINING_SETS, numbers, strict=True))
     there = sources.data_sets if sources.file else (*TRAINING_SETS, *sources.evaluated)
@@ -111,16 +115,9 @@ def run_problems(parameters: Parameters, folder: Path, *, files: bool = False) -
             pick_device(str(values.get("device", "cpu")))
         except ValueError as error:
             found.append(f"{stem} would stop: {error}")
-    try:
-        stops = notebook_jobs(
-            parameters,
-            clips,
-            references=len(sources.references),
-            released=sources.student is not None,
-        )[1]
-    except ValueError as error:  # of the recipe, without which nothing is counted
-        stops = [f"{STUDENTS} would stop: {error}"]
-    return found + stops
+    released = sources.student is not None
+    references = len(sources.references)
+    return found + notebook_jobs(parameters, clips, references=references, released=released)[1]
 
 
 def _missing(sources: Sources, draws: Sequence[int]) -> Iterator[str]:

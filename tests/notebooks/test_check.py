@@ -72,7 +72,7 @@ def test_any_of_the_papers_data_sets_are_let_through(evaluated: list[str]) -> No
         ({"04": {"evaluated": ["webvid_train"]}}, ["04 evaluated names webvid_train, and"]),
         ({"07": {"tower_sets": ["msrvtt", "mitt"]}}, ["07 tower_sets names mitt, and"]),
         ({"03": {"labelled_clips": 41}}, ["03 labelled_clips is 41, and notebook 01 has 40"]),
-        ({"03": {"learning_rate": 0.0}}, ["03 learning_rate is 0.0"]),
+        ({"03": {"learning_rate": -1.0}}, ["03 learning_rate is -1.0"]),
         ({"03": {"draws": [0, 1, 2]}}, ["03 draw 0 stands for a released student"]),
         (
             {"03": {"draws": [1]}},
