@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
@@ -30,8 +31,13 @@ class ClipEncoder(VideoTextEncoder):
     The video feature is the mean over frames of the L2-normalised frame features and the class
     feature the mean over prompts of the normalised text features; neither is renormalised.
 
+    The model is used as it is, not copied: `load_state` changes its weights, and nothing else here
+    changes it. Of a tower's last block the encoder computes only the tokens that are read, where
+    nothing but the features could show it.
+
     Args:
-        model: an open_clip model (`CLIP`, `CustomTextCLIP`, ...), kept on `device` in eval mode.
+        model: an open_clip model (`CLIP`, `CustomTextCLIP`, ...), or one with its `encode_image`
+            and `encode_text`.
         tokenizer: texts to token ids `[n, context_length]`.
         image_size, mean, std, name, device, precision: as `VideoTextEncoder`.
 
@@ -48,10 +54,6 @@ class ClipEncoder(VideoTextEncoder):
 
     def __init__(self, model: torch.nn.Module, tokenizer: Tokenizer, **settings: Any) -> None:
         _check_vocabulary(model, tokenizer, settings["name"])
-        visual: Any = getattr(model, "visual", None)
-        if _pools_first_token(visual):
-            blocks = visual.transformer.resblocks
-            blocks[-1] = _FirstTokenBlock(blocks[-1])
         super().__init__(model, tokenizer, **settings)
 
     @classmethod
@@ -167,7 +169,7 @@ class ClipEncoder(VideoTextEncoder):
         if len(sides) != 1:
             raise ValueError(f"{name} takes pictures of size {size}; only square ones will do")
         encoder = cls(
-            model,
+            model.eval(),
             tokenizer,
             image_size=sides.pop(),
             mean=preprocess["mean"],
@@ -196,7 +198,9 @@ class ClipEncoder(VideoTextEncoder):
 
         Source: ARCHITECTURE "Numeric conventions", video feature.
         """
-        features = F.normalize(self.model.encode_image(images).float(), dim=-1)
+        short = _pools_first_token(self.model)
+        encode = _at_first_token(self.model.visual) if short else self.model.encode_image
+        features = F.normalize(encode(images).float(), dim=-1)
         # The check of the counts would make an accelerator wait; `images` has checked them.
         unsafe = features.device.type != "cpu"
         return torch.segment_reduce(features, "mean", lengths=counts, unsafe=unsafe)
@@ -233,27 +237,46 @@ class ClipEncoder(VideoTextEncoder):
         super().load_state(state)
 
 
-class _FirstTokenBlock(torch.nn.Module):
+class _FirstTokenBlock(ResidualAttentionBlock):
     """A transformer's last block where its output is read at the first token only.
 
     It makes no other: in a tower of 12 blocks that is a fifteenth of the work, in one of 4 a fifth.
-    It has the block's parameters under the block's names.
     """
 
-    def __init__(self, block: ResidualAttentionBlock) -> None:
-        super().__init__()
-        for name, part in block.named_children():
-            self.add_module(name, part)
-
-    def forward(self, x: torch.Tensor, *_: None, attn_mask: None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, *_: None, attn_mask: None = None) -> torch.Tensor:  # type: ignore[override]
         """Tokens `[n, length, width]` to `[n, 1, width]`."""
         return _block_at((slice(None), 0), self, x).unsqueeze(1)
 
 
-def _pools_first_token(visual: Any) -> bool:
-    """Whether a picture's feature is the last block's output at the first token, and no more."""
+def _at_first_token(visual: Any) -> torch.nn.Module:
+    """The vision tower with a last block that makes the first token alone.
+
+    The tower itself stays as it is: this is another module over its parameters, parts and hooks.
+    """
+    *blocks, last = visual.transformer.resblocks
+    first_token = copy.copy(last)
+    first_token.__class__ = _FirstTokenBlock
+    resblocks = torch.nn.ModuleList([*blocks, first_token])
+    return _with_parts(visual, transformer=_with_parts(visual.transformer, resblocks=resblocks))
+
+
+def _with_parts(module: torch.nn.Module, **parts: torch.nn.Module) -> torch.nn.Module:
+    """A module that shares all with another but these parts."""
+    other = copy.copy(module)
+    other.__dict__["_modules"] = {**module._modules, **parts}
+    return other
+
+
+def _pools_first_token(model: Any) -> bool:
+    """Whether a picture's feature is the last block's output at the first token, and no more.
+
+    A forward hook in that block is to see what it always does, and a compiled tower is to run.
+    """
+    visual = getattr(model, "visual", None)
     return (
-        type(visual) is VisionTransformer
+        _is_own(model, "encode_image")
+        and type(visual) is VisionTransformer
+        and visual._compiled_call_impl is None
         and visual.attn_pool is None
         and visual.pool_type == "tok"
         and not visual.output_tokens
@@ -264,7 +287,8 @@ def _pools_first_token(visual: Any) -> bool:
 def _is_causal(model: Any) -> bool:
     """Whether a text's feature depends on nothing behind its end token, the one of largest id."""
     return (
-        isinstance(model, open_clip.CLIP)
+        _is_own(model, "encode_text")
+        and isinstance(model, open_clip.CLIP)
         and model.attn_mask is not None
         and model.text_pool_type == "argmax"
         and _is_plain(model.transformer.resblocks[-1])
@@ -272,7 +296,19 @@ def _is_causal(model: Any) -> bool:
 
 
 def _is_plain(block: torch.nn.Module) -> bool:
-    return type(block) is ResidualAttentionBlock and not hasattr(block, "ln_1_kv")
+    return (
+        type(block) is ResidualAttentionBlock
+        and not hasattr(block, "ln_1_kv")
+        and not any(part._forward_hooks for part in block.modules())
+    )
+
+
+def _is_own(model: Any, method: str) -> bool:
+    """Whether the model's method is one of open_clip's plain two, not a subclass's or a patch."""
+    function = getattr(getattr(model, method, None), "__func__", None)
+    return function in [
+        getattr(kind, method) for kind in (open_clip.CLIP, open_clip.CustomTextCLIP)
+    ]
 
 
 def _end_token_features(model: Any, tokens: torch.Tensor) -> torch.Tensor:

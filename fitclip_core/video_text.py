@@ -74,13 +74,14 @@ class VideoTextEncoder(ABC):
     batches them, averages prompts, and keeps and loads weights. No mean is renormalised.
 
     Args:
-        model: kept on `device` in eval mode.
+        model: used as it is, not copied. `encode_*` compute in eval mode and leave every module
+            in the mode that it was in; `*_features` compute in the mode that it is in.
         tokenizer: texts to token ids `[n, context_length]`.
         image_size: side of the square pictures, in pixels.
         mean: normalisation of the three channels, of values in [0, 1].
         std: as `mean`.
         name: how results call this model.
-        device: where the model computes.
+        device: where to move the model; None: it stays where it is.
         precision: of the matrix products of `encode_*`, see `precision`.
 
     Raises:
@@ -98,7 +99,7 @@ class VideoTextEncoder(ABC):
         mean: Sequence[float],
         std: Sequence[float],
         name: str,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
         precision: Precision = "float32",
     ) -> None:
         if precision not in get_args(Precision):
@@ -106,7 +107,9 @@ class VideoTextEncoder(ABC):
                 f"precision is {precision!r}; choose one of {', '.join(get_args(Precision))}"
             )
         self._precision: Precision = precision
-        self.model: Any = model.to(device).eval()
+        if device is None:
+            device = next((value.device for value in model.state_dict().values()), "cpu")
+        self.model: Any = model.to(device)
         self.tokenizer = tokenizer
         self.image_size = image_size
         self.name = name
@@ -135,6 +138,18 @@ class VideoTextEncoder(ABC):
             yield
         finally:
             self._precision = kept
+
+    @contextmanager
+    def in_eval_mode(self) -> Iterator[None]:
+        """Compute in eval mode for a while; then every module is in the mode that it was in."""
+        training = [module for module in self.model.modules() if module.training]
+        for module in training:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
 
     @abstractmethod
     def video_features(self, images: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
@@ -346,6 +361,7 @@ class VideoTextEncoder(ABC):
         """Compute lazy batches in inference mode; joined outside it, they are ordinary tensors."""
         reduced = self._precision != "float32"
         with (
+            self.in_eval_mode(),
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=reduced),
         ):
