@@ -6,8 +6,8 @@
 
 Ways: open_clip's own towers over padded texts; the kit's encoder, which computes the same features
 from less; the kit's in bfloat16; and, with --compile, both of these with the picture tower's blocks
-compiled. They take turns. On a GPU the table also says which share of its bfloat16 matrix peak, measured
-here, the picture towers' arithmetic is.
+compiled. They take turns. On a GPU the table also says which share of its bfloat16 matrix peak,
+measured here, the picture towers' arithmetic is.
 
 Differences are those from open_clip's own towers: of features the largest and the largest angle, of
 every metric of the mini benchmark the largest, with how many ranks differ. They are of the
