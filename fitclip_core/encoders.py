@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import json
 import logging
 import warnings
@@ -16,13 +17,48 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
-from fitclip_core import checkpoints
-from fitclip_core.foreign_checkpoints import QUICK_GELU_KINDS, Checkpoint, read_checkpoint
+from fitclip_core.foreign_checkpoints import (
+    JOIN,
+    QUICK_GELU_KINDS,
+    Checkpoint,
+    read_checkpoint,
+    with_text_names_of,
+)
 from fitclip_core.video_text import Precision, Tokenizer, VideoTextEncoder
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
+PICKLED_WEIGHTS_FILE = "open_clip_pytorch_model.bin"
 MERGES_FILE = "bpe_simple_vocab.txt.gz"
+
+
+def weights_file(folder: Path) -> Path:
+    """The weights of a folder in open_clip's layout.
+
+    Raises:
+        ValueError: the folder has no config or no weights; says what it is, where that is known.
+    """
+    found = [folder / name for name in (WEIGHTS_FILE, PICKLED_WEIGHTS_FILE)]
+    weights = next((file for file in found if file.is_file()), None)
+    if (folder / CONFIG_FILE).is_file() and weights is not None:
+        return weights
+    lacking = CONFIG_FILE if weights or not (folder / CONFIG_FILE).is_file() else WEIGHTS_FILE
+    what = "give a folder in open_clip's layout"
+    if any(folder.glob("*.index.json")):
+        what += f"; this one holds a model in several files: {JOIN}"
+    elif (folder / "config.json").is_file():
+        what += ", or a file of OpenAI's or open_clip's weights; this one looks like transformers'"
+    raise ValueError(f"{folder} has no {lacking}; {what}")
+
+
+def unknown_model(name: str) -> str:
+    """What to say of a name that open_clip has not."""
+    known = {one.lower(): one for one in open_clip.list_models()}
+    forms = name.replace("/", "-"), name.partition("/")[0]  # OpenAI's ViT-B/32; <model>/<tag>
+    found = (difflib.get_close_matches(one.lower(), known, n=3, cutoff=0.7) for one in forms)
+    near = " or ".join(known[one] for one in next(filter(None, found), []))
+    hint = f"did you mean {near}?" if near else "see open_clip.list_models()"
+    return f"open_clip has no model {name!r}; {hint}"
 
 
 class ClipEncoder(VideoTextEncoder):
@@ -81,7 +117,7 @@ class ClipEncoder(VideoTextEncoder):
         """
         config = open_clip.get_model_config(name)
         if config is None:
-            raise ValueError(f"open_clip has no model {name!r}; see open_clip.list_models()")
+            raise ValueError(unknown_model(name))
         tag, checkpoint, needs_quick_gelu, weights = None, None, None, ""
         if isinstance(pretrained, Checkpoint):
             checkpoint, weights = pretrained, pretrained.kind
@@ -121,8 +157,9 @@ class ClipEncoder(VideoTextEncoder):
 
         Args:
             folder: holds `open_clip_config.json` (`model_cfg`, `preprocess_cfg`),
-                `open_clip_model.safetensors` (any floating type; computed in float32) and, if the
-                model has its own vocabulary, `bpe_simple_vocab.txt.gz` in CLIP's format of merges.
+                `open_clip_model.safetensors` or else `open_clip_pytorch_model.bin` (any floating
+                type; computed in float32) and, if the model has its own vocabulary,
+                `bpe_simple_vocab.txt.gz` in CLIP's format of merges.
             device: where the model computes.
             precision: as `VideoTextEncoder`.
 
@@ -131,14 +168,11 @@ class ClipEncoder(VideoTextEncoder):
                 configuration, or OpenAI's weights meet a configuration without QuickGELU.
         """
         folder = Path(folder)
-        for file in (CONFIG_FILE, WEIGHTS_FILE):
-            if not (folder / file).is_file():
-                raise ValueError(f"{folder} has no {file}; give a folder in open_clip's layout")
+        weights = weights_file(folder)
         try:
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{folder / CONFIG_FILE} is no JSON object with model_cfg") from error
-        weights = folder / WEIGHTS_FILE
         quick_gelu = bool(config.get("quick_gelu", False))
         _check_activation(folder.name, quick_gelu, str(weights), _named_openai(weights))
         with _without_random_weights_warning():
@@ -150,7 +184,7 @@ class ClipEncoder(VideoTextEncoder):
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}", **options)
         encoder = cls._wrap(model, tokenizer, folder.name, device, config, precision)
         encoder.merges = merges.read_bytes() if merges.is_file() else None
-        encoder.load_state(checkpoints.load(weights))
+        encoder.load_state(read_checkpoint(weights).state)
         return encoder
 
     @classmethod
@@ -226,15 +260,39 @@ class ClipEncoder(VideoTextEncoder):
             ValueError: as `VideoTextEncoder.load_state`.
         """
         own = self.model.state_dict()
+        state = with_text_names_of(own, state)
         scale = state.get("logit_scale")
-        if "logit_scale" in own and (scale is None or bool(scale.isnan().any())):
+        kept = "logit_scale" in own and (scale is None or bool(scale.isnan().any()))
+        if kept and own.keys() & state.keys():
+            state["logit_scale"] = own["logit_scale"]
+        try:
+            super().load_state(state)
+        except ValueError as error:
+            raise ValueError(f"{error}{_sizes_hint(state, own)}") from None
+        if kept:  # said of what fits only
             warnings.warn(
                 f"the state for {self.name} has no logit_scale; the model keeps "
                 f"{self.logit_scale:.6g}",
                 stacklevel=2,
             )
-            state = {**state, "logit_scale": own["logit_scale"]}
-        super().load_state(state)
+
+
+def _sizes_hint(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> str:
+    """What a tower that lacks or positions of another number mean; else nothing."""
+    if not any(name.startswith("visual.") for name in state):
+        return "; the weights are of a text tower alone, without a vision tower"
+    hints = {
+        "visual.positional_embedding": "pictures of another size or patches ({} positions, the "
+        'model has {}): use the architecture of that size (in a config: "image_size")',
+        "positional_embedding": "texts of another length ({} tokens, the model takes {}): give a "
+        'folder in open_clip\'s layout whose config says that "context_length"',
+    }
+    found = [
+        f"; the weights are for {hint.format(len(state[name]), len(own[name]))}"
+        for name, hint in hints.items()
+        if name in state and name in own and len(state[name]) != len(own[name])
+    ]
+    return "".join(found)
 
 
 class _FirstTokenBlock(ResidualAttentionBlock):

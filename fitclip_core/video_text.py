@@ -21,6 +21,7 @@ _T = TypeVar("_T")
 # Pixels of a batch of pictures: what stays in a processor's cache is the fastest (160 pictures of
 # 40 px), and accelerators want as much as fits (330 of 224 px; a ViT-B/16 then takes 2 GiB).
 _CPU_PIXELS, _ACCELERATOR_PIXELS = 2**18, 2**24
+_WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class FrameSource(Protocol):
@@ -321,11 +322,22 @@ class VideoTextEncoder(ABC):
             state: tensors by name, of any floating type.
 
         Raises:
-            ValueError: tensors are missing, unknown, of another shape or not finite; all of them
-                are listed, and the model is left as it was.
+            ValueError: tensors are missing, unknown, of another shape, quantised or not finite;
+                all of them are listed, and the model is left as it was.
         """
         own = self.model.state_dict()
         both = [name for name in own if name in state]
+        if not both and own and state:
+            raise ValueError(
+                f"the state does not fit {self.name}: none of its {len(state)} names, such as "
+                f"{min(state)}, is among the model's {len(own)}, such as {min(own)}; they are of "
+                "another model, or something that was around the model is in them"
+            )
+        unlike = [
+            name
+            for name in both
+            if own[name].is_floating_point() and state[name].dtype not in _WEIGHT_TYPES
+        ]
         problems = {
             "missing": sorted(own.keys() - state.keys()),
             "unknown": sorted(state.keys() - own.keys()),
@@ -334,7 +346,14 @@ class VideoTextEncoder(ABC):
                 for name in both
                 if state[name].shape != own[name].shape
             ],
-            "not finite": [name for name in both if not bool(state[name].isfinite().all())],
+            "of a type that is not computed with": [
+                f"{name} {state[name].dtype}" for name in unlike
+            ],
+            "not finite": [
+                name
+                for name in both
+                if name not in unlike and not bool(state[name].isfinite().all())
+            ],
         }
         found = [
             f"{len(names)} {what}: {', '.join(names)}" for what, names in problems.items() if names

@@ -52,7 +52,8 @@ USERS = {
     "legend.loc": "upper left", "font.family": "serif", "mathtext.fontset": "cm",
     "path.simplify": "False", "path.sketch": "(1, 100, 2)", "axes.spines.left": "False",
     "axes.xmargin": "0.3", "xtick.direction": "in", "pdf.compression": "0",
-    "pdf.use14corefonts": "True", "image.interpolation": "bicubic", "text.antialiased": "False", "backend": "TkAgg",
+    "pdf.use14corefonts": "True", "image.interpolation": "bicubic", "text.antialiased": "False",
+    "backend": "TkAgg",
 }  # fmt: skip
 
 
