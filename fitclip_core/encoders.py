@@ -42,7 +42,7 @@ def weights_file(folder: Path) -> Path:
     weights = next((file for file in found if file.is_file()), None)
     if (folder / CONFIG_FILE).is_file() and weights is not None:
         return weights
-    lacking = CONFIG_FILE if weights or not (folder / CONFIG_FILE).is_file() else WEIGHTS_FILE
+    lacking = WEIGHTS_FILE if (folder / CONFIG_FILE).is_file() else CONFIG_FILE
     what = "give a folder in open_clip's layout"
     if any(folder.glob("*.index.json")):
         what += f"; this one holds a model in several files: {JOIN}"
@@ -301,7 +301,7 @@ class _FirstTokenBlock(ResidualAttentionBlock):
     It makes no other: in a tower of 12 blocks that is a fifteenth of the work, in one of 4 a fifth.
     """
 
-    def forward(self, x: torch.Tensor, *_: None, attn_mask: None = None) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, x: torch.Tensor, *_: None, attn_mask: None = None) -> torch.Tensor:
         """Tokens `[n, length, width]` to `[n, 1, width]`."""
         return _block_at((slice(None), 0), self, x).unsqueeze(1)
 
@@ -330,7 +330,7 @@ def _pools_first_token(model: Any) -> bool:
 
     A forward hook in that block is to see what it always does, and a compiled tower is to run.
     """
-    visual = getattr(model, "visual", None)
+    visual: Any = getattr(model, "visual", None)
     return (
         _is_own(model, "encode_image")
         and type(visual) is VisionTransformer

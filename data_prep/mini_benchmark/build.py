@@ -1,7 +1,7 @@
 """Builds the benchmark on disk: real H.264 MP4 files and one clips table a data set."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -123,7 +123,7 @@ def _partial(target: Path) -> Path:
     return target.with_name(f"{target.name}.partial")
 
 
-def _drawn(jobs: Sequence[_Job], workers: int) -> Iterator[list[dict[str, object]]]:
+def _drawn(jobs: Sequence[_Job], workers: int) -> Generator[list[dict[str, object]], None, None]:
     """The rows of each job, in the jobs' order."""
     done: dict[int, Any] = {}
     with closing(killable_map(_draw_batch, jobs, workers=workers, deadline=_DEADLINE)) as results:

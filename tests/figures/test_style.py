@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -84,7 +85,8 @@ def test_settings_made_in_the_session_change_no_byte(tmp_path):
     files = style.save(small_figure(), tmp_path / "a", PROVENANCE)
     expected = [path.read_bytes() for path in files]
     shown = small_figure()._repr_png_()
-    with matplotlib.rc_context({name: USERS[name] for name in USERS if name != "backend"}):
+    users: Any = {name: value for name, value in USERS.items() if name != "backend"}
+    with matplotlib.rc_context(users):
         figure = small_figure()
         found = [path.read_bytes() for path in style.save(figure, tmp_path / "b", PROVENANCE)]
         assert found == expected
