@@ -1,5 +1,8 @@
 """Kernels of executed notebooks know nothing of the user's own settings."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +66,17 @@ def test_a_users_settings_change_no_output(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("MPLBACKEND", "TkAgg")
     monkeypatch.setenv("LC_ALL", "C")
     assert outputs(tmp_path) == expected
+
+
+def test_a_terminal_without_the_letters_is_no_error() -> None:
+    program = (
+        "from notebooks.command_line import profile_parser\nprofile_parser('x', None)\nprint('α')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout) == (0, "\\u03b1\n"), done.stderr
