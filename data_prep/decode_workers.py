@@ -1,15 +1,21 @@
-"""Map a function over items in processes that can be killed: a hang or a crash costs one item."""
+"""Map a function over items in processes that can be killed: a hang or a crash costs one item.
+
+The processes are Python's own, started afresh: they do not import the script, the notebook or the
+module that was run, as those of `multiprocessing` do, so that a script needs no main guard.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
+import pickle
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection, Pipe, wait
 from time import monotonic
 from typing import Any
 
@@ -42,19 +48,24 @@ def killable_map(
     worker was killed from outside, as the system does when memory runs out.
 
     Args:
-        function: importable by a fresh Python process (pickled by name, e.g. at a module's level);
-            a `functools.partial` of such a function will do.
+        function: importable by a fresh Python process (pickled by name, e.g. at a module's level,
+            but not of the script or notebook that runs); a `functools.partial` of one will do.
         items: arguments, which must pickle, as must the results.
         workers: processes to run.
         deadline: seconds an item may take.
 
-    Raises: ValueError for workers < 1 or a deadline that is not positive; RuntimeError when a
-    worker cannot even start.
+    Raises: ValueError for workers < 1, a deadline that is not positive or a function of the script
+    or notebook itself; RuntimeError when a worker cannot even start.
     """
     if workers < 1:
         raise ValueError(f"workers is {workers}; at least one is needed")
     if not deadline > 0:
         raise ValueError(f"deadline is {deadline}; it must be a positive number of seconds")
+    if b"__main__" in pickle.dumps(function):
+        raise ValueError(
+            f"{function!r} is defined in the script or notebook that runs, which worker processes "
+            "do not import; put it into a module (a file) of its own and import it from there"
+        )
     waiting = list(reversed(range(len(items))))
     tried_again: set[int] = set()
     pool = [_Worker(function) for _ in range(min(workers, len(items)))]
@@ -66,23 +77,24 @@ def killable_map(
                 answer = worker.answer()
                 if answer is None:
                     continue
-                if worker.item is not None:
-                    if worker.may_be_the_machine and worker.item not in tried_again:
-                        tried_again.add(worker.item)
-                        waiting.insert(0, worker.item)
-                    else:
-                        yield worker.item, answer
+                number = worker.item
+                if number is not None and worker.may_be_the_machine and number not in tried_again:
+                    tried_again.add(number)
+                    waiting.insert(0, number)
+                    number = None
                 if not worker.alive:
                     pool.remove(worker)
                     if waiting:
                         worker = _Worker(function)
                         pool.append(worker)
                 elif waiting:
-                    number = waiting.pop()
-                    worker.give(number, items[number], deadline)
+                    coming = waiting.pop()
+                    worker.give(coming, items[coming], deadline)
                 else:
                     pool.remove(worker)
                     worker.kill()
+                if number is not None:  # given out last: the worker is busy meanwhile
+                    yield number, answer
     finally:
         for worker in pool:
             worker.kill()
@@ -94,11 +106,19 @@ class _Worker:
     def __init__(self, function: Callable[[Any], Any]) -> None:
         # Fresh processes, not forked ones: a fork of a process with threads (torch, a notebook's
         # kernel) can deadlock.
-        context = multiprocessing.get_context("spawn")
-        self.connection, child = context.Pipe()
-        self.process = context.Process(target=_serve, args=(child, function), daemon=True)
-        self.process.start()
+        self.connection, child = Pipe()
+        path = [str(entry) or os.getcwd() for entry in sys.path]
+        program = (
+            f"import sys; sys.path[:] = {path!a}; import {__name__} as workers; "
+            f"workers.serve({child.fileno()})"
+        )
+        # What it reads as its input ends with this process, also when that is killed.
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, pass_fds=[child.fileno()]
+        )
         child.close()
+        with contextlib.suppress(OSError):  # `answer` finds a worker that did not start
+            self.connection.send(function)
         self.item: int | None = None
         self.alive = True
         self.may_be_the_machine = False  # that failed the item, not what is in it
@@ -117,11 +137,15 @@ class _Worker:
         failure = None
         try:
             if self.connection.poll():
-                return self.connection.recv()
+                received = self.connection.recv()
+                if self.item is not None or not isinstance(received, Failure):
+                    return received
+                failure = received
         except (EOFError, OSError):
-            self.process.join(5)
-            self.may_be_the_machine = self.process.exitcode == -signal.SIGKILL
-            failure = Failure(f"the decoder crashed ({_exit(self.process.exitcode)})")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+            self.may_be_the_machine = self.process.returncode == -signal.SIGKILL
+            failure = Failure(f"the decoder crashed ({_exit(self.process.returncode)})")
         if failure is None and monotonic() >= self.expires:
             self.may_be_the_machine = True
             failure = Failure(f"not done after {self.deadline:g} s, the decoder was killed")
@@ -134,7 +158,7 @@ class _Worker:
     def kill(self) -> None:
         self.alive = False
         self.process.kill()
-        self.process.join()
+        self.process.communicate()
         self.connection.close()
 
 
@@ -144,10 +168,18 @@ def _exit(code: int | None) -> str:
     return f"exit status {code}"
 
 
-def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
-    """The worker process: answer once when ready, then once an item, until the parent hangs up."""
+def serve(descriptor: int) -> None:
+    """A worker process: receive the function, answer once when ready, then once an item, until the
+    parent hangs up. `descriptor` is this end of the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends the workers
-    end_with_parent()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.set_inheritable(descriptor, False)
+    connection = Connection(descriptor)
+    try:
+        function = connection.recv()
+    except Exception as error:
+        connection.send(Failure(f"{type(error).__name__}: {error}"))
+        return
     connection.send("ready")
     while True:
         try:
@@ -163,13 +195,8 @@ def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
         connection.send(result)
 
 
-def end_with_parent() -> None:
-    """From now on end this process when the one that started it is gone, whatever it is doing."""
-    threading.Thread(target=_wait_for_the_end_of_parent, daemon=True).start()
-
-
-def _wait_for_the_end_of_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, whatever else it is doing."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import Any, Final, Protocol
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -126,8 +125,7 @@ def state_figure(
     height = sum(heights.values())
     tops = dict(zip(heights, 1 - np.cumsum([0, *heights.values()]) / height, strict=False))
     with style.theme():
-        figure = plt.figure(figsize=(style.PAGE_WIDTH, height), dpi=style.DPI / 2)
-        plt.close(figure)
+        figure = style.Figure(style.PAGE_WIDTH, height)
         share = heights["curves"] / height
         figure.set_layout_engine(
             "constrained",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import matplotlib
-import matplotlib.pyplot as plt
+import matplotlib.figure
+import matplotlib.style
 import numpy as np
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from figures.provenance import line as provenance_line
 from figures.provenance import with_commit
@@ -56,17 +57,34 @@ _RC: Final[dict[str, Any]] = {
 
 @contextmanager
 def theme() -> Iterator[None]:
-    """Draw with the kit's seaborn theme inside the block; the caller's settings come back after."""
+    """Draw with the kit's seaborn theme inside the block; the caller's settings come back after.
+
+    Nothing of the user's own settings (matplotlibrc, rcParams, styles) has a part in it.
+    """
     look = sns.axes_style("ticks") | sns.plotting_context("paper") | _RC
-    with matplotlib.rc_context(look):
+    with matplotlib.style.context(["default", look]):
         yield
+
+
+class Figure(matplotlib.figure.Figure):
+    """A figure that no window and no backend of pyplot's has a part in; notebooks show it as it is
+    saved, but cropped."""
+
+    def __init__(self, width: float, height: float) -> None:
+        super().__init__(figsize=(width, height), dpi=DPI / 2)
+        FigureCanvasAgg(self)
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        with theme():
+            self.savefig(picture, format="png", bbox_inches="tight", metadata={"Software": None})
+        return picture.getvalue()
 
 
 def new_figure(panels: int, height: float, legend_rows: int = 0) -> tuple[Figure, list[Axes]]:
     """A figure of `panels` axes side by side and `height` inches; column width for one, else page.
 
-    `legend_rows` lines of text are kept free under the axes for `shared_legend`. The figure is
-    closed for pyplot, so a notebook shows it once, as the value of its cell.
+    `legend_rows` lines of text are kept free under the axes for `shared_legend`.
 
     Raises: ValueError when panels is not positive.
     """
@@ -74,14 +92,16 @@ def new_figure(panels: int, height: float, legend_rows: int = 0) -> tuple[Figure
         raise ValueError(f"a figure needs at least one panel, not {panels}")
     width = COLUMN_WIDTH if panels == 1 else PAGE_WIDTH
     with theme():
-        figure, axes = plt.subplots(1, panels, figsize=(width, height), squeeze=False, dpi=DPI / 2)
+        figure = Figure(width, height)
+        axes = figure.subplots(1, panels, squeeze=False)
         share = (FOOTER + legend_rows * _LEGEND_ROW) / height
         figure.set_layout_engine("constrained", rect=(0, share, 1, 1 - share), wspace=0.04)
-        plt.close(figure)
     return figure, list(np.ravel(axes))
 
 
-def shared_legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+def shared_legend(
+    figure: matplotlib.figure.Figure, handles: Sequence[Artist], columns: int
+) -> None:
     """Put one legend for all panels above the provenance line, in the rows kept free for it."""
     figure.legend(
         handles=handles,
@@ -96,7 +116,9 @@ def shared_legend(figure: Figure, handles: Sequence[Artist], columns: int) -> No
     )
 
 
-def save(figure: Figure, stem: Path | str, provenance: Mapping[str, str]) -> list[Path]:
+def save(
+    figure: matplotlib.figure.Figure, stem: Path | str, provenance: Mapping[str, str]
+) -> list[Path]:
     """Write `stem`.png (300 dpi) and `stem`.pdf with a provenance line; returns the two paths.
 
     `provenance` maps names to values, say {"results": digest}; the commit of this code is added.

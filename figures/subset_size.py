@@ -9,7 +9,7 @@ from itertools import pairwise
 from string import ascii_lowercase
 from typing import Any, Final
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -303,7 +303,7 @@ def log_axis(
     """
     box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
     inches = box.width / (1.05 + 2 * _MARGIN)  # some is lost to names not laid out yet
-    size = plt.rcParams["xtick.labelsize"]
+    size = matplotlib.rcParams["xtick.labelsize"]
     widths = {
         value: TextPath((0, 0), name, size=size).get_extents().width / 72
         for value, name in labels.items()

@@ -54,6 +54,14 @@ _LONG_TABLE: Final = 25  # rows from which a LaTeX table goes over several pages
 _WIDE_TABLE: Final = 12  # columns from which it is in small letters
 _LONG_TEXT: Final = 20  # letters from which its columns have several lines
 # Of underscores those that could begin or end a stressed word, of ampersands those of entities.
+# pandas' options that files would follow, as pandas has them before a user sets others.
+_OPTIONS: Final = (
+    *("display.colheader_justify", "right"),
+    *("display.multi_sparse", True),
+    *("display.html.use_mathjax", True),
+    *("styler.sparse.columns", True),
+    *("styler.latex.environment", None),
+)
 _MARKDOWN: Final = re.compile(r"([\\`*|<$~]|(?<=\])\(|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;))")
 _FORMULA: Final = re.compile(r"\s*[=+\-@＝＋－＠]")  # what spreadsheets compute; they skip spaces
 # A number, maybe with others beside.
@@ -239,17 +247,18 @@ def latex(
     # After the end of a row or a rule, a bracket or a star would be an option of theirs.
     heads = [f"{{}}{text}" if text[:1] in ("[", "*") else text for text in table.iloc[:, 0]]
     table.isetitem(0, heads)
-    body = table.to_latex(
-        index=False,
-        escape=False,
-        column_format="".join(
-            _latex_column(column, width=(0.12 if place else 0.24) if long else None)
-            for place, column in enumerate(columns)
-        ),
-        multicolumn_format="c",
-        longtable=long,
-        caption=f"{_escape_latex(caption)} ({_escape_latex(provenance)}).",
-    )
+    with pd.option_context(*_OPTIONS):
+        body = table.to_latex(
+            index=False,
+            escape=False,
+            column_format="".join(
+                _latex_column(column, width=(0.12 if place else 0.24) if long else None)
+                for place, column in enumerate(columns)
+            ),
+            multicolumn_format="c",
+            longtable=long,
+            caption=f"{_escape_latex(caption)} ({_escape_latex(provenance)}).",
+        )
     small = r"\footnotesize\setlength{\tabcolsep}{3pt}" + "\n"
     if long:
         return f"% packages: booktabs, longtable\n{{{small}{body}}}\n"
@@ -262,7 +271,8 @@ def page(
 ) -> str:
     """A table of texts as a piece of HTML: caption, table and provenance."""
     table = _rendered(texts, bold, html.escape, "<b>{}</b>".format)
-    body = table.to_html(index=False, escape=False, border=0, classes="paper-table")
+    with pd.option_context(*_OPTIONS):
+        body = table.to_html(index=False, escape=False, border=0, classes="paper-table")
     lines = (
         f"<p>{html.escape(caption)}</p>",
         body,

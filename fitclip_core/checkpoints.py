@@ -111,6 +111,8 @@ def _storable(name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
     tensor = value.detach().cpu()
     if dtype is not None and tensor.is_floating_point():
         tensor = tensor.to(dtype)
+    if tensor.is_floating_point() and tensor.itemsize < 2:
+        raise ValueError(f"{name} is {tensor.dtype}: quantised weights are not kept; convert them")
     if not torch.isfinite(tensor).all():
         cast = "" if dtype is None else f" as {dtype}"
         raise ValueError(f"{name} holds NaN or infinite values{cast}: it is not worth keeping")

@@ -264,7 +264,7 @@ def fit_student(
             if unlabelled_batches is not None and teacher is not None:
                 batch = next(unlabelled_batches)
                 student_scores = _scores(student, batch, scale, micro_batch)
-                with torch.no_grad():
+                with torch.no_grad(), teacher.in_eval_mode():
                     teacher_scores = _scores(teacher, batch, teacher_scale, micro_batch)
             try:
                 loss = fitclip_loss(

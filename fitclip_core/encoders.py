@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import difflib
 import json
 import logging
 import warnings
@@ -15,13 +17,48 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
-from fitclip_core import checkpoints
-from fitclip_core.foreign_checkpoints import QUICK_GELU_KINDS, Checkpoint, read_checkpoint
+from fitclip_core.foreign_checkpoints import (
+    JOIN,
+    QUICK_GELU_KINDS,
+    Checkpoint,
+    read_checkpoint,
+    with_text_names_of,
+)
 from fitclip_core.video_text import Precision, Tokenizer, VideoTextEncoder
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
+PICKLED_WEIGHTS_FILE = "open_clip_pytorch_model.bin"
 MERGES_FILE = "bpe_simple_vocab.txt.gz"
+
+
+def weights_file(folder: Path) -> Path:
+    """The weights of a folder in open_clip's layout.
+
+    Raises:
+        ValueError: the folder has no config or no weights; says what it is, where that is known.
+    """
+    found = [folder / name for name in (WEIGHTS_FILE, PICKLED_WEIGHTS_FILE)]
+    weights = next((file for file in found if file.is_file()), None)
+    if (folder / CONFIG_FILE).is_file() and weights is not None:
+        return weights
+    lacking = WEIGHTS_FILE if (folder / CONFIG_FILE).is_file() else CONFIG_FILE
+    what = "give a folder in open_clip's layout"
+    if any(folder.glob("*.index.json")):
+        what += f"; this one holds a model in several files: {JOIN}"
+    elif (folder / "config.json").is_file():
+        what += ", or a file of OpenAI's or open_clip's weights; this one looks like transformers'"
+    raise ValueError(f"{folder} has no {lacking}; {what}")
+
+
+def unknown_model(name: str) -> str:
+    """What to say of a name that open_clip has not."""
+    known = {one.lower(): one for one in open_clip.list_models()}
+    forms = name.replace("/", "-"), name.partition("/")[0]  # OpenAI's ViT-B/32; <model>/<tag>
+    found = (difflib.get_close_matches(one.lower(), known, n=3, cutoff=0.7) for one in forms)
+    near = " or ".join(known[one] for one in next(filter(None, found), []))
+    hint = f"did you mean {near}?" if near else "see open_clip.list_models()"
+    return f"open_clip has no model {name!r}; {hint}"
 
 
 class ClipEncoder(VideoTextEncoder):
@@ -30,8 +67,13 @@ class ClipEncoder(VideoTextEncoder):
     The video feature is the mean over frames of the L2-normalised frame features and the class
     feature the mean over prompts of the normalised text features; neither is renormalised.
 
+    The model is used as it is, not copied: `load_state` changes its weights, and nothing else here
+    changes it. Of a tower's last block the encoder computes only the tokens that are read, where
+    nothing but the features could show it.
+
     Args:
-        model: an open_clip model (`CLIP`, `CustomTextCLIP`, ...), kept on `device` in eval mode.
+        model: an open_clip model (`CLIP`, `CustomTextCLIP`, ...), or one with its `encode_image`
+            and `encode_text`.
         tokenizer: texts to token ids `[n, context_length]`.
         image_size, mean, std, name, device, precision: as `VideoTextEncoder`.
 
@@ -48,10 +90,6 @@ class ClipEncoder(VideoTextEncoder):
 
     def __init__(self, model: torch.nn.Module, tokenizer: Tokenizer, **settings: Any) -> None:
         _check_vocabulary(model, tokenizer, settings["name"])
-        visual: Any = getattr(model, "visual", None)
-        if _pools_first_token(visual):
-            blocks = visual.transformer.resblocks
-            blocks[-1] = _FirstTokenBlock(blocks[-1])
         super().__init__(model, tokenizer, **settings)
 
     @classmethod
@@ -79,7 +117,7 @@ class ClipEncoder(VideoTextEncoder):
         """
         config = open_clip.get_model_config(name)
         if config is None:
-            raise ValueError(f"open_clip has no model {name!r}; see open_clip.list_models()")
+            raise ValueError(unknown_model(name))
         tag, checkpoint, needs_quick_gelu, weights = None, None, None, ""
         if isinstance(pretrained, Checkpoint):
             checkpoint, weights = pretrained, pretrained.kind
@@ -119,8 +157,9 @@ class ClipEncoder(VideoTextEncoder):
 
         Args:
             folder: holds `open_clip_config.json` (`model_cfg`, `preprocess_cfg`),
-                `open_clip_model.safetensors` (any floating type; computed in float32) and, if the
-                model has its own vocabulary, `bpe_simple_vocab.txt.gz` in CLIP's format of merges.
+                `open_clip_model.safetensors` or else `open_clip_pytorch_model.bin` (any floating
+                type; computed in float32) and, if the model has its own vocabulary,
+                `bpe_simple_vocab.txt.gz` in CLIP's format of merges.
             device: where the model computes.
             precision: as `VideoTextEncoder`.
 
@@ -129,14 +168,11 @@ class ClipEncoder(VideoTextEncoder):
                 configuration, or OpenAI's weights meet a configuration without QuickGELU.
         """
         folder = Path(folder)
-        for file in (CONFIG_FILE, WEIGHTS_FILE):
-            if not (folder / file).is_file():
-                raise ValueError(f"{folder} has no {file}; give a folder in open_clip's layout")
+        weights = weights_file(folder)
         try:
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{folder / CONFIG_FILE} is no JSON object with model_cfg") from error
-        weights = folder / WEIGHTS_FILE
         quick_gelu = bool(config.get("quick_gelu", False))
         _check_activation(folder.name, quick_gelu, str(weights), _named_openai(weights))
         with _without_random_weights_warning():
@@ -148,7 +184,7 @@ class ClipEncoder(VideoTextEncoder):
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}", **options)
         encoder = cls._wrap(model, tokenizer, folder.name, device, config, precision)
         encoder.merges = merges.read_bytes() if merges.is_file() else None
-        encoder.load_state(checkpoints.load(weights))
+        encoder.load_state(read_checkpoint(weights).state)
         return encoder
 
     @classmethod
@@ -167,7 +203,7 @@ class ClipEncoder(VideoTextEncoder):
         if len(sides) != 1:
             raise ValueError(f"{name} takes pictures of size {size}; only square ones will do")
         encoder = cls(
-            model,
+            model.eval(),
             tokenizer,
             image_size=sides.pop(),
             mean=preprocess["mean"],
@@ -196,7 +232,9 @@ class ClipEncoder(VideoTextEncoder):
 
         Source: ARCHITECTURE "Numeric conventions", video feature.
         """
-        features = F.normalize(self.model.encode_image(images).float(), dim=-1)
+        short = _pools_first_token(self.model)
+        encode = _at_first_token(self.model.visual) if short else self.model.encode_image
+        features = F.normalize(encode(images).float(), dim=-1)
         # The check of the counts would make an accelerator wait; `images` has checked them.
         unsafe = features.device.type != "cpu"
         return torch.segment_reduce(features, "mean", lengths=counts, unsafe=unsafe)
@@ -222,38 +260,81 @@ class ClipEncoder(VideoTextEncoder):
             ValueError: as `VideoTextEncoder.load_state`.
         """
         own = self.model.state_dict()
+        state = with_text_names_of(own, state)
         scale = state.get("logit_scale")
-        if "logit_scale" in own and (scale is None or bool(scale.isnan().any())):
+        kept = "logit_scale" in own and (scale is None or bool(scale.isnan().any()))
+        if kept and own.keys() & state.keys():
+            state["logit_scale"] = own["logit_scale"]
+        try:
+            super().load_state(state)
+        except ValueError as error:
+            raise ValueError(f"{error}{_sizes_hint(state, own)}") from None
+        if kept:  # said of what fits only
             warnings.warn(
                 f"the state for {self.name} has no logit_scale; the model keeps "
                 f"{self.logit_scale:.6g}",
                 stacklevel=2,
             )
-            state = {**state, "logit_scale": own["logit_scale"]}
-        super().load_state(state)
 
 
-class _FirstTokenBlock(torch.nn.Module):
+def _sizes_hint(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> str:
+    """What a tower that lacks or positions of another number mean; else nothing."""
+    if not any(name.startswith("visual.") for name in state):
+        return "; the weights are of a text tower alone, without a vision tower"
+    hints = {
+        "visual.positional_embedding": "pictures of another size or patches ({} positions, the "
+        'model has {}): use the architecture of that size (in a config: "image_size")',
+        "positional_embedding": "texts of another length ({} tokens, the model takes {}): give a "
+        'folder in open_clip\'s layout whose config says that "context_length"',
+    }
+    found = [
+        f"; the weights are for {hint.format(len(state[name]), len(own[name]))}"
+        for name, hint in hints.items()
+        if name in state and name in own and len(state[name]) != len(own[name])
+    ]
+    return "".join(found)
+
+
+class _FirstTokenBlock(ResidualAttentionBlock):
     """A transformer's last block where its output is read at the first token only.
 
     It makes no other: in a tower of 12 blocks that is a fifteenth of the work, in one of 4 a fifth.
-    It has the block's parameters under the block's names.
     """
-
-    def __init__(self, block: ResidualAttentionBlock) -> None:
-        super().__init__()
-        for name, part in block.named_children():
-            self.add_module(name, part)
 
     def forward(self, x: torch.Tensor, *_: None, attn_mask: None = None) -> torch.Tensor:
         """Tokens `[n, length, width]` to `[n, 1, width]`."""
         return _block_at((slice(None), 0), self, x).unsqueeze(1)
 
 
-def _pools_first_token(visual: Any) -> bool:
-    """Whether a picture's feature is the last block's output at the first token, and no more."""
+def _at_first_token(visual: Any) -> torch.nn.Module:
+    """The vision tower with a last block that makes the first token alone.
+
+    The tower itself stays as it is: this is another module over its parameters, parts and hooks.
+    """
+    *blocks, last = visual.transformer.resblocks
+    first_token = copy.copy(last)
+    first_token.__class__ = _FirstTokenBlock
+    resblocks = torch.nn.ModuleList([*blocks, first_token])
+    return _with_parts(visual, transformer=_with_parts(visual.transformer, resblocks=resblocks))
+
+
+def _with_parts(module: torch.nn.Module, **parts: torch.nn.Module) -> torch.nn.Module:
+    """A module that shares all with another but these parts."""
+    other = copy.copy(module)
+    other.__dict__["_modules"] = {**module._modules, **parts}
+    return other
+
+
+def _pools_first_token(model: Any) -> bool:
+    """Whether a picture's feature is the last block's output at the first token, and no more.
+
+    A forward hook in that block is to see what it always does, and a compiled tower is to run.
+    """
+    visual: Any = getattr(model, "visual", None)
     return (
-        type(visual) is VisionTransformer
+        _is_own(model, "encode_image")
+        and type(visual) is VisionTransformer
+        and visual._compiled_call_impl is None
         and visual.attn_pool is None
         and visual.pool_type == "tok"
         and not visual.output_tokens
@@ -264,7 +345,8 @@ def _pools_first_token(visual: Any) -> bool:
 def _is_causal(model: Any) -> bool:
     """Whether a text's feature depends on nothing behind its end token, the one of largest id."""
     return (
-        isinstance(model, open_clip.CLIP)
+        _is_own(model, "encode_text")
+        and isinstance(model, open_clip.CLIP)
         and model.attn_mask is not None
         and model.text_pool_type == "argmax"
         and _is_plain(model.transformer.resblocks[-1])
@@ -272,7 +354,19 @@ def _is_causal(model: Any) -> bool:
 
 
 def _is_plain(block: torch.nn.Module) -> bool:
-    return type(block) is ResidualAttentionBlock and not hasattr(block, "ln_1_kv")
+    return (
+        type(block) is ResidualAttentionBlock
+        and not hasattr(block, "ln_1_kv")
+        and not any(part._forward_hooks for part in block.modules())
+    )
+
+
+def _is_own(model: Any, method: str) -> bool:
+    """Whether the model's method is one of open_clip's plain two, not a subclass's or a patch."""
+    function = getattr(getattr(model, method, None), "__func__", None)
+    return function in [
+        getattr(kind, method) for kind in (open_clip.CLIP, open_clip.CustomTextCLIP)
+    ]
 
 
 def _end_token_features(model: Any, tokens: torch.Tensor) -> torch.Tensor:

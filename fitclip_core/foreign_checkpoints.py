@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from fitclip_core import checkpoints, torch_archive
@@ -17,6 +20,7 @@ KINDS: Final = (
     "openai_torchscript",
     "state_dict",
     "open_clip_training",
+    "other_training",
     "fitclip_student",
     "fitclip_lightning",
     "frozen_in_time",
@@ -25,6 +29,16 @@ KINDS: Final = (
 QUICK_GELU_KINDS: Final = ("openai_torchscript", "fitclip_student", "fitclip_lightning")
 """Kinds that come from OpenAI's CLIP, whose activation is QuickGELU."""
 
+# Where training programs keep the weights: open_clip and Lightning; PyTorch's tutorials; PySlowFast
+# (Open-VCLIP); X-CLIP and ViFi-CLIP; DeepSpeed.
+_WEIGHTS: Final = ("state_dict", "model_state_dict", "model_state", "model", "module")
+# What programs put around a model: DataParallel, a holder of the model, then torch.compile, FSDP
+# and activation checkpoints, whose names may also stand within a tensor's.
+_PREFIXES: Final = ("module.", "model.")
+_WRAPPERS: Final = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_HEAD: Final = "classification_head."
+_TRANSFORMERS: Final = ("vision_model.", "text_model.encoder.", "text_model.embeddings.token_")
+_SHARD: Final = re.compile(r"-(\d+)-of-(\d+)\.")
 MAX_NODES: Final = 1_000_000
 MAX_NAME: Final = 10_000
 _STUDENT_PREFIX: Final = "encoder.model."
@@ -63,10 +77,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint of CLIP, open_clip, FitCLIP or Frozen in Time, without running its code.
 
     Kinds: OpenAI's TorchScript archive; a plain dict of tensors (OpenAI's or open_clip's names);
-    open_clip's training checkpoint (names with `module.` or `model.`); FitCLIP's student (no
-    `logit_scale`, or NaN); a Lightning checkpoint of the official code, also after
-    `prepare_trained_checkpoint_for_evaluation`; Frozen in Time (with or without `module.`); and
-    safetensors, which are taken as they are.
+    open_clip's training checkpoint, or another program's, with the weights in `model`, `module`
+    (DeepSpeed), `model_state` or `model_state_dict`; FitCLIP's student (no `logit_scale`, or NaN);
+    a Lightning checkpoint of the official code, also after
+    `prepare_trained_checkpoint_for_evaluation`; Frozen in Time; and safetensors. What DataParallel,
+    torch.compile, FSDP and the like add to the names is taken off, in any order.
 
     Args:
         path: the file. The tensors are views of the mapped file.
@@ -80,26 +95,47 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         `open_clip_checkpoint_to_model`; Frozen in Time's `base_trainer`; OpenAI's `clip.load`.
     """
     path = Path(path)
-    if not torch_archive.is_zip(path):
-        state = checkpoints.load(path)
-        return Checkpoint("safetensors", state, {}, file_sha256(path))
-    content = torch_archive.read(path)
     left_out: dict[str, str] = {}
-    if isinstance(content, Stub):
-        kind = "openai_torchscript"
-        state = _module_tensors(content, path)
-        _check_is_clip(state, path)
-    elif isinstance(content, dict):
-        wrapped = isinstance(content.get("state_dict"), dict)
-        rest = {key: value for key, value in content.items() if wrapped and key != "state_dict"}
-        kind, state = _sort(content["state_dict"] if wrapped else content, rest, left_out, path)
-        if wrapped:
-            left_out |= _training_state(rest, path)
+    if path.name.endswith(".index.json"):
+        raise ValueError(f"{path} is the list of a model's parts; {JOIN}")
+    if not torch_archive.is_zip(path):
+        kind, state = "safetensors", _unwrapped(checkpoints.load(path), left_out, path)
     else:
-        raise ValueError(f"{path} holds a {_type(content)}; a checkpoint is a dict of tensors")
+        kind, state = _read_archive(path, left_out)
     if not state:
         raise ValueError(f"{path} holds no tensor of a model")
-    return Checkpoint(kind, _without_sizes(state, left_out, path), left_out, file_sha256(path))
+    _check_readable(state, path)
+    state = _without_mask(_without_sizes(state, left_out, path), left_out)
+    return Checkpoint(kind, state, left_out, file_sha256(path))
+
+
+JOIN: Final = (
+    "join the parts: read each file of the folder with safetensors.torch.load_file, put all "
+    "tensors into one dict and write it with fitclip_core.checkpoints.save"
+)
+"""What to do with weights that lie in several files."""
+
+
+def with_text_names_of(own: Iterable[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state with its text tower's names as a model has them: with or without `text.` before.
+
+    open_clip writes `text.` where the tower is a module of its own (CustomTextCLIP).
+
+    Args:
+        own: names of the model's tensors.
+        state: tensors by name; another state than of these two forms is returned as it is.
+    """
+    token = "token_embedding.weight"
+    names = set(own)
+    if token in names and f"text.{token}" in state:
+        return {name.removeprefix("text."): value for name, value in state.items()}
+    if f"text.{token}" in names and token in state:
+        others = ("visual.", "logit_")
+        return {
+            name if name.startswith(others) else f"text.{name}": value
+            for name, value in state.items()
+        }
+    return dict(state)
 
 
 def image_size(state: Mapping[str, Tensor]) -> int:
@@ -114,28 +150,118 @@ def image_size(state: Mapping[str, Tensor]) -> int:
     return side * state["visual.conv1.weight"].shape[-1]
 
 
+def _read_archive(path: Path, left_out: dict[str, str]) -> tuple[str, dict[str, Tensor]]:
+    content = torch_archive.read(path)
+    if isinstance(content, Stub):
+        state = _module_tensors(content, path)
+        _check_is_clip(state, path)
+        return "openai_torchscript", state
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {_type(content)}; a checkpoint is a dict of tensors")
+    found = [key for key in _WEIGHTS if isinstance(content.get(key), dict)]
+    if len(found) > 1:
+        raise ValueError(
+            f"{path} holds weights under {' and '.join(map(repr, found))}; save the dict of those "
+            "that are meant alone, with torch.save or safetensors"
+        )
+    if not found:
+        return _sort(content, "", {}, left_out, path)
+    rest = {key: value for key, value in content.items() if key != found[0]}
+    kind, state = _sort(content[found[0]], found[0], rest, left_out, path)
+    left_out |= _training_state(rest, path)
+    return kind, state
+
+
 def _sort(
-    stored: dict[Any, Any], rest: Mapping[Any, Any], left_out: dict[str, str], path: Path
+    stored: dict[Any, Any],
+    key: str,
+    rest: Mapping[Any, Any],
+    left_out: dict[str, str],
+    path: Path,
 ) -> tuple[str, dict[str, Tensor]]:
-    """The kind of a dict of tensors, and the model's part of it under the model's names."""
-    state = _checked(stored, path)
+    """The kind of a dict of tensors, which lay under `key` of a larger one with a `rest`, and the
+    model's part of it under the model's names."""
+    state = _unwrapped(_checked(stored, path), left_out, path)
     if any(name.startswith(_STUDENT_PREFIX) for name in state):
         return "fitclip_lightning", _student(state, left_out, path)
     if "pytorch-lightning_version" in rest:
         _check_is_clip(state, path)
         return "fitclip_lightning", state
-    for prefix in ("module.", "model."):
-        if state and all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-            break
     if "video_model.cls_token" in state:
         return "frozen_in_time", state
     if rest:
-        return "open_clip_training", state
+        return "open_clip_training" if key == "state_dict" else "other_training", state
     scale = state.get("logit_scale")
-    if _is_clip(state) and (scale is None or bool(scale.isnan().any())):
+    if (
+        key in ("", "state_dict")
+        and _is_clip(state)
+        and (scale is None or bool(scale.isnan().any()))
+    ):
         return "fitclip_student", state
     return "state_dict", state
+
+
+def _unwrapped(
+    state: Mapping[str, Tensor], left_out: dict[str, str], path: Path
+) -> dict[str, Tensor]:
+    """The state without the names of what was put around the model, or around parts of it."""
+    names = {
+        name: ".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in state
+    }
+    for extra, reason in (
+        ("n_averaged", "the number of averaged models"),
+        (_HEAD, "a classifier's head"),
+    ):
+        wrapped = {name for name, inner in names.items() if not inner.startswith(extra)}
+        prefix = "module." if extra == "n_averaged" else "image_encoder.model."
+        if wrapped and all(names[name].startswith(prefix) for name in wrapped):
+            left_out |= {name: reason for name in names.keys() - wrapped}
+            names = {name: names[name].removeprefix(prefix) for name in state if name in wrapped}
+    while names and (
+        prefix := next(
+            (one for one in _PREFIXES if all(n.startswith(one) for n in names.values())), ""
+        )
+    ):
+        names = {name: inner.removeprefix(prefix) for name, inner in names.items()}
+    if len(set(names.values())) < len(names):
+        counts = Counter(names.values())
+        twice = [name for name, inner in names.items() if counts[inner] > 1]
+        raise ValueError(f"{path} holds a tensor twice, as {' and '.join(twice[:2])}")
+    return {inner: state[name] for name, inner in names.items()}
+
+
+def _check_readable(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse what could not be computed with, and what is known not to be CLIP's own names."""
+    types = Counter(v.dtype for v in state.values() if v.is_floating_point() and v.itemsize < 2)
+    if types:
+        found = ", ".join(f"{count} of {dtype}" for dtype, count in types.items())
+        raise ValueError(
+            f"{path} holds quantised weights ({found} among {len(state)} tensors), which are not "
+            "computed with; give the weights as float16, bfloat16 or float32, with the scales that "
+            "belong to the quantised ones multiplied in"
+        )
+    theirs = [name for name in state if name.startswith(_TRANSFORMERS)]
+    if theirs:
+        raise ValueError(
+            f"{path} holds a CLIP of transformers (names such as {theirs[0]}), whose names and "
+            "layout are others; give the same weights as OpenAI or open_clip publish them, such as "
+            "open_clip:ViT-B-32-quickgelu/openai, or a folder in open_clip's layout"
+        )
+    part = _SHARD.search(path.name)
+    if part and int(part[2]) > 1:
+        raise ValueError(f"{path} is part {int(part[1])} of {int(part[2])} of a model; {JOIN}")
+
+
+def _without_mask(state: dict[str, Tensor], left_out: dict[str, str]) -> dict[str, Tensor]:
+    """The state without the text tower's causal mask, which is no weight."""
+    name = next((one for one in ("attn_mask", "text.attn_mask") if one in state), None)
+    if name is None or state[name].ndim != 2 or state[name].shape[0] != state[name].shape[1]:
+        return state
+    causal = torch.full(state[name].shape, float("-inf")).triu_(1)
+    if not torch.equal(state[name].float(), causal):
+        return state
+    left_out[name] = "the causal mask, no weight"
+    return {key: value for key, value in state.items() if key != name}
 
 
 def _student(
@@ -167,7 +293,8 @@ def _training_state(rest: Mapping[Any, Any], path: Path) -> dict[str, str]:
     left_out: dict[str, str] = {}
     for key, value in rest.items():
         names = [name for name, _ in _tensors(value, str(key), path)]
-        left_out |= dict.fromkeys(names, f"the training's {key}") or {str(key): "no tensor"}
+        reason = f"other weights, {key}" if "ema" in str(key).lower() else f"the training's {key}"
+        left_out |= dict.fromkeys(names, reason) or {str(key): "no tensor"}
     return left_out
 
 
@@ -196,7 +323,7 @@ def _checked(stored: dict[Any, Any], path: Path) -> dict[str, Tensor]:
         more = f", and {len(wrong) - 10} more" if len(wrong) > 10 else ""
         raise ValueError(
             f"{path} is no dict of tensors by name: {', '.join(wrong[:10])}{more}; give a state "
-            "dict, or a training checkpoint with its weights in 'state_dict'"
+            f"dict, or a training checkpoint with its weights in {', '.join(map(repr, _WEIGHTS))}"
         )
     return stored
 

@@ -34,7 +34,7 @@ class FrozenInTimeEncoder(VideoTextEncoder):
         model: Frozen in Time's towers.
         vocabulary: as `wordpiece_tokenizer`.
         name: how results call this model.
-        device: where the model computes.
+        device: where to move the model; None: it stays where it is.
 
     Raises:
         ValueError: the vocabulary is not DistilBERT's uncased one.
@@ -49,7 +49,7 @@ class FrozenInTimeEncoder(VideoTextEncoder):
         vocabulary: str | Path,
         *,
         name: str = "frozen_in_time",
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -92,7 +92,7 @@ class FrozenInTimeEncoder(VideoTextEncoder):
             ValueError: tensors are missing, unknown, of another shape or not finite (all of them
                 are listed); the vocabulary, `n_frames` or `temporal` is wrong.
         """
-        encoder = cls(FrozenInTime(n_frames, sizes), vocabulary, name=name, device=device)
+        encoder = cls(FrozenInTime(n_frames, sizes).eval(), vocabulary, name=name, device=device)
         state = dict(state)
         positions = state.pop(POSITION_IDS, None)
         last = encoder.model.text_model.config.max_position_embeddings - 1

@@ -246,8 +246,9 @@ def fisher_diagonal(
     for rows in order.reshape(-1, batch_size):
         indices = clips.indices[rows]
         frames, counts = clips.frames.frames(indices), clips.frames.frame_counts[indices]
-        videos = encoder.video_features(*encoder.images(frames, counts))
-        texts = encoder.text_features(encoder.tokenize([clips.texts[row] for row in rows]))
+        with encoder.in_eval_mode():
+            videos = encoder.video_features(*encoder.images(frames, counts))
+            texts = encoder.text_features(encoder.tokenize([clips.texts[row] for row in rows]))
         loss = contrastive_loss(videos @ texts.T / temperature)
         gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, gradients, strict=True):

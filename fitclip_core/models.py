@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from fitclip_core.artefacts import file_sha256
-from fitclip_core.encoders import CONFIG_FILE, WEIGHTS_FILE, ClipEncoder
+from fitclip_core.encoders import CONFIG_FILE, ClipEncoder, unknown_model, weights_file
 from fitclip_core.foreign_checkpoints import (
     QUICK_GELU_KINDS,
     Checkpoint,
     image_size,
     read_checkpoint,
+    with_text_names_of,
 )
 from fitclip_core.video_text import Precision, VideoTextEncoder
 
@@ -68,13 +69,16 @@ def load_clip(
     if isinstance(source, str) and source.startswith(OPEN_CLIP_PREFIX):
         _check_no_architecture(source, architecture)
         return _load_by_tag(source.removeprefix(OPEN_CLIP_PREFIX), device, precision)
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir():
         _check_no_architecture(source, architecture)
         return _load_folder(path, device, precision)
     if not path.is_file():
+        _check_no_address(str(source))
+        tags = open_clip.list_pretrained_tags_by_model(str(source))
+        some = f" (open_clip has {source} with the tags {', '.join(tags)})" if tags else ""
         raise ValueError(
-            f"there is no file or folder {path}; give one, or {OPEN_CLIP_PREFIX}<model>/<tag>"
+            f"there is no file or folder {path}; give one, or {OPEN_CLIP_PREFIX}<model>/<tag>{some}"
         )
     checkpoint = read_checkpoint(path)
     if checkpoint.kind == "frozen_in_time":
@@ -107,7 +111,7 @@ def load_frozen_in_time(
     # Its text tower needs transformers, which CLIP does not.
     from fitclip_core.frozen_in_time_encoder import FrozenInTimeEncoder
 
-    path, words = Path(file), Path(vocabulary)
+    path, words = Path(file).expanduser(), Path(vocabulary).expanduser()
     for needed in (path, words):
         if not needed.is_file():
             raise ValueError(f"there is no file {needed}")
@@ -132,6 +136,7 @@ def infer_architecture(state: Mapping[str, Tensor]) -> str:
 
     Source: Radford et al. 2021 (CLIP), table 20.
     """
+    state = with_text_names_of(["token_embedding.weight"], state)
     try:
         sizes = {
             "embed_dim": state["text_projection"].shape[1],
@@ -173,7 +178,10 @@ def _architecture(checkpoint: Checkpoint, path: Path) -> str:
 def _load_by_tag(
     model_and_tag: str, device: str | torch.device, precision: Precision
 ) -> LoadedModel:
+    _check_no_address(model_and_tag)
     name, _, tag = model_and_tag.partition("/")
+    if open_clip.get_model_config(name) is None:
+        raise ValueError(f"{unknown_model(model_and_tag)} (of {OPEN_CLIP_PREFIX}<model>/<tag>)")
     if not tag:
         raise ValueError(f"{OPEN_CLIP_PREFIX}{name} has no tag: {OPEN_CLIP_PREFIX}<model>/<tag>")
     encoder = ClipEncoder.from_open_clip(name, tag, device, precision=precision)
@@ -181,15 +189,24 @@ def _load_by_tag(
     return LoadedModel(encoder, _state_sha256(encoder.state()), protocol)
 
 
+def _check_no_address(source: str) -> None:
+    if source.startswith(("hf-hub:", "local-dir:")):
+        raise ValueError(
+            f"{source} is an address of open_clip's, which this kit does not follow: download the "
+            "model and give its folder, which is in open_clip's layout"
+        )
+
+
 def _load_folder(folder: Path, device: str | torch.device, precision: Precision) -> LoadedModel:
+    weights = weights_file(folder)
     encoder = ClipEncoder.from_folder(folder, device, precision)
     protocol = {
         "architecture": folder.name,
         "weights": "open_clip_folder",
-        "file": f"{folder.name}/{WEIGHTS_FILE}",
+        "file": f"{folder.name}/{weights.name}",
         "config_sha256": file_sha256(folder / CONFIG_FILE),
     } | _computed(precision)
-    return LoadedModel(encoder, file_sha256(folder / WEIGHTS_FILE), protocol)
+    return LoadedModel(encoder, file_sha256(weights), protocol)
 
 
 def _computed(precision: Precision) -> dict[str, str]:

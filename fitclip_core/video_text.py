@@ -21,6 +21,7 @@ _T = TypeVar("_T")
 # Pixels of a batch of pictures: what stays in a processor's cache is the fastest (160 pictures of
 # 40 px), and accelerators want as much as fits (330 of 224 px; a ViT-B/16 then takes 2 GiB).
 _CPU_PIXELS, _ACCELERATOR_PIXELS = 2**18, 2**24
+_WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class FrameSource(Protocol):
@@ -98,13 +99,14 @@ class VideoTextEncoder(ABC):
     batches them, averages prompts, and keeps and loads weights. No mean is renormalised.
 
     Args:
-        model: kept on `device` in eval mode.
+        model: used as it is, not copied. `encode_*` compute in eval mode and leave every module
+            in the mode that it was in; `*_features` compute in the mode that it is in.
         tokenizer: texts to token ids `[n, context_length]`.
         image_size: side of the square pictures, in pixels.
         mean: normalisation of the three channels, of values in [0, 1].
         std: as `mean`.
         name: how results call this model.
-        device: where the model computes.
+        device: where to move the model; None: it stays where it is.
         precision: of the matrix products of `encode_*`, see `precision`.
 
     Raises:
@@ -122,7 +124,7 @@ class VideoTextEncoder(ABC):
         mean: Sequence[float],
         std: Sequence[float],
         name: str,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
         precision: Precision = "float32",
     ) -> None:
         if precision not in get_args(Precision):
@@ -130,7 +132,9 @@ class VideoTextEncoder(ABC):
                 f"precision is {precision!r}; choose one of {', '.join(get_args(Precision))}"
             )
         self._precision: Precision = precision
-        self.model: Any = model.to(device).eval()
+        if device is None:
+            device = next((value.device for value in model.state_dict().values()), "cpu")
+        self.model: Any = model.to(device)
         self.tokenizer = tokenizer
         self.image_size = image_size
         self.name = name
@@ -159,6 +163,18 @@ class VideoTextEncoder(ABC):
             yield
         finally:
             self._precision = kept
+
+    @contextmanager
+    def in_eval_mode(self) -> Iterator[None]:
+        """Compute in eval mode for a while; then every module is in the mode that it was in."""
+        training = [module for module in self.model.modules() if module.training]
+        for module in training:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
 
     @abstractmethod
     def video_features(self, images: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
@@ -326,11 +342,22 @@ class VideoTextEncoder(ABC):
             state: tensors by name, of any floating type.
 
         Raises:
-            ValueError: tensors are missing, unknown, of another shape or not finite; all of them
-                are listed, and the model is left as it was.
+            ValueError: tensors are missing, unknown, of another shape, quantised or not finite;
+                all of them are listed, and the model is left as it was.
         """
         own = self.model.state_dict()
         both = [name for name in own if name in state]
+        if not both and own and state:
+            raise ValueError(
+                f"the state does not fit {self.name}: none of its {len(state)} names, such as "
+                f"{min(state)}, is among the model's {len(own)}, such as {min(own)}; they are of "
+                "another model, or something that was around the model is in them"
+            )
+        unlike = [
+            name
+            for name in both
+            if own[name].is_floating_point() and state[name].dtype not in _WEIGHT_TYPES
+        ]
         problems = {
             "missing": sorted(own.keys() - state.keys()),
             "unknown": sorted(state.keys() - own.keys()),
@@ -339,7 +366,14 @@ class VideoTextEncoder(ABC):
                 for name in both
                 if state[name].shape != own[name].shape
             ],
-            "not finite": [name for name in both if not bool(state[name].isfinite().all())],
+            "of a type that is not computed with": [
+                f"{name} {state[name].dtype}" for name in unlike
+            ],
+            "not finite": [
+                name
+                for name in both
+                if name not in unlike and not bool(state[name].isfinite().all())
+            ],
         }
         found = [
             f"{len(names)} {what}: {', '.join(names)}" for what, names in problems.items() if names
@@ -366,6 +400,7 @@ class VideoTextEncoder(ABC):
         """Compute lazy batches in inference mode; joined outside it, they are ordinary tensors."""
         reduced = self._precision != "float32"
         with (
+            self.in_eval_mode(),
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=reduced),
         ):

@@ -1,11 +1,19 @@
 """What the programs that work on a profile's run are told in the same way."""
 
 import argparse
+import io
+import sys
 from pathlib import Path
 
 
 def profile_parser(module: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser with --profile and --runs-dir; `description` is shown as it stands."""
+    """A parser with --profile and --runs-dir; `description` is shown as it stands.
+
+    From here on letters that the terminal's encoding lacks (a title's α) are printed as escapes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=description,

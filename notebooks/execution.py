@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import nbconvert
 import nbformat
@@ -30,6 +32,12 @@ from notebooks.sources import Notebook, cell_source
 from notebooks.stamps import Files, results_problems
 
 KERNEL_START_SECONDS = 180
+# What a user's settings would change in a notebook's outputs; IPython's come from IPYTHONDIR.
+USERS_SETTINGS: Final = {
+    "PYTHONSTARTUP": "",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "MATPLOTLIBRC": os.devnull,
+}
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _SHOWN_LINES = 12
 
@@ -147,7 +155,8 @@ def _indented(lines: list[str]) -> str:
 
 
 class _OwnInterpreter(AsyncKernelManager):
-    """Starts kernels with this interpreter and this checkout's packages, whatever is registered."""
+    """Starts kernels with this interpreter and this checkout's packages, whatever is registered,
+    and without the user's start-up files and settings of IPython and matplotlib."""
 
     @traitlets.default("transport_encryption")
     def _encrypt_where_possible(self) -> str:  # else the kernel warns that others may listen
@@ -157,10 +166,15 @@ class _OwnInterpreter(AsyncKernelManager):
     def kernel_spec(self) -> KernelSpec:
         checkout = str(Path(artefacts.__file__).parents[1])
         path = os.pathsep.join(filter(None, [checkout, os.environ.get("PYTHONPATH")]))
-        spec = KernelSpec(**{**get_kernel_dict(), "env": {"PYTHONPATH": path}})
+        env = {**USERS_SETTINGS, "PYTHONPATH": path, "IPYTHONDIR": self._ipython_dir.name}
+        spec = KernelSpec(**{**get_kernel_dict(), "env": env})
         # Users' errors are cell outputs; what a kernel logs itself is noise from an interrupt.
         spec.argv = [*spec.argv, "--IPKernelApp.log_level=CRITICAL"]
         return spec
+
+    @cached_property
+    def _ipython_dir(self) -> tempfile.TemporaryDirectory[str]:  # gone with the manager
+        return tempfile.TemporaryDirectory(prefix="fitclip_ipython_", ignore_cleanup_errors=True)
 
     async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
         """As usual, but the kernel inherits the run folder's lock and so holds it as long as it

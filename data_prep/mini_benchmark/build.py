@@ -1,12 +1,13 @@
 """Builds the benchmark on disk: real H.264 MP4 files and one clips table a data set."""
 
-import multiprocessing
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing.pool import Pool
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from data_prep.clips import read_clips, validate, write_clips
-from data_prep.decode_workers import available_cores, end_with_parent
+from data_prep.decode_workers import Failure, available_cores, killable_map
 from data_prep.mini_benchmark.concepts import ACTIONS_FILE
 from data_prep.mini_benchmark.data_sets import DATA_SETS, look_of, plan_clip
 from data_prep.mini_benchmark.scenes import FRAME_SIZE, render
@@ -23,6 +24,7 @@ from fitclip_core.artefacts import file_sha256, manifest_problems, source_digest
 FRAME_RATE = 8
 KIND = "mini_benchmark"
 _BATCH = 32
+_DEADLINE = 3600.0  # seconds for a batch, which takes a few
 # Constant rate factors, from good to coarse compression.
 _COARSENESS = (24, 35)
 # What a clip's bytes follow from: these modules, the action classes, and these packages.
@@ -83,14 +85,11 @@ def build(
             folder / name, kind=KIND, parameters=parameters, inputs=inputs, code=code
         )
     ]
-    if stale:
-        # Spawned, not forked: a notebook's process has threads, which a fork may leave locked.
-        # They end with it: a rerun after a kill must not find them still writing.
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(workers or available_cores(), initializer=end_with_parent) as pool:
-            for name in stale:
-                _build_data_set(pool, folder / name, name, sizes[name], seed, progress)
-                _write_manifest(folder / name, wanted[name], inputs, code)
+    jobs = [job for name in stale for job in _jobs(folder / name, name, sizes[name], seed)]
+    with closing(_drawn(jobs, workers or available_cores())) as batches:
+        for name in stale:
+            _build_data_set(batches, folder / name, name, sizes[name], progress)
+            _write_manifest(folder / name, wanted[name], inputs, code)
     return {name: read_clips(folder / name / "clips.csv") for name in sizes}
 
 
@@ -108,24 +107,49 @@ def _write_manifest(
     )
 
 
-def _build_data_set(
-    pool: Pool, target: Path, data_set: str, size: int, seed: int, progress: bool
-) -> None:
-    partial = target.with_name(f"{target.name}.partial")
+def _jobs(target: Path, data_set: str, size: int, seed: int) -> list[_Job]:
+    """The batches of clips of a data set, which are drawn into an empty folder beside it."""
+    partial = _partial(target)
     for stale in (partial, target):
         shutil.rmtree(stale, ignore_errors=True)
     (partial / "videos").mkdir(parents=True)
-    jobs = [
+    return [
         _Job(data_set, tuple(range(start, min(start + _BATCH, size))), seed, partial)
         for start in range(0, size, _BATCH)
     ]
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f"{target.name}.partial")
+
+
+def _drawn(jobs: Sequence[_Job], workers: int) -> Generator[list[dict[str, object]], None, None]:
+    """The rows of each job, in the jobs' order."""
+    done: dict[int, Any] = {}
+    with closing(killable_map(_draw_batch, jobs, workers=workers, deadline=_DEADLINE)) as results:
+        for number in range(len(jobs)):
+            while number not in done:
+                done.update([next(results)])
+            rows = done.pop(number)
+            if isinstance(rows, Failure):
+                raise RuntimeError(f"clips of {jobs[number].data_set} are not made: {rows.reason}")
+            yield rows
+
+
+def _build_data_set(
+    batches: Iterator[list[dict[str, object]]],
+    target: Path,
+    data_set: str,
+    size: int,
+    progress: bool,
+) -> None:
     rows: list[dict[str, object]] = []
     with tqdm(total=size, desc=data_set, unit="clip", disable=not progress, mininterval=1) as bar:
-        for batch in pool.imap(_draw_batch, jobs):
+        for batch in islice(batches, -(-size // _BATCH)):
             rows += batch
             bar.update(len(batch))
-    write_clips(partial / "clips.csv", validate(pd.DataFrame(rows)))
-    partial.rename(target)
+    write_clips(_partial(target) / "clips.csv", validate(pd.DataFrame(rows)))
+    _partial(target).rename(target)
 
 
 def _draw_batch(job: _Job) -> list[dict[str, object]]:

@@ -9,13 +9,10 @@ settings lie beside it. The run takes about an hour on two cores and is needed o
 import argparse
 import json
 import math
-import multiprocessing
 import re
-from collections import deque
 from collections.abc import Generator
 from contextlib import closing
-from itertools import count
-from multiprocessing.pool import AsyncResult
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from data_prep.decode_workers import Failure, killable_map
 from data_prep.mini_benchmark import stills
 from data_prep.mini_benchmark.concepts import actions, concepts
 from data_prep.mini_benchmark.vocabulary import VIDEO_WORDS, reduced_merges, write_merges
@@ -45,6 +43,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 CHUNK = 8192  # pictures drawn at a time, by a process beside the training
 VALIDATION_PICTURES = 1000
 LOG_EVERY = 250
+_DEADLINE = 3600.0  # seconds for a chunk, which takes less than a minute
 LOG_FILE, SETTINGS_FILE = "pretraining_log.csv", "pretraining_settings.json"
 
 
@@ -90,22 +89,19 @@ def corpus_words() -> list[str]:
 
 
 def _batches(
-    tokenizer: SimpleTokenizer, seed: int, batch: int, reuse: int
+    tokenizer: SimpleTokenizer, seed: int, batch: int, reuse: int, chunks: int
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """Endless batches of (uint8 images [n, 3, size, size], tokens [n, context])."""
+    """Batches of (uint8 images [n, 3, size, size], tokens [n, context]) from so many chunks."""
     generator = torch.Generator().manual_seed(seed)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-
-        def ask(number: int) -> AsyncResult[tuple[np.ndarray, list[str]]]:
-            return pool.apply_async(
-                stills.draw_many, (IMAGE_SIZE, seed * 1_000_003 + number, CHUNK)
-            )
-
-        # One chunk is trained on while the next is drawn.
-        pending = deque([ask(0), ask(1)])
-        for number in count(2):
-            images, captions = pending.popleft().get()
-            pending.append(ask(number))
+    # With one worker in order; it draws the next chunk while one is trained on.
+    drawn = killable_map(
+        partial(_draw_chunk, seed, CHUNK), range(chunks), workers=1, deadline=_DEADLINE
+    )
+    with closing(drawn):
+        for expected, (number, chunk) in enumerate(drawn):
+            if isinstance(chunk, Failure) or number != expected:
+                raise RuntimeError(f"pictures of chunk {expected} could not be drawn: {chunk}")
+            images, captions = chunk
             pixels = _channels_first(images)
             tokens = tokenizer(captions)
             for _ in range(reuse):
@@ -114,6 +110,10 @@ def _batches(
                     flip = torch.rand(len(rows), generator=generator) < 0.5
                     chosen[flip] = chosen[flip].flip(-1)
                     yield chosen, tokens[rows]
+
+
+def _draw_chunk(seed: int, size: int, number: int) -> tuple[np.ndarray, list[str]]:
+    return stills.draw_many(IMAGE_SIZE, seed * 1_000_003 + number, size)
 
 
 def _text_features(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
@@ -191,7 +191,8 @@ def pretrain(
     )
     held_out = stills.draw_many(IMAGE_SIZE, seed + 999_999_937, VALIDATION_PICTURES)
     log: list[dict[str, float]] = []
-    with closing(_batches(tokenizer, seed, batch, reuse)) as batches:
+    chunks = math.ceil(steps / (reuse * math.ceil(CHUNK / batch)))
+    with closing(_batches(tokenizer, seed, batch, reuse, chunks)) as batches:
         for step in tqdm(range(1, steps + 1), mininterval=30):
             pixels, tokens = next(batches)
             loss = _loss(model, pixels, tokens)

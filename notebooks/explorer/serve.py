@@ -29,6 +29,7 @@ from voila.app import Voila
 
 from fitclip_core.artefacts import write_text
 from notebooks.command_line import profile_parser
+from notebooks.execution import USERS_SETTINGS
 from notebooks.parameters import ParameterError, merge_profile, profile_file, read_profile
 from notebooks.sources import TAG, cell_tags, read_notebook, read_notebooks
 
@@ -177,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_text(folder / "templates" / "index.html.j2", _TEMPLATE)
         # Kernels start in that folder; they are to find the kit as this process does.
         path = [str(NOTEBOOKS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ |= {**USERS_SETTINGS, "IPYTHONDIR": str(folder / "ipython")}
         os.environ["PYTHONPATH"] = os.pathsep.join(path)
         Server(folder, options.port).start()
     return 0

@@ -119,13 +119,77 @@ def test_a_hang_or_a_crash_costs_one_item(act: Any) -> None:
     assert not isinstance(results[10], Failure)
 
 
-def test_no_process_is_left_behind(act: Any) -> None:
+def test_no_process_is_left_behind(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Recorded(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
     results = killable_map(act, [("pid", None), ("sleep", 1000)], workers=2, deadline=900)
     next(results)
     results.close()
-    import multiprocessing
+    assert len(started) == 2
+    assert all(process.returncode is not None for process in started)
+    assert all(process.stdin is not None and process.stdin.closed for process in started)
 
-    assert multiprocessing.active_children() == []
+
+NO_GUARD = """
+import math, sys
+from data_prep.decode_workers import killable_map
+print("imported", flush=True)
+print(sorted(killable_map(math.factorial, [3, 4, 5], workers=2, deadline=60)))
+"""
+
+
+@pytest.mark.parametrize("way", ["file", "input", "module", "command"])
+def test_workers_do_not_import_what_was_run(tmp_path: Path, way: str) -> None:
+    """As many spawned processes do: the program's first line would be printed once a worker."""
+    script = tmp_path / "no_guard.py"
+    script.write_text(NO_GUARD)
+    arguments = {
+        "file": [str(script)],
+        "input": ["-"],
+        "module": ["-m", "no_guard"],
+        "command": ["-c", NO_GUARD],
+    }
+    done = subprocess.run(
+        [sys.executable, *arguments[way]],
+        input=NO_GUARD if way == "input" else "",
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "imported\n[(0, 6), (1, 24), (2, 120)]\n"
+
+
+def test_a_workers_next_item_does_not_wait_for_the_caller(act: Any, tmp_path: Path) -> None:
+    second = tmp_path / "begun"
+    items = [("pid", None), ("sleep once", str(second))]
+    results = killable_map(act, items, workers=1, deadline=900)
+    assert next(results)[0] == 0
+    for _ in range(600):
+        if second.exists():
+            break
+        time.sleep(0.1)
+    results.close()
+    assert second.exists()
+
+
+def test_a_function_of_the_script_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(item: int) -> int:
+        return item
+
+    monkeypatch.setattr(decode, "__module__", "__main__")
+    monkeypatch.setattr(decode, "__qualname__", "decode")
+    monkeypatch.setattr(sys.modules["__main__"], "decode", decode, raising=False)
+    with pytest.raises(ValueError, match=r"decode .*is defined in the script or notebook"):
+        list(killable_map(decode, [1], workers=1, deadline=60))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -136,10 +200,9 @@ def test_a_hanging_worker_ends_with_its_parent(act: Any, tmp_path: Path) -> None
         f"sys.path[:0] = {[str(Path.cwd()), str(tmp_path)]!r}\n"
         "from acting_decoder import act\n"
         "from data_prep.decode_workers import killable_map\n"
-        "if __name__ == '__main__':\n"
-        "    items = [('pid', None), ('sleep', 1000)]\n"
-        "    for _, pid in killable_map(act, items, workers=1, deadline=900):\n"
-        "        print(pid, flush=True)\n"
+        "items = [('pid', None), ('sleep', 1000)]\n"
+        "for _, pid in killable_map(act, items, workers=1, deadline=900):\n"
+        "    print(pid, flush=True)\n"
     )
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -157,7 +220,7 @@ def test_a_worker_that_cannot_start_is_an_error(
     act: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "acting_decoder.py").write_text("raise ImportError('not in the workers')\n")
-    with pytest.raises(RuntimeError, match="could not start"):
+    with pytest.raises(RuntimeError, match="could not start: ImportError: not in the workers"):
         run(act, [("pid", None)])
 
 

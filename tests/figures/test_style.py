@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -41,6 +43,54 @@ def test_another_process_gives_the_same_bytes(tmp_path):
     subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "there")], check=True)
     for here in style.save(small_figure(), tmp_path / "here", {"results": "abc"}):
         assert here.read_bytes() == here.with_stem("there").read_bytes()
+
+
+USERS = {
+    "text.usetex": "True", "savefig.transparent": "True", "savefig.bbox": "tight",
+    "savefig.dpi": "50", "savefig.facecolor": "black", "axes.grid": "True",
+    "axes.prop_cycle": "cycler('color', ['r', 'g'])", "figure.facecolor": "black",
+    "figure.autolayout": "True", "axes.formatter.use_locale": "True", "lines.marker": "o",
+    "legend.loc": "upper left", "font.family": "serif", "mathtext.fontset": "cm",
+    "path.simplify": "False", "path.sketch": "(1, 100, 2)", "axes.spines.left": "False",
+    "axes.xmargin": "0.3", "xtick.direction": "in", "pdf.compression": "0",
+    "pdf.use14corefonts": "True", "image.interpolation": "bicubic", "text.antialiased": "False",
+    "backend": "TkAgg",
+}  # fmt: skip
+
+
+def hostile(folder, lines):
+    """A user's environment with these lines of matplotlibrc, a backend that needs a screen, and
+    ASCII for everything that names no encoding."""
+    folder.mkdir()
+    (folder / "matplotlibrc").write_text("\n".join(lines) + "\n")
+    users = {"MPLCONFIGDIR": str(folder), "MPLBACKEND": "TkAgg", "LC_ALL": "C"}
+    users |= {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "DISPLAY": ""}
+    return {**os.environ, **users}
+
+
+# Each setting alone would do, but a process takes two seconds.
+@pytest.mark.parametrize("first", range(3))
+def test_a_users_settings_change_no_byte(tmp_path, first):
+    lines = [f"{name}: {value}" for name, value in list(USERS.items())[first::3]]
+    environment = hostile(tmp_path / "settings", lines)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "there")], env=environment, stderr=-1
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    for here in style.save(small_figure(), tmp_path / "here", {"results": "abc"}):
+        assert here.read_bytes() == here.with_stem("there").read_bytes()
+
+
+def test_settings_made_in_the_session_change_no_byte(tmp_path):
+    files = style.save(small_figure(), tmp_path / "a", PROVENANCE)
+    expected = [path.read_bytes() for path in files]
+    shown = small_figure()._repr_png_()
+    users: Any = {name: value for name, value in USERS.items() if name != "backend"}
+    with matplotlib.rc_context(users):
+        figure = small_figure()
+        found = [path.read_bytes() for path in style.save(figure, tmp_path / "b", PROVENANCE)]
+        assert found == expected
+        assert figure._repr_png_() == shown
 
 
 def test_files_hold_no_date_and_no_program_but_the_provenance(tmp_path):

@@ -274,3 +274,20 @@ def test_a_table_without_names_of_rows_has_none_in_its_csv(tmp_path):
     texts = pd.DataFrame({"value": ["1.5", "–"]}, index=["a", "b"])
     path, *_ = formats.write(tmp_path / "t", numbers, texts, "c", {"results": "0"})
     assert path.read_text() == 'value\n1.5\n""\n'
+
+
+def test_a_users_options_of_pandas_change_nothing():
+    users = {
+        "display.colheader_justify": "left", "display.multi_sparse": False,
+        "display.html.use_mathjax": False, "display.max_colwidth": 3, "display.precision": 1,
+        "display.max_columns": 1, "styler.sparse.columns": False, "styler.latex.hrules": True,
+        "styler.latex.environment": "longtable", "styler.format.escape": "latex",
+    }  # fmt: skip
+    forms = (formats.markdown, formats.latex, formats.page)
+    for depth in (1, 2):
+        texts = small(depth)
+        expected = [form(texts, "a caption", "x") for form in forms]
+        for name, value in users.items():
+            with pd.option_context(name, value):
+                found = [form(texts, "a caption", "x") for form in forms]
+            assert found == expected, name

@@ -509,6 +509,131 @@ def test_a_model_may_be_wrapped_twice(encoder: ClipEncoder) -> None:
     assert all(torch.equal(value, state[name]) for name, value in encoder.state().items())
 
 
+def _looks(model: Any) -> dict[str, Any]:
+    """All of a model that wrapping might change, but for what it computes."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    return {
+        "modules": {name: (type(part), id(part)) for name, part in modules.items()},
+        "modes": {name: part.training for name, part in modules.items()},
+        "settings": {
+            name: {key: id(value) for key, value in vars(part).items() if key != "training"}
+            for name, part in modules.items()
+        },
+        "hooks": {name: list(part._forward_pre_hooks) for name, part in modules.items()},
+        "weights": {
+            name: (value.data_ptr(), value.device, value.dtype, value.requires_grad)
+            for name, value in model.state_dict(keep_vars=True).items()
+        },
+        "values": {name: value.clone() for name, value in model.state_dict().items()},
+    }
+
+
+def _assert_same_looks(one: dict[str, Any], other: dict[str, Any]) -> None:
+    for key in one.keys() - {"values"}:
+        assert one[key] == other[key], key
+    assert all(torch.equal(value, other["values"][name]) for name, value in one["values"].items())
+
+
+@pytest.mark.parametrize("kind", [open_clip.CLIP, open_clip.CustomTextCLIP])
+def test_wrapping_and_encoding_leave_the_model_as_it_was(kind: type[torch.nn.Module]) -> None:
+    model = tiny_model(kind, 2, patch_dropout=0.5).train()
+    model.visual.ln_post.eval()
+    model.visual.conv1.weight.requires_grad_(False)
+    images = torch.randn(3, 3, 8, 8)
+
+    def own_outputs() -> list[torch.Tensor]:
+        found = model.visual.forward_intermediates(images, indices=1)
+        model.visual.output_tokens = True
+        tokens = model.visual(images)
+        model.visual.output_tokens = False
+        return [*found["image_intermediates"], found["image_features"], *tokens]
+
+    model.visual.patch_dropout.prob = 0.0  # whose patches would be no square
+    looks, outputs = _looks(model), own_outputs()
+    settings: dict[str, Any] = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    encoder = ClipEncoder(model, ended, name="tiny", **settings)
+    _assert_same_looks(_looks(model), looks)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 2, 8, 8, 3), np.uint8)
+    encoder.encode_videos(frames)
+    encoder.encode_texts(["abc", "b"])
+    encoder.video_features(*encoder.images(frames))
+    with pytest.raises(ValueError, match="shape"):
+        encoder.encode_videos(frames[0])
+    _assert_same_looks(_looks(model), looks)
+    assert outputs[0].shape == (3, 8, 2, 2)
+    for one, other in zip(own_outputs(), outputs, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_model_in_training_mode_is_encoded_in_eval_mode() -> None:
+    model = tiny_model(open_clip.CLIP, 2, patch_dropout=0.5)
+    settings: dict[str, Any] = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    encoder = ClipEncoder(model, ended, name="tiny", **settings)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 2, 8, 8, 3), np.uint8)
+    expected = encoder.encode_videos(frames)
+    model.train()
+    assert torch.equal(encoder.encode_videos(frames), expected)
+    assert not torch.equal(encoder.video_features(*encoder.images(frames)), expected)
+    assert all(module.training for module in model.modules())
+
+
+def test_a_model_stays_on_its_device() -> None:
+    settings: dict[str, Any] = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    model = tiny_model(open_clip.CLIP, 1)
+    encoder = ClipEncoder(model.to("meta"), ended, name="tiny", **settings)
+    assert encoder.device.type == model.logit_scale.device.type == "meta"
+
+
+def test_hooks_see_what_they_do_without_the_encoder() -> None:
+    model = tiny_model(open_clip.CLIP, 2)
+    settings: dict[str, Any] = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    encoder = ClipEncoder(model, ended, name="tiny", **settings)
+    frames = np.random.default_rng(0).integers(0, 256, (1, 2, 8, 8, 3), np.uint8)
+    expected = encoder.encode_videos(frames)
+    vision = model.visual.transformer.resblocks
+    tokens = (2, 5, 8)
+    after = [
+        (vision[0], tokens),
+        (vision[1], tokens),
+        (vision[1].mlp, tokens),
+        (model.visual, (2, 6)),
+    ]
+    for module, shape in after:
+        shapes: list[torch.Size] = []
+        hook = module.register_forward_hook(lambda _, __, out, to=shapes: to.append(out.shape))
+        torch.testing.assert_close(encoder.encode_videos(frames), expected)
+        hook.remove()
+        assert shapes == [shape]
+    before = [(vision[0], tokens), (vision[1], tokens), (model.visual, (2, 3, 8, 8))]
+    for module, shape in before:
+        with _seen(module) as shapes:
+            assert torch.equal(encoder.encode_videos(frames), expected)
+        assert shapes == [shape]
+
+
+@pytest.mark.parametrize("patched", [False, True])
+def test_a_models_own_ways_to_encode_are_taken(patched: bool) -> None:
+    class Adapted(open_clip.CLIP):
+        def encode_image(self, image: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+            return super().encode_image(image, normalize) + 1
+
+        def encode_text(self, text: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+            return super().encode_text(text, normalize) + 2
+
+    model = tiny_model(open_clip.CLIP if patched else Adapted, 2)
+    if patched:
+        of_images, of_texts = model.encode_image, model.encode_text
+        model.encode_image = lambda images: of_images(images) + 1
+        model.encode_text = lambda texts: of_texts(texts) + 2
+    settings: dict[str, Any] = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    encoder = ClipEncoder(model, ended, name="tiny", **settings)
+    images, counts, tokens = torch.randn(2, 3, 8, 8), torch.tensor([1, 1]), ended(["ab", "c"])
+    videos = torch.nn.functional.normalize(model.encode_image(images), dim=-1)
+    torch.testing.assert_close(encoder.video_features(images, counts), videos)
+    texts = torch.nn.functional.normalize(model.encode_text(tokens), dim=-1)
+    torch.testing.assert_close(encoder.text_features(tokens), texts)
+
+
 def test_bfloat16_is_near_and_only_without_gradients(folder: Path, encoder: ClipEncoder) -> None:
     reduced = ClipEncoder.from_folder(folder, precision="bfloat16")
     assert (encoder.precision, reduced.precision) == ("float32", "bfloat16")

@@ -1,7 +1,8 @@
 """Every format gives back the state that was written in it, and accounts for all else."""
 
 import hashlib
-from collections import OrderedDict
+import itertools
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,9 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
         ({"state_dict": {"a": torch.ones(1), "b": 3}, "epoch": 1}, "'b' is a int"),
         ({"a": torch.ones(1), "path": Path("x")}, "'path' is a pathlib.PosixPath"),
         ({3: torch.ones(1)}, "3 is a Tensor"),
-        ({"model": {"a": torch.ones(1)}}, "'model' is a dict; give a state dict"),
+        ({"net": {"a": torch.ones(1)}}, "'net' is a dict; give a state dict.* 'model', 'module'"),
+        ({"model": {"a": torch.ones(1)}, "state_dict": {"a": torch.ones(1)}},
+         "weights under 'state_dict' and 'model'; save"),
         ({str(i): i for i in range(30)}, "and 20 more"),
         ({}, "no tensor of a model"),
         ({"state_dict": {}, "epoch": 1}, "no tensor of a model"),
@@ -146,6 +149,111 @@ def test_sizes_must_be_those_of_the_tensors(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), str(path))
     with pytest.raises(ValueError, match=r"not OpenAI's CLIP .* 2 tensors begin with"):
         read_checkpoint(path)
+
+
+def prefixed(prefix: str) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": value for name, value in CLIP.items()}
+
+
+INNER = {  # what torch.compile and FSDP put around a part of the model
+    name.replace("visual.", "visual._orig_mod.").replace(".0.", ".0._fsdp_wrapped_module."): value
+    for name, value in CLIP.items()
+}
+WRAPPED: dict[str, dict[str, torch.Tensor]] = {
+    "no": CLIP,
+    "parts": INNER,
+    "averaged": {"n_averaged": torch.tensor(3), **prefixed("module.")},
+    **{
+        prefix: prefixed(prefix)
+        for prefix in ("module.", "_orig_mod.", "model.", "_fsdp_wrapped_module.")
+    },
+    **{
+        "".join(order): prefixed("".join(order))
+        for size in (2, 3)
+        for order in itertools.permutations(("module.", "_orig_mod.", "model."), size)
+    },
+}
+AROUND: dict[str, Callable[[Path, dict[str, torch.Tensor]], object]] = {
+    "safetensors": lambda path, state: formats.write_safetensors(path, state),
+    "state_dict": lambda path, state: torch.save(state, path),
+    "open_clip_training": lambda path, state: torch.save({"state_dict": state, "epoch": 3}, path),
+    "other_training": lambda path, state: torch.save({"model": state, "epoch": 3}, path),
+}
+
+
+@pytest.mark.parametrize("kind", AROUND)
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_what_was_around_a_model_is_taken_off_its_names(
+    tmp_path: Path, kind: str, wrapper: str
+) -> None:
+    path = tmp_path / "weights"
+    AROUND[kind](path, WRAPPED[wrapper])
+    found = read_checkpoint(path)
+    assert found.kind == kind
+    assert found.state.keys() == CLIP.keys()
+    assert all(torch.equal(found.state[name], value) for name, value in CLIP.items())
+    assert ("n_averaged" in found.left_out) == (wrapper == "averaged")
+
+
+@pytest.mark.parametrize("key", ["model", "model_state", "model_state_dict", "module"])
+def test_other_programs_training_checkpoints(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "weights.pt"
+    average = {name: value + 1 for name, value in CLIP.items()}
+    torch.save({key: CLIP, f"{key}_ema": average, "ds_version": "0.1"}, path)
+    found = read_checkpoint(path)
+    assert found.kind == "other_training"
+    assert all(torch.equal(found.state[name], value) for name, value in CLIP.items())
+    reasons = Counter(found.left_out.values())
+    assert reasons == {"no tensor": 1, f"other weights, {key}_ema": len(CLIP)}
+
+
+def test_what_is_no_weight_of_the_model_is_left_out_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    mask = torch.full((77, 77), float("-inf")).triu_(1)
+    torch.save({**CLIP, "attn_mask": mask}, path)
+    found = read_checkpoint(path)
+    assert found.left_out == {"attn_mask": "the causal mask, no weight"}
+    assert found.state.keys() == CLIP.keys()
+    torch.save({**CLIP, "attn_mask": torch.zeros(77, 77)}, path)
+    assert "attn_mask" in read_checkpoint(path).state, "another mask than the model's"
+    fine_tuned = {**prefixed("image_encoder.model."), "classification_head.weight": torch.ones(5)}
+    torch.save(fine_tuned, path)
+    found = read_checkpoint(path)
+    assert found.left_out == {"classification_head.weight": "a classifier's head"}
+    assert found.state.keys() == CLIP.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "problem"),
+    [
+        (
+            "a.safetensors",
+            {"a": torch.ones(2).to(torch.float8_e4m3fn), "b": torch.ones(2)},
+            r"quantised weights \(1 of torch.float8_e4m3fn among 2 tensors\)",
+        ),
+        (
+            "model.safetensors",
+            {
+                "logit_scale": torch.ones(1),
+                "vision_model.embeddings.class_embedding": torch.ones(4),
+            },
+            "a CLIP of transformers .*vision_model.embeddings.class_embedding.* open_clip:",
+        ),
+        ("model-00002-of-00003.safetensors", CLIP, "part 2 of 3 of a model; join the parts"),
+        ("model.safetensors.index.json", CLIP, "list of a model's parts; join the parts"),
+        (
+            "a.safetensors",
+            {"_orig_mod.a": torch.ones(1), "a": torch.ones(1)},
+            "holds a tensor twice, as (_orig_mod.)?a and (_orig_mod.)?a",
+        ),
+    ],
+)
+def test_what_cannot_be_loaded_is_named(
+    tmp_path: Path, name: str, state: dict[str, torch.Tensor], problem: str
+) -> None:
+    formats.write_safetensors(tmp_path / name, state)
+    with pytest.raises(ValueError, match=problem):
+        read_checkpoint(tmp_path / name)
 
 
 def test_only_a_prefix_of_all_names_is_taken_off(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,91 @@ def test_every_wrong_tensor_is_listed(tmp_path: Path) -> None:
         load_clip(path, "tiny")
     for part in ("visual.ln_post.bias", "extra.weight", "ln_final.bias [3] instead of [16]"):
         assert part in str(caught.value)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("architecture", ["tiny", "tiny-custom"])
+@pytest.mark.parametrize("prefix", ["", "text."])
+def test_text_towers_of_both_forms_fit_both(tmp_path: Path, architecture: str, prefix: str) -> None:
+    """open_clip's CustomTextCLIP has `text.` before the text tower's names."""
+    config = tmp_path / "configs" / "tiny-custom.json"
+    config.write_text(json.dumps({**formats.TINY_CLIP, "custom_text": True, "quick_gelu": False}))
+    open_clip.add_model_config(config)
+    path = tmp_path / "weights.pt"
+    outside = ("visual.", "logit_scale")
+    torch.save({n if n.startswith(outside) else f"{prefix}{n}": v for n, v in CLIP.items()}, path)
+    state = load_clip(path, architecture).encoder.state()
+    assert any(name.startswith("text.") for name in state) == (architecture == "tiny-custom")
+    for name, value in state.items():
+        assert torch.equal(value, CLIP[name.removeprefix("text.")]), name
+    with pytest.raises(ValueError, match="'tiny' for others"):
+        load_clip(path)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_what_does_not_fit_is_said_before_the_temperature(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    without = {name: value for name, value in CLIP.items() if name != "logit_scale"}
+    cases: list[tuple[dict[str, torch.Tensor], str]] = [
+        ({f"clip.{n}": v for n, v in without.items()}, r"none of its .* such as clip\.ln_final"),
+        ({n: v for n, v in without.items() if n != "visual.proj"}, "1 missing: visual.proj$"),
+        ({n: v for n, v in without.items() if "visual" not in n}, "without a vision tower"),
+        ({**CLIP, "positional_embedding": torch.ones(248, 16)}, "248 tokens, the model takes 77"),
+        ({**CLIP, "visual.positional_embedding": torch.ones(26, 16)}, "26 positions, .* has 5"),
+        ({**CLIP, "visual.proj": torch.ones(16, 12).char()}, "visual.proj torch.int8"),
+        ({**CLIP, "visual.proj": CLIP["visual.proj"] * float("nan")}, "not finite: visual.proj"),
+    ]
+    for state, problem in cases:
+        torch.save(state, path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(ValueError, match=problem):
+                load_clip(path, "tiny-quickgelu")
+    torch.save(without, path)
+    with pytest.warns(UserWarning, match="no logit_scale"):
+        load_clip(path, "tiny-quickgelu")
+
+
+def test_a_folder_may_hold_a_pickle_of_tensors(tmp_path: Path) -> None:
+    config = {"model_cfg": formats.TINY_CLIP, "preprocess_cfg": {}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    weights = tmp_path / "open_clip_pytorch_model.bin"
+    formats.write_open_clip_training(weights, CLIP)
+    loaded = load_clip(tmp_path)
+    assert loaded.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert loaded.protocol["file"].endswith("/open_clip_pytorch_model.bin")
+    assert torch.equal(loaded.encoder.state()["visual.proj"], CLIP["visual.proj"])
+
+
+def test_folders_of_other_layouts_are_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"open_clip_config\.json; .*looks like transformers'"):
+        load_clip(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ValueError, match="several files: join the parts"):
+        load_clip(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("hf-hub:org/name", "download the model and give its folder"),
+        ("open_clip:hf-hub:org/name", "download the model and give its folder"),
+        ("open_clip:ViT-B/32", "did you mean ViT-B-32 "),
+        ("open_clip:vit-b-32/openai", "did you mean ViT-B-32 "),
+        ("ViT-B-32", "open_clip has ViT-B-32 with the tags openai, "),
+    ],
+)
+def test_names_that_are_near(source: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        load_clip(source)
+
+
+def test_a_users_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    formats.write_state_dict(tmp_path / "weights.pt", CLIP)
+    with pytest.raises(ValueError, match="no known architecture has these sizes"):
+        load_clip("~/weights.pt")
 
 
 def test_folders(tmp_path: Path) -> None:

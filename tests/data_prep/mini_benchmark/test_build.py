@@ -1,11 +1,8 @@
 """The benchmark on disk: real videos, the same bytes again, built only when something changed."""
 
 import hashlib
-import multiprocessing
 from collections.abc import Iterator
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -14,6 +11,7 @@ import pytest
 from av.video.frame import PictureType
 
 from data_prep.clips import read_clips
+from data_prep.decode_workers import Failure, killable_map
 from data_prep.mini_benchmark import build as module
 from data_prep.mini_benchmark.build import FRAME_RATE, build, encode
 from data_prep.mini_benchmark.data_sets import DATA_SETS, look_of, plan_clip
@@ -44,17 +42,22 @@ def decode(path: Path) -> tuple[np.ndarray, list[str]]:
     return pixels, [PictureType(frame.pict_type).name for frame in frames]
 
 
+def in_this_process(
+    function: Any, items: Any, *, workers: int, deadline: float
+) -> Iterator[tuple[int, Any]]:
+    """As `killable_map`, but no time is lost in starting processes."""
+    yield from enumerate(map(function, items))
+
+
 @pytest.fixture(scope="module")
-def in_threads() -> Iterator[None]:
-    """Workers are threads of this process: no time is lost in starting processes."""
+def in_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        threads = SimpleNamespace(get_context=lambda method: SimpleNamespace(Pool=ThreadPool))
-        patch.setattr(module, "multiprocessing", threads)
+        patch.setattr(module, "killable_map", in_this_process)
         yield
 
 
 @pytest.fixture(scope="module")
-def built(in_threads: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(in_process: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All data sets, three clips each, made by one worker."""
     folder = tmp_path_factory.mktemp("data")
     run(folder, SIZES, workers=1)
@@ -62,15 +65,15 @@ def built(in_threads: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def made(in_threads: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def made(in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Two data sets in tmp_path; the list receives the names of those that are made after that."""
     run(tmp_path)
     names: list[str] = []
     make = module._build_data_set
 
-    def counting(pool: Any, target: Path, data_set: str, *rest: Any) -> None:
+    def counting(batches: Any, target: Path, data_set: str, *rest: Any) -> None:
         names.append(data_set)
-        make(pool, target, data_set, *rest)
+        make(batches, target, data_set, *rest)
 
     monkeypatch.setattr(module, "_build_data_set", counting)
     return names
@@ -79,7 +82,7 @@ def made(in_threads: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
 def test_two_processes_make_the_same_bytes(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "multiprocessing", multiprocessing)
+    monkeypatch.setattr(module, "killable_map", killable_map)
     monkeypatch.setattr(module, "_BATCH", 1)
     run(tmp_path, SIZES, workers=2)
     assert digests(tmp_path) == digests(built)
@@ -204,6 +207,21 @@ def test_an_interrupted_build_is_no_data_set(
     run(tmp_path, {"msrvtt": 3})
     assert digests(tmp_path / "msrvtt") == digests(built / "msrvtt")
     assert [path.name for path in tmp_path.iterdir()] == ["msrvtt"]
+
+
+def test_results_come_in_the_jobs_order_and_a_failure_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [module._Job("msrvtt", (number,), SEED, tmp_path) for number in range(4)]
+
+    def last_first(*_: Any, **__: Any) -> Iterator[tuple[int, Any]]:
+        yield from [(2, ["c"]), (0, ["a"]), (3, Failure("OSError: no space left")), (1, ["b"])]
+
+    monkeypatch.setattr(module, "killable_map", last_first)
+    drawn = module._drawn(jobs, 2)
+    assert [next(drawn) for _ in range(3)] == [["a"], ["b"], ["c"]]
+    with pytest.raises(RuntimeError, match="clips of msrvtt are not made: OSError: no space left"):
+        next(drawn)
 
 
 @pytest.mark.parametrize("sizes", [{"kinetics": 3}, {"msrvtt": 0}, {"msrvtt": 2, "mit": -1}])

@@ -3,10 +3,8 @@
 import json
 import math
 from collections import Counter
-from itertools import islice
-from multiprocessing.pool import ThreadPool
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,10 +38,15 @@ def small() -> Any:
 
 
 @pytest.fixture
-def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are drawn in a thread of this process."""
-    threads = SimpleNamespace(get_context=lambda method: SimpleNamespace(Pool=ThreadPool))
-    monkeypatch.setattr(module, "multiprocessing", threads)
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are drawn in this process."""
+
+    def one_by_one(
+        function: Any, items: Any, *, workers: int, deadline: float
+    ) -> Iterator[tuple[int, Any]]:
+        yield from enumerate(map(function, items))
+
+    monkeypatch.setattr(module, "killable_map", one_by_one)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def test_training_changed_the_weights(encoder: ClipEncoder) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes(
-    teacher: Path, tmp_path: Path, in_threads: None
+    teacher: Path, tmp_path: Path, in_process: None
 ) -> None:
     pretrain(tmp_path / "again", **SETTINGS)
     pretrain(tmp_path / "other", **{**SETTINGS, "seed": 4, "steps": 1})
@@ -108,7 +111,7 @@ def test_the_same_seed_gives_the_same_bytes(
 
 
 def test_an_interrupted_run_has_no_settings(
-    tmp_path: Path, in_threads: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pretraining_settings.json").write_text("{}")
     calls = 0
@@ -136,7 +139,7 @@ def test_trimmed_text_features_are_open_clips(encoder: ClipEncoder, texts: list[
 
 
 def test_every_picture_is_used_as_often_as_asked(
-    in_threads: None, monkeypatch: pytest.MonkeyPatch
+    in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pictures and captions tell their number; the chunk's number is in the seed."""
 
@@ -149,10 +152,13 @@ def test_every_picture_is_used_as_often_as_asked(
 
     monkeypatch.setattr(module.stills, "draw_many", numbered)
     batches = module._batches(
-        lambda texts: torch.tensor([int(text) for text in texts]), seed=7, batch=5, reuse=2
+        lambda texts: torch.tensor([int(text) for text in texts]),
+        seed=7,
+        batch=5,
+        reuse=2,
+        chunks=2,
     )
-    taken = list(islice(batches, 12))
-    batches.close()
+    taken = list(batches)
     assert [len(tokens) for _, tokens in taken] == 4 * [5, 5, 2]
     for chunk, passes in ((0, taken[:6]), (1, taken[6:])):
         counts = Counter(torch.cat([tokens for _, tokens in passes]).tolist())
@@ -178,7 +184,7 @@ def test_validation_scores_are_recalls(encoder: ClipEncoder) -> None:
 
 
 def test_the_rate_warms_up_and_falls(
-    tmp_path: Path, in_threads: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates: list[float] = []
 
