@@ -228,16 +228,18 @@ def false_discoveries(
     items: int,
     draws: int,
     effect: float = NONE,
+    gain: float = 0.3,
     sign_flips: bool = False,
 ) -> float:
     """Share of the classes marked (q <= 0.05) that are equal.
 
-    Half the classes gain 30 points, half nothing; each class has its own draws' effects.
-    sign_flips: by q-values of the sign-flip test, where the interval leaves out 0 as well.
+    Half the classes gain, half nothing; each class has its own draws' effects. sign_flips: by
+    q-values of the sign-flip test, where the interval leaves out 0 as well.
     """
     firsts, seconds = [], []
     for one in range(classes):
-        ((first, second),) = _pairs(rng, (0.3, 0.6 if one % 2 else 0.3), items, draws, effect)
+        accuracies = (0.3, 0.3 + gain * (one % 2))
+        ((first, second),) = _pairs(rng, accuracies, items, draws, effect)
         firsts.append(np.broadcast_to(first, second.shape))
         seconds.append(second)
     labels = np.repeat(np.arange(classes), items)
@@ -246,7 +248,8 @@ def false_discoveries(
     if sign_flips:
         marked = false_discovery_control(table["sign_flip_p"]) <= 0.05
         marked &= (table["low"] > 0) | (table["high"] < 0)
-    return float(table["class"][marked].mod(2).eq(0).mean()) if marked.any() else 0.0
+    equal = table["class"].mod(2).eq(0) | (gain == 0)
+    return float(equal[marked].mean()) if marked.any() else 0.0
 
 
 def cases() -> list[Case]:
@@ -339,6 +342,10 @@ def cases() -> list[Case]:
         found.append(Case(line, once, AT_MOST))
         if effect:
             found.append(Case(f"{line}, sign flips", partial(once, sign_flips=True)))
+    null = partial(false_discoveries, classes=40, items=100, draws=3, effect=0.34, gain=0)
+    line = "any class is marked of 40 of 100 that are equal, 3 draws that differ much"
+    found.append(Case(line, null, AT_MOST))
+    found.append(Case(f"{line}, sign flips", partial(null, sign_flips=True)))
     return found
 
 

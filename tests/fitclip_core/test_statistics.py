@@ -790,7 +790,7 @@ CASES = {case.name: case for case in statistics_coverage.cases()}
         ("family: any of 14 errs, 3 draws that vary 1 times as clips", 150),
         ("family: any of 14 errs, 5 draws that vary 10 times as clips", 150),
         ("false discoveries, 40 classes of 100, 1 draw", 40),
-        ("false discoveries, 74 classes of 14, 3 draws that differ much", 40),
+        ("any class is marked of 40 of 100 that are equal, 3 draws that differ much", 40),
     ],
 )
 def test_levels_hold_on_simulated_data(name: str, simulations: int) -> None:
