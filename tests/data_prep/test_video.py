@@ -28,7 +28,9 @@ from data_prep.video import DecodeError, decode, resize, suits_decord
 HAS_DECORD = "decord" in video.decoder_versions()
 BACKENDS = [
     "pyav",
-    pytest.param("decord", marks=pytest.mark.skipif(not HAS_DECORD, reason="no decord here")),
+    pytest.param(
+        "decord", marks=pytest.mark.skipif(not HAS_DECORD, reason="decord is not installed")
+    ),
 ]
 SIZE = 24
 
@@ -86,7 +88,7 @@ def test_every_frame_of_other_kinds(make_video: MakeVideo, numbers: Numbers, nam
         assert numbers(decode(path, only(number), SIZE).frames) == [number]
 
 
-@pytest.mark.skipif(not HAS_DECORD, reason="no decord here")
+@pytest.mark.skipif(not HAS_DECORD, reason="decord is not installed")
 def test_backends_agree_to_the_bit(make_video: MakeVideo) -> None:
     path = make_video("clip.mp4", 30)
     assert suits_decord(path)
@@ -94,7 +96,7 @@ def test_backends_agree_to_the_bit(make_video: MakeVideo) -> None:
     assert (a.frames == b.frames).all()
 
 
-@pytest.mark.skipif(not HAS_DECORD, reason="no decord here")
+@pytest.mark.skipif(not HAS_DECORD, reason="decord is not installed")
 @pytest.mark.parametrize("width", [2, 16, 46, 48, 50, 72, 96, 144])
 def test_decord_does_not_suit_widths_that_it_cannot_read(make_video: MakeVideo, width: int) -> None:
     path = make_video("clip.mp4", 2, width=width)
@@ -107,7 +109,7 @@ def test_decord_does_not_suit_widths_that_it_cannot_read(make_video: MakeVideo, 
     assert suits_decord(path) == expected
 
 
-@pytest.mark.skipif(not HAS_DECORD, reason="no decord here")
+@pytest.mark.skipif(not HAS_DECORD, reason="decord is not installed")
 @pytest.mark.parametrize("backend", ["decord", "pyav"])
 def test_frames_are_compared_with_those_of_the_other_backend(
     make_video: MakeVideo, backend: str
@@ -123,7 +125,7 @@ def test_frames_are_compared_with_those_of_the_other_backend(
         video.compare(other, path, SIZE)
 
 
-@pytest.mark.skipif(not HAS_DECORD, reason="no decord here")
+@pytest.mark.skipif(not HAS_DECORD, reason="decord is not installed")
 def test_pyav_is_believed_where_decord_fails(
     make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +218,7 @@ TIMED: dict[
 }
 
 
-@pytest.mark.skipif(not HAS_DECORD, reason="no decord here")
+@pytest.mark.skipif(not HAS_DECORD, reason="decord is not installed")
 @pytest.mark.parametrize("backend", ["pyav", "decord"])
 @pytest.mark.parametrize("name", TIMED)
 def test_seconds_mean_the_official_codes_frames(tmp_path: Path, name: str, backend: str) -> None:
@@ -394,7 +396,7 @@ def test_videos_that_turn_are_refused(tmp_path: Path, keyframes: tuple[int, ...]
             decode(turned, only(1, 9, 19), SIZE, backend)
 
 
-@pytest.mark.skipif(not HAS_DECORD, reason="no decord here")
+@pytest.mark.skipif(not HAS_DECORD, reason="decord is not installed")
 def test_decord_may_not_turn_what_pyav_does_not(tmp_path: Path) -> None:
     """An old tag of Matroska files."""
     silent = write_video(tmp_path / "clip.mp4", "libx264", 6)
