@@ -198,9 +198,9 @@ def timed(path: Path, stamps: list[int], unit: Fraction, sound_first: float = 0.
             file.mux(sound.encode())
         grey = np.full((32, 32, 3), 99, np.uint8)
         for stamp in stamps:
-            frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
-            frame.pts, frame.time_base = stamp + int(sound_first / unit), unit
-            file.mux(stream.encode(frame))
+            shown = av.VideoFrame.from_ndarray(grey, format="rgb24")
+            shown.pts, shown.time_base = stamp + int(sound_first / unit), unit
+            file.mux(stream.encode(shown))
         file.mux(stream.encode())
     return path
 
@@ -758,8 +758,11 @@ def test_images_are_turned_upright(tmp_path: Path, orientation: int, name: str) 
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    best = {"a.webp": {"lossless": True}, "a.jpg": {"quality": 100, "subsampling": 0}}.get(name, {})
-    path = saved(Image.fromarray(stored), tmp_path / name, exif=exif, **best)
+    options: dict[str, dict[str, Any]] = {
+        "a.webp": {"lossless": True},
+        "a.jpg": {"quality": 100, "subsampling": 0},
+    }
+    path = saved(Image.fromarray(stored), tmp_path / name, exif=exif, **options.get(name, {}))
     difference = np.abs(decode(path, every, SIZE).frames[0] - upright.astype(int))
     assert difference.max() <= (4 if name == "a.jpg" else 0)
 
