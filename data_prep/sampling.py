@@ -44,18 +44,44 @@ def interval_indices(start: int, end: int, n: int, rng: np.random.Generator) -> 
     return rng.integers(ticks[:-1], ticks[1:], endpoint=True, dtype=np.int64)
 
 
+def frame_times(stamps: np.ndarray, durations: np.ndarray, unit: float, zero: int) -> np.ndarray:
+    """The middle of each frame's time on screen, rounded as the official code rounds it.
+
+    Args:
+        stamps: int64 [frames], when each frame appears, in units.
+        durations: int64 [frames], for how long, in units; 0 where the file does not tell.
+        unit: seconds.
+        zero: the video stream's first stamp, from which the seconds count.
+
+    Returns: float32 [frames], seconds: the mean of a frame's start and end, every step in float32.
+
+    The rounding decides: at 25 frames a second, every whole second lies half-way between two
+    middles.
+
+    Source: FitCLIP's released code, `time_to_indices`, and decord 0.6.0's frame timestamps.
+
+    >>> frame_times(np.array([10, 11]), np.array([1, 1]), 0.5, 10)
+    array([0.25, 0.75], dtype=float32)
+    """
+    start, end = (
+        ((edges.astype(np.float32) - np.float32(zero)) * np.float64(unit)).astype(np.float32)
+        for edges in (stamps, stamps + durations)
+    )
+    return (start + end) / np.float32(2)
+
+
 def segment_indices(times: np.ndarray, start: float, end: float) -> tuple[int, int]:
     """First and last frame number (both included) of the segment from `start` to `end` seconds.
 
     Args:
-        times: float64 [frames], the middle of each frame's time on screen, in seconds, rising.
+        times: float32 [frames], from `frame_times`, rising.
         start, end: seconds; NaN stands for the video's own start or end.
 
     Returns: the frames whose times are nearest to `start` and `end`, of two equally near ones the
     later. An `end` past the last frame means the last frame.
 
     Raises: ValueError when there is no frame, or `start` is later than the video.
-    Source: FitCLIP's released code, `time_to_indices` (which fails past the last frame).
+    Source: FitCLIP's released code, `time_to_indices` (which fails past the last frame's middle).
     """
     times = np.asarray(times, dtype=np.float64)
     if times.size == 0:

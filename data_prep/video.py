@@ -5,6 +5,7 @@ An image is a video of one frame, read by Pillow.
 
 from __future__ import annotations
 
+import codecs
 import importlib.metadata
 import importlib.util
 import os
@@ -14,8 +15,8 @@ import sys
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
@@ -26,8 +27,12 @@ import av
 import av.logging
 import numpy as np
 import PIL
+from av.filter import Graph
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from data_prep.sampling import frame_times
 
 BACKENDS = ("auto", "decord", "pyav")
 ROUNDING = 2  # grey levels by which two decoders' colours may differ
@@ -41,12 +46,24 @@ _VIDEO_FORMATS = (  # FFmpeg's names; it would also make pictures of texts, and 
     "mpegvideo,mxf,nut,obu,ogg,rm,tiff_pipe,vc1,vvc,webp_pipe,wtv,yuv4mpegpipe"
 )
 _BARE_FORMATS = {"av1", "h261", "h263", "h264", "hevc", "m4v", "mjpeg", "obu", "vc1", "vvc"}
+_PAGE = "a web page or a server's error message, not the file; download the file itself"
+_STRANGERS = (  # in lower case, after a byte-order mark and blanks
+    (b"version https://git-lfs", "a git-LFS pointer, not the file; fetch it with `git lfs pull`"),
+    (b"/annex/objects/", "a git-annex pointer, not the file; fetch it with `git annex get`"),
+    ((b"<!doctype", b"<!--", b"<html", b"<head", b"<body", b"<?xml", b'{"'), _PAGE),
+    ((b"pk\x03\x04", b"\x1f\x8b", b"rar!", b"7z\xbc\xaf"), "an archive; unpack it first"),
+    (b"%pdf-", "a PDF document"),
+)
 _MOST_LOST = 0.05  # share of the frames that a header may promise too many
 _MOST_PIXELS = 2**27  # of a resized image before its centre is cut out
+_MOST_SLANT = 0.01  # off a quarter turn, as a tangent
+
+_Turn = tuple[bool, int, int]  # whether rows become columns; then the steps over rows and columns
+_UPRIGHT: _Turn = (False, 1, 1)
 
 Choose = Callable[[np.ndarray], np.ndarray]
-"""From the frames' times (float64 [frames], the middle of each one's time on screen, in seconds) to
-the numbers of the frames wanted (int64, any shape)."""
+"""From the times of `sampling.frame_times`, float32 [frames], to the numbers of the frames wanted,
+int64 of any shape."""
 
 
 class DecodeError(ValueError):
@@ -69,9 +86,11 @@ class DecodedClip:
 def decode(path: Path, choose: Choose, size: int, backend: str = "auto") -> DecodedClip:
     """Decode the frames that `choose` asks for, each resized to `size` x `size` pixels.
 
-    Frames are numbered in the order of presentation, after edit lists; rotated videos are turned
-    upright. Both backends decode on one thread. decord can hang for ever: call this in a process
-    that can be killed (as the frame store does).
+    Frames are numbered in the order of presentation, after edit lists. Videos that are to be shown
+    turned by quarters or mirrored come out so, be it the container that says it (a display matrix)
+    or the stream (SEI); decord, which knows neither all matrices nor the stream's, refuses them.
+    Both backends decode on one thread. decord can hang for ever: call this in a process that can be
+    killed (as the frame store does).
 
     What no decoder notices: few formats have checksums. Of 429 files damaged in their pictures (a
     bit, some bytes, lost sectors; `benchmarks.video_mutations`), 5% of those in H.264, 12% in
@@ -92,13 +111,14 @@ def decode(path: Path, choose: Choose, size: int, backend: str = "auto") -> Deco
             gave the same frames to the bit (`suits_decord`), and took a quarter more time.
 
     Raises: DecodeError (a ValueError) when the file is no video, has no frames, is damaged where it
-    matters, or when a wanted frame does not come out; ValueError for an unknown backend.
+    matters, is to be shown slanted or not always turned alike, or when a wanted frame does not come
+    out; ValueError for an unknown backend.
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     still = _still(Path(path), size)
     if still is not None:
-        indices, _, places = _wanted(choose, np.zeros(1))
+        indices, _, places = _wanted(choose, np.zeros(1, np.float32))
         return DecodedClip(_stack([resize(still, size)], places, indices), indices, 1, "pillow")
     with _Video(Path(path)) as video:
         if backend == "decord":
@@ -154,7 +174,7 @@ def suits_decord(path: Path) -> bool:
             and video.stream.frames in (0, len(video.packets))
             and not any(packet.is_discard for packet in video.packets)
             and not video.has_open_groups
-            and _first_rotation(video) == 0
+            and _is_upright(video, [0])
         )
 
 
@@ -218,6 +238,19 @@ def _still(path: Path, size: int) -> np.ndarray | None:
             raise DecodeError(f"is a damaged image: {_plain(error)}") from error
 
 
+def _stranger(path: Path) -> str | None:
+    """What stands in the place of a video or image, None where it may be one."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(1024)
+    except OSError:
+        return None  # FFmpeg will say why
+    if not start:
+        return "an empty file; download it again"
+    start = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    return next((what for signs, what in _STRANGERS if start.startswith(signs)), None)
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I"):
         return image
@@ -233,6 +266,8 @@ class _Video:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if stranger := _stranger(path):
+            raise DecodeError(f"cannot be opened as a video or image: it is {stranger}")
         try:
             with _ffmpeg_errors() as messages:
                 # No file may make the decoder open addresses or other files. Metadata may be in any
@@ -266,6 +301,7 @@ class _Video:
             self.stream: Any = stream
             self.codec: Any = stream.codec_context
             self.codec.thread_count = 1
+            self.turn: _Turn | None = None  # of the pictures decoded so far
             self.packets = self._read_packets()
         except BaseException:
             self.container.close()
@@ -337,30 +373,66 @@ class _Video:
         return sorted(packet.pts for packet in self.packets if not packet.is_discard)
 
     def times(self, stamps: list[int]) -> np.ndarray:
-        """The middle of each frame's time on screen, in seconds, from rising timestamps."""
+        """`sampling.frame_times` of the frames with these rising timestamps."""
         if not stamps:
             raise DecodeError("has no frames: its edit list cuts them all")
-        unit = float(self.stream.time_base)
-        start = self.container.start_time
-        zero = stamps[0] * unit if start is None else start / av.time_base
-        last = self.packets[-1].duration or (stamps[-1] - stamps[-2] if len(stamps) > 1 else 0)
-        edges = np.array([*stamps, stamps[-1] + last], dtype=np.float64) * unit - zero
-        return (edges[:-1] + edges[1:]) / 2
+        found = {packet.pts: packet.duration or 0 for packet in self.packets}
+        durations = np.array([found.get(stamp, 0) for stamp in stamps])
+        start = self.stream.start_time  # of the video, not of the file, whose sound may start first
+        zero = stamps[0] if start is None else start
+        return frame_times(np.array(stamps), durations, float(self.stream.time_base), zero)
 
-    def pictures(self) -> Iterator[Any]:
-        """Every decoded picture, from the start, in the order of presentation."""
+    def pictures(self, start: int = 0) -> Iterator[Any]:
+        """Every picture decoded from packet `start` on, in the order of presentation."""
         self.codec.flush_buffers()
-        for packet in self.packets:
-            yield from self.codec.decode(packet)
-        yield from self.codec.decode(None)
+        for packet in [*self.packets[start:], None]:
+            yield from self.decode(packet)
+
+    def decode(self, packet: Any) -> list[Any]:
+        """The pictures that come out after this packet.
+
+        Raises: DecodeError as `learn_turn`.
+        """
+        pictures: list[Any] = self.codec.decode(packet)
+        for picture in pictures:
+            if picture.key_frame:
+                self.learn_turn(picture)
+        return pictures
+
+    def learn_turn(self, picture: Any) -> None:
+        """Note how a picture is turned: a keyframe, whose turn holds until the next one, or another
+        that has its own.
+
+        Raises: DecodeError when it is not turned by quarters, or unlike those before it.
+        """
+        turn = _turn(picture) or (_UPRIGHT if picture.key_frame else self.turn)
+        if self.turn not in (None, turn):
+            raise DecodeError("is not turned alike for showing from its start to its end")
+        self.turn = turn
+
+    def look(self, start: int) -> None:
+        """Learn how the video is turned from the first picture after packet `start`, if it can be
+        decoded.
+
+        Raises: DecodeError as `learn_turn`.
+        """
+        with _ffmpeg_errors(), suppress(av.error.FFmpegError):
+            next(self.pictures(start), None)
+
+    @cached_property
+    def keyframes(self) -> list[int]:
+        return [n for n, packet in enumerate(self.packets) if packet.is_keyframe]
+
+    def start_for(self, stamp: int) -> int:
+        """The number of the last keyframe's packet before the picture with this timestamp."""
+        return max((n for n in self.keyframes if self.packets[n].pts <= stamp), default=0)
 
 
 class _Seeker:
     """Pictures by timestamp, each decoded from the last keyframe before it."""
 
     def __init__(self, video: _Video) -> None:
-        self.codec, self.packets = video.codec, video.packets
-        self.keyframes = [n for n, packet in enumerate(video.packets) if packet.is_keyframe]
+        self.video, self.codec, self.packets = video, video.codec, video.packets
         self.position = 0
         self.ready: deque[Any] = deque()
         self.codec.flush_buffers()
@@ -370,7 +442,7 @@ class _Seeker:
 
         Raises: DecodeError when it does not come out where it should.
         """
-        start = max((n for n in self.keyframes if self.packets[n].pts <= stamp), default=0)
+        start = self.video.start_for(stamp)
         if start > self.position:
             self.codec.flush_buffers()
             self.ready.clear()
@@ -385,7 +457,7 @@ class _Seeker:
             if self.position > len(self.packets):
                 raise DecodeError("ends before a frame that its packets promise")
             end = self.position == len(self.packets)
-            self.ready.extend(self.codec.decode(None if end else self.packets[self.position]))
+            self.ready.extend(self.video.decode(None if end else self.packets[self.position]))
             self.position += 1
 
 
@@ -399,13 +471,53 @@ def _looks_deeper_to_decord(width: int) -> bool:
     return row != 3 * width and row % width == 0
 
 
-def _first_rotation(video: _Video) -> int:
-    with _ffmpeg_errors():
-        try:
-            first = next(video.pictures(), None)
-        except av.error.FFmpegError:
-            first = None
-    return 0 if first is None else int(first.rotation)
+def _turn(picture: Any) -> _Turn | None:
+    """How a picture is to be turned and mirrored for showing, None where nothing says so.
+
+    Raises: DecodeError for other display matrices than those of quarter turns and mirror images.
+    Source: ISO/IEC 14496-12, 6.2.2: column x, row y are shown at ax + cy, bx + dy.
+    """
+    found = _side_data(picture).get("DISPLAYMATRIX")
+    if found is None:
+        return None
+    a, b, u, c, d, v, _, _, w = struct.unpack("=9i", bytes(found))
+    swapped = abs(b) > abs(a)
+    column, row, *others = (c, b, a, d) if swapped else (a, d, b, c)
+    least = min(abs(column), abs(row))
+    if u or v or w <= 0 or not least or max(abs(n) for n in others) > _MOST_SLANT * least:
+        shown = ", ".join(f"{n / 65536:.3g}" for n in (a, b, c, d))
+        raise DecodeError(
+            f"is to be shown through the matrix ({shown}), which is no quarter turn or mirror image"
+        )
+    return swapped, 1 if row > 0 else -1, 1 if column > 0 else -1
+
+
+def _side_data(picture: Any) -> Any:
+    """What comes with a picture, except kinds that PyAV has no name for, which it fails at."""
+    try:
+        return picture.side_data
+    except ValueError:  # EXIF, say
+        graph, size = Graph(), {"width": picture.width, "height": picture.height}
+        unnamed = range(len(SideDataType), 40)
+        graph.link_nodes(
+            graph.add_buffer(**size, format=picture.format, time_base=picture.time_base),
+            *(graph.add("sidedata", f"mode=delete:type={kind}") for kind in unnamed),
+            graph.add("buffersink"),
+        ).configure()
+        graph.push(picture)
+        return graph.pull().side_data
+
+
+def _is_upright(video: _Video, starts: Iterable[int]) -> bool:
+    """Whether decord, too, shows as they are the pictures that are decoded from these packets."""
+    try:
+        for start in starts:
+            video.look(start)
+    except DecodeError:
+        return False
+    # decord follows this old tag of Matroska files; FFmpeg does not.
+    tagged = any(name.lower() == "rotate" for name in video.stream.metadata)
+    return video.turn in (None, _UPRIGHT) and not tagged
 
 
 def _decode_with_decord(video: _Video, choose: Choose, size: int) -> DecodedClip:
@@ -417,6 +529,8 @@ def _decode_with_decord(video: _Video, choose: Choose, size: int) -> DecodedClip
         raise DecodeError("has no distinct times for its frames; use backend 'pyav'")
     times = video.times(video.stamps)
     indices, numbers, places = _wanted(choose, times)
+    if not _is_upright(video, {0, *(video.start_for(video.stamps[n]) for n in numbers)}):
+        raise DecodeError("is turned or mirrored for showing; use backend 'pyav'")
     decord.logging.set_level(decord.logging.INFO)  # below which it does not tell of concealing
     with _native_stderr() as messages:
         try:
@@ -453,9 +567,11 @@ def _decode_with_pyav(video: _Video, choose: Choose, size: int) -> DecodedClip:
 def _decode_by_time(video: _Video, choose: Choose, size: int) -> DecodedClip:
     times = video.times(video.stamps)
     indices, numbers, places = _wanted(choose, times)
+    if video.start_for(video.stamps[numbers[0]]) > 0:
+        video.look(0)
     with _trusted():
         seeker = _Seeker(video)
-        found = [_upright(seeker.find(video.stamps[number]), size) for number in numbers]
+        found = [_upright(video, seeker.find(video.stamps[number]), size) for number in numbers]
     return DecodedClip(_stack(found, places, indices), indices, times.size, "pyav")
 
 
@@ -469,7 +585,8 @@ def _decode_by_counting(video: _Video, choose: Choose, size: int) -> DecodedClip
         rate = video.stream.average_rate
         if not rate:
             raise DecodeError("tells neither its frames' times nor their rate")
-        times = (np.arange(len(stamps)) + 0.5) / float(rate)
+        counted = np.arange(len(stamps))
+        times = frame_times(counted, np.ones_like(counted), 1 / float(rate), 0)
     else:
         times = video.times(stamps)
     indices, numbers, places = _wanted(choose, times)
@@ -477,7 +594,7 @@ def _decode_by_counting(video: _Video, choose: Choose, size: int) -> DecodedClip
     with _trusted():
         for number, picture in enumerate(video.pictures()):
             if number == numbers[len(found)]:
-                found.append(_upright(picture, size))
+                found.append(_upright(video, picture, size))
             if len(found) == len(numbers):
                 break
     return DecodedClip(_stack(found, places, indices), indices, times.size, "pyav")
@@ -500,11 +617,13 @@ def _stack(found: list[np.ndarray], places: np.ndarray, indices: np.ndarray) -> 
     return frames[places].reshape(*indices.shape, *frames.shape[1:])
 
 
-def _upright(picture: Any, size: int) -> np.ndarray:
-    if picture.rotation % 90:
-        raise DecodeError(f"is turned by {picture.rotation} degrees; only quarter turns are known")
+def _upright(video: _Video, picture: Any, size: int) -> np.ndarray:
+    video.learn_turn(picture)
     frame = _REFORMATTER.reformat(picture, format="rgb24", threads=1).to_ndarray()
-    return resize(np.rot90(frame, picture.rotation // 90), size)
+    swapped, rows, columns = video.turn or _UPRIGHT
+    if swapped:
+        frame = frame.swapaxes(0, 1)
+    return resize(frame[::rows, ::columns], size)
 
 
 _REFORMATTER = VideoReformatter()  # one for all, because making its tables costs more than using it

@@ -85,7 +85,7 @@ def test_workers_live_long(act: Any) -> None:
     assert os.getpid() not in run(act, [("pid", None)])
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.skipif(os.name == "nt", reason="this system is Windows")
 def test_a_hang_or_a_crash_costs_one_item(act: Any) -> None:
     fine = ("pid", None)
     items = [
@@ -192,7 +192,7 @@ def test_a_function_of_the_script_itself_is_refused(monkeypatch: pytest.MonkeyPa
         list(killable_map(decode, [1], workers=1, deadline=60))
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="this system is not Linux")
 def test_a_hanging_worker_ends_with_its_parent(act: Any, tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(

@@ -187,7 +187,7 @@ def test_bytes_do_not_depend_on_workers_or_place(
     ]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.skipif(os.name == "nt", reason="this system is Windows")
 def test_shards_that_are_built_apart_make_the_same_store(
     clips: pd.DataFrame,
     root: Path,

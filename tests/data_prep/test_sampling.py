@@ -1,10 +1,13 @@
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.sampling import interval_indices, midpoint_indices, segment_indices
+from data_prep.sampling import frame_times, interval_indices, midpoint_indices, segment_indices
 
 CLIPS = st.tuples(st.integers(0, 5000), st.integers(0, 5000), st.integers(1, 40))
 
@@ -64,6 +67,79 @@ def test_no_frames_is_an_error(arguments: tuple[int, int, int]) -> None:
         midpoint_indices(*arguments)
     with pytest.raises(ValueError):
         interval_indices(*arguments, np.random.default_rng(0))
+
+
+def official_times(stamps: list[int], durations: list[int], unit: float, zero: int) -> np.ndarray:
+    """decord's start and end of each frame and their mean, one float32 at a time."""
+    single, middles = np.float32, []
+    for stamp, duration in zip(stamps, durations, strict=True):
+        start = single(float(single(stamp) - single(zero)) * unit)
+        end = single(float(single(stamp + duration) - single(zero)) * unit)
+        middles.append(single(single(start + end) / single(2)))
+    return np.array(middles, np.float32)
+
+
+def nearest_by_looking(times: np.ndarray, second: float) -> int:
+    distances = [abs(float(time) - second) for time in times]  # exact in float64
+    return len(distances) - 1 - distances[::-1].index(min(distances))
+
+
+GAPS = np.random.default_rng(1).integers(10, 120, 12_000)
+CLOCKS: dict[str, tuple[list[int], list[int], float, int]] = {  # stamps, durations, unit, zero
+    "25": ([512 * n for n in range(18_000)], [512] * 18_000, 1 / 12800, 0),
+    "30": ([512 * n for n in range(21_600)], [512] * 21_600, 1 / 15360, 0),
+    "29.97": ([1001 * n for n in range(21_600)], [1001] * 21_600, 1 / 30000, 0),
+    "23.976": ([1001 * n for n in range(17_300)], [1001] * 17_300, 1 / 24000, 0),
+    "25, in milliseconds, after the sound": (
+        [700 + 40 * n for n in range(18_000)],
+        [40] * 18_000,
+        1 / 1000,
+        700,
+    ),
+    "25, far from zero": (
+        [126_001 + 3600 * n for n in range(18_000)],
+        [3600] * 18_000,
+        1 / 90000,
+        126_001,
+    ),
+    "variable": ((np.cumsum(GAPS) - GAPS[0]).tolist(), [*GAPS[1:].tolist(), 40], 1 / 1000, 0),
+}
+
+
+@pytest.mark.parametrize("rate", CLOCKS)
+def test_whole_seconds_mean_the_official_codes_frames(rate: str) -> None:
+    stamps, durations, unit, zero = CLOCKS[rate]
+    times = frame_times(np.array(stamps), np.array(durations), unit, zero)
+    expected = official_times(stamps, durations, unit, zero)
+    assert times.dtype == np.float32
+    assert (times == expected).all()
+    for second in [0, 1, 2, 3, 46, 47, 58, 60, 89, 91, 137, 301, 599, 600]:
+        nearest = nearest_by_looking(expected, second)
+        assert segment_indices(times, second, np.nan)[0] == nearest
+        assert segment_indices(times, np.nan, second)[1] == nearest
+
+
+@pytest.mark.parametrize("rate", CLOCKS)
+def test_every_youcook2_row_means_the_official_codes_frames(realdata: Path, rate: str) -> None:
+    """Over made-up videos, long enough for every row."""
+    rows = pd.read_csv(realdata / "youcook2" / "validation_youcook.csv")
+    stamps, durations, unit, zero = CLOCKS[rate]
+    expected = official_times(stamps, durations, unit, zero)
+    times = frame_times(np.array(stamps), np.array(durations), unit, zero)
+    seconds = sorted({*rows["start"], *rows["end"]})
+    nearest = {second: nearest_by_looking(expected, second) for second in seconds}
+    assert len(rows) == 3350
+    for start, end in rows[["start", "end"]].itertuples(index=False):
+        assert segment_indices(times, start, end) == (nearest[start], nearest[end])
+
+
+def test_frame_times_by_hand() -> None:
+    # 25 frames a second: in float32, 0.98 s and 1.02 s are equally near to 1 s.
+    times = frame_times(np.arange(50), np.ones(50, np.int64), 0.04, 0)
+    assert times[[24, 25]].tolist() == [np.float32(0.98), np.float32(1.02)]
+    assert segment_indices(times, 1.0, 1.0) == (25, 25)
+    # Frames without a duration, as some files have: the times when they appear.
+    assert frame_times(np.array([3, 5]), np.array([0, 0]), 0.5, 3).tolist() == [0.0, 1.0]
 
 
 TIMES = np.array([0.05, 0.15, 0.25, 0.35])  # 10 frames a second

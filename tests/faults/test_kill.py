@@ -31,7 +31,7 @@ from tests.faults.work import (
 )
 from tests.small_project import COMMAND, ENVIRONMENT, make_project, write_notebook
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found by /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="this system is not Linux")
 
 DATA = """
 import sys

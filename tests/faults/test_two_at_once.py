@@ -60,7 +60,7 @@ def together(*works: Callable[[], object]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="copies of a process")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_two_sweeps_write_the_same_cells(tmp_path: Path) -> None:
     def write() -> None:
         store = ResultsStore(tmp_path / "both")
@@ -73,7 +73,7 @@ def test_two_sweeps_write_the_same_cells(tmp_path: Path) -> None:
     assert digests(tmp_path / "both") == digests(tmp_path / "one")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="copies of a process")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_two_build_the_same_frame_store(tmp_path: Path, videos: Videos) -> None:
     work = store_work(videos)
     work(tmp_path / "one")

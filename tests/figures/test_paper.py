@@ -18,7 +18,7 @@ FUSION_TABLES = ("4a", "4b", "5a", "5b", "5c")
 def test_the_package_holds_the_transcription_byte_for_byte(name):
     source = TRANSCRIBED / f"{name}.csv"
     if not source.is_file():
-        pytest.skip("the transcription of the paper is not beside this checkout")
+        pytest.skip("no ../shared/paper beside this checkout")
     assert (FIGURES / f"paper_{name}.csv").read_bytes() == source.read_bytes()
 
 

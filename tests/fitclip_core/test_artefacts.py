@@ -40,7 +40,7 @@ def test_atomic_path_replaces_only_on_success(tmp_path: Path) -> None:
     assert names(target.parent) == ["result.txt"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+@pytest.mark.skipif(os.name == "nt", reason="this system is Windows")
 def test_results_get_the_usual_permissions(tmp_path: Path) -> None:
     artefacts.write_text(tmp_path / "a", "x")
     (tmp_path / "b").write_text("x")

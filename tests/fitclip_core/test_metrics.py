@@ -441,7 +441,7 @@ def test_per_class_refuses() -> None:
 
 def test_error_rate_reduction_reproduces_every_printed_cell() -> None:
     if not PAPER_TABLES.exists():
-        pytest.skip("the paper's tables are not beside the repository (../shared/paper/tables.csv)")
+        pytest.skip("no ../shared/paper beside this checkout")
     with PAPER_TABLES.open() as file:
         cells = {
             (row["table"], row["model"], row["metric"]): float(row["value"])

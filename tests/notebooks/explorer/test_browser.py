@@ -43,9 +43,7 @@ from notebooks.explorer.page import write_page
 from notebooks.explorer.stored import StoredSweep
 from tests.notebooks.explorer.small_run import build_run
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: no page is tested in a browser"
-)
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from benchmarks.browser import PATIENCE, ROOT, Explorer, Server, find_chromium, launch, serving  # noqa: E402
 
 if TYPE_CHECKING:
@@ -160,7 +158,7 @@ class Opened:
 def chromium() -> str:
     path = find_chromium()
     if path is None:
-        pytest.skip("no chromium is installed: the slider's page is not tested in a browser")
+        pytest.skip("no chromium is installed")
     return path
 
 
