@@ -41,6 +41,7 @@ from fitclip_core.artefacts import atomic_path, file_sha256, json_digest, write_
 from fitclip_core.foreign_checkpoints import Checkpoint, read_checkpoint
 from fitclip_core.models import LoadedModel, load_clip, load_frozen_in_time
 from fitclip_core.strict_yaml import read_yaml
+from fitclip_core.video_text import video_numbers
 
 TRAINED_ON = ("webvid_train", "webvid_unlabelled")
 TRAINING_SETS = (*TRAINED_ON, "webvid_selection")
@@ -169,7 +170,8 @@ def prepare(
         folder: each data set gets a folder in it: `clips.csv`, `data_set.json`, and the lists
             `missing.csv` and `dropped.csv` (embedded: its videos too).
         sizes: name -> number of clips; 0 takes all (the user's copies only). For a user's
-            evaluation set a number draws that many rows of the annotation, present or not.
+            evaluation set a number draws that many videos of the annotation, present or not. All
+            of a video's captions are taken.
         seed: of the embedded clips, and of what is drawn from larger annotations.
 
     Raises: ValueError for a data set that the sources lack, a wrong size, or broken files.
@@ -223,15 +225,17 @@ def _users(sources: Sources, sizes: Mapping[str, int], seed: int) -> dict[str, D
         loader, root = entry.pop("loader"), entry.pop("root")
         if name not in TRAINING_SETS:
             loaded = datasets.load(loader, root, **entry)
-            rows = np.arange(len(loaded.clips))
-            if 0 < size < len(rows):
-                rows = np.sort(np.random.default_rng(seed).permutation(len(rows))[:size])
-            found[name] = _taken(loaded, name, rows)
+            n_videos = len(np.unique(video_numbers(loaded.clips)))
+            videos = np.arange(n_videos)
+            if 0 < size < n_videos:
+                videos = np.random.default_rng(seed).permutation(n_videos)[:size]
+            found[name] = _taken(loaded, name, videos)
             continue
         if key not in pools:
             loaded = datasets.load(loader, root, **entry)
             there = ~loaded.clips["clip_id"].isin(loaded.missing["clip_id"]).to_numpy()
-            pools[key] = (loaded, np.random.default_rng(seed).permutation(np.flatnonzero(there)))
+            videos = np.unique(video_numbers(loaded.clips)[there])
+            pools[key] = (loaded, np.random.default_rng(seed).permutation(videos))
         loaded, pool = pools[key]
         size = size or len(pool)
         if not 0 < size <= len(pool):
@@ -240,18 +244,19 @@ def _users(sources: Sources, sizes: Mapping[str, int], seed: int) -> dict[str, D
                 f"{len(loaded.clips)} annotated, {len(loaded.missing)} have no video); ask for "
                 "fewer, or add videos"
             )
-        found[name] = _taken(loaded, name, np.sort(pool[:size]))
+        found[name] = _taken(loaded, name, pool[:size])
         pools[key] = (loaded, pool[size:])
     return found
 
 
-def _taken(loaded: DataSet, name: str, rows: np.ndarray) -> DataSet:
-    """A data set of some rows under another name; its protocol says how many were there."""
-    clips = loaded.clips.iloc[rows].reset_index(drop=True)
+def _taken(loaded: DataSet, name: str, videos: np.ndarray) -> DataSet:
+    """A data set of some videos under another name; its protocol says how many were there."""
+    numbers = video_numbers(loaded.clips)
+    clips = loaded.clips[np.isin(numbers, videos)].reset_index(drop=True)
     missing = loaded.missing[loaded.missing["clip_id"].isin(clips["clip_id"])]
     protocol = dict(loaded.protocol)
-    if len(rows) < len(loaded.clips):
-        protocol["drawn"] = f"{len(rows)} of {len(loaded.clips)} clips"
+    if len(clips) < len(loaded.clips):
+        protocol["drawn"] = f"{len(videos)} of {len(np.unique(numbers))} clips"
     return replace(
         loaded,
         name=name,

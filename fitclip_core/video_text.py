@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
+import pandas as pd
 import torch
 
 Tokenizer = Callable[[list[str]], torch.Tensor]
@@ -28,7 +29,9 @@ class FrameSource(Protocol):
 
     `frames(indices)` gives uint8 `[m, frames, h, w, 3]` (evaluation) or
     `[m, frames, draws, h, w, 3]` (training: several draws for each interval), zero padded where
-    a clip has fewer frames; `frame_counts` `[n]` says how many are valid.
+    a clip has fewer frames; `frame_counts` `[n]` says how many are valid. A source that holds one
+    video for several rows of a table also has `places`, a mapping of every row's id to its
+    position; others hold each of `clip_ids` at its own.
     """
 
     @property
@@ -40,29 +43,64 @@ class FrameSource(Protocol):
     def frames(self, indices: np.ndarray) -> np.ndarray: ...
 
 
-def locate_clips(source: FrameSource, clip_ids: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Positions of clips in a source, and the clips that it does not hold.
+def video_numbers(clips: pd.DataFrame) -> np.ndarray:
+    """Which rows of a clips table are one video: those with equal `path`, `start` and `end`.
+
+    Args:
+        clips: a clips table. Missing times are equal to each other; without a path, or without
+            that column, a row is a video of its own.
+
+    Returns:
+        int64 `[n]`: each row's video, numbered from 0 in order of first rows.
+
+    Source: ARCHITECTURE "The ideas that carry it", clips table.
+    """
+    if "path" not in clips:
+        return np.arange(len(clips))
+    times = [
+        clips[name].astype("float64").fillna(-1.0) if name in clips else [-1.0] * len(clips)
+        for name in ("start", "end")
+    ]
+    keys = [
+        (path, start, end) if isinstance(path, str) else row
+        for row, (path, start, end) in enumerate(zip(clips["path"], *times, strict=True))
+    ]
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def locate_clips(source: FrameSource, clips: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
+    """Positions of a table's clips in a source, and the clips that it does not hold.
 
     Args:
         source: decoded clips.
-        clip_ids: wanted clips, each once.
+        clips: wanted clips, `clip_id` each once. Rows of one video (`video_numbers`) have one
+            position: that of the first of them which the source holds.
 
     Returns:
-        int64 `[len(clip_ids)]` with -1 for a clip that the source lacks, and those clips' ids.
+        int64 `[len(clips)]` with -1 for a clip that the source lacks, and those clips' ids.
 
     Raises:
         ValueError: a clip is asked for twice, or the source holds none of them.
     """
+    clip_ids = clips["clip_id"].tolist()
     repeated, times = Counter(clip_ids).most_common(1)[0] if len(clip_ids) else ("", 0)
     if times > 1:
         raise ValueError(f"clip_id {repeated!r} appears {times} times; clip ids must be unique")
-    position = {clip_id: i for i, clip_id in enumerate(source.clip_ids)}
-    indices = np.array([position.get(clip_id, -1) for clip_id in clip_ids], dtype=np.int64)
+    places: Mapping[str, int] | None = getattr(source, "places", None)
+    if places is None:
+        places = {clip_id: place for place, clip_id in enumerate(source.clip_ids)}
+    indices = np.array([places.get(clip_id, -1) for clip_id in clip_ids], dtype=np.int64)
     if not (indices >= 0).any():
         raise ValueError(
             f"none of the {len(clip_ids)} clips is in the frame source, which holds "
-            f"{len(position)} clips; build its frames from this clips table"
+            f"{len(places)} clips; build its frames from this clips table"
         )
+    videos = video_numbers(clips)
+    of_video = np.full(len(clips), -1)
+    held = np.flatnonzero(indices >= 0)[::-1]
+    of_video[videos[held]] = indices[held]  # the first row's is written last
+    indices = of_video[videos]
     missing = [clip_id for clip_id, index in zip(clip_ids, indices, strict=True) if index < 0]
     return indices, missing
 
