@@ -38,7 +38,7 @@ from fitclip_core.artefacts import (
     write_json,
     write_manifest,
 )
-from fitclip_core.video_text import video_numbers
+from fitclip_core.videos import video_numbers
 
 KIND = "frame store"
 NO_FILE = "no such file"

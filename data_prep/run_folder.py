@@ -32,7 +32,7 @@ from fitclip_core.artefacts import (
 from fitclip_core.distillation import TrainingClips
 from fitclip_core.results import ResultsStore
 from fitclip_core.sweep import EvaluationSet
-from fitclip_core.video_text import video_numbers
+from fitclip_core.videos import video_numbers
 
 CODE = ("fitclip_core", "data_prep", "figures")
 

@@ -41,7 +41,7 @@ from fitclip_core.artefacts import atomic_path, file_sha256, json_digest, write_
 from fitclip_core.foreign_checkpoints import Checkpoint, read_checkpoint
 from fitclip_core.models import LoadedModel, load_clip, load_frozen_in_time
 from fitclip_core.strict_yaml import read_yaml
-from fitclip_core.video_text import video_numbers
+from fitclip_core.videos import video_numbers
 
 TRAINED_ON = ("webvid_train", "webvid_unlabelled")
 TRAINING_SETS = (*TRAINED_ON, "webvid_selection")

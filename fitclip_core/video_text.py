@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fitclip_core.videos import video_numbers
+
 Tokenizer = Callable[[list[str]], torch.Tensor]
 Frames = np.ndarray | torch.Tensor
 Precision = Literal["float32", "bfloat16"]
@@ -41,32 +43,6 @@ class FrameSource(Protocol):
     def frame_counts(self) -> np.ndarray: ...
 
     def frames(self, indices: np.ndarray) -> np.ndarray: ...
-
-
-def video_numbers(clips: pd.DataFrame) -> np.ndarray:
-    """Which rows of a clips table are one video: those with equal `path`, `start` and `end`.
-
-    Args:
-        clips: a clips table. Missing times are equal to each other; without a path, or without
-            that column, a row is a video of its own.
-
-    Returns:
-        int64 `[n]`: each row's video, numbered from 0 in order of first rows.
-
-    Source: ARCHITECTURE "The ideas that carry it", clips table.
-    """
-    if "path" not in clips:
-        return np.arange(len(clips))
-    times = [
-        clips[name].astype("float64").fillna(-1.0) if name in clips else [-1.0] * len(clips)
-        for name in ("start", "end")
-    ]
-    keys = [
-        (path, start, end) if isinstance(path, str) else row
-        for row, (path, start, end) in enumerate(zip(clips["path"], *times, strict=True))
-    ]
-    numbers: dict[Any, int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
 def locate_clips(source: FrameSource, clips: pd.DataFrame) -> tuple[np.ndarray, list[str]]:

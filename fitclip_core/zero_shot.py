@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from fitclip_core.metrics import retrieval_ranks, retrieval_ranks_both_ways
-from fitclip_core.video_text import FrameSource, VideoTextEncoder, locate_clips, video_numbers
+from fitclip_core.video_text import FrameSource, VideoTextEncoder, locate_clips
+from fitclip_core.videos import check_labels, first_rows, video_numbers
 
 Task = Literal["retrieval", "classification"]
 COLUMN_OF_TASK: dict[Task, str] = {"retrieval": "text", "classification": "label"}
@@ -102,8 +103,7 @@ class Trial:
     @property
     def videos(self) -> tuple[np.ndarray, np.ndarray]:
         """Each distinct video's first row, int64 `[videos]`, and each row's video, int64 `[n]`."""
-        first = ~pd.Series(self.indices).duplicated()
-        return np.flatnonzero(first), pd.factorize(self.indices)[0]
+        return np.flatnonzero(first_rows(self.indices)), pd.factorize(self.indices)[0]
 
 
 def prepare(
@@ -142,7 +142,8 @@ def prepare(
     if (n_videos := len(np.unique(videos))) < len(clips):
         several = {"videos": n_videos, "videos_measured": len(np.unique(videos[held]))}
         if task == "classification":
-            first, several = _first_rows(clips, videos), {"rows": len(clips)}
+            check_labels(clips, videos)
+            first, several = first_rows(videos), {"rows": len(clips)}
             clips, indices, held = clips[first], indices[first], held[first]
             missing = clips.loc[~held, "clip_id"].tolist()
     return Trial(
@@ -235,22 +236,6 @@ def _ranked_classes(clips: pd.DataFrame, classes: Sequence[str] | None) -> list[
             f"{outside[0]!r}; complete the classes, or leave the clips out of the table"
         )
     return sorted(known)
-
-
-def _first_rows(clips: pd.DataFrame, videos: np.ndarray) -> np.ndarray:
-    """Where each video's first row is; a video with several labels is refused."""
-    known: dict[int, tuple[str, str]] = {}
-    for video, clip_id, label in zip(
-        videos.tolist(), clips["clip_id"], clips["label"], strict=True
-    ):
-        first, other = known.setdefault(video, (clip_id, label))
-        if other != label:
-            raise ValueError(
-                f"{first!r} and {clip_id!r} are one video with the labels {other!r} and {label!r}; "
-                "classification takes one label a video: keep one of the rows"
-            )
-    rows: np.ndarray = ~pd.Series(videos).duplicated().to_numpy()
-    return rows
 
 
 def _retrieval(trial: Trial, videos: torch.Tensor, texts: torch.Tensor) -> pd.DataFrame:

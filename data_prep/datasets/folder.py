@@ -1,14 +1,16 @@
 """Your own videos or images, listed in a CSV.
 
 The table (comma, semicolon or tab; UTF-8), by default `clips.csv` in the root, has a header and one
-row a clip. Its columns, in any order and case:
+row a clip and text. Its columns, in any order and case:
 
 - `path`: the video or image, relative to the root, with '/'. An image is a clip of one frame.
 - `caption` (or `text`) for retrieval, or `label` (or `class`) for classification.
 - `start` and `end`, optional: seconds with a decimal point; empty for the video's own.
-- `clip_id`, optional: a unique name; by default the path, with start and end where there are any.
-  A path that is there twice, with two captions, needs it.
+- `clip_id`, optional: a unique name; by default the path, with start and end where there are any,
+  and a number where these were there before.
 - `split`, optional.
+
+Rows with the same path, start and end are one video with several captions; a video has one label.
 
 Further columns are not read. Options:
 
@@ -130,10 +132,14 @@ def _ids(rows: pd.DataFrame) -> list[str]:
     if "clip_id" in rows:
         return rows["clip_id"].tolist()
     times = [rows[name].str.strip() for name in _TIMES if name in rows]
-    return [
-        f"{path}#{'-'.join(of_row)}" if any(of_row) else path
-        for path, *of_row in zip(rows["path"], *times, strict=True)
-    ]
+    ids = pd.Series(
+        [
+            f"{path}#{'-'.join(of_row)}" if any(of_row) else path
+            for path, *of_row in zip(rows["path"], *times, strict=True)
+        ]
+    )
+    before = ids.groupby(ids).cumcount()
+    return ids.where(before == 0, ids + " (" + (before + 1).astype("str") + ")").tolist()
 
 
 def _seconds(file: Path, rows: pd.DataFrame, name: str) -> list[float]:
