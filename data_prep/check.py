@@ -218,7 +218,7 @@ def in_bytes(count: float) -> str:
 
 def _report_lines(found: Check) -> Iterator[str]:
     data_set = found.data_set
-    clips, protocol = data_set.clips, data_set.protocol
+    protocol = data_set.protocol
     title = protocol.get("data_set", data_set.name)
     yield printable(f"{title} (loader {found.loader}) in {data_set.root}")
     chosen = ", ".join(f"{name} {value}" for name, value in found.options.items())

@@ -458,12 +458,12 @@ def _rows(clips: pd.DataFrame) -> tuple[list[_Row], dict[str, list[str]]]:
         raise ValueError("the clips table is empty; there is nothing to decode")
     rows: list[_Row] = []
     also: dict[str, list[str]] = {}
-    for video, row in zip(video_numbers(table).tolist(), table.itertuples(), strict=True):
-        if video == len(rows):
+    for number, row in zip(video_numbers(table).tolist(), table.itertuples(), strict=True):
+        if number == len(rows):
             times = _or_none(row.start), _or_none(row.end)
             rows.append((str(row.clip_id), str(row.path), *times))
         else:
-            also.setdefault(rows[video][0], []).append(str(row.clip_id))
+            also.setdefault(rows[number][0], []).append(str(row.clip_id))
     return rows, also
 
 

@@ -218,25 +218,26 @@ def _users(sources: Sources, sizes: Mapping[str, int], seed: int) -> dict[str, D
             + (f", {', '.join(unasked)} included" if unasked else "")
         )
     found: dict[str, DataSet] = {}
-    pools: dict[str, tuple[DataSet, np.ndarray]] = {}
+    pools: dict[str, tuple[DataSet, np.ndarray, np.ndarray]] = {}
     for name, size in wanted.items():
         entry = dict(sources.data_sets[name])
         key = json_digest(entry)
         loader, root = entry.pop("loader"), entry.pop("root")
         if name not in TRAINING_SETS:
             loaded = datasets.load(loader, root, **entry)
-            n_videos = len(np.unique(video_numbers(loaded.clips)))
-            videos = np.arange(n_videos)
-            if 0 < size < n_videos:
-                videos = np.random.default_rng(seed).permutation(n_videos)[:size]
-            found[name] = _taken(loaded, name, videos)
+            numbers = video_numbers(loaded.clips)
+            videos = np.unique(numbers)
+            if 0 < size < len(videos):
+                videos = np.random.default_rng(seed).permutation(videos)[:size]
+            found[name] = _taken(loaded, name, numbers, videos)
             continue
         if key not in pools:
             loaded = datasets.load(loader, root, **entry)
             there = ~loaded.clips["clip_id"].isin(loaded.missing["clip_id"]).to_numpy()
-            videos = np.unique(video_numbers(loaded.clips)[there])
-            pools[key] = (loaded, np.random.default_rng(seed).permutation(videos))
-        loaded, pool = pools[key]
+            numbers = video_numbers(loaded.clips)
+            videos = np.random.default_rng(seed).permutation(np.unique(numbers[there]))
+            pools[key] = (loaded, numbers, videos)
+        loaded, numbers, pool = pools[key]
         size = size or len(pool)
         if not 0 < size <= len(pool):
             raise ValueError(
@@ -244,14 +245,16 @@ def _users(sources: Sources, sizes: Mapping[str, int], seed: int) -> dict[str, D
                 f"{len(loaded.clips)} annotated, {len(loaded.missing)} have no video); ask for "
                 "fewer, or add videos"
             )
-        found[name] = _taken(loaded, name, pool[:size])
-        pools[key] = (loaded, pool[size:])
+        found[name] = _taken(loaded, name, numbers, pool[:size])
+        pools[key] = (loaded, numbers, pool[size:])
     return found
 
 
-def _taken(loaded: DataSet, name: str, videos: np.ndarray) -> DataSet:
-    """A data set of some videos under another name; its protocol says how many were there."""
-    numbers = video_numbers(loaded.clips)
+def _taken(loaded: DataSet, name: str, numbers: np.ndarray, videos: np.ndarray) -> DataSet:
+    """A data set of some videos under another name; its protocol says how many were there.
+
+    numbers: each row's video. videos: those taken.
+    """
     clips = loaded.clips[np.isin(numbers, videos)].reset_index(drop=True)
     missing = loaded.missing[loaded.missing["clip_id"].isin(clips["clip_id"])]
     protocol = dict(loaded.protocol)

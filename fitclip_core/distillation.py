@@ -349,10 +349,10 @@ def _batches(
             captions = [clips.captions[row] for row in mine]
             chosen = torch.rand(size, generator=generator) if several else torch.zeros(size)
             shares = chosen[part.rows].tolist()
-            texts = [one[int(share * len(one))] for one, share in zip(captions, shares, strict=True)]
-            yield _Batch(
-                size, crops.to(student.device), clips.frames.frame_counts[places], texts
-            )
+            texts = [
+                one[int(share * len(one))] for one, share in zip(captions, shares, strict=True)
+            ]
+            yield _Batch(size, crops.to(student.device), clips.frames.frame_counts[places], texts)
 
 
 def _scores(

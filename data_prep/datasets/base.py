@@ -86,8 +86,8 @@ def data_set(
 ) -> DataSet:
     """Check a loader's rows and put the data set together.
 
-    rows: one mapping a clip and text with the clips table's columns (`data_prep.clips.COLUMNS`), or a
-        DataFrame of them.
+    rows: one mapping a clip and text with the clips table's columns (`data_prep.clips.COLUMNS`), or
+        a DataFrame of them.
     dropped: (item, reason, annotation file) of what was left out.
     found: for each row, whether its file is there.
 

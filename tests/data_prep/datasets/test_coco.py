@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from data_prep.datasets import load
+from fitclip_core.videos import video_numbers
 
 FILE = "annotations/captions_val2017.json"
 
@@ -43,7 +44,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_the_first_caption_of_each_picture(root: Path) -> None:
-    found = load("coco", root)
+    found = load("coco", root, captions="first")
     assert found.clips["clip_id"].tolist() == ["000000000139", "000000000042"]
     assert found.clips["path"].tolist() == ["val2017/000000000139.jpg", "val2017/000000000042.jpg"]
     assert found.clips["text"].tolist() == ["a room", "a cat "]
@@ -55,13 +56,15 @@ def test_the_first_caption_of_each_picture(root: Path) -> None:
 
 
 def test_every_caption(root: Path) -> None:
-    found = load("coco", root, captions="all")
+    found = load("coco", root)
     assert found.clips["clip_id"].tolist()[:3] == [
         *("000000000139_0", "000000000139_1"),
         "000000000042_0",
     ]
     assert found.clips["text"].tolist() == [*PICTURES[139], *PICTURES[42]]
     assert found.annotated == 5
+    assert video_numbers(found.clips).tolist() == [0, 0, 1, 1, 1]
+    assert found.protocol["captions"] == "every caption of captions_val2017.json"
 
 
 @pytest.mark.parametrize("folder", ["val2014", "images/val2014", "images", "."])
@@ -70,7 +73,7 @@ def test_2014_and_where_pictures_may_lie(tmp_path: Path, folder: str) -> None:
     (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     (tmp_path / folder / "COCO_val2014_000000000042.jpg").touch()
     (tmp_path / folder / "COCO_val2014_000000000139.png").touch()  # another picture
-    found = load("coco", tmp_path, year="2014")
+    found = load("coco", tmp_path, year="2014", captions="first")
     paths = [f"COCO_val2014_{number:012d}.jpg" for number in PICTURES]
     assert found.clips["path"].tolist() == [(Path(folder) / path).as_posix() for path in paths]
     assert found.missing["clip_id"].tolist() == ["COCO_val2014_000000000139"]
@@ -99,7 +102,7 @@ def test_a_split_of_the_official_size(tmp_path: Path) -> None:
     [
         ({"split": "test"}, "split is 'test'; there are val, train"),
         ({"year": "2015"}, "year is '2015'; there are 2017, 2014"),
-        ({"captions": "random"}, "captions is 'random'; there are first, all"),
+        ({"captions": "random"}, "captions is 'random'; there are all, first"),
         (
             {"split": "train"},
             r"no COCO captions under .*; looked for annotations/captions_train2017",
