@@ -88,7 +88,7 @@ def test_several_captions_of_a_video(tmp_path: Path) -> None:
     assert video_numbers(data.clips).tolist() == [0, 0, 1, 0]
     labels = b"path,label\na.mp4,run\nb.mp4,sit\na.mp4,run\n"
     assert load("folder", write(tmp_path, labels)).clips["clip_id"].tolist()[2] == "a.mp4 (2)"
-    with pytest.raises(ValueError, match=r"'a.mp4' and 'a.mp4 \(2\)' are one video"):
+    with pytest.raises(ValueError, match=r"'a.mp4' and 'a.mp4 \(3\)' are one video"):
         load("folder", write(tmp_path, labels + b"a.mp4,sit\n"))
 
 
