@@ -22,6 +22,7 @@ from fitclip_core.augmentation import Part, crop_and_flip, draw_frames
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.losses import contrastive_loss, distillation_loss, fitclip_loss
 from fitclip_core.video_text import FrameSource, locate_clips
+from fitclip_core.videos import video_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,8 @@ class TrainingClips:
         """
         for column in ("clip_id", "text"):
             _require(column in clips, f"the clips table lacks the column {column!r}")
-        indices, missing = locate_clips(frames, clips)
+        ids, videos = clips["clip_id"].tolist(), video_numbers(clips)
+        indices, missing = locate_clips(frames, ids, videos)
         texts: dict[int, tuple[str, ...]] = {}
         for index, text in zip(indices.tolist(), clips["text"], strict=True):
             texts[index] = (*texts.get(index, ()), text)

@@ -354,7 +354,9 @@ class ResultsStore:
             ranks = dict(iter(outcomes.groupby(by, observed=True, sort=False)["rank"]))
             for row in in_part:
                 found = ranks[tuple(table.loc[row, by])].to_numpy(np.float64)
-                ends = _ends_with_missing(found, *asked[row], table.loc[row, "metric"])
+                _, targets = asked[row]
+                metric, clips = table.loc[row, "metric"], table.loc[row, "clips"]
+                ends = _ends_with_missing(found, clips, targets, metric)
                 table.loc[row, ["least", "most"]] = ends
         return table
 

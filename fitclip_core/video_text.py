@@ -11,10 +11,7 @@ from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
-import pandas as pd
 import torch
-
-from fitclip_core.videos import video_numbers
 
 Tokenizer = Callable[[list[str]], torch.Tensor]
 Frames = np.ndarray | torch.Tensor
@@ -45,21 +42,23 @@ class FrameSource(Protocol):
     def frames(self, indices: np.ndarray) -> np.ndarray: ...
 
 
-def locate_clips(source: FrameSource, clips: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
-    """Positions of a table's clips in a source, and the clips that it does not hold.
+def locate_clips(
+    source: FrameSource, clip_ids: Sequence[str], videos: np.ndarray | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """Positions of clips in a source, and the clips that it does not hold.
 
     Args:
         source: decoded clips.
-        clips: wanted clips, `clip_id` each once. Rows of one video (`video_numbers`) have one
-            position: that of the first of them which the source holds.
+        clip_ids: wanted clips, each once.
+        videos: `[len(clip_ids)]` from `videos.video_numbers`. Clips of one video get one position,
+            that of the first of them which the source holds. None: each is a video of its own.
 
     Returns:
-        int64 `[len(clips)]` with -1 for a clip that the source lacks, and those clips' ids.
+        int64 `[len(clip_ids)]` with -1 for a clip that the source lacks, and those clips' ids.
 
     Raises:
         ValueError: a clip is asked for twice, or the source holds none of them.
     """
-    clip_ids = clips["clip_id"].tolist()
     repeated, times = Counter(clip_ids).most_common(1)[0] if len(clip_ids) else ("", 0)
     if times > 1:
         raise ValueError(f"clip_id {repeated!r} appears {times} times; clip ids must be unique")
@@ -72,11 +71,11 @@ def locate_clips(source: FrameSource, clips: pd.DataFrame) -> tuple[np.ndarray, 
             f"none of the {len(clip_ids)} clips is in the frame source, which holds "
             f"{len(places)} clips; build its frames from this clips table"
         )
-    videos = video_numbers(clips)
-    of_video = np.full(len(clips), -1)
-    held = np.flatnonzero(indices >= 0)[::-1]
-    of_video[videos[held]] = indices[held]  # the first row's is written last
-    indices = of_video[videos]
+    if videos is not None:
+        of_video = np.full(len(clip_ids), -1)
+        held = np.flatnonzero(indices >= 0)[::-1]
+        of_video[videos[held]] = indices[held]  # the first one's is written last
+        indices = of_video[videos]
     missing = [clip_id for clip_id, index in zip(clip_ids, indices, strict=True) if index < 0]
     return indices, missing
 

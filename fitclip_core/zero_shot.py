@@ -134,9 +134,10 @@ def prepare(
     if task == "retrieval" and classes is not None:
         raise ValueError("retrieval has no classes; leave them out")
     ranked = _ranked_classes(clips, classes) if task == "classification" else []
-    indices, missing = locate_clips(frames, clips)
-    # Those that the source lacks are told apart by the table alone.
-    videos = np.where(indices >= 0, indices, -1 - video_numbers(clips))
+    videos = video_numbers(clips)
+    indices, missing = locate_clips(frames, clips["clip_id"].tolist(), videos)
+    # The source may know more rows for one video than the table tells, where it has them.
+    videos = np.where(indices >= 0, indices, -1 - videos)
     several: dict[str, Any] = {}
     held = indices >= 0
     if (n_videos := len(np.unique(videos))) < len(clips):

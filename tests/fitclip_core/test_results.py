@@ -505,7 +505,7 @@ def test_how_far_the_clips_that_were_not_measured_could_move_a_metric(tmp_path, 
 
 def test_where_videos_have_several_texts_each_direction_has_its_own_items(tmp_path):
     """5 texts of 3 videos were asked for, 3 of 2 measured; every outcome that they could have."""
-    to_video, to_text = [1, 2, 1.5], [1, 2]
+    to_video, to_text = [1.0, 2.0, 1.5], [1.0, 2.0]
     outcomes = pd.concat(
         [
             pd.DataFrame({"item": list("abc"), "direction": "text_to_video", "rank": to_video}),
@@ -523,7 +523,10 @@ def test_where_videos_have_several_texts_each_direction_has_its_own_items(tmp_pa
         "text_to_video": {"n": {3}, "clips": {5}},
         "video_to_text": {"n": {2}, "clips": {3}},
     }
-    sizes = {"text_to_video": (to_video, 1, 2, 3), "video_to_text": (to_text, 2, 1, 5)}
+    sizes: dict[str, tuple[list[float], int, int, int]] = {
+        "text_to_video": (to_video, 1, 2, 3),
+        "video_to_text": (to_text, 2, 1, 5),
+    }
     for row in table.to_dict("records"):
         ranks, before, missing, targets = sizes[row["direction"]]
         possible = [

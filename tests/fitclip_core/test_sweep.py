@@ -672,7 +672,7 @@ def test_clips_with_several_texts_are_measured_as_one_by_every_way(tmp_path: Pat
     plain = retrieval_set()
     paths = [f"{place}.mp4" for place in (0, 1, 0, 3, 1, 0, 6)]
     several = replace(plain, clips=plain.clips.assign(path=paths))
-    results, encoder = ResultsStore(tmp_path), new_encoder()
+    results = ResultsStore(tmp_path)
     keys = run(results, data_sets=[several], students=[student(1)])
     towers = tower_map(results, data_sets=[several])
     teacher, ours = new_encoder().state(), student(1).state
