@@ -14,6 +14,7 @@ import pytest
 from data_prep import frame_store, video
 from data_prep.frame_store import FrameRule, FrameStore, build, open_store
 from data_prep.sampling import midpoint_indices
+from fitclip_core import zero_shot
 from fitclip_core.artefacts import json_digest, read_manifest
 
 SIZE = 24
@@ -413,6 +414,27 @@ def test_rows_of_one_video_are_decoded_and_kept_once(
         ("part", ["more3"]),
         ("whole", ["more1", "more4"]),
     ]
+
+
+def test_any_row_of_a_video_finds_it_in_the_store(
+    clips: pd.DataFrame, root: Path, tmp_path: Path
+) -> None:
+    table = with_more_rows(clips).assign(text=[f"text {row}" for row in range(11)])
+    store = make(table, root, tmp_path / "store", EVALUATION)
+    trial = zero_shot.prepare(table, store)
+    assert trial.indices.tolist() == [0, 1, 0, 1, 2, 3, 0]
+    assert trial.coverage == {
+        "clips": 11,
+        "measured": 7,
+        "missing": ["sound", "more2", "absent", "late"],
+        "videos": 7,
+        "videos_measured": 4,
+    }
+    some = table[table["clip_id"].isin(["more4", "one", "more3", "absent"])]
+    trial = zero_shot.prepare(some, store)
+    assert trial.clips["clip_id"].tolist() == ["more3", "one", "more4"]
+    assert trial.indices.tolist() == [1, 3, 0]
+    assert trial.coverage == {"clips": 4, "measured": 3, "missing": ["absent"]}
 
 
 def test_a_table_of_single_rows_makes_what_it_always_made(
