@@ -272,7 +272,7 @@ def _file_lines(found: Check) -> Iterator[str]:
     yield from _line(
         "files",
         f"{there:,} of {wanted:,} there, {about}{in_bytes(found.file_bytes)}; they cover "
-        f"{len(found.there):,} of {_many(len(data_set.clips), 'clip')} "
+        f"{len(found.there):,} of {_rows_in_words(found)} "
         f"({_percent(data_set.coverage)})",
     )
     absent = data_set.missing["path"].drop_duplicates()

@@ -417,21 +417,21 @@ def coverage_note(metrics: pd.DataFrame) -> str:
 
     `metrics` is what `ResultsStore.metrics` gives. A line for each data set that was measured in
     part, such as "msrvtt: 987 of 1,000 clips measured; the others could move its shares by -2.6 to
-    +1.3 points" (texts and videos where a video has several texts); else "all clips measured".
+    +1.3 points", and one for each whose videos have several texts; else "all clips measured".
 
     Raises: ValueError when the metrics are empty or lack a column.
     """
-    needed = ("data_set", "metric", "value", "n", "clips", "least", "most")
+    needed = ("data_set", "direction", "metric", "value", "n", "clips", "least", "most")
     _require_columns(metrics, needed, "metrics")
     if metrics.empty:
         raise ValueError("the metrics are empty: nothing was measured")
     lines = []
     key = ["data_set", "n", "clips"]
+    several = _texts_and_videos(metrics)
     distinct = metrics[key].drop_duplicates()
-    asked = distinct.groupby("data_set", observed=True)["clips"].agg(set)
     for data_set, n, clips in zip(*(distinct[name].tolist() for name in key), strict=True):
-        several = len(asked[data_set]) > 1
-        items = ("texts" if clips == max(asked[data_set]) else "videos") if several else "clips"
+        texts, _ = several.get(data_set, (None, None))
+        items = "clips" if texts is None else "texts" if clips == texts else "videos"
         if clips is pd.NA:
             lines.append(f"{data_set}: {n:,} clips measured, of an unknown number")
         elif n != clips:
@@ -442,6 +442,11 @@ def coverage_note(metrics: pd.DataFrame) -> str:
                 f"{data_set}: {n:,} of {clips:,} {items} measured; the others could move its "
                 f"shares by {down.min():+.1f} to {up.max():+.1f} points"
             )
+    lines += [
+        f"{data_set}: {texts:,} texts of {videos:,} videos; the intervals take texts of one video "
+        "for independent, so those of text-to-video are too narrow"
+        for data_set, (texts, videos) in several.items()
+    ]
     return "\n".join(lines) or "all clips measured"
 
 
@@ -620,6 +625,14 @@ def _median_ends(
     tail = (1 - level) / 2
     low, high = np.quantile(medians, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _texts_and_videos(metrics: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """How many of each were asked for, of the data sets whose videos have several texts."""
+    asked = metrics.groupby(["data_set", "direction"], observed=True)["clips"].max().unstack()
+    both = asked.reindex(columns=["text_to_video", "video_to_text"]).dropna()
+    rows = zip(both.index, *(both[name].tolist() for name in both), strict=True)
+    return {name: (texts, videos) for name, texts, videos in rows if texts != videos}
 
 
 def _require_columns(frame: pd.DataFrame, names: Iterable[str], where: str) -> None:

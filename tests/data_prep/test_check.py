@@ -119,6 +119,7 @@ def test_videos_with_several_texts_are_counted_once(made: Maker) -> None:
     assert found.trials["clip_id"].tolist() == ["c00", "c10", "c20"]
     text = in_words(found)
     assert "10 items annotated in this split, 10 texts of 4 videos in the table" in text
+    assert "they cover 6 of 10 texts of 4 videos (60.0%)" in text
     assert "keeps 2 frames of 16 px of 3 clips" in text
     assert "looks for each caption's clip among 3, and the other way round, where the best" in text
     assert "of a clip's captions counts (6 in all); 1 clip without a file is left out" in text

@@ -540,9 +540,10 @@ def test_where_videos_have_several_texts_each_direction_has_its_own_items(tmp_pa
             k = int(row["metric"].removeprefix("R@"))
             values = [float(np.mean(np.array(one) <= k)) for one in possible]
         assert (row["least"], row["most"]) == pytest.approx((min(values), max(values)), abs=1e-12)
-    texts, videos = coverage_note(table).split("\n")
+    texts, videos, both = coverage_note(table).split("\n")
     assert texts.startswith("msrvtt: 3 of 5 texts measured; the others could move its shares by -")
     assert videos.startswith("msrvtt: 2 of 3 videos measured; ")
+    assert both.startswith("msrvtt: 5 texts of 3 videos; the intervals take texts of one video for")
 
 
 def test_outcomes_alone_do_not_say_how_many_clips_were_asked_for():
