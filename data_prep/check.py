@@ -21,6 +21,7 @@ from data_prep.datasets import load, options_of
 from data_prep.datasets.base import DataSet
 from data_prep.datasets.official import OFFICIAL
 from data_prep.decode_workers import Failure, available_cores, killable_map
+from fitclip_core.videos import first_rows, video_numbers
 
 SHOWN = 3  # examples of what is missing or left out
 MOST_TEXTS, MOST_SIZES = 50_000, 2_000  # texts tokenized and files asked for their size, at most
@@ -35,7 +36,9 @@ class Check:
         loader: its name.
         options: all of the loader's, defaults included.
         data_set: what the loader returned.
-        there: the clips whose file is there.
+        there: the clips whose file is there, a row a clip and text.
+        videos: distinct clips of the table (rows with equal path, start and end are one).
+        videos_there: those whose file is there.
         seconds: that the loader took.
         max_missing: the largest share of clips without a file that a run would accept.
         rule: the frames that a run would keep of each clip.
@@ -50,6 +53,8 @@ class Check:
     options: Mapping[str, Any]
     data_set: DataSet
     there: pd.DataFrame
+    videos: int
+    videos_there: int
     seconds: float
     max_missing: float
     rule: FrameRule
@@ -62,7 +67,7 @@ class Check:
     @property
     def store_bytes(self) -> int:
         """What the frame store of those clips takes: uint8, `rule.shape` a clip."""
-        return len(self.there) * math.prod(self.rule.shape)
+        return self.videos_there * math.prod(self.rule.shape)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -116,6 +121,7 @@ def check(
     data_set = load(loader, root, **given)
     seconds = perf_counter() - start
     there = clips_there(data_set)
+    distinct = one_a_video(there)
     captions = data_set.clips.get("text", pd.Series(dtype="str")).dropna().drop_duplicates()
     read, cut = _count_cut(captions)
     return Check(
@@ -123,6 +129,8 @@ def check(
         options_of(loader) | given,
         data_set,
         there,
+        len(one_a_video(data_set.clips)),
+        len(distinct),
         seconds,
         max_missing,
         rule,
@@ -130,7 +138,7 @@ def check(
         captions=len(captions),
         captions_read=read,
         captions_cut=cut,
-        trials=try_clips(there, data_set.root, rule, decode, deadline=deadline),
+        trials=try_clips(distinct, data_set.root, rule, decode, deadline=deadline),
     )
 
 
@@ -140,6 +148,11 @@ def clips_there(data_set: DataSet) -> pd.DataFrame:
     absent = set(data_set.missing["clip_id"].tolist())
     there = [clip_id not in absent for clip_id in data_set.clips["clip_id"].tolist()]
     return data_set.clips[there]
+
+
+def one_a_video(clips: pd.DataFrame) -> pd.DataFrame:
+    """The first row of each distinct video of a clips table."""
+    return clips[first_rows(video_numbers(clips))]
 
 
 def try_clips(
@@ -206,7 +219,7 @@ def in_bytes(count: float) -> str:
 
 def _report_lines(found: Check) -> Iterator[str]:
     data_set = found.data_set
-    clips, protocol = data_set.clips, data_set.protocol
+    protocol = data_set.protocol
     title = protocol.get("data_set", data_set.name)
     yield printable(f"{title} (loader {found.loader}) in {data_set.root}")
     chosen = ", ".join(f"{name} {value}" for name, value in found.options.items())
@@ -221,7 +234,7 @@ def _report_lines(found: Check) -> Iterator[str]:
     yield from _line(
         "read",
         f"{_many(data_set.annotated, 'item')} annotated in this split, "
-        f"{_many(len(clips), 'clip')} in the table ({found.seconds:.1f} s)",
+        f"{_rows_in_words(found)} in the table ({found.seconds:.1f} s)",
     )
     for (reason, source), group in data_set.dropped.groupby(["reason", "source"], sort=False):
         yield from _line(
@@ -250,6 +263,15 @@ def _verdict(data_set: DataSet) -> str:
     return "fine"
 
 
+def _rows_in_words(found: Check) -> str:
+    """The table's rows: clips, or where a video has several rows, texts of videos."""
+    clips = found.data_set.clips
+    if found.videos == len(clips):
+        return _many(len(clips), "clip")
+    rows = "text" if "text" in clips else "row"
+    return f"{_many(len(clips), rows)} of {_many(found.videos, 'video')}"
+
+
 def _file_lines(found: Check) -> Iterator[str]:
     data_set = found.data_set
     wanted, there = data_set.clips["path"].nunique(), found.there["path"].nunique()
@@ -257,7 +279,7 @@ def _file_lines(found: Check) -> Iterator[str]:
     yield from _line(
         "files",
         f"{there:,} of {wanted:,} there, {about}{in_bytes(found.file_bytes)}; they cover "
-        f"{len(found.there):,} of {_many(len(data_set.clips), 'clip')} "
+        f"{len(found.there):,} of {_rows_in_words(found)} "
         f"({_percent(data_set.coverage)})",
     )
     absent = data_set.missing["path"].drop_duplicates()
@@ -298,14 +320,16 @@ def classes_of(data_set: DataSet) -> int:
 
 def _outlook(found: Check) -> str:
     data_set, rule = found.data_set, found.rule
-    n = len(found.there)
+    n, texts = found.videos_there, len(found.there)
     if not n:
         return "has nothing to decode"
     if "label" in data_set.clips:
         measured = f"classifies each clip among {classes_of(data_set):,} classes"
     else:
         measured = f"looks for each caption's clip among {n:,}, and the other way round"
-    left = len(data_set.clips) - n
+        if texts > n:
+            measured += f", where the best of a clip's captions counts ({texts:,} in all)"
+    left = found.videos - n
     without = (
         f"; {_many(left, 'clip')} without a file {'is' if left == 1 else 'are'} left out, which "
         "every number then says"

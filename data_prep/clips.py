@@ -1,4 +1,4 @@
-"""The clips table: what every data set becomes, one row a clip."""
+"""The clips table: what every data set becomes, one row a clip and text."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ _AS_WRITTEN = b'"clip_id","path"'  # a header in quotes: every text is in quotes
 
 def validate(clips: pd.DataFrame) -> pd.DataFrame:
     """A checked and typed copy of a clips table, with a fresh 0..n-1 index.
+
+    Rows with equal `path`, `start` and `end` are one video (`fitclip_core.videos`).
 
     Columns: `clip_id` (unique), `path` (relative to the data set's root, with '/'), `start` and
     `end` (seconds; missing = the video's own), and where the data set has them `text` (caption or

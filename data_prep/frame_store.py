@@ -38,12 +38,13 @@ from fitclip_core.artefacts import (
     write_json,
     write_manifest,
 )
+from fitclip_core.videos import video_numbers
 
 KIND = "frame store"
 NO_FILE = "no such file"
 SHARD_BYTES, SHARD_CLIPS = 128 * 2**20, 1000  # a shard's limits: what an interruption may cost
 _COMPARED = 8  # of 256 clips, by a hash: those that are decoded by two decoders
-_Row = tuple[str, str, float | None, float | None]  # clip_id, path, start, end
+_Row = tuple[str, str, float | None, float | None]  # clip_id (the video's first), path, start, end
 _CODE = ("data_prep.clip_frames", "data_prep.frame_store", "data_prep.sampling", "data_prep.video")
 
 
@@ -59,6 +60,8 @@ def build(
     progress: bool = True,
 ) -> FrameStore:
     """Decode a clips table into the frame store `folder`, or open it where that was done before.
+
+    Rows with equal path, start and end are one video, which is decoded and kept once.
 
     Videos are decoded in processes that can be killed: one that hangs, crashes the decoder or is
     damaged costs its clip, which the store lists with the reason. The store's bytes depend on the
@@ -86,9 +89,10 @@ def build(
     """
     root, folder = Path(root), Path(folder)
     decoder, backend_name = _decoder(backend)
-    rows, parameters = _rows(clips), {**asdict(rule), "backend": backend_name}
+    rows, also = _rows(clips)
+    parameters = {**asdict(rule), "backend": backend_name}
     hashes = _source_hashes(root, [path for _, path, _, _ in rows])
-    inputs = {"clips": json_digest(rows), "videos": json_digest(hashes)}
+    inputs = {"clips": _digest(rows, also), "videos": json_digest(hashes)}
     code = source_digest(*_CODE)
     if not manifest_problems(folder, kind=KIND, parameters=parameters, inputs=inputs, code=code):
         return open_store(folder)
@@ -96,7 +100,7 @@ def build(
     _prepare(folder)
     remove_abandoned(folder)
     shards = [
-        _Shard(folder, number, part, parameters, code, hashes)
+        _Shard(folder, number, part, also, parameters, code, hashes)
         for number, part in enumerate(_parts(rows, rule))
     ]
     open_shards = [shard for shard in shards if not shard.is_done()]
@@ -130,7 +134,7 @@ def missing_shards(
     *,
     backend: str | Decoder = "auto",
 ) -> dict[int, pd.DataFrame]:
-    """What `build` would still decode: shard number -> its rows of the clips table.
+    """What `build` would still decode: shard number -> its videos' rows of the clips table.
 
     No video and no frame is read, so one that was changed is not noticed; `build` notices.
 
@@ -138,8 +142,9 @@ def missing_shards(
     """
     shards = _unhashed_shards(clips, Path(folder), rule, backend)
     firsts = [0, *accumulate(len(shard.rows) for shard in shards)]
+    videos = video_numbers(clips)
     return {
-        number: clips.iloc[first : first + len(shard.rows)]
+        number: clips[(videos >= first) & (videos < first + len(shard.rows))]
         for number, (first, shard) in enumerate(zip(firsts[:-1], shards, strict=True))
         if not shard.seems_done()
     }
@@ -164,12 +169,13 @@ def build_shard(
     """
     root, folder = Path(root), Path(folder)
     decoder, backend_name = _decoder(backend)
-    parts = _parts(_rows(clips), rule)
+    rows, also = _rows(clips)
+    parts = _parts(rows, rule)
     if len(parts) > 1:
-        raise ValueError(f"{len(clips)} clips are more than a shard's {len(parts[0])}")
+        raise ValueError(f"{len(rows)} clips are more than a shard's {len(parts[0])}")
     hashes = _source_hashes(root, [path for _, path, _, _ in parts[0]])
     parameters = {**asdict(rule), "backend": backend_name}
-    shard = _Shard(folder, number, parts[0], parameters, source_digest(*_CODE), hashes)
+    shard = _Shard(folder, number, rows, also, parameters, source_digest(*_CODE), hashes)
     if not shard.is_done():
         _prepare(folder)
         with tqdm(total=len(shard.rows), desc=f"{_bar(folder)}, shard {number}") as bar:
@@ -210,6 +216,8 @@ def open_store(folder: Path) -> FrameStore:
 
 class FrameStore:
     """Decoded clips in the clips table's order, those that failed left out and listed.
+
+    Rows of one video are one clip, which has the first one's id.
 
     clip_ids: the decoded clips' ids.
     frame_counts: int64 [clips], how many of a clip's n_frames are real; the rest are zeros.
@@ -295,6 +303,16 @@ class FrameStore:
         )
 
     @cached_property
+    def places(self) -> dict[str, int]:
+        """The place in `clip_ids` of every decoded row, by its clip_id."""
+        decoded = (record for record in self.records if "failure" not in record)
+        return {
+            clip_id: place
+            for place, record in enumerate(decoded)
+            for clip_id in (record["clip_id"], *record.get("also", ()))
+        }
+
+    @cached_property
     def _arrays(self) -> list[np.ndarray]:
         return [np.load(path, mmap_mode="r") for path in self._paths]
 
@@ -308,11 +326,13 @@ class _Shard:
         folder: Path,
         number: int,
         rows: list[_Row],
+        also: Mapping[str, list[str]],
         parameters: Mapping[str, Any],
         code: str,
         hashes: Mapping[str, str | None],
     ) -> None:
         self.rows, self.made_by, self.hashes = rows, (dict(parameters), code), hashes
+        self.also = {row[0]: also[row[0]] for row in rows if row[0] in also}
         self.arrays_path = folder / f"frames_{number:05d}.npy"
         self.records_path = folder / f"frames_{number:05d}.json"
         self.paths = [self.arrays_path, self.records_path]
@@ -321,7 +341,7 @@ class _Shard:
     def key(self, hashes: Mapping[str, str | None]) -> str:
         """What the shard is made from, with these hashes of the videos."""
         sources = [hashes[path] for _, path, _, _ in self.rows]
-        return json_digest([*self.made_by, self.rows, sources])
+        return json_digest([*self.made_by, self.rows, sources, *([self.also] if self.also else [])])
 
     def is_done(self) -> bool:
         """Whether an earlier, interrupted build left this very shard whole."""
@@ -402,7 +422,9 @@ class _Shard:
         result: video.DecodedClip | Failure,
     ) -> dict[str, Any]:
         clip_id, path, start, end = row
-        record = {"clip_id": clip_id, "path": path, "start": start, "end": end}
+        record: dict[str, Any] = {"clip_id": clip_id, "path": path, "start": start, "end": end}
+        if clip_id in self.also:
+            record["also"] = self.also[clip_id]
         record["source_sha256"] = self.hashes[path]
         if isinstance(result, Failure):
             missing = self.hashes[path] is None
@@ -429,14 +451,24 @@ def _save(path: Path, array: np.ndarray) -> None:
         file.write(array.data)
 
 
-def _rows(clips: pd.DataFrame) -> list[_Row]:
+def _rows(clips: pd.DataFrame) -> tuple[list[_Row], dict[str, list[str]]]:
+    """Each video's first row, and of those with several rows the other ones' clip ids."""
     table = validate(clips)
     if table.empty:
         raise ValueError("the clips table is empty; there is nothing to decode")
-    return [
-        (str(row.clip_id), str(row.path), _or_none(row.start), _or_none(row.end))
-        for row in table.itertuples()
-    ]
+    rows: list[_Row] = []
+    also: dict[str, list[str]] = {}
+    for number, row in zip(video_numbers(table).tolist(), table.itertuples(), strict=True):
+        if number == len(rows):
+            times = _or_none(row.start), _or_none(row.end)
+            rows.append((str(row.clip_id), str(row.path), *times))
+        else:
+            also.setdefault(rows[number][0], []).append(str(row.clip_id))
+    return rows, also
+
+
+def _digest(rows: list[_Row], also: Mapping[str, list[str]]) -> str:
+    return json_digest([rows, dict(also)] if also else rows)
 
 
 def _parts(rows: list[_Row], rule: FrameRule) -> list[list[_Row]]:
@@ -449,8 +481,9 @@ def _unhashed_shards(
     clips: pd.DataFrame, folder: Path, rule: FrameRule, backend: str | Decoder
 ) -> list[_Shard]:
     parameters, code = {**asdict(rule), "backend": _decoder(backend)[1]}, source_digest(*_CODE)
-    parts = enumerate(_parts(_rows(clips), rule))
-    return [_Shard(folder, number, part, parameters, code, {}) for number, part in parts]
+    rows, also = _rows(clips)
+    parts = enumerate(_parts(rows, rule))
+    return [_Shard(folder, number, part, also, parameters, code, {}) for number, part in parts]
 
 
 def _decode(

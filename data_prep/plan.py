@@ -52,7 +52,8 @@ class Material:
             "validation", on which a training step is chosen.
         clips: clips to decode.
         texts: distinct texts that a model reads: captions, or classes times prompts.
-        directions: outcomes that each clip gives: 2 in retrieval, 1 in recognition.
+        directions: outcomes that each clip gives: 1 in recognition, 2 in retrieval, and more where
+            clips have several texts.
         basis: of the counts: "counted", "profile" (the run draws that many) or "nominal".
         file_bytes: of the video files; None where they were not looked at.
         decoding: measured on these very clips; None where they were not tried.
@@ -66,7 +67,7 @@ class Material:
     role: Role
     clips: int
     texts: int
-    directions: int = 2
+    directions: float = 2
     basis: str = "nominal"
     file_bytes: int | None = None
     decoding: Decoding | None = None
@@ -277,7 +278,7 @@ def _job_row(job: Job, materials: Sequence[Material], speed: Calibration) -> tup
             f"({', '.join(one.name for one in materials)}); leave it out there or add it here"
         )
     seconds = _encoding_seconds(job.videos * one.clips, job.texts * one.texts, speed)
-    disk = job.cells * one.clips * one.directions * RESULT_BYTES
+    disk = round(job.cells * one.clips * one.directions * RESULT_BYTES)
     return (job.notebook, one.name, one.clips, disk, 0.0, seconds / 3600, one.basis)
 
 

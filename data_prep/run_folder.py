@@ -32,6 +32,7 @@ from fitclip_core.artefacts import (
 from fitclip_core.distillation import TrainingClips
 from fitclip_core.results import ResultsStore
 from fitclip_core.sweep import EvaluationSet
+from fitclip_core.videos import video_numbers
 
 CODE = ("fitclip_core", "data_prep", "figures")
 
@@ -87,6 +88,8 @@ class RunFolder:
         Raises ValueError if notebook 01 has not finished it.
         """
         store, described = self.store(data_set), self.described(data_set)
+        clips = self.clips(data_set)
+        videos = int(video_numbers(clips).max()) + 1
         protocol = {
             **described["protocol"],
             "annotated": described["annotated"],
@@ -94,10 +97,11 @@ class RunFolder:
             "frame_store": store.digest,
             "frame_rule": asdict(store.rule),
             "failures": len(store.failures),
+            **({"videos": videos, "texts": len(clips)} if videos < len(clips) else {}),
         }
         return EvaluationSet(
             data_set,
-            self.clips(data_set),
+            clips,
             store,
             templates=tuple(described["templates"]),
             classes=tuple(described["classes"]),
@@ -121,7 +125,8 @@ class RunFolder:
     ) -> tuple[TrainingClips, dict[str, str]]:
         """Clips to train or validate on, and digests of what they are made from.
 
-        n: take this many at random, another sample for each draw; None takes all.
+        n: take this many at random, with all their captions, another sample for each draw; None
+            takes all.
         draw: the sample's seed.
 
         Raises ValueError if n is below one or the data set has fewer than n clips, or if notebook
@@ -129,12 +134,14 @@ class RunFolder:
         """
         clips, store = self.clips(data_set), self.store(data_set)
         if n is not None:
-            if not 1 <= n <= len(clips):
+            videos = pd.Series(video_numbers(clips))
+            distinct = videos.drop_duplicates()
+            if not 1 <= n <= len(distinct):
                 raise ValueError(
-                    f"{n} clips of {data_set} are wanted and it has {len(clips)}; ask for 1 to "
-                    f"{len(clips)}, or build more in notebook 01_data_prep"
+                    f"{n} clips of {data_set} are wanted and it has {len(distinct)}; ask for 1 to "
+                    f"{len(distinct)}, or build more in notebook 01_data_prep"
                 )
-            clips = clips.sample(n, random_state=draw).sort_index()
+            clips = clips[videos.isin(distinct.sample(n, random_state=draw))]
         table = file_sha256(self.data / data_set / "clips.csv")
         taken = "all" if n is None else f"{n} of draw {draw}"
         digests = {

@@ -43,6 +43,7 @@ from fitclip_core.foreign_checkpoints import Checkpoint, read_checkpoint
 from fitclip_core.models import OPEN_CLIP_PREFIX, LoadedModel, load_clip, load_frozen_in_time
 from fitclip_core.strict_yaml import read_yaml
 from fitclip_core.video_text import check_templates
+from fitclip_core.videos import video_numbers
 
 TRAINED_ON = ("webvid_train", "webvid_unlabelled")
 TRAINING_SETS = (*TRAINED_ON, "webvid_selection")
@@ -243,7 +244,8 @@ def prepare(
         folder: each data set gets a folder in it: `clips.csv`, `data_set.json`, and the lists
             `missing.csv` and `dropped.csv` (embedded: its videos too).
         sizes: name -> number of clips; 0 takes all (the user's copies only). For a user's
-            evaluation set a number draws that many rows of the annotation, present or not.
+            evaluation set a number draws that many videos of the annotation, present or not. All
+            of a video's captions are taken.
         seed: of the embedded clips, and of what is drawn from larger annotations.
 
     Raises: ValueError for a data set that the sources lack, a wrong size, or broken files.
@@ -290,23 +292,26 @@ def _users(sources: Sources, sizes: Mapping[str, int], seed: int) -> dict[str, D
             + (f", {', '.join(unasked)} included" if unasked else "")
         )
     found: dict[str, DataSet] = {}
-    pools: dict[str, tuple[DataSet, np.ndarray]] = {}
+    pools: dict[str, tuple[DataSet, np.ndarray, np.ndarray]] = {}
     for name, size in wanted.items():
         entry = dict(sources.data_sets[name])
         key = json_digest(entry)
         loader, root = entry.pop("loader"), entry.pop("root")
         if name not in TRAINING_SETS:
             loaded = datasets.load(loader, root, **entry)
-            rows = np.arange(len(loaded.clips))
-            if 0 < size < len(rows):
-                rows = np.sort(np.random.default_rng(seed).permutation(len(rows))[:size])
-            found[name] = _taken(loaded, name, rows)
+            numbers = video_numbers(loaded.clips)
+            videos = np.unique(numbers)
+            if 0 < size < len(videos):
+                videos = np.random.default_rng(seed).permutation(videos)[:size]
+            found[name] = _taken(loaded, name, numbers, videos)
             continue
         if key not in pools:
             loaded = datasets.load(loader, root, **entry)
             there = ~loaded.clips["clip_id"].isin(loaded.missing["clip_id"]).to_numpy()
-            pools[key] = (loaded, np.random.default_rng(seed).permutation(np.flatnonzero(there)))
-        loaded, pool = pools[key]
+            numbers = video_numbers(loaded.clips)
+            videos = np.random.default_rng(seed).permutation(np.unique(numbers[there]))
+            pools[key] = (loaded, numbers, videos)
+        loaded, numbers, pool = pools[key]
         size = size or len(pool)
         if not 0 < size <= len(pool):
             raise ValueError(
@@ -314,18 +319,21 @@ def _users(sources: Sources, sizes: Mapping[str, int], seed: int) -> dict[str, D
                 f"{len(loaded.clips)} annotated, {len(loaded.missing)} have no video); ask for "
                 "fewer, or add videos"
             )
-        found[name] = _taken(loaded, name, np.sort(pool[:size]))
-        pools[key] = (loaded, pool[size:])
+        found[name] = _taken(loaded, name, numbers, pool[:size])
+        pools[key] = (loaded, numbers, pool[size:])
     return found
 
 
-def _taken(loaded: DataSet, name: str, rows: np.ndarray) -> DataSet:
-    """A data set of some rows under another name; its protocol says how many were there."""
-    clips = loaded.clips.iloc[rows].reset_index(drop=True)
+def _taken(loaded: DataSet, name: str, numbers: np.ndarray, videos: np.ndarray) -> DataSet:
+    """A data set of some videos under another name; its protocol says how many were there.
+
+    numbers: each row's video. videos: those taken.
+    """
+    clips = loaded.clips[np.isin(numbers, videos)].reset_index(drop=True)
     missing = loaded.missing[loaded.missing["clip_id"].isin(clips["clip_id"])]
     protocol = dict(loaded.protocol)
-    if len(rows) < len(loaded.clips):
-        protocol["drawn"] = f"{len(rows)} of {len(loaded.clips)} clips"
+    if len(clips) < len(loaded.clips):
+        protocol["drawn"] = f"{len(videos)} of {len(np.unique(numbers))} clips"
     return replace(
         loaded,
         name=name,

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep import datasets
-from data_prep.check import bytes_of, classes_of, clips_there, try_clips
+from data_prep.check import bytes_of, classes_of, clips_there, one_a_video, try_clips
 from data_prep.clip_frames import FrameRule
 from data_prep.decode_workers import available_cores
 from data_prep.mini_benchmark import build
@@ -159,6 +159,7 @@ def _survey_one(
             note=f"not counted: {error}",
         )
     there = clips_there(data_set)
+    videos = one_a_video(there)
     recognised = "label" in data_set.clips
     if recognised:
         texts = classes_of(data_set) * len(data_set.templates)
@@ -166,14 +167,14 @@ def _survey_one(
     else:
         texts = there["text"].nunique()
         some = _spread(there["text"].drop_duplicates().tolist())
-    trials = try_clips(there, data_set.root, rule, tries)
+    trials = try_clips(videos, data_set.root, rule, tries)
     missing = len(data_set.missing)
     return Material(
         name,
         role,
-        min(size, len(there)) if size else len(there),
+        min(size, len(videos)) if size else len(videos),
         texts,
-        1 if recognised else 2,
+        1 if recognised else 1 + (len(there) or 1) / (len(videos) or 1),
         basis="counted",
         file_bytes=bytes_of(data_set.root, there["path"].unique()),
         decoding=_decoding_of(trials, f"{len(trials)} of its clips"),

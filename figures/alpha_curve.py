@@ -189,6 +189,11 @@ class PanelHits:
         known = self.alphas[self.place(alpha)]
         return [table[known].to_numpy().T for table in self._tables]
 
+    @property
+    def items(self) -> list[pd.Index]:
+        """The items of each data set, in the arrays' order."""
+        return [table.index for table in self._tables]
+
     def place(self, alpha: float) -> int:
         """Where alpha stands in `alphas`.
 

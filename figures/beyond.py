@@ -65,9 +65,10 @@ def direction_comparisons(
     """Fused at `alpha` minus teacher in both directions of retrieval, and whether they differ.
 
     Three rows per panel and data set: the gain in text-to-video, in video-to-text, and the second
-    less the first, where a clip and its text are one pair. Panels are by default those of the data
-    sets in the outcomes. Action data sets are left out of them; a panel that then holds fewer sets
-    is called "<name>_retrieval".
+    less the first, where a clip and its text are one pair (where a clip has several texts, its
+    first one: the first two rows are of all). Panels are by default those of the data sets in the
+    outcomes. Action data sets are left out of them; a panel that then holds fewer sets is called
+    "<name>_retrieval".
 
     Columns: scope (panel or data set), measure, comparison (in words), alpha, first and second (the
     two compared values), and from difference to verdict those of `comparisons.fusion_comparisons`.
@@ -78,7 +79,7 @@ def direction_comparisons(
     settings: dict[str, Any] = {"level": level, "n_resamples": n_resamples, "seed": seed}
     rows = []
     for scope, measures in scopes_of(_retrieval(panels or panels_in(outcomes))):
-        gains = {}
+        gains, items = {}, {}
         for direction in _DIRECTIONS:
             turned = tuple(replace(one, direction=direction) for one in measures)
             hits = PanelHits(outcomes, turned)
@@ -86,14 +87,20 @@ def direction_comparisons(
             gains[direction] = [
                 after - before for before, after in zip(teacher, fused, strict=True)
             ]
+            items[direction] = hits.items
             comparison = f"fused − teacher, {direction.replace('_', '-')}"
             where = (scope, measure_name(turned), comparison, alpha)
             rows.append(_compared(where, teacher, fused, **settings))
         comparison = "gain in video-to-text − gain in text-to-video"
         measure = measure_name(measures).replace("text-to-video ", "")
         where = (scope, measure, comparison, alpha)
-        sides = (gains[direction] for direction in _DIRECTIONS)
-        rows.append(_compared(where, *sides, **settings))
+        firsts = [
+            gained[:, texts.isin(videos)]
+            for gained, texts, videos in zip(
+                gains["text_to_video"], *(items[one] for one in _DIRECTIONS), strict=True
+            )
+        ]
+        rows.append(_compared(where, firsts, gains["video_to_text"], **settings))
     return decided(rows)
 
 

@@ -126,7 +126,10 @@ def _classes(record: Record) -> str | None:
 
 
 def _clips(record: Record) -> str | None:
-    clips = record["coverage"].get("clips")
+    coverage = record["coverage"]
+    clips = coverage.get("clips")
+    if "videos" in coverage:
+        return f"{clips:,} texts of {coverage['videos']:,} videos"
     return None if clips is None else f"{clips:,}"
 
 

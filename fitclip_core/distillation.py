@@ -22,6 +22,7 @@ from fitclip_core.augmentation import Part, crop_and_flip, draw_frames
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.losses import contrastive_loss, distillation_loss, fitclip_loss
 from fitclip_core.video_text import FrameSource, locate_clips
+from fitclip_core.videos import video_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,26 +81,33 @@ class Recipe:
 class TrainingClips:
     """Clips with their texts, as training and validation read them.
 
+    A clip with several captions is one item, so that no batch holds it twice, where one caption's
+    clip would be another's wrong answer: training draws one of its captions whenever it draws the
+    clip, as Frozen in Time does; all else reads the first (`texts`).
+
     Args:
         frames: decoded clips: several draws for each interval to train on, evaluation frames to
             validate on.
-        texts: one for each of the clips.
+        texts: for each of the clips one, or a tuple of several.
         indices: positions of the clips in `frames`, int64 `[n]`; None: all, in its order.
         missing: ids of clips asked for that `frames` lacks, kept for the record.
 
     Raises:
         ValueError: there is no clip, or not one text for each.
+
+    Source: Bain et al. 2021, Frozen in Time's code (`caption_sample: rand`).
     """
 
     def __init__(
         self,
         frames: FrameSource,
-        texts: Sequence[str],
+        texts: Sequence[str | tuple[str, ...]],
         indices: np.ndarray | None = None,
         missing: Sequence[str] = (),
     ) -> None:
         self.frames = frames
-        self.texts = list(texts)
+        self.captions = [one if isinstance(one, tuple) else (one,) for one in texts]
+        self.texts = [several[0] for several in self.captions]
         self.indices = np.arange(len(frames.clip_ids)) if indices is None else np.asarray(indices)
         self.missing = list(missing)
         _require(len(self) > 0, "there is no clip; give at least one")
@@ -109,14 +117,20 @@ class TrainingClips:
     def from_table(cls, clips: pd.DataFrame, frames: FrameSource) -> Self:
         """Clips of a table (`clip_id`, `text`) that the frame source holds, in the table's order.
 
+        Rows of one video (`video_text.locate_clips`) are one clip with several captions.
+
         Raises:
             ValueError: a column is missing, a clip_id is repeated or no clip has frames.
         """
         for column in ("clip_id", "text"):
             _require(column in clips, f"the clips table lacks the column {column!r}")
-        indices, missing = locate_clips(frames, clips["clip_id"].tolist())
-        held = indices >= 0
-        return cls(frames, clips["text"][held].tolist(), indices[held], missing)
+        ids, videos = clips["clip_id"].tolist(), video_numbers(clips)
+        indices, missing = locate_clips(frames, ids, videos)
+        texts: dict[int, tuple[str, ...]] = {}
+        for index, text in zip(indices.tolist(), clips["text"], strict=True):
+            texts[index] = (*texts.get(index, ()), text)
+        texts.pop(-1, None)
+        return cls(frames, list(texts.values()), np.array(list(texts), dtype=np.int64), missing)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -338,7 +352,7 @@ def _batches(
     The processes draw the same clips and views; each reads and crops its share of them alone.
     """
     generator = torch.Generator().manual_seed(seed)
-    size = min(size, len(clips))
+    size, several = min(size, len(clips)), max(map(len, clips.captions)) > 1
     part = Part(distributed.share(size), size)
     while True:
         order = torch.randperm(len(clips), generator=generator).numpy()
@@ -348,13 +362,19 @@ def _batches(
             stored = clips.frames.frames(places)
             drawn = draw_frames(stored, generator, part)
             crops = crop_and_flip(drawn, student.image_size, recipe.crop_scale, generator, part)
+            captions = [clips.captions[row] for row in mine]
+            chosen = torch.rand(size, generator=generator) if several else torch.zeros(size)
+            shares = chosen[part.rows].tolist()
+            texts = [
+                one[int(share * len(one))] for one, share in zip(captions, shares, strict=True)
+            ]
             yield _Batch(
                 size,
                 stored.shape[1],
                 stored.shape[2],
                 crops.to(student.device),
                 clips.frames.frame_counts[places],
-                [clips.texts[row] for row in mine],
+                texts,
             )
 
 
@@ -415,7 +435,7 @@ def _check_processes_agree(
         recipe=asdict(recipe),
         student=_weights_digest(student),
         teacher=teacher is not None and _weights_digest(teacher),
-        clips=[one is not None and [one.clip_ids, one.texts] for one in clips],
+        clips=[one is not None and [one.clip_ids, one.captions] for one in clips],
     )
 
 

@@ -72,36 +72,63 @@ def retrieval_ranks(
 
 
 def retrieval_ranks_both_ways(
-    first_features: Tensor, second_features: Tensor, block_size: int = 1024
+    first_features: Tensor,
+    second_features: Tensor,
+    block_size: int = 1024,
+    second_index: Tensor | np.ndarray | Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Ranks of each first vector's partner among the second, and the other way round.
 
-    The same ranks as of two calls of :func:`retrieval_ranks`, from one pass over the scores.
+    From one pass over the scores. Several first vectors may have one partner, as the captions of
+    one video have: each is ranked for itself, by :func:`retrieval_ranks`. The other way round the
+    second vector's best partner is ranked, against the first vectors that are not its partners:
+    1 + (those strictly above) + (those tied) / 2. Its other partners neither help nor hinder.
 
     Args:
-        first_features: [n, d]; row i of the one side belongs to row i of the other.
-        second_features: [n, d].
+        first_features: [n, d], the texts, say.
+        second_features: [m, d], the distinct videos.
         block_size: rows of each side scored at once.
+        second_index: [n] row of each first vector's partner; each row is somebody's. None: the
+            two sides belong together row by row, and n must equal m.
 
     Returns:
-        Two float32 [n]: the ranks with the first side as queries, and with the second.
+        Two float32: [n] ranks with the first side as queries, and [m] with the second.
 
     Raises:
-        ValueError, RuntimeError: as :func:`retrieval_ranks`.
+        ValueError, RuntimeError: as :func:`retrieval_ranks`; or a second vector has no partner.
 
     Source:
-        As :func:`retrieval_ranks`; both directions are reported.
+        As :func:`retrieval_ranks`; both directions are reported. The best of several partners is
+        what VSE++'s evaluation on COCO (`i2t`) and collaborative-experts' and Frozen in Time's on
+        MSR-VTT and MSVD (`v2t_metrics`) take. These rank it among all first vectors; the numbers
+        are the same unless two partners of one vector tie, as a caption written twice does, and a
+        perfect model would then miss rank 1.
 
     Example:
         >>> there, back = retrieval_ranks_both_ways(torch.eye(2), torch.tensor([[2.0, 3], [0, 1]]))
         >>> there.tolist(), back.tolist()
         ([1.0, 2.0], [2.0, 1.0])
+        >>> texts = torch.tensor([[1.0, 0], [0, 1], [0, 1]])  # two of the second video
+        >>> retrieval_ranks_both_ways(texts, torch.eye(2), second_index=[0, 1, 1])[1].tolist()
+        [1.0, 1.0]
     """
     first, second = _two_sides(first_features, second_features, block_size)
-    index = _same_place(first, second)
-    right = _pair_scores(first, second, index, index)
-    there, back = _Counts.of(right), _Counts.of(right)
+    n, m = len(first.norms), len(second.norms)
+    if second_index is None:
+        index = _same_place(first, second)
+    else:
+        index = _indices("second_index", second_index, n, m).to(first.norms.device)
+    right = _pair_scores(first, second, torch.arange(n, device=index.device), index)
+    best = right.new_full((m,), -torch.inf).scatter_reduce(0, index, right, "amax")
+    if (alone := ~torch.isfinite(best)).any():
+        raise ValueError(
+            f"second_index names no partner for {int(alone.sum())} of {m} second vectors, the "
+            f"first is row {int(alone.int().argmax())}: leave them out"
+        )
+    there, back = _Counts.of(right), _Counts.of(best)
     _compare(first, second, there, back, block_size)
+    # Of a vector's partners only the best one is ranked, so the others do not count as tied.
+    back.equal.index_add_(0, index, -(right == best[index]).long()).add_(1)
     return there.ranks(), back.ranks()
 
 

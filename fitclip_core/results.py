@@ -329,7 +329,8 @@ class ResultsStore:
     ) -> pd.DataFrame:
         """Metrics of each cell with bootstrap intervals over its items (`metric_table`).
 
-        `clips` is the number of clips that the cell's coverage asked for; of outcomes that were
+        `clips` is the number of items that the cell's coverage asked for: clips, or where a video
+        has several texts, texts in text-to-video and videos in video-to-text; of outcomes that were
         stored without a coverage it is n. `least` and `most` are what the value would be if all
         clips had been measured, and those that were not had turned out as ill or as well as can be.
         `attrs["annotation_size"]`: for each data set what its protocol says of it, or None.
@@ -339,9 +340,13 @@ class ResultsStore:
         chosen = self._chosen(keys)
         outcomes = self.outcomes(chosen)
         table = metric_table(outcomes, level=level, n_resamples=n_resamples, seed=seed)
-        asked = {key: self.record(key)["coverage"].get("clips") for key in chosen}
-        cells = (CellKey(*row) for row in table[list(KEY_COLUMNS)].itertuples(index=False))
-        table["clips"] = pd.array([asked[cell] for cell in cells], "Int64")
+        coverages = {key: self.record(key)["coverage"] for key in chosen}
+        cells = [CellKey(*row) for row in table[list(KEY_COLUMNS)].itertuples(index=False)]
+        asked = [
+            _asked_and_ranked_among(coverages[cell], direction)
+            for cell, direction in zip(cells, table["direction"], strict=True)
+        ]
+        table["clips"] = pd.array([items for items, _ in asked], "Int64")
         table["clips"] = table["clips"].fillna(table["n"])
         table["least"] = table["most"] = table["value"]
         in_part = table.index[table["clips"] != table["n"]]
@@ -350,7 +355,9 @@ class ResultsStore:
             ranks = dict(iter(outcomes.groupby(by, observed=True, sort=False)["rank"]))
             for row in in_part:
                 found = ranks[tuple(table.loc[row, by])].to_numpy(np.float64)
-                ends = _ends_with_missing(found, table.loc[row, "clips"], table.loc[row, "metric"])
+                _, targets = asked[row]
+                metric, clips = table.loc[row, "metric"], table.loc[row, "clips"]
+                ends = _ends_with_missing(found, clips, targets, metric)
                 table.loc[row, ["least", "most"]] = ends
         table.attrs["annotation_size"] = {
             data_set: self.record(key)["protocol"].get("annotation_size")
@@ -385,6 +392,8 @@ def metric_table(
     (fractions). Outcomes do not say what was asked for, so `clips`, `least` and `most` are missing
     here; `ResultsStore.metrics` knows them. The interval holds for this one draw: it says nothing
     of other draws. n_resamples and seed are of MdR's interval; the shares' needs no resampling.
+    Items count as independent; several texts of one video are not, and text-to-video's interval is
+    then too narrow.
 
     Raises: ValueError when a column is missing or a rank is not finite.
     Source: the paper's tables 2-5 for the metrics.
@@ -413,20 +422,23 @@ def coverage_note(metrics: pd.DataFrame) -> str:
 
     `metrics` is what `ResultsStore.metrics` gives. A line for each data set that was measured in
     part, such as "msrvtt: 987 of 1,000 clips measured; the others could move its shares by -2.6 to
-    +1.3 points"; else "all clips measured".
+    +1.3 points", and one for each whose videos have several texts; else "all clips measured".
 
     A line too for each data set whose annotation has not the official size.
 
     Raises: ValueError when the metrics are empty or lack a column.
     """
-    needed = ("data_set", "metric", "value", "n", "clips", "least", "most")
+    needed = ("data_set", "direction", "metric", "value", "n", "clips", "least", "most")
     _require_columns(metrics, needed, "metrics")
     if metrics.empty:
         raise ValueError("the metrics are empty: nothing was measured")
     lines = []
     key = ["data_set", "n", "clips"]
+    several = _texts_and_videos(metrics)
     distinct = metrics[key].drop_duplicates()
     for data_set, n, clips in zip(*(distinct[name].tolist() for name in key), strict=True):
+        texts, _ = several.get(data_set, (None, None))
+        items = "clips" if texts is None else "texts" if clips == texts else "videos"
         if clips is pd.NA:
             lines.append(f"{data_set}: {n:,} clips measured, of an unknown number")
         elif n != clips:
@@ -434,14 +446,19 @@ def coverage_note(metrics: pd.DataFrame) -> str:
             shares = rows[rows["metric"] != "MdR"]
             down, up = (100 * (shares[end] - shares["value"]) for end in ("least", "most"))
             lines.append(
-                f"{data_set}: {n:,} of {clips:,} clips measured; the others could move its shares "
-                f"by {down.min():+.1f} to {up.max():+.1f} points"
+                f"{data_set}: {n:,} of {clips:,} {items} measured; the others could move its "
+                f"shares by {down.min():+.1f} to {up.max():+.1f} points"
             )
     sizes = metrics.attrs.get("annotation_size", {})
     differ = [
         f"{data_set}: the annotation has {sizes[data_set]}"
         for data_set in distinct["data_set"].unique()
         if sizes.get(data_set) not in (None, "official")
+    ]
+    lines += [
+        f"{data_set}: {texts:,} texts of {videos:,} videos; the intervals take texts of one video "
+        "for independent, so those of text-to-video are too narrow"
+        for data_set, (texts, videos) in several.items()
     ]
     return "\n".join([*(lines or ["all clips measured"]), *differ])
 
@@ -555,10 +572,23 @@ def _describe(key: CellKey) -> str:
     return f"{key.model}{place} on {key.data_set}"
 
 
-def _ends_with_missing(ranks: np.ndarray, clips: int, metric: str) -> tuple[float, float]:
-    """The metric's least and most value if `clips` clips had been ranked instead of these.
+def _asked_and_ranked_among(
+    coverage: Mapping[str, Any], direction: str
+) -> tuple[int | None, tuple[int, int]]:
+    """How many items were asked for, and of their targets how many were, and how many are there."""
+    texts = coverage.get("clips"), coverage.get("measured", 0)
+    videos = coverage.get("videos", texts[0]), coverage.get("videos_measured", texts[1])
+    items, targets = (videos, texts) if direction == "video_to_text" else (texts, videos)
+    return items[0], (targets[0] or 0, targets[1])
 
-    In retrieval each clip more is also one more that may come before the right one.
+
+def _ends_with_missing(
+    ranks: np.ndarray, clips: int, targets: tuple[int, int], metric: str
+) -> tuple[float, float]:
+    """The metric's least and most value if `clips` items had been ranked instead of these.
+
+    In retrieval each target more, of which (asked for, there) are given, is also one more that may
+    come before the right one.
     """
     missing = clips - len(ranks)
     best = np.append(ranks, np.ones(missing))
@@ -566,7 +596,8 @@ def _ends_with_missing(ranks: np.ndarray, clips: int, metric: str) -> tuple[floa
         k = SHARES[CLASSIFICATION][metric]
         worst = np.append(ranks, np.full(missing, k + 1.0))
         return recall_at_k(worst, k), recall_at_k(best, k)
-    worst = np.append(ranks + missing, np.full(missing, float(clips)))
+    asked, there = targets
+    worst = np.append(ranks + asked - there, np.full(missing, float(asked)))
     if metric == "MdR":
         return median_rank(best), median_rank(worst)
     k = SHARES["retrieval"][metric]
@@ -607,6 +638,14 @@ def _median_ends(
     tail = (1 - level) / 2
     low, high = np.quantile(medians, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _texts_and_videos(metrics: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """How many of each were asked for, of the data sets whose videos have several texts."""
+    asked = metrics.groupby(["data_set", "direction"], observed=True)["clips"].max().unstack()
+    both = asked.reindex(columns=["text_to_video", "video_to_text"]).dropna()
+    rows = zip(both.index, *(both[name].tolist() for name in both), strict=True)
+    return {name: (texts, videos) for name, texts, videos in rows if texts != videos}
 
 
 def _require_columns(frame: pd.DataFrame, names: Iterable[str], where: str) -> None:

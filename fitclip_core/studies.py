@@ -409,7 +409,7 @@ def _fit(
 
 
 def _taken(pool: TrainingClips, rows: np.ndarray) -> TrainingClips:
-    return TrainingClips(pool.frames, [pool.texts[row] for row in rows], pool.indices[rows])
+    return TrainingClips(pool.frames, [pool.captions[row] for row in rows], pool.indices[rows])
 
 
 def _check_distinct(trainings: Sequence[Training]) -> None:

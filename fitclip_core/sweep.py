@@ -32,6 +32,7 @@ MEASURED_BY = tuple(
         "models",
         "torch_archive",
         "video_text",
+        "videos",
         "zero_shot",
     )
 )

@@ -29,7 +29,9 @@ class FrameSource(Protocol):
 
     `frames(indices)` gives uint8 `[m, frames, h, w, 3]` (evaluation) or
     `[m, frames, draws, h, w, 3]` (training: several draws for each interval), zero padded where
-    a clip has fewer frames; `frame_counts` `[n]` says how many are valid.
+    a clip has fewer frames; `frame_counts` `[n]` says how many are valid. A source that holds one
+    video for several rows of a table also has `places`, a mapping of every row's id to its
+    position; others hold each of `clip_ids` at its own.
     """
 
     @property
@@ -41,12 +43,16 @@ class FrameSource(Protocol):
     def frames(self, indices: np.ndarray) -> np.ndarray: ...
 
 
-def locate_clips(source: FrameSource, clip_ids: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+def locate_clips(
+    source: FrameSource, clip_ids: Sequence[str], videos: np.ndarray | None = None
+) -> tuple[np.ndarray, list[str]]:
     """Positions of clips in a source, and the clips that it does not hold.
 
     Args:
         source: decoded clips.
         clip_ids: wanted clips, each once.
+        videos: `[len(clip_ids)]` from `videos.video_numbers`. Clips of one video get one position,
+            that of the first of them which the source holds. None: each is a video of its own.
 
     Returns:
         int64 `[len(clip_ids)]` with -1 for a clip that the source lacks, and those clips' ids.
@@ -57,13 +63,20 @@ def locate_clips(source: FrameSource, clip_ids: Sequence[str]) -> tuple[np.ndarr
     repeated, times = Counter(clip_ids).most_common(1)[0] if len(clip_ids) else ("", 0)
     if times > 1:
         raise ValueError(f"clip_id {repeated!r} appears {times} times; clip ids must be unique")
-    position = {clip_id: i for i, clip_id in enumerate(source.clip_ids)}
-    indices = np.array([position.get(clip_id, -1) for clip_id in clip_ids], dtype=np.int64)
+    places: Mapping[str, int] | None = getattr(source, "places", None)
+    if places is None:
+        places = {clip_id: place for place, clip_id in enumerate(source.clip_ids)}
+    indices = np.array([places.get(clip_id, -1) for clip_id in clip_ids], dtype=np.int64)
     if not (indices >= 0).any():
         raise ValueError(
             f"none of the {len(clip_ids)} clips is in the frame source, which holds "
-            f"{len(position)} clips; build its frames from this clips table"
+            f"{len(places)} clips; build its frames from this clips table"
         )
+    if videos is not None:
+        of_video = np.full(len(clip_ids), -1)
+        held = np.flatnonzero(indices >= 0)[::-1]
+        of_video[videos[held]] = indices[held]  # the first one's is written last
+        indices = of_video[videos]
     missing = [clip_id for clip_id, index in zip(clip_ids, indices, strict=True) if index < 0]
     return indices, missing
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from fitclip_core.metrics import retrieval_ranks, retrieval_ranks_both_ways
 from fitclip_core.video_text import FrameSource, VideoTextEncoder, check_templates, locate_clips
+from fitclip_core.videos import check_labels, first_rows, video_numbers
 
 Task = Literal["retrieval", "classification"]
 COLUMN_OF_TASK: dict[Task, str] = {"retrieval": "text", "classification": "label"}
@@ -32,15 +33,20 @@ def evaluate(
 ) -> pd.DataFrame:
     """Rank the right target of every item, among all of them, by a model that never saw the set.
 
-    Retrieval ranks each clip's text among all texts and the other way round; row i of the table
-    pairs its clip with its text. Classification ranks each clip's label among `classes`.
+    Retrieval ranks each text's video among all videos and the other way round; row i of the table
+    pairs its clip with its text. Rows with equal `path`, `start` and `end` (or that the frames keep
+    as one) are one video with several texts: it is encoded once, each of its texts looks for it
+    among the distinct videos, and of its texts the best is ranked against other videos' texts
+    (`metrics.retrieval_ranks_both_ways`). Classification ranks each video's label among `classes`;
+    a label that is given for a video several times counts once.
     It is `prepare`, `video_side`, `text_side` and `rank` in a row.
 
     Args:
         encoder: the model.
-        clips: one row a clip: `clip_id` and `text` (retrieval) or `label` (classification).
-        frames: decoded clips in evaluation form. Clips that it lacks are not measured; the result's
-            `attrs["coverage"]` lists them.
+        clips: one row a clip and text: `clip_id` and `text` (retrieval) or `label`
+            (classification), and where there are any `path`, `start` and `end`.
+        frames: decoded clips in evaluation form. Clips that it lacks are not measured, and of a
+            video that it lacks no text is; the result's `attrs["coverage"]` lists them.
         templates: prompts with one `{}` for the class name; classification only, which needs them.
         classes: names of all classes, in any order; classification only. None: the distinct labels
             of the table, those of clips without frames included.
@@ -50,16 +56,18 @@ def evaluate(
         batch_size: frames (and texts) in a batch; None: chosen by the encoder.
 
     Returns:
-        One row for each item and direction, in the table's order: `item` (clip_id), `direction`
-        (`text_to_video` and `video_to_text`, or `classification`), `rank` (float64, 1-based
-        mid-rank of the right target), `label` and `predicted` (classification; the first in
-        alphabetical order where classes tie). `attrs["coverage"]`: `clips` asked for, `measured`,
-        `missing` (their ids).
+        One row for each item and direction, in the table's order: `item` (clip_id; of a video that
+        of its first row), `direction` (`text_to_video`, an item a text, and `video_to_text`, an
+        item a video; or `classification`), `rank` (float64, 1-based mid-rank of the right target),
+        `label` and `predicted` (classification; the first in alphabetical order where classes tie).
+        `attrs["coverage"]`: `clips` asked for (rows; in classification videos), `measured`,
+        `missing` (their ids); where videos have several rows, also `videos` and `videos_measured`,
+        in classification `rows`.
 
     Raises:
         ValueError: the task is unclear, a text or label is missing, a clip_id is repeated, no clip
             has frames, the templates or classes do not fit the task, a class is repeated, a label
-            is not among the classes, or a feature is not finite.
+            is not among the classes, a video has several labels, or a feature is not finite.
 
     Source: the paper's zero-shot tables (supplement, Tables 4 and 5); ARCHITECTURE "Numeric
         conventions".
@@ -76,12 +84,12 @@ class Trial:
 
     Attributes:
         task: retrieval or classification.
-        clips: the rows of the clips table that have frames.
+        clips: the rows of the clips table that have frames; in classification each video's first.
         frames: the source of the frames.
-        indices: positions of those clips in it, int64.
+        indices: positions of those clips in it, int64; equal where rows are one video.
         classes: names of all classes, in alphabetical order; classification only.
         templates: prompts of the classes; classification only.
-        coverage: `clips` asked for, `measured`, `missing` (their ids).
+        coverage: as `evaluate`.
     """
 
     task: Task
@@ -91,6 +99,11 @@ class Trial:
     classes: tuple[str, ...]
     templates: tuple[str, ...]
     coverage: dict[str, Any]
+
+    @property
+    def videos(self) -> tuple[np.ndarray, np.ndarray]:
+        """Each distinct video's first row, int64 `[videos]`, and each row's video, int64 `[n]`."""
+        return np.flatnonzero(first_rows(self.indices)), pd.factorize(self.indices)[0]
 
 
 def prepare(
@@ -121,8 +134,19 @@ def prepare(
     if task == "retrieval" and classes is not None:
         raise ValueError("retrieval has no classes; leave them out")
     ranked = _ranked_classes(clips, classes) if task == "classification" else []
-    indices, missing = locate_clips(frames, clips["clip_id"].tolist())
+    videos = video_numbers(clips)
+    indices, missing = locate_clips(frames, clips["clip_id"].tolist(), videos)
+    # The source may know more rows for one video than the table tells, where it has them.
+    videos = np.where(indices >= 0, indices, -1 - videos)
+    several: dict[str, Any] = {}
     held = indices >= 0
+    if (n_videos := len(np.unique(videos))) < len(clips):
+        several = {"videos": n_videos, "videos_measured": len(np.unique(videos[held]))}
+        if task == "classification":
+            check_labels(clips, videos)
+            first, several = first_rows(videos), {"rows": len(clips)}
+            clips, indices, held = clips[first], indices[first], held[first]
+            missing = clips.loc[~held, "clip_id"].tolist()
     return Trial(
         task=task,
         clips=clips[held],
@@ -130,7 +154,7 @@ def prepare(
         indices=indices[held],
         classes=tuple(ranked),
         templates=tuple(templates or ()),
-        coverage={"clips": len(clips), "measured": int(held.sum()), "missing": missing},
+        coverage={"clips": len(clips), "measured": int(held.sum()), "missing": missing} | several,
     )
 
 
@@ -141,9 +165,12 @@ def video_side(
     renormalise: bool = False,
     batch_size: int | None = None,
 ) -> torch.Tensor:
-    """Features `[n, d]` of a trial's clips, in its order; arguments and errors as `evaluate`."""
-    videos = encoder.encode_source(trial.frames, trial.indices, batch_size)
-    return F.normalize(videos, dim=-1) if renormalise else videos
+    """Features `[n, d]` of the videos of a trial's rows, in its order, each video encoded once;
+    arguments and errors as `evaluate`."""
+    first, numbers = trial.videos
+    videos = encoder.encode_source(trial.frames, trial.indices[first], batch_size)
+    videos = F.normalize(videos, dim=-1) if renormalise else videos
+    return videos if len(first) == len(numbers) else videos[numbers]
 
 
 def text_side(
@@ -175,7 +202,7 @@ def rank(trial: Trial, videos: torch.Tensor, texts: torch.Tensor) -> pd.DataFram
         ValueError: the features do not fit each other or the trial, or are not finite.
     """
     if trial.task == "retrieval":
-        outcomes = _retrieval(trial.clips["clip_id"].tolist(), videos, texts)
+        outcomes = _retrieval(trial, videos, texts)
     else:
         outcomes = _classification(trial.clips, videos, texts, list(trial.classes))
     outcomes.attrs["coverage"] = trial.coverage
@@ -212,13 +239,18 @@ def _ranked_classes(clips: pd.DataFrame, classes: Sequence[str] | None) -> list[
     return sorted(known)
 
 
-def _retrieval(items: list[str], videos: torch.Tensor, texts: torch.Tensor) -> pd.DataFrame:
-    to_video, to_text = retrieval_ranks_both_ways(texts, videos)
-    sides = {"text_to_video": to_video, "video_to_text": to_text}
-    return pd.concat(
-        [_outcomes(items, direction, ranks) for direction, ranks in sides.items()],
-        ignore_index=True,
-    )
+def _retrieval(trial: Trial, videos: torch.Tensor, texts: torch.Tensor) -> pd.DataFrame:
+    first, numbers = trial.videos
+    items = trial.clips["clip_id"].tolist()
+    if len(first) == len(items):
+        to_video, to_text = retrieval_ranks_both_ways(texts, videos)
+    elif len(videos) == len(items):
+        to_video, to_text = retrieval_ranks_both_ways(texts, videos[first], second_index=numbers)
+    else:
+        raise ValueError(f"there are {len(videos)} video features for {len(items)} rows")
+    of_texts = _outcomes(items, "text_to_video", to_video)
+    of_videos = _outcomes([items[row] for row in first], "video_to_text", to_text)
+    return pd.concat([of_texts, of_videos], ignore_index=True)
 
 
 def _classification(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from data_prep.clips import validate
 from data_prep.datasets.official import OFFICIAL
+from fitclip_core.videos import check_labels, video_numbers
 
 DROPPED_COLUMNS = ("item", "reason", "source")
 
@@ -88,21 +89,23 @@ def data_set(
 ) -> DataSet:
     """Check a loader's rows and put the data set together.
 
-    rows: one mapping a clip with the clips table's columns (`data_prep.clips.COLUMNS`), or a
-        DataFrame of them.
+    rows: one mapping a clip and text with the clips table's columns (`data_prep.clips.COLUMNS`), or
+        a DataFrame of them.
     dropped: (item, reason, annotation file) of what was left out.
     found: for each row, whether its file is there.
     size: `official.size_notes`, which becomes part of the protocol and of the notes; None where
         there is no official annotation.
 
-    Raises: ValueError when there is no row, or a row is no valid clip (path outside the root,
-    repeated id, end before start, ...), naming it.
+    Raises: ValueError when there is no row, a row is no valid clip (path outside the root,
+    repeated id, end before start, ...), or a video has several labels, naming it.
     """
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     if table.empty:
         raise ValueError(f"{name}: the annotation of this split has no usable row; see its files")
     try:
         clips = validate(table)
+        if "label" in clips:
+            check_labels(clips, video_numbers(clips))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     there = np.asarray(found, dtype=bool)

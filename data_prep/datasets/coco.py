@@ -8,8 +8,9 @@ Options:
 
 - split: val or train; year: "2017" (5,000 and 118,287 pictures) or "2014" (40,504 and 82,783), a
   text: YAML needs the quotes.
-- captions: `first` takes a picture's first caption in the file's order, `all` makes each caption
-  an item (`000000000139_0`, ...). Items are in the order of the file's `images`.
+- captions: `all` takes every caption, a row each (`000000000139_0`, ...): a picture is then one
+  clip with five texts or more, as retrieval on COCO is measured (VSE++; CLIP). `first` takes a
+  picture's first caption in the file's order. Items are in the order of the file's `images`.
 
 Karpathy's splits (`dataset_coco.json`) are not read. The paper does not measure on COCO; it is one
 of the sources that Frozen in Time's third checkpoint was trained on.
@@ -29,14 +30,14 @@ from data_prep.datasets.official import size_notes
 _FILE_NAME = re.compile(r"[\w-]+\.\w+", re.ASCII)
 
 
-def load(root: Path, *, split: str = "val", year: str = "2017", captions: str = "first") -> DataSet:
+def load(root: Path, *, split: str = "val", year: str = "2017", captions: str = "all") -> DataSet:
     """COCO Captions from its official files; the module says which.
 
     Raises: ValueError for an unknown option, and for all that is wrong with the files.
     """
     one_of("split", split, ("val", "train"))
     one_of("year", year, ("2017", "2014"))
-    one_of("captions", captions, ("first", "all"))
+    one_of("captions", captions, ("all", "first"))
     name = f"captions_{split}{year}.json"
     file = find_file(root, [f"annotations/{name}", name], "COCO captions")
     content = typed(read_json(file), dict, str(file))

@@ -1,7 +1,7 @@
 """Your own videos or images, listed in a CSV.
 
 The table, by default `clips.csv` in the root, is read by `data_prep.clips.read_clips`: comma,
-semicolon or tab, UTF-8, a header and one row a clip. Its columns, in any order and case:
+semicolon or tab, UTF-8, a header and one row a clip and text. Its columns, in any order and case:
 
 - `path`: the video or image, relative to the root, with '/'. An image is a clip of one frame.
 - `caption` (or `text`) for retrieval, or `label` (or `class`) for classification.
@@ -9,6 +9,8 @@ semicolon or tab, UTF-8, a header and one row a clip. Its columns, in any order 
 - `clip_id`, optional: a unique name; by default the path, with start and end where there are any,
   and a number where these were there before.
 - `split`, optional.
+
+Rows with the same path, start and end are one video with several captions; a video has one label.
 
 Further columns are not read. Options:
 

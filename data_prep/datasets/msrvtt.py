@@ -18,7 +18,8 @@ Options:
 - captions: `first`, the official FitCLIP code's rule, takes a video's first caption in the
   annotation file's order; items are sorted by name, as that code sorts the videos' paths.
   `jsfusion`, the field's 1K-A, takes the CSV's sentence, in the CSV's order; the CSV is enough.
-  `all` makes each caption an item (`video7_0`, `video7_1`, ...), for training.
+  `all` takes every caption, a row each (`video7_0`, `video7_1`, ...): a video is then one clip with
+  20 texts, as the field trains on it and measures the full split.
 
 Quirks: the two caption rules share few texts (`jsfusion_val_caption_idx.pkl`, a pickle that is not
 read, has the first caption for 46 of 1,000 videos). Copies of the CSV with `;` and CRLF are read as

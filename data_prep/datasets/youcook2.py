@@ -17,7 +17,8 @@ Options:
 - annotation: `mil_nce`, which the official FitCLIP code evaluates, or `official`.
 
 An item is one step: a video from `start` to `end` seconds, in the file's order, its text verbatim.
-Its id is made of video, start and end, with `_2` for a second text of the same step (there is one).
+Its id is made of video, start and end, with `_2` for a second text of the same step (there is one:
+3,350 texts are of 3,349 clips, where the official code takes both rows for clips of their own).
 
 Quirks: the CSV has `end` before `start`, ids that begin with `-` or `_`, 3 texts with outer spaces,
 and repeated texts (3,273 distinct). It lacks 21 official validation videos.

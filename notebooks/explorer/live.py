@@ -100,7 +100,7 @@ class LiveModel:
             _VISION,
             (clip_set,),
             lambda: zero_shot.video_side(self._encoder, trial),
-            int(trial.frames.frame_counts[trial.indices].sum()),
+            int(trial.frames.frame_counts[trial.indices[trial.videos[0]]].sum()),
             stop,
             progress,
         )

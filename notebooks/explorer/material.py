@@ -68,8 +68,24 @@ class ClipSet:
 
     @property
     def clip_ids(self) -> list[str]:
-        """The clips' ids, in the order of every feature matrix of this set."""
+        """The rows' ids, in the order of every feature matrix of this set; in retrieval a row is a
+        clip with one of its captions."""
         return self.trial.clips["clip_id"].tolist()
+
+    @property
+    def first_rows(self) -> list[int]:
+        """The first row of each distinct clip."""
+        return self.trial.videos[0].tolist()
+
+    def right_rows(self, row: int) -> list[int]:
+        """The places in `texts` of all the captions of a row's clip; retrieval only."""
+        numbers = self.trial.videos[1]
+        return np.flatnonzero(numbers == numbers[row]).tolist()
+
+    @property
+    def candidates(self) -> int:
+        """Among how many the right one is looked for: a caption's clip, or a clip's class."""
+        return len(self.first_rows if self.task == "retrieval" else self.texts)
 
     @property
     def has_answers(self) -> bool:

@@ -186,7 +186,7 @@ def opening_figure(sweep: StoredSweep, material: Material) -> Figure:
         found, teacher, student = (f"{ranks[one][item]:,g}" for one in (alpha, 0.0, 1.0))
         text = (
             f"{texts[item]}\nRank of the {_right_thing(clip_set)}: {found} of "
-            f"{len(clip_set.texts):,} (teacher {teacher}, student {student})"
+            f"{clip_set.candidates:,} (teacher {teacher}, student {student})"
         )
         strips.append(Strip(frames, f"{clip_set.title}: {why}", text))
     return state_figure(
@@ -363,7 +363,7 @@ class _Page:
         cells = "".join(
             f'<td data-column="{place}">{rank:,g}</td>' for place, rank in enumerate(ranks)
         )
-        caption = f"Rank of the {_right_thing(clip_set)}, of {len(clip_set.texts):,}"
+        caption = f"Rank of the {_right_thing(clip_set)}, of {clip_set.candidates:,}"
         return (
             f'<div class="fk-scroll"><table class="ranks"><caption>{caption}</caption><thead><tr>'
             f'<th scope="col">α</th>{heads}</tr></thead><tbody><tr><th scope="row">rank</th>'

@@ -57,7 +57,7 @@ def clip_scores(
     """
     texts = live.text_features(fusion, clip_set, stop=stop, progress=progress)
     video = live.clip_features(fusion, clip_set, [row], stop=stop)[0]
-    right = right_place(clip_set, row)
+    right = right_places(clip_set, row)
     return views.probabilities(video, texts, live.logit_scale, clip_set.texts, right, SHOWN)
 
 
@@ -71,17 +71,20 @@ def query_gallery(
     Raises: Superseded when `stop()` turns true.
     """
     teacher, _ = fusion.ends
+    clips, ids = clip_set.first_rows, clip_set.clip_ids
     now, before = (
         views.retrieved(
             live.query_features(side, [text], stop=stop)[0],
-            live.video_features(side, clip_set, stop=stop, progress=part(progress, place, 2)),
-            clip_set.clip_ids,
+            live.video_features(side, clip_set, stop=stop, progress=part(progress, place, 2))[
+                clips
+            ],
+            [ids[row] for row in clips],
             SHOWN,
         )
         for place, side in enumerate((fusion, teacher))
     )
     entered, left = views.entered_left(now, before)
-    rows = {clip_id: row for row, clip_id in enumerate(clip_set.clip_ids)}
+    rows = {clip_id: row for row, clip_id in enumerate(ids)}
     shown = [*now["clip_id"], *left["clip_id"]]
     gallery = html.gallery(
         now,
@@ -134,6 +137,14 @@ def right_place(clip_set: ClipSet, row: int) -> int | None:
     if clip_set.task == "retrieval":
         return row
     return clip_set.texts.index(clip_set.trial.clips["label"].iloc[row])
+
+
+def right_places(clip_set: ClipSet, row: int) -> list[int] | None:
+    """As `right_place`, with the other captions of the row's clip."""
+    right = right_place(clip_set, row)
+    if right is None:
+        return None
+    return clip_set.right_rows(row) if clip_set.task == "retrieval" else [right]
 
 
 def _outcomes(answers: Answers, fusion: Fusion, clip_set: ClipSet) -> pd.DataFrame:

@@ -222,7 +222,7 @@ def probabilities(
     target_features: Features,
     logit_scale: float,
     names: Sequence[str],
-    right: int | None = None,
+    right: int | Sequence[int] | None = None,
     count: int = 8,
 ) -> pd.DataFrame:
     """The most probable classes or captions of one clip.
@@ -232,8 +232,8 @@ def probabilities(
         target_features: [m, d] of the classes or captions.
         logit_scale: what scores are multiplied with, such as 100; not its logarithm.
         names: [m] what the targets are called; names may repeat.
-        right: the right target's place in names; None: not known.
-        count: targets shown at most; the right one is added when it is not among them.
+        right: the right target's place in names, or several's; None: not known.
+        count: targets shown at most; the best right one is added when none is among them.
 
     Returns:
         name, score (dot product: a cosine shrunk by the means' lengths), probability (softmax of
@@ -252,14 +252,15 @@ def probabilities(
         raise ValueError(f"logit_scale is {logit_scale}; give a number above 0, such as 100")
     scores = _scores("video_feature", video_feature, "target_features", target_features)
     _check_number("names", names, len(scores))
-    if right is not None and not 0 <= right < len(scores):
+    places = [] if right is None else np.atleast_1d(right).tolist()
+    if not all(0 <= place < len(scores) for place in places):
         raise ValueError(
             f"right is {right}; with {len(scores)} targets it is 0 to {len(scores) - 1}"
         )
     order = _best_first(scores, count)
-    if right is not None and right not in order:
-        order = np.append(order, right)
-    is_right = [pd.NA] * len(order) if right is None else order == right
+    if places and not np.isin(order, places).any():
+        order = np.append(order, max(places, key=lambda place: scores[place]))
+    is_right = np.isin(order, places) if places else [pd.NA] * len(order)
     return pd.DataFrame(
         {
             "name": [names[place] for place in order],

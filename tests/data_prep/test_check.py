@@ -106,6 +106,25 @@ def test_clips_are_decoded_and_failures_named(made: Maker, tmp_path: Path) -> No
     assert found.problems == (), "a clip that does not decode is counted, not fatal"
 
 
+def test_videos_with_several_texts_are_counted_once(made: Maker) -> None:
+    rows = [
+        {"clip_id": f"c{i}{j}", "path": f"{i}.mp4", "text": f"text {i} {j}"}
+        for i in range(4)
+        for j in range(i + 1)
+    ]
+    made(n=4, there=3, rows=rows, annotated=10, found=[row["path"] != "3.mp4" for row in rows])
+    found = look(decode=3, max_missing=0.5)
+    assert (found.videos, found.videos_there, len(found.there)) == (4, 3, 6)
+    assert found.store_bytes == 3 * 2 * 16 * 16 * 3
+    assert found.trials["clip_id"].tolist() == ["c00", "c10", "c20"]
+    text = in_words(found)
+    assert "10 items annotated in this split, 10 texts of 4 videos in the table" in text
+    assert "they cover 6 of 10 texts of 4 videos (60.0%)" in text
+    assert "keeps 2 frames of 16 px of 3 clips" in text
+    assert "looks for each caption's clip among 3, and the other way round, where the best" in text
+    assert "of a clip's captions counts (6 in all); 1 clip without a file is left out" in text
+
+
 def test_nothing_that_decodes_is_a_problem(made: Maker, tmp_path: Path) -> None:
     made(n=1, there=1)
     (tmp_path / "0.mp4").write_bytes(b"no video")

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import sys
@@ -13,6 +14,8 @@ import pytest
 from data_prep import frame_store, video
 from data_prep.frame_store import FrameRule, FrameStore, build, open_store
 from data_prep.sampling import midpoint_indices
+from fitclip_core import zero_shot
+from fitclip_core.artefacts import json_digest, read_manifest
 
 SIZE = 24
 EVALUATION = FrameRule(n_frames=4, size=SIZE)
@@ -286,6 +289,7 @@ def test_a_sample_is_decoded_by_both_backends(
         make_video(f"videos/{stem}.mp4", 8)
         ids = [f"{stem}_{number}" for number in range(70)]
         clips = pd.DataFrame({"clip_id": ids, "path": f"{stem}.mp4"})
+        clips["start"] = [number / 1000 for number in range(70)]  # segments, not one video
         folder = tmp_path / stem
         stores[stem] = make(clips, root, folder, EVALUATION, backend=as_decord, workers=2)
         assert 2 <= stores[stem].compared <= 10, "the first of two shards, and 3% or so"
@@ -375,6 +379,102 @@ def test_an_interrupted_build_goes_on(
     assert "sound.m4a" not in decoded_since(tmp_path), "the first shard was whole"
     assert contents(folder) == contents(tmp_path / "whole")
     assert again.digest == whole.digest
+
+
+# clip_id, place in `clips` of the video that it is another row of
+MORE_ROWS = [("more1", 1), ("more2", 4), ("more3", 2), ("more4", 1)]
+
+
+def with_more_rows(clips: pd.DataFrame) -> pd.DataFrame:
+    more = clips.iloc[[place for _, place in MORE_ROWS]]
+    more = more.assign(clip_id=[clip_id for clip_id, _ in MORE_ROWS])
+    return pd.concat([clips[:3], more[:3], clips[3:], more[3:]], ignore_index=True)
+
+
+def test_rows_of_one_video_are_decoded_and_kept_once(
+    clips: pd.DataFrame, root: Path, tmp_path: Path, decoder: Any
+) -> None:
+    plain = make(clips, root, tmp_path / "plain", EVALUATION, backend=decoder)
+    decoded_since(tmp_path)
+    store = make(
+        with_more_rows(clips), root, tmp_path / "more", EVALUATION, backend=decoder, workers=2
+    )
+    assert store.clip_ids == ["whole", "part", "short", "one"]
+    assert store.places == {
+        **{"whole": 0, "more1": 0, "more4": 0},
+        **{"part": 1, "more3": 1, "short": 2, "one": 3},
+    }
+    assert np.array_equal(store.frames(range(4)), plain.frames(range(4)))
+    assert len(store.records) == len(plain.records) == 7
+    assert store.failures["path"].equals(plain.failures["path"]), "each video is listed once"
+    assert store.failures["clip_id"].tolist() == ["sound", "more2", "late"], "by its first row"
+    rows = [(r["clip_id"], r["also"]) for r in store.records if "also" in r]
+    assert sorted(rows) == [
+        ("more2", ["absent"]),
+        ("part", ["more3"]),
+        ("whole", ["more1", "more4"]),
+    ]
+
+
+def test_any_row_of_a_video_finds_it_in_the_store(
+    clips: pd.DataFrame, root: Path, tmp_path: Path
+) -> None:
+    table = with_more_rows(clips).assign(text=[f"text {row}" for row in range(11)])
+    store = make(table, root, tmp_path / "store", EVALUATION)
+    trial = zero_shot.prepare(table, store)
+    assert trial.indices.tolist() == [0, 1, 0, 1, 2, 3, 0]
+    assert trial.coverage == {
+        "clips": 11,
+        "measured": 7,
+        "missing": ["sound", "more2", "absent", "late"],
+        "videos": 7,
+        "videos_measured": 4,
+    }
+    some = table[table["clip_id"].isin(["more4", "one", "more3", "absent"])]
+    trial = zero_shot.prepare(some, store)
+    assert trial.clips["clip_id"].tolist() == ["more3", "one", "more4"]
+    assert trial.indices.tolist() == [1, 3, 0]
+    assert trial.coverage == {"clips": 4, "measured": 3, "missing": ["absent"]}
+
+
+def test_a_table_of_single_rows_makes_what_it_always_made(
+    clips: pd.DataFrame, root: Path, tmp_path: Path
+) -> None:
+    make(clips, root, tmp_path / "store", EVALUATION)
+    manifest = read_manifest(tmp_path / "store")
+    times = clips[["start", "end"]].astype(object).where(clips[["start", "end"]].notna(), None)
+    rows = [
+        [*ids, *of_row]
+        for ids, of_row in zip(
+            clips[["clip_id", "path"]].values.tolist(), times.values.tolist(), strict=True
+        )
+    ]
+    assert manifest["inputs"]["clips"] == json_digest(rows)
+    content = json.loads((tmp_path / "store" / "frames_00000.json").read_text())
+    sources = [one["source_sha256"] for one in content["clips"]]
+    made_by = [manifest["parameters"], manifest["code"]]
+    assert content["key"] == json_digest([*made_by, rows, sources])
+    names = {"clip_id", "path", "start", "end", "source_sha256"}
+    assert set(content["clips"][0]) == names | {"failure"}
+    assert set(content["clips"][1]) == names | {"decoder", "indices", "video_frames"}
+
+
+def test_shards_of_rows_of_one_video_are_those_of_the_whole(
+    clips: pd.DataFrame, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_store, "SHARD_CLIPS", 3)
+    table, folder = with_more_rows(clips), tmp_path / "in_parts"
+    make(table, root, tmp_path / "whole", EVALUATION)
+    shards = frame_store.missing_shards(table, folder, EVALUATION)
+    assert [len(rows) for rows in shards.values()] == [6, 4, 1]
+    assert shards[0]["clip_id"].tolist() == ["sound", "whole", "part", "more1", "more3", "more4"]
+    for number, rows in shards.items():
+        frame_store.build_shard(number, rows, root, folder, EVALUATION, workers=1)
+    assert frame_store.missing_shards(table, folder, EVALUATION) == {}
+    make(table, root, folder, EVALUATION)
+    assert contents(folder) == contents(tmp_path / "whole")
+    assert frame_store.seems_built(table, folder, EVALUATION)
+    assert not frame_store.seems_built(table[:-1], folder, EVALUATION), "one id is not known there"
 
 
 def test_all_clips_may_fail(clips: pd.DataFrame, root: Path, tmp_path: Path) -> None:

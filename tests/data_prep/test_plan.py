@@ -149,8 +149,9 @@ def test_decode_hours_and_disk() -> None:
 
 def test_a_frame_store_takes_what_the_plan_says(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 255, (9, 32, 32, 3), np.uint8)
-    encode(tmp_path / "a.mp4", frames, crf=30)
-    clips = pd.DataFrame({"clip_id": list("abc"), "path": "a.mp4"})
+    for name in "abc":
+        encode(tmp_path / f"{name}.mp4", frames, crf=30)
+    clips = pd.DataFrame({"clip_id": list("abc"), "path": ["a.mp4", "b.mp4", "c.mp4"]})
     for draws in (0, 2):
         rule = replace(RULE, draws_per_interval=draws)
         folder = tmp_path / f"store{draws}"

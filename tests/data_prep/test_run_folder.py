@@ -103,6 +103,36 @@ def test_samples_repeat_for_a_draw_and_differ_between_draws(run: RunFolder) -> N
     assert len(everything) == N - 1
 
 
+def test_several_captions_of_a_video_are_sampled_together(run: RunFolder, tmp_path: Path) -> None:
+    clips = pd.DataFrame(
+        {
+            "clip_id": [f"{number}{letter}" for letter in "ab" for number in range(N)],
+            "path": [f"videos/{number}.mp4" for number in range(N)] * 2,
+            "text": [f"text {number}{letter}" for letter in "ab" for number in range(N)],
+        }
+    ).drop(index=3)
+    own = RunFolder(tmp_path)
+    (own.data / "msrvtt").mkdir(parents=True)
+    write_clips(own.data / "msrvtt" / "clips.csv", clips)
+    describe(own, "msrvtt")
+    rule = FrameRule(n_frames=2, size=8)
+    folder = own.frames / "msrvtt"
+    frame_store.build(clips, run.data / "msrvtt", folder, rule, workers=1, progress=False)
+    everything, _ = own.training_clips("msrvtt")
+    assert len(everything) == N - 1 and everything.missing == ["4a", "4b"]
+    by_video = dict(zip(ids(everything), everything.captions, strict=True))
+    assert by_video["0a"] == ("text 0a", "text 0b") and by_video["3b"] == ("text 3b",)
+    for draw in range(5):
+        taken, _ = own.training_clips("msrvtt", 4, draw)
+        assert len(taken) + len(taken.missing) / 2 == 4
+        assert taken.captions == [by_video[one] for one in ids(taken)]
+    with pytest.raises(ValueError, match=f"{N + 1} clips of msrvtt are wanted and it has {N}"):
+        own.training_clips("msrvtt", N + 1)
+    protocol = own.evaluation_set("msrvtt").protocol
+    assert (protocol["videos"], protocol["texts"], protocol["failures"]) == (N, 2 * N - 1, 1)
+    assert not {"videos", "texts"} & set(run.evaluation_set("msrvtt").protocol)
+
+
 @pytest.mark.parametrize("n", [0, -1, N + 1])
 def test_samples_of_wrong_size_are_refused(run: RunFolder, n: int) -> None:
     with pytest.raises(ValueError, match=f"{n} clips of msrvtt are wanted and it has {N}"):

@@ -235,6 +235,25 @@ def test_an_evaluation_set_can_be_a_sample_of_the_annotation(tmp_path: Path, roo
     assert seen == {"03.mp4", "11.mp4"}  # what has no file is drawn like the rest
 
 
+def test_videos_are_drawn_with_all_their_captions(tmp_path: Path, root: Path) -> None:
+    """Three rows of every second video, of which no two sets may have one."""
+    rows = [(f"{k:02d}.mp4", f"{k} {j}") for j in range(3) for k in range(N) if k % 2 or not j]
+    (root / "several.csv").write_text(
+        "path,caption\n" + "".join(f"{path},{text}\n" for path, text in rows)
+    )
+    entry = f"{{loader: folder, root: {root}, table: several.csv}}"
+    names = ", ".join(f"{name}: {entry}" for name in (*TRAINING_SETS, "mine"))
+    sizes = dict(zip((*TRAINING_SETS, "mine"), (9, 5, 4, 7), strict=True))
+    found = prepare(read_sources(write(tmp_path, names)), tmp_path / "run", sizes, seed=1)
+    taken = {name: one.clips["path"].unique() for name, one in found.items()}
+    assert {name: len(paths) for name, paths in taken.items()} == sizes
+    assert len({path for name in TRAINING_SETS for path in taken[name]}) == 18
+    for one in found.values():
+        here = set(one.clips["path"])
+        assert one.clips["text"].tolist() == [text for path, text in rows if path in here]
+    assert found["mine"].protocol["drawn"] == "7 of 20 clips"
+
+
 def test_sizes_that_cannot_be_had_are_refused(tmp_path: Path, root: Path) -> None:
     entry = f"{{loader: folder, root: {root}}}"
     sources = read_sources(write(tmp_path, f"webvid_train: {entry}, mine: {entry}"))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from data_prep import check
 from data_prep import survey as surveys
@@ -85,6 +86,18 @@ def test_survey_counts_real_layouts(realdata: Path, tmp_path: Path) -> None:
     assert len(msrvtt.examples) == ITEMS - 1 and len(ucf101.examples) == 64
     for one in (msrvtt, ucf101):
         assert one.file_bytes and one.decoding and one.decoding.clips_per_second > 0
+
+
+def test_costs_are_counted_by_video(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    Image.new("RGB", (20, 20)).save(tmp_path / "b.png")
+    rows = [("a.png", "x"), ("b.png", "y"), ("a.png", "z"), ("a.png", "x"), ("gone.png", "v")]
+    text = "path,caption\n" + "".join(f"{path},{caption}\n" for path, caption in rows)
+    (tmp_path / "clips.csv").write_text(text)
+    entry = {"loader": "folder", "root": str(tmp_path)}
+    (mine,) = survey({"mine": entry}, {"mine": 0}, RULE, tries=4)
+    assert (mine.clips, mine.texts, mine.directions) == (2, 3, 3), "four texts and two videos"
+    assert mine.decoding is not None and mine.decoding.measured_on == "2 of its clips"
 
 
 def test_decoding_is_measured_on_a_made_up_clip(monkeypatch: pytest.MonkeyPatch) -> None:

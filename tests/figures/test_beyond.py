@@ -103,6 +103,20 @@ def test_directions_are_the_paired_tests_of_the_looked_up_hits():
     np.testing.assert_allclose(table["p_holm"], holm(table["p_value"].to_numpy()))
 
 
+def test_where_clips_have_several_texts_the_directions_are_compared_on_first_texts():
+    """Every video has its first text's name in video-to-text; there are 10 texts more."""
+    outcomes = cells(noisy(), sweep_places())
+    texts = outcomes["direction"] == "text_to_video"
+    more = outcomes[texts & (outcomes["item"] < "clip010")]
+    more = more.assign(item=more["item"].astype(str) + "_again", rank=1.0)
+    whole = direction_comparisons(outcomes, panels=(ONE,), n_resamples=300)
+    table = direction_comparisons(pd.concat([outcomes, more]), panels=(ONE,), n_resamples=300)
+    assert table["n"].tolist() == [50, 40, 40]
+    numbers = ["difference", "ci_low", "ci_high", "p_value"]
+    pd.testing.assert_frame_equal(table[numbers].iloc[1:], whole[numbers].iloc[1:])
+    assert table["first"].iloc[0] > whole["first"].iloc[0]
+
+
 def test_a_gain_in_one_direction_alone_is_told_apart():
     def ranks_of(name, alpha, draw, data_set, direction):
         return 1.0 if alpha > 0 and direction == "video_to_text" else 9.0

@@ -139,6 +139,15 @@ def test_what_a_record_does_not_say_is_never_taken_for_the_same(absent, items):
     assert set(found.set_index("item").loc[items, "here"]) == {"not recorded"}
 
 
+def test_several_texts_of_a_video_are_said():
+    several = {"clips": 3350, "measured": 3350, "missing": []}
+    one = record() | {"coverage": several | {"videos": 3349, "videos_measured": 3349}}
+    items = protocol_items([one], "fused", "msrvtt").set_index("item")
+    assert items.loc["clips", "here"] == "3,350 texts of 3,349 videos"
+    assert items.loc["clips", "status"] == "differs"
+    assert items.loc["clips measured", "here"] == "all"
+
+
 def test_coverage_and_number_of_clips():
     one = record()
     one["coverage"] |= {"measured": 987}

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from fitclip_core.augmentation import Part, crop_and_flip, crop_boxes, draw_frames
-from fitclip_core.distillation import Recipe, TrainingClips, attention_kernel
+from fitclip_core.distillation import Recipe, TrainingClips, _batches, attention_kernel
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.losses import fitclip_loss
 from fitclip_core.video_text import Precision
@@ -409,6 +409,42 @@ def test_pairing_of_unlabelled_clips_plays_no_part() -> None:
         fit(recipe, unlabelled=u).history["distillation_loss"][1] for u in (unlabelled, turned)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_rows_of_one_video_are_one_clip_with_several_captions() -> None:
+    source = clips(4).frames
+    table = pd.DataFrame(
+        {
+            "clip_id": ["clip3", "other", "clip1", "gone", "gone2", "another"],
+            "path": ["3.mp4", "3.mp4", "1.mp4", "5.mp4", "5.mp4", "3.mp4"],
+            "text": list("cbadea"),
+        }
+    )
+    training = TrainingClips.from_table(table, source)
+    assert training.indices.tolist() == [3, 1] and len(training) == 2
+    assert training.captions == [("c", "b", "a"), ("a",)]
+    assert training.texts == ["c", "a"], "what validation reads"
+    assert training.missing == ["gone", "gone2"]
+
+
+def test_a_batch_holds_a_clip_once_with_one_of_its_captions() -> None:
+    frames = clips(6).frames
+    captions = [("a", "b", "c"), ("d",), ("e", "f"), ("g",), ("h",), ("i",)]
+    several = TrainingClips(frames, captions)
+    drawn: dict[int, list[str]] = {}
+    batches = _batches(several, 4, make_encoder(0), RECIPE, seed=3)
+    for _ in range(120):
+        batch = next(batches)
+        assert len(batch.texts) == batch.n == 4
+        of_clips = [next(row for row in range(6) if text in captions[row]) for text in batch.texts]
+        assert len(set(of_clips)) == 4
+        for row, text in zip(of_clips, batch.texts, strict=True):
+            drawn.setdefault(row, []).append(text)
+    assert all(set(drawn[row]) == set(captions[row]) for row in range(6))
+    assert 0.2 < drawn[0].count("a") / len(drawn[0]) < 0.5
+    first = next(_batches(several, 4, make_encoder(0), RECIPE, seed=3))
+    plain = next(_batches(clips(6), 4, make_encoder(0), RECIPE, seed=3))
+    assert torch.equal(first.frames, plain.frames), "the captions are drawn after the crops"
 
 
 def test_clips_of_a_table() -> None:

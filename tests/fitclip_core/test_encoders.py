@@ -216,6 +216,16 @@ def test_locate_clips() -> None:
             locate_clips(source, absent)
 
 
+def test_clips_of_one_video_have_one_position() -> None:
+    source = Source(random_frames(4, 1))
+    ids = ["x", "clip3", "lost", "clip0", "y", "clip2", "z"]
+    indices, missing = locate_clips(source, ids, np.array([0, 1, 2, 0, 1, 0, 2]))
+    assert indices.tolist() == [0, 3, -1, 0, 3, 0, -1]
+    assert missing == ["lost", "z"]
+    source.places = {"a": 1, "b": 1, "clip3": 3}  # type: ignore[attr-defined]
+    assert locate_clips(source, ["b", "clip0", "clip3"])[0].tolist() == [1, -1, 3]
+
+
 @pytest.mark.parametrize(
     ("frames", "counts", "problem"),
     [

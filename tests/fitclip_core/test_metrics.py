@@ -97,9 +97,7 @@ def test_ranks_are_the_same_for_every_block_size() -> None:
     assert torch.equal(first_three, expected[:3])
 
 
-def defined_ranks(
-    queries: torch.Tensor, targets: torch.Tensor, right: np.ndarray | None = None
-) -> torch.Tensor:
+def defined_scores(queries: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
     """The definition: every score a float64 sum in the order of the features, then float32."""
     total = np.zeros((len(queries), len(targets)))
     for one, other in zip(queries.double().T.numpy(), targets.double().T.numpy(), strict=True):
@@ -108,6 +106,14 @@ def defined_ranks(
         scores = total.astype(np.float32)
     if not np.isfinite(scores).all():
         raise ValueError("overflow")
+    return scores
+
+
+def defined_ranks(
+    queries: torch.Tensor, targets: torch.Tensor, right: np.ndarray | None = None
+) -> torch.Tensor:
+    """The definition, counted."""
+    scores = defined_scores(queries, targets)
     own = scores[np.arange(len(queries)), np.arange(len(queries)) if right is None else right]
     above, equal = (scores > own[:, None]).sum(1), (scores == own[:, None]).sum(1)
     return torch.tensor(1 + above + (equal - 1) / 2, dtype=torch.float32)
@@ -153,6 +159,85 @@ def test_ranks_are_those_of_the_definition_bit_by_bit(data) -> None:
         both = retrieval_ranks_both_ways(queries, paired, block_size)
         assert torch.equal(both[0], defined_ranks(queries, paired))
         assert torch.equal(both[1], defined_ranks(paired, queries))
+
+
+def slow_several(scores: np.ndarray, partner: np.ndarray) -> tuple[list[float], list[float]]:
+    """The two directions, [n, m] scores of texts and videos, counted one by one."""
+
+    def mid_rank(right: float, others: list[float]) -> float:
+        return 1 + sum(one > right for one in others) + sum(one == right for one in others) / 2
+
+    texts, videos = range(scores.shape[0]), range(scores.shape[1])
+    to_video = [
+        mid_rank(
+            scores[text, partner[text]], [scores[text, v] for v in videos if v != partner[text]]
+        )
+        for text in texts
+    ]
+    to_text = []
+    for video in videos:
+        others = [scores[text, video] for text in texts if partner[text] != video]
+        own = [text for text in texts if partner[text] == video]
+        to_text.append(min(mid_rank(scores[text, video], others) for text in own))
+    return to_video, to_text
+
+
+@given(
+    m=st.integers(1, 7),
+    more=st.integers(0, 9),
+    d=st.integers(1, 4),
+    block_size=st.integers(1, 17),
+    seed=st.integers(0, 10**6),
+)
+@settings(max_examples=150)
+def test_several_texts_of_a_video_rank_as_counted_one_by_one(m, more, d, block_size, seed) -> None:
+    rng = np.random.default_rng(seed)
+    partner = rng.permutation(np.concatenate([np.arange(m), rng.integers(0, m, more)]))
+    texts, videos = rng.integers(-1, 2, (m + more, d)), rng.integers(-1, 2, (m, d))  # many ties
+    found = retrieval_ranks_both_ways(
+        torch.tensor(texts), torch.tensor(videos), block_size, second_index=partner
+    )
+    expected = slow_several(texts @ videos.T, partner)
+    assert (found[0].tolist(), found[1].tolist()) == expected
+    alone = retrieval_ranks(torch.tensor(texts), torch.tensor(videos), partner, block_size)
+    assert torch.equal(found[0], alone)
+
+
+@pytest.mark.parametrize("d", [1, 33, 512])
+def test_several_texts_of_near_ties_are_compared_as_defined(d) -> None:
+    texts, videos = near_ties(90, d)
+    videos = videos[:40]
+    partner = np.concatenate([np.arange(40), np.arange(40), np.arange(10)])
+    scores = defined_scores(texts, videos)
+    expected = slow_several(scores, partner)
+    for block_size in (13, 64, 1024):
+        found = retrieval_ranks_both_ways(texts, videos, block_size, second_index=partner)
+        assert (found[0].tolist(), found[1].tolist()) == expected
+
+
+def test_a_caption_written_twice_leaves_a_perfect_model_perfect() -> None:
+    texts = torch.eye(3)[[0, 0, 1, 2, 1]]
+    found = retrieval_ranks_both_ways(texts, torch.eye(3), second_index=[0, 0, 1, 2, 1])
+    assert found[0].tolist() == [1.0] * 5 and found[1].tolist() == [1.0] * 3
+    all_tied = retrieval_ranks_both_ways(
+        torch.ones(5, 2), torch.ones(3, 2), second_index=[0, 0, 1, 2, 1]
+    )
+    assert all_tied[0].tolist() == [2.0] * 5
+    assert all_tied[1].tolist() == [2.5, 2.5, 3.0], "three or four of others tie"
+
+
+@pytest.mark.parametrize(
+    ("index", "problem"),
+    [
+        ([0, 0, 2], "no partner for 1 of 3 second vectors, the first is row 1"),
+        ([0, 1, 3], "second_index runs from 0 to 3: it must lie in 0 to 2"),
+        ([0, 1], r"second_index has shape \(2,\): it must be \(3,\)"),
+        ([0.0, 1.0, 2.0], "must hold whole numbers"),
+    ],
+)
+def test_partners_that_do_not_fit_are_refused(index, problem) -> None:
+    with pytest.raises(ValueError, match=problem):
+        retrieval_ranks_both_ways(torch.eye(3), torch.eye(3), second_index=index)
 
 
 @pytest.fixture

@@ -503,6 +503,49 @@ def test_how_far_the_clips_that_were_not_measured_could_move_a_metric(tmp_path, 
     assert table["least"].equals(table["most"]) == (asked == 3)
 
 
+def test_where_videos_have_several_texts_each_direction_has_its_own_items(tmp_path):
+    """5 texts of 3 videos were asked for, 3 of 2 measured; every outcome that they could have."""
+    to_video, to_text = [1.0, 2.0, 1.5], [1.0, 2.0]
+    outcomes = pd.concat(
+        [
+            pd.DataFrame({"item": list("abc"), "direction": "text_to_video", "rank": to_video}),
+            pd.DataFrame({"item": list("ab"), "direction": "video_to_text", "rank": to_text}),
+        ]
+    )
+    coverage = {"clips": 5, "measured": 3, "missing": list("de")}
+    outcomes.attrs["coverage"] = coverage | {"videos": 3, "videos_measured": 2}
+    store = ResultsStore(tmp_path)
+    store.write(key_at(0), outcomes, PROTOCOL)
+    table = store.metrics(n_resamples=10)
+    assert store.record(key_at(0))["coverage"]["videos"] == 3
+    found = table.groupby("direction")[["n", "clips"]].agg(set).to_dict("index")
+    assert found == {
+        "text_to_video": {"n": {3}, "clips": {5}},
+        "video_to_text": {"n": {2}, "clips": {3}},
+    }
+    sizes: dict[str, tuple[list[float], int, int, int]] = {
+        "text_to_video": (to_video, 1, 2, 3),
+        "video_to_text": (to_text, 2, 1, 5),
+    }
+    for row in table.to_dict("records"):
+        ranks, before, missing, targets = sizes[row["direction"]]
+        possible = [
+            [rank + more for rank, more in zip(ranks, mores, strict=True)] + list(others)
+            for mores in itertools.product(range(before + 1), repeat=len(ranks))
+            for others in itertools.product(range(1, targets + 1), repeat=missing)
+        ]
+        if row["metric"] == "MdR":
+            values = [float(np.median(one)) for one in possible]
+        else:
+            k = int(row["metric"].removeprefix("R@"))
+            values = [float(np.mean(np.array(one) <= k)) for one in possible]
+        assert (row["least"], row["most"]) == pytest.approx((min(values), max(values)), abs=1e-12)
+    texts, videos, both = coverage_note(table).split("\n")
+    assert texts.startswith("msrvtt: 3 of 5 texts measured; the others could move its shares by -")
+    assert videos.startswith("msrvtt: 2 of 3 videos measured; ")
+    assert both.startswith("msrvtt: 5 texts of 3 videos; the intervals take texts of one video for")
+
+
 def test_outcomes_alone_do_not_say_how_many_clips_were_asked_for():
     table = metric_table(labelled(key_at(0.4), retrieval([3] * 1200)), n_resamples=10)
     assert table["clips"].isna().all()

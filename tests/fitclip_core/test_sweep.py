@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -679,6 +680,26 @@ def test_a_tower_map_is_that_of_the_merged_models_and_encodes_each_side_once(
     plain = run(ResultsStore(tmp_path / "plain"), students=[], alphas=[0.0])
     stored = ResultsStore(tmp_path / "plain")
     assert ranks(stored, plain[0]) == ranks(results, keys[0])
+
+
+def test_clips_with_several_texts_are_measured_as_one_by_every_way(tmp_path: Path) -> None:
+    plain = retrieval_set()
+    paths = [f"{place}.mp4" for place in (0, 1, 0, 3, 1, 0, 6)]
+    several = replace(plain, clips=plain.clips.assign(path=paths))
+    results = ResultsStore(tmp_path)
+    keys = run(results, data_sets=[several], students=[student(1)])
+    towers = tower_map(results, data_sets=[several])
+    teacher, ours = new_encoder().state(), student(1).state
+    for key, alpha in zip(keys, (0.0, 0.4, 1.0), strict=True):
+        assert_outcomes(results, key, evaluated(interpolate(teacher, ours, alpha), several))
+    for key, (vision, text) in zip(towers, product((0.0, 0.3, 1.0), (0.0, 0.6)), strict=True):
+        merged = interpolate(teacher, ours, per_tower(vision, text))
+        assert_outcomes(results, key, evaluated(merged, several))
+    counts = results.outcomes().groupby(["model", "alpha", "direction"], observed=True).size()
+    assert set(counts.xs("text_to_video", level="direction")) == {7}
+    assert set(counts.xs("video_to_text", level="direction")) == {4}
+    coverage = results.record(towers[0])["coverage"]
+    assert (coverage["clips"], coverage["videos"], coverage["videos_measured"]) == (7, 4, 4)
 
 
 def test_a_tower_map_goes_on_with_the_rows_that_are_missing(

@@ -119,6 +119,126 @@ def test_a_trial_serves_several_models() -> None:
         rank(trial, videos * float("nan"), texts)
 
 
+class Shared(Colours):
+    """As a frame store: a clip is known by several ids, and counts how often it is read."""
+
+    def __init__(self, ids: dict[str, list[str]], **clips: tuple[str, str]) -> None:
+        super().__init__(**clips)
+        names = {name: [name, *ids.get(name, [])] for name in clips}
+        self.places = {one: self.clip_ids.index(name) for name in clips for one in names[name]}
+        self.read: list[int] = []
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        self.read += indices.tolist()
+        return super().frames(indices)
+
+
+# clip_id -> path, start, text; red has three captions, two of them the same, and so has a segment.
+SEVERAL = {
+    "red": ("a.mp4", np.nan, "r"),
+    "purple": ("b.mp4", 1.0, "b"),
+    "red2": ("a.mp4", np.nan, "rb"),
+    "green": ("b.mp4", 2.0, "gr"),
+    "blue": ("c.mp4", np.nan, "b"),
+    "red3": ("a.mp4", np.nan, "r"),
+    "green2": ("b.mp4", 2.0, "rgb"),
+    "grey": ("d.mp4", np.nan, "r"),
+}
+VIDEO = ["red", "purple", "red", "green", "blue", "red", "green", "grey"]
+
+
+def several() -> pd.DataFrame:
+    clips = pd.DataFrame.from_dict(SEVERAL, orient="index", columns=["path", "start", "text"])
+    return clips.assign(end=np.nan).reset_index(names="clip_id")
+
+
+def slow_several(rows: list[int]) -> list[float]:
+    """Text-to-video of each of the rows of `SEVERAL`, then video-to-text of each video."""
+    names = [VIDEO[row] for row in rows]
+    videos = {name: slow_feature(CLIPS[name]) for name in dict.fromkeys(names)}
+    texts = [slow_feature((list(SEVERAL.values())[row][2],)) for row in rows]
+    ranks = []
+    for text, name in zip(texts, names, strict=True):
+        scores = [video @ text for video in videos.values()]
+        ranks.append(slow_rank(scores, list(videos).index(name)))
+    for name, video in videos.items():
+        others = [video @ text for text, of in zip(texts, names, strict=True) if of != name]
+        own = [video @ text for text, of in zip(texts, names, strict=True) if of == name]
+        ranks.append(min(slow_rank([one, *others], 0) for one in own))
+    return ranks
+
+
+@pytest.mark.parametrize("without", [[], [0], [2, 4], [1, 7], [0, 2, 5]])
+def test_rows_of_one_video_are_its_texts(without: list[int]) -> None:
+    rows = [row for row in range(8) if row not in without]
+    ids = {"red": ["red2", "red3"], "green": ["green2"]}
+    source = Shared(ids, **CLIPS)
+    outcomes = evaluate(ENCODER, several().iloc[rows], source)
+    expected = slow_several(rows)
+    assert outcomes["rank"].tolist() == expected
+    assert not without or expected != slow_several(list(range(8)))
+    names = [list(SEVERAL)[row] for row in rows]
+    firsts = [
+        name
+        for place, name in enumerate(names)
+        if VIDEO[rows[place]] not in [VIDEO[row] for row in rows[:place]]
+    ]
+    assert outcomes["item"].tolist() == [*names, *firsts]
+    assert len(source.read) == len(set(source.read)) == len(firsts), "each video is encoded once"
+    coverage = {"clips": len(rows), "measured": len(rows), "missing": []}
+    more = {"videos": len(firsts), "videos_measured": len(firsts)}
+    assert outcomes.attrs["coverage"] == coverage | (more if len(firsts) < len(rows) else {})
+
+
+def test_a_source_of_one_entry_a_row_gives_the_same() -> None:
+    copies = {name: CLIPS[of] for name, of in zip(SEVERAL, VIDEO, strict=True)}
+    found = evaluate(ENCODER, several(), Colours(**copies))
+    assert found["rank"].tolist() == slow_several(list(range(8)))
+    only_first = evaluate(ENCODER, several(), Colours(**CLIPS))
+    pd.testing.assert_frame_equal(only_first, found)
+    nameless = several().drop(columns=["path", "start", "end"])
+    source = Shared({"red": ["red2", "red3"], "green": ["green2"]}, **CLIPS)
+    pd.testing.assert_frame_equal(evaluate(ENCODER, nameless, source), found)
+
+
+def test_a_video_without_frames_leaves_out_all_its_texts() -> None:
+    source = Colours(**{name: CLIPS[name] for name in ("purple", "green", "blue", "grey")})
+    outcomes = evaluate(ENCODER, several(), source)
+    assert outcomes["rank"].tolist() == slow_several([1, 3, 4, 6, 7])
+    assert outcomes.attrs["coverage"] == {
+        "clips": 8,
+        "measured": 5,
+        "missing": ["red", "red2", "red3"],
+        "videos": 5,
+        "videos_measured": 4,
+    }
+
+
+def test_a_label_given_twice_for_a_video_counts_once() -> None:
+    labels = ["r", "b", "r", "g", "b", "r", "g", "r"]
+    clips = several().drop(columns="text").assign(label=labels)
+    once = evaluate(ENCODER, clips.iloc[[0, 1, 3, 4, 7]], Colours(**CLIPS), templates=["{}"])
+    twice = evaluate(ENCODER, clips, Colours(**CLIPS), templates=["{}"])
+    pd.testing.assert_frame_equal(twice, once)
+    assert len(twice) == 5
+    assert twice.attrs["coverage"] == {"clips": 5, "measured": 5, "missing": [], "rows": 8}
+    fewer = Colours(blue=CLIPS["blue"], green=CLIPS["green"])
+    coverage = evaluate(ENCODER, clips, fewer, templates=["{}"]).attrs["coverage"]
+    assert coverage == {"clips": 5, "measured": 2, "missing": ["red", "purple", "grey"], "rows": 8}
+    clips.loc[2, "label"] = "b"
+    with pytest.raises(ValueError, match=r"'red' and 'red2' are one video .* 'r' and 'b'"):
+        evaluate(ENCODER, clips, Colours(**CLIPS), templates=["{}"])
+
+
+def test_features_of_other_rows_do_not_fit_a_trial_of_several_texts() -> None:
+    trial = prepare(several(), Colours(**CLIPS))
+    videos, texts = video_side(ENCODER, trial), text_side(ENCODER, trial)
+    assert videos.shape == texts.shape == (8, 3)
+    assert torch.equal(videos[[0, 2, 5]], videos[[0]].expand(3, 3))
+    with pytest.raises(ValueError, match="5 video features for 8 rows"):
+        rank(trial, videos[:5], texts)
+
+
 def test_order_is_the_tables() -> None:
     ordered = evaluate(ENCODER, table(**TEXTS), SOURCE).set_index(["direction", "item"])["rank"]
     backwards = evaluate(ENCODER, table(**TEXTS).iloc[::-1], SOURCE)

@@ -11,6 +11,7 @@ from PIL import Image
 from data_prep.clip_frames import FrameRule
 from data_prep.datasets import load
 from data_prep.frame_store import build
+from fitclip_core.videos import video_numbers
 from tests.data_prep.datasets.malformed import BAD_COPIES, bad_copies
 
 CAPTIONS = b'path,caption\na.mp4,A cat sleeps\nb/c.mp4,"Two dogs, running"\n'
@@ -75,6 +76,20 @@ def test_segments_and_ids(tmp_path: Path) -> None:
         "id2",
         "id3",
     ]
+
+
+def test_several_captions_of_a_video(tmp_path: Path) -> None:
+    content = b"path,start,end,text\na.mp4,1,3,x\na.mp4,1,3,y\na.mp4,,,z\na.mp4,1.0,3,x\n"
+    data = load("folder", write(tmp_path, content))
+    assert data.clips["clip_id"].tolist() == [
+        *("a.mp4#1-3", "a.mp4#1-3 (2)"),
+        *("a.mp4", "a.mp4#1.0-3"),
+    ]
+    assert video_numbers(data.clips).tolist() == [0, 0, 1, 0]
+    labels = b"path,label\na.mp4,run\nb.mp4,sit\na.mp4,run\n"
+    assert load("folder", write(tmp_path, labels)).clips["clip_id"].tolist()[2] == "a.mp4 (2)"
+    with pytest.raises(ValueError, match=r"'a.mp4' and 'a.mp4 \(3\)' are one video"):
+        load("folder", write(tmp_path, labels + b"a.mp4,sit\n"))
 
 
 def test_splits(tmp_path: Path) -> None:

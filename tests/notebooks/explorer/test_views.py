@@ -313,6 +313,18 @@ def test_the_right_target_is_shown_wherever_it_stands():
     assert inside["name"].tolist() == ["a", "b"]
 
 
+def test_several_right_targets_are_all_marked_and_the_best_is_shown():
+    targets, video = torch.eye(6), torch.tensor([6.0, 5, 4, 3, 2, 1]) / 10
+    names = list("abcdef")
+    table = views.probabilities(video, targets, 10.0, names, right=[5, 3], count=2)
+    assert table["name"].tolist() == ["a", "b", "d"]
+    assert table["right"].tolist() == [False, False, True]
+    inside = views.probabilities(video, targets, 10.0, names, right=[5, 1, 0], count=3)
+    assert inside["right"].tolist() == [True, True, False]
+    with pytest.raises(ValueError, match=r"right is \[0, 6\]; with 6 targets it is 0 to 5"):
+        views.probabilities(video, targets, 10.0, names, right=[0, 6])
+
+
 def test_nothing_is_right_where_it_is_not_known():
     table = views.probabilities(torch.ones(2), torch.ones(3, 2), 5.0, ["a", "b", "c"])
     assert table["right"].isna().all()
