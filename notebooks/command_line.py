@@ -2,8 +2,18 @@
 
 import argparse
 import io
+import os
 import sys
 from pathlib import Path
+from typing import Final
+
+# A kernel's environment, of what a user's settings would change in a notebook's outputs; IPython's
+# own come from IPYTHONDIR.
+USERS_SETTINGS: Final = {
+    "PYTHONSTARTUP": "",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "MATPLOTLIBRC": os.devnull,
+}
 
 
 def profile_parser(module: str, description: str | None) -> argparse.ArgumentParser:

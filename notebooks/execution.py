@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import nbconvert
 import nbformat
@@ -26,18 +26,13 @@ from papermill.exceptions import PapermillExecutionError
 
 from fitclip_core import artefacts
 from fitclip_core.artefacts import MANIFEST_NAME, atomic_path, write_json, write_text
+from notebooks.command_line import USERS_SETTINGS
 from notebooks.parameters import RUN_DIR
 from notebooks.progress import ProgressLine
 from notebooks.sources import Notebook, cell_source
 from notebooks.stamps import Files, results_problems
 
 KERNEL_START_SECONDS = 180
-# What a user's settings would change in a notebook's outputs; IPython's come from IPYTHONDIR.
-USERS_SETTINGS: Final = {
-    "PYTHONSTARTUP": "",
-    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    "MATPLOTLIBRC": os.devnull,
-}
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _SHOWN_LINES = 12
 

@@ -28,8 +28,7 @@ from traitlets import default
 from voila.app import Voila
 
 from fitclip_core.artefacts import write_text
-from notebooks.command_line import profile_parser
-from notebooks.execution import USERS_SETTINGS
+from notebooks.command_line import USERS_SETTINGS, profile_parser
 from notebooks.parameters import ParameterError, merge_profile, profile_file, read_profile
 from notebooks.sources import TAG, cell_tags, read_notebook, read_notebooks
 
