@@ -342,10 +342,10 @@ def cases() -> list[Case]:
         found.append(Case(line, once, AT_MOST))
         if effect:
             found.append(Case(f"{line}, sign flips", partial(once, sign_flips=True)))
-    null = partial(false_discoveries, classes=40, items=100, draws=3, effect=0.34, gain=0)
+    equal = partial(false_discoveries, classes=40, items=100, draws=3, effect=0.34, gain=0)
     line = "any class is marked of 40 of 100 that are equal, 3 draws that differ much"
-    found.append(Case(line, null, AT_MOST))
-    found.append(Case(f"{line}, sign flips", partial(null, sign_flips=True)))
+    found.append(Case(line, equal, AT_MOST))
+    found.append(Case(f"{line}, sign flips", partial(equal, sign_flips=True)))
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,20 +17,10 @@ from typing import Any, TextIO
 
 import pandas as pd
 
+from data_prep.stand_ins import START, stand_in
 from fitclip_core.artefacts import file_sha256
 
-_PAGE = "a web page or a server's error message, not the file; download the file itself"
 _UTF16 = "in UTF-16; save it as UTF-8, or take the original file"
-_STRANGERS = (
-    (b"version https://git-lfs", "a git-LFS pointer, not the file; fetch it with `git lfs pull`"),
-    (b"<!doctype", _PAGE),
-    (b"<html", _PAGE),
-    (b"<?xml", _PAGE),
-    (b"\x1f\x8b", "compressed; unpack it first"),
-    (b"pk\x03\x04", "an archive or a spreadsheet; unpack it, or save it as CSV in UTF-8"),
-    (b"\xff\xfe", _UTF16),
-    (b"\xfe\xff", _UTF16),
-)
 _SEPARATORS = (",", ";", "\t")
 _BLOCK = 100_000  # rows turned into a frame at a time, so that a large table takes little memory
 
@@ -185,12 +176,9 @@ def _text_of(file: Path, newline: str | None = None) -> Iterator[TextIO]:
             f"{file} is not there; see the loader's documentation for where it belongs"
         )
     with file.open("rb") as binary:
-        start = binary.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if not start:
-        raise ValueError(f"{file} is empty; download it again")
-    for sign, what in _STRANGERS:
-        if start.startswith(sign):
-            raise ValueError(f"{file} is {what}")
+        start = binary.read(START)
+    if what := _UTF16 if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else stand_in(start):
+        raise ValueError(f"{file} is {what}")
     try:
         with file.open(encoding="utf-8-sig", newline=newline) as stream:
             yield stream

@@ -5,7 +5,6 @@ An image is a video of one frame, read by Pillow.
 
 from __future__ import annotations
 
-import codecs
 import importlib.metadata
 import importlib.util
 import os
@@ -33,6 +32,7 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data_prep.sampling import frame_times
+from data_prep.stand_ins import PAGE, START, stand_in
 
 BACKENDS = ("auto", "decord", "pyav")
 ROUNDING = 2  # grey levels by which two decoders' colours may differ
@@ -46,14 +46,6 @@ _VIDEO_FORMATS = (  # FFmpeg's names; it would also make pictures of texts, and 
     "mpegvideo,mxf,nut,obu,ogg,rm,tiff_pipe,vc1,vvc,webp_pipe,wtv,yuv4mpegpipe"
 )
 _BARE_FORMATS = {"av1", "h261", "h263", "h264", "hevc", "m4v", "mjpeg", "obu", "vc1", "vvc"}
-_PAGE = "a web page or a server's error message, not the file; download the file itself"
-_STRANGERS = (  # in lower case, after a byte-order mark and blanks
-    (b"version https://git-lfs", "a git-LFS pointer, not the file; fetch it with `git lfs pull`"),
-    (b"/annex/objects/", "a git-annex pointer, not the file; fetch it with `git annex get`"),
-    ((b"<!doctype", b"<!--", b"<html", b"<head", b"<body", b"<?xml", b'{"'), _PAGE),
-    ((b"pk\x03\x04", b"\x1f\x8b", b"rar!", b"7z\xbc\xaf"), "an archive; unpack it first"),
-    (b"%pdf-", "a PDF document"),
-)
 _MOST_LOST = 0.05  # share of the frames that a header may promise too many
 _MOST_PIXELS = 2**27  # of a resized image before its centre is cut out
 _MOST_SLANT = 0.01  # off a quarter turn, as a tangent
@@ -242,13 +234,10 @@ def _stranger(path: Path) -> str | None:
     """What stands in the place of a video or image, None where it may be one."""
     try:
         with open(path, "rb") as file:
-            start = file.read(1024)
+            start = file.read(START)
     except OSError:
         return None  # FFmpeg will say why
-    if not start:
-        return "an empty file; download it again"
-    start = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
-    return next((what for signs, what in _STRANGERS if start.startswith(signs)), None)
+    return PAGE if start.lstrip().startswith(b'{"') else stand_in(start)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

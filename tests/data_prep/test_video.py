@@ -558,7 +558,7 @@ STRANGERS = {
     "<?xml version='1.0'?><Error><Code>AccessDenied</Code>": "a web page or a server's error",
     '{"error": "quota"}': "a web page or a server's error",
     "PK\3\4": "an archive",
-    "": "an empty file",
+    "": "empty",
 }
 
 

@@ -12,8 +12,8 @@ _NEVER_TEXT = {
         b'\xef\xbb\xbf<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
         "is a web page or a server's error message",
     ),
-    "gzip": (b"\x1f\x8b\x08\x00\x00", "is compressed; unpack it first"),
-    "spreadsheet": (b"PK\x03\x04\x14\x00", "is an archive or a spreadsheet; unpack it, or save it"),
+    "gzip": (b"\x1f\x8b\x08\x00\x00", "is an archive; unpack it first"),
+    "spreadsheet": (b"PK\x03\x04\x14\x00", "is an archive or a spreadsheet; unpack it first, or"),
 }
 
 
