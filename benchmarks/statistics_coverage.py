@@ -337,11 +337,13 @@ def cases() -> list[Case]:
         (74, 14, 3, 0.27, "3 draws that differ"),
         (74, 14, 3, 0.85, "3 draws that differ much"),
     ):
-        once = partial(false_discoveries, classes=classes, items=items, draws=draws, effect=effect)
+        marked = partial(
+            false_discoveries, classes=classes, items=items, draws=draws, effect=effect
+        )
         line = f"false discoveries, {classes} classes of {items}, {name}"
-        found.append(Case(line, once, AT_MOST))
+        found.append(Case(line, marked, AT_MOST))
         if effect:
-            found.append(Case(f"{line}, sign flips", partial(once, sign_flips=True)))
+            found.append(Case(f"{line}, sign flips", partial(marked, sign_flips=True)))
     equal = partial(false_discoveries, classes=40, items=100, draws=3, effect=0.34, gain=0)
     line = "any class is marked of 40 of 100 that are equal, 3 draws that differ much"
     found.append(Case(line, equal, AT_MOST))
