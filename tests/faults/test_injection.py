@@ -570,7 +570,14 @@ def test_a_models_card_holds_texts_as_texts(reader: str, tmp_path: Path) -> None
 
 
 def words_on_classes(text: str) -> str:
-    numbers = {"n": 9, "alpha": 0.4, "difference": 0.2, "level": 0.95, "verdict": "higher"}
+    numbers = {
+        "n": 9,
+        "alpha": 0.4,
+        "difference": 0.2,
+        "level": 0.95,
+        "draws": 1,
+        "verdict": "higher",
+    }
     return classes_in_words(pd.DataFrame([{"class": text, **numbers}]))
 
 
