@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from figures import style
+
+_DASHES: Final = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)), (0, (1, 3)))
 
 
 def training_curves(histories: Mapping[int, pd.DataFrame], best_steps: Mapping[int, int]) -> Figure:
@@ -29,17 +32,16 @@ def training_curves(histories: Mapping[int, pd.DataFrame], best_steps: Mapping[i
     figure, (training, validation) = style.new_figure(2, 2.1)
     with style.theme():
         for place, (draw, history) in enumerate(sorted(histories.items())):
-            dashes = ("-", "--", ":", "-.")[place % 4]
+            look: dict[str, Any] = {
+                "color": style.LINE,
+                "lw": 1,
+                "linestyle": _DASHES[place % len(_DASHES)],
+            }
             smooth = history["labelled_loss"].rolling(5, min_periods=1).mean()
-            training.plot(history["step"], smooth, dashes, color=style.LINE, lw=1)
+            training.plot(history["step"], smooth, **look)
             validated = history[history["validation_loss"].notna()]
             validation.plot(
-                validated["step"],
-                validated["validation_loss"],
-                dashes,
-                color=style.LINE,
-                lw=1,
-                label=f"draw {draw}",
+                validated["step"], validated["validation_loss"], label=f"draw {draw}", **look
             )
             best = validated[validated["step"] == best_steps[draw]]
             if best.empty:
