@@ -14,6 +14,7 @@ import pandas as pd
 
 from data_prep.annotations import read_by_line
 from fitclip_core.artefacts import atomic_path
+from fitclip_core.videos import check_labels, video_numbers
 
 COLUMNS = ("clip_id", "path", "start", "end", "text", "label", "split")
 REQUIRED = ("clip_id", "path")
@@ -26,7 +27,8 @@ _AS_WRITTEN = b'"clip_id","path"'  # a header in quotes: every text is in quotes
 def validate(clips: pd.DataFrame) -> pd.DataFrame:
     """A checked and typed copy of a clips table, with a fresh 0..n-1 index.
 
-    Rows with equal `path`, `start` and `end` are one video (`fitclip_core.videos`).
+    Rows with equal `path`, `start` and `end` are one video (`fitclip_core.videos`), with several
+    texts or one label.
 
     Columns: `clip_id` (unique), `path` (relative to the data set's root, with '/'), `start` and
     `end` (seconds; missing = the video's own), and where the data set has them `text` (caption or
@@ -53,6 +55,8 @@ def validate(clips: pd.DataFrame) -> pd.DataFrame:
     _refuse(~table["path"].map(_is_inside), table, "path", "is not a path inside the root")
     late = table["end"] <= table["start"].fillna(0.0)
     _refuse(late, table, "end", "is not later than its start")
+    if "label" in table:
+        check_labels(table, video_numbers(table))
     known = [name for name in COLUMNS if name in table]
     further = [name for name in table.columns if name not in COLUMNS]
     return table[known + further].reset_index(drop=True)

@@ -97,7 +97,7 @@ def test_csv_keeps_everything(rows: list[tuple[str, float | None]]) -> None:
 def test_csv_keeps_awkward_texts(tmp_path: Path) -> None:
     texts = ["NA", "null", "None", "1.50", "a, b", 'say "hi"', "two\nlines", " outer ", "日本"]
     ids = [f"00{number}" for number in range(len(texts))]
-    clips = pd.DataFrame({"clip_id": ids, "path": "v.mp4", "text": texts, "label": texts})
+    clips = pd.DataFrame({"clip_id": ids, "path": ids, "text": texts, "label": texts})
     write_clips(tmp_path / "clips.csv", clips)
     back = read_clips(tmp_path / "clips.csv")
     assert back["text"].tolist() == texts

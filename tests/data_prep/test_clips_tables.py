@@ -148,6 +148,10 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "the header only": ("clip_id,path,text\n", "it has no row below its header"),
     "the header and blank rows": ("clip_id,path,text\n,,\n", "it has no row below its header"),
     "nothing": ("", "it is empty"),
+    "two labels of one video": (
+        "clip_id,path,label\na1,red.mp4,blue\na2,red.mp4, Blue\n",
+        "'a1' and 'a2' are one video",
+    ),
 }
 
 
