@@ -49,8 +49,7 @@ TRAINED_ON = ("webvid_train", "webvid_unlabelled")
 TRAINING_SETS = (*TRAINED_ON, "webvid_selection")
 IN_DOMAIN: Final = "webvid_val"  # the evaluation set of the student's own domain
 # What a 0 in notebook 03 stands for: what was tuned for the embedded teacher on development seeds;
-# with the user's own models the paper's (but for the steps: its code trains until it is stopped),
-# since what suits a small model may ruin a large one.
+# with the user's own models the paper's, since what suits a small model may ruin a large one.
 _EMBEDDED_RECIPE: dict[str, Any] = {
     "labelled_clips": 150,
     "steps": 60,
@@ -59,14 +58,8 @@ _EMBEDDED_RECIPE: dict[str, Any] = {
     "labelled_batch": 32,
     "unlabelled_batch": 16,
 }
-_PAPERS_RECIPE: dict[str, Any] = {
-    "labelled_clips": 4500,
-    "steps": 900,
-    "validate_every": 30,
-    "learning_rate": 3e-6,
-    "labelled_batch": 64,
-    "unlabelled_batch": 64,
-}
+# Beside Recipe's own defaults. The steps are ours: the paper's code trains until it is stopped.
+_PAPERS_RECIPE: dict[str, Any] = {"labelled_clips": 4500, "steps": 900, "validate_every": 30}
 _TEACHER_KEYS = {"file", "architecture", "precision"}
 _STUDENT_KEYS = {"file", "architecture"}
 _REFERENCE_KEYS = {"file", "vocabulary"}
@@ -202,10 +195,10 @@ def student_recipe(values: Mapping[str, Any]) -> tuple[int, Recipe]:
     Raises: ValueError for a value out of range.
     """
     fitting = _PAPERS_RECIPE if values["sources_file"] else _EMBEDDED_RECIPE
-    chosen = {name: values[name] or default for name, default in fitting.items()}
-    clips = chosen.pop("labelled_clips")
+    chosen = {name: values[name] or fitting.get(name) for name in _EMBEDDED_RECIPE}
+    clips = int(chosen.pop("labelled_clips"))
     recipe = Recipe(
-        **chosen,
+        **{name: value for name, value in chosen.items() if value is not None},
         seed=0,
         temperature=values["temperature"],
         teacher_temperature=values["teacher_temperature"] or None,

@@ -1,6 +1,7 @@
 """A sources file, and the data sets that a run prepares from it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,17 @@ def test_the_recipe_is_the_embedded_teachers_or_the_papers() -> None:
         4500,
         Recipe(steps=900, validate_every=30, seed=0),
     )
+
+
+def test_the_notebook_names_the_values_that_a_0_stands_for() -> None:
+    values = read_notebook(NOTEBOOK).defaults
+    recipes = [student_recipe(values | {"sources_file": file}) for file in ("", "mine.yaml")]
+    pattern = r"(\w+) = 0(?:\.0)?  # .*0: (\S+) embedded, (\S+) with a sources file"
+    named = re.findall(pattern, NOTEBOOK.read_text(encoding="utf-8"))
+    assert len(named) == 6
+    for name, *texts in named:
+        used = [vars(recipe) | {"labelled_clips": clips} for clips, recipe in recipes]
+        assert [float(text) for text in texts] == [one[name] for one in used], name
 
 
 @pytest.mark.parametrize("sources_file", ["", "mine.yaml"])
