@@ -195,10 +195,10 @@ def student_recipe(values: Mapping[str, Any]) -> tuple[int, Recipe]:
     Raises: ValueError for a value out of range.
     """
     fitting = _PAPERS_RECIPE if values["sources_file"] else _EMBEDDED_RECIPE
-    chosen = {name: values[name] or fitting.get(name) for name in _EMBEDDED_RECIPE}
-    clips = int(chosen.pop("labelled_clips"))
+    chosen = fitting | {name: values[name] for name in _EMBEDDED_RECIPE if values[name]}
+    clips = chosen.pop("labelled_clips")
     recipe = Recipe(
-        **{name: value for name, value in chosen.items() if value is not None},
+        **chosen,
         seed=0,
         temperature=values["temperature"],
         teacher_temperature=values["teacher_temperature"] or None,

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_the_notebook_names_the_values_that_a_0_stands_for() -> None:
     named = re.findall(pattern, NOTEBOOK.read_text(encoding="utf-8"))
     assert len(named) == 6
     for name, *texts in named:
-        used = [vars(recipe) | {"labelled_clips": clips} for clips, recipe in recipes]
+        used = [asdict(recipe) | {"labelled_clips": clips} for clips, recipe in recipes]
         assert [float(text) for text in texts] == [one[name] for one in used], name
 
 
