@@ -43,13 +43,13 @@ $(INSTALLED): pyproject.toml requirements.lock
 	@touch $@
 
 reproduce: setup
-	$(BIN)/python -m notebooks.run --profile $(PROFILE)
+	$(BIN)/python -m fitclip_kit.engine.run --profile $(PROFILE)
 
 report: setup
-	$(BIN)/python -m notebooks.report --profile $(PROFILE)
+	$(BIN)/python -m fitclip_kit.engine.report --profile $(PROFILE)
 
 slider: setup
-	$(BIN)/python -m notebooks.explorer.serve --profile $(PROFILE)
+	$(BIN)/python -m fitclip_kit.slider.serve --profile $(PROFILE)
 
 test: setup
 	$(BIN)/python -m ruff check .

@@ -118,7 +118,7 @@ def launch(playwright: Playwright, chromium: str) -> Browser:
 
 @dataclass(frozen=True)
 class Explorer:
-    """The slider's page in a browser, found by its `fk-` classes (`notebooks.explorer.widgets`)."""
+    """The slider's page in a browser, found by its `fk-` classes (`fitclip_kit.slider.widgets`)."""
 
     page: Page
 

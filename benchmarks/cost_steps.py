@@ -19,11 +19,11 @@ from data_prep import frame_store
 from data_prep.clip_frames import FrameRule
 from data_prep.clips import read_clips
 from data_prep.mini_benchmark import build
-from data_prep.sources import Sources
 from fitclip_core.distillation import Recipe, TrainingClips, fit_student
 from fitclip_core.metrics import retrieval_ranks_both_ways
-from fitclip_core.results import CellKey, ResultsStore
-from fitclip_core.sweep import EvaluationSet, Student, sweep_alphas
+from fitclip_kit.engine.sources import Sources
+from fitclip_kit.engine.sweep import EvaluationSet, Student, sweep_alphas
+from fitclip_kit.store.results import CellKey, ResultsStore
 
 N_FRAMES, IMAGE_SIZE, TRAINING_DRAWS, WIDTH, BATCH = 4, 40, 3, 512, 16
 ALPHAS = tuple(number / 10 for number in range(11))

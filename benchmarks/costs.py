@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(json.dumps(row), flush=True)
         return
 
-    from notebooks.run import ENVIRONMENT as KERNELS
+    from fitclip_kit.engine.run import ENVIRONMENT as KERNELS
 
     os.environ.update(KERNELS | ENVIRONMENT)
     from benchmarks.cost_steps import STEPS, make_material
@@ -126,7 +126,7 @@ def write(rows: Sequence[dict[str, object]], out: Path) -> None:
     from benchmarks.cost_steps import STEPS
     from figures import style
     from figures.costs import cost_curves, fit_growth
-    from fitclip_core.artefacts import atomic_path, file_sha256
+    from fitclip_kit.store.files import atomic_path, file_sha256
 
     measured = pd.DataFrame(rows)
     with atomic_path(out / "costs.csv") as temporary:

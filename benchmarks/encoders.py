@@ -33,12 +33,12 @@ from benchmarks.side_by_side import seconds
 from data_prep import frame_store
 from data_prep.mini_benchmark import TEACHER
 from data_prep.mini_benchmark.data_sets import EVALUATED
-from data_prep.sources import Sources, prepare
 from fitclip_core.encoders import ClipEncoder
-from fitclip_core.results import CellKey, metric_table
-from fitclip_core.sweep import EvaluationSet
 from fitclip_core.video_text import Precision
 from fitclip_core.zero_shot import evaluate
+from fitclip_kit.engine.sources import Sources, prepare
+from fitclip_kit.engine.sweep import EvaluationSet
+from fitclip_kit.store.results import CellKey, metric_table
 
 N_FRAMES = 4
 OWN = "open_clip's own"

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     given = parser.parse_args(arguments)
 
-    from notebooks.run import ENVIRONMENT
+    from fitclip_kit.engine.run import ENVIRONMENT
 
     os.environ.update(ENVIRONMENT)  # how threads wait; read when the models are imported
     from benchmarks.frame_store_ways import decoding, films, mini_clips, reading

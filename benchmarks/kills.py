@@ -33,7 +33,7 @@ from typing import Final
 
 from benchmarks.processes import Seen, family, spent, survivors
 from benchmarks.run_files import digests
-from fitclip_core.artefacts import MANIFEST_NAME
+from fitclip_kit.store.files import MANIFEST_NAME
 
 EVERYTHING, RUNNER, KERNEL = "everything", "runner", "kernel"
 _WEIGHTS: Final = {EVERYTHING: 5, RUNNER: 3, KERNEL: 2}
@@ -199,7 +199,7 @@ def _measure(folder: Path, profile: str, kills: int, seed: int) -> int:
 
     def command(name: str) -> list[str]:
         runs = ["--profile", profile, "--runs-dir", str(folder / name)]
-        return [sys.executable, "-m", "notebooks.run", *runs]
+        return [sys.executable, "-m", "fitclip_kit.engine.run", *runs]
 
     before = os.times()
     subprocess.run(command("undisturbed"), env=environment, check=True, stdout=subprocess.DEVNULL)

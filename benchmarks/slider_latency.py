@@ -26,7 +26,7 @@ import pandas as pd
 from playwright.sync_api import sync_playwright
 
 from benchmarks.browser import PATIENCE, Explorer, find_chromium, launch, serving
-from fitclip_core.artefacts import read_manifest
+from fitclip_kit.store.files import read_manifest
 
 QUERY = "a person is running"
 MOMENTS = ("answered", "exact", "complete")
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     returning = [rng.choice(stored)]
     while len(returning) < options.moves:
         returning.append(rng.choice([alpha for alpha in stored if alpha != returning[-1]]))
-    server = ["-m", "notebooks.explorer.serve", "--profile", options.profile]
+    server = ["-m", "fitclip_kit.slider.serve", "--profile", options.profile]
     server += ["--runs-dir", str(options.runs_dir.resolve())]
     with (
         tempfile.TemporaryDirectory() as folder,

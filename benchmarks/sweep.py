@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", default="float32", help="of the kit: float32 or bfloat16")
     given = parser.parse_args(arguments)
 
-    from notebooks.run import ENVIRONMENT
+    from fitclip_kit.engine.run import ENVIRONMENT
 
     os.environ.update(ENVIRONMENT)  # how threads wait; read when the models are imported
     import pandas as pd

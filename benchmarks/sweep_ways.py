@@ -21,10 +21,10 @@ from data_prep.datasets.base import DataSet
 from data_prep.decode_workers import available_cores
 from data_prep.mini_benchmark import TEACHER
 from data_prep.mini_benchmark.data_sets import EVALUATED
-from data_prep.sources import Sources, prepare
-from fitclip_core.results import ResultsStore
-from fitclip_core.sweep import EvaluationSet, Student, sweep_alphas
 from fitclip_core.video_text import Precision
+from fitclip_kit.engine.sources import Sources, prepare
+from fitclip_kit.engine.sweep import EvaluationSet, Student, sweep_alphas
+from fitclip_kit.store.results import ResultsStore
 
 N_FRAMES, BATCH_CLIPS = 4, 32
 NOISE = 0.3  # of the student's weights, in standard deviations of each tensor

@@ -12,10 +12,10 @@ from benchmarks.processor import used_by
 from benchmarks.retrieval_ranks import vectors
 from data_prep import frame_store
 from data_prep.clip_frames import FrameRule
-from data_prep.webvid_plan import NUMBERS, UnitCosts
-from fitclip_core.calibration import calibrate
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.metrics import retrieval_ranks_both_ways
+from fitclip_kit.engine.calibration import calibrate
+from fitclip_kit.engine.webvid_plan import NUMBERS, UnitCosts
 
 MODEL = "ViT-B-16-quickgelu"
 

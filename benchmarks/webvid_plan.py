@@ -37,11 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except ValueError:
             parser.error(f"--set {one}: write NAME=VALUE, with a number")
 
-    from notebooks.run import ENVIRONMENT
+    from fitclip_kit.engine.run import ENVIRONMENT
 
     os.environ.update(ENVIRONMENT)  # how threads wait; read when the models are imported
     from benchmarks.webvid_costs import unit_costs
-    from data_prep.webvid_plan import NUMBERS, report, webvid_plan
+    from fitclip_kit.engine.webvid_plan import NUMBERS, report, webvid_plan
 
     if unknown := sorted(set(changed) - set(NUMBERS)):
         parser.error(f"no number {', '.join(unknown)}; there are {', '.join(NUMBERS)}")

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import pandas as pd
 
 from data_prep.stand_ins import START, stand_in
-from fitclip_core.artefacts import file_sha256
+from fitclip_kit.store.files import file_sha256
 
 _UTF16 = "in UTF-16; save it as UTF-8, or take the original file"
 _SEPARATORS = (",", ";", "\t")

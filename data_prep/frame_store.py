@@ -25,7 +25,8 @@ from data_prep import video
 from data_prep.clip_frames import ClipRequest, Decoder, FrameRule, clip_frames
 from data_prep.clips import validate
 from data_prep.decode_workers import Failure, available_cores, killable_map
-from fitclip_core.artefacts import (
+from fitclip_core.videos import video_numbers
+from fitclip_kit.store.files import (
     MANIFEST_NAME,
     atomic_path,
     file_sha256,
@@ -38,7 +39,6 @@ from fitclip_core.artefacts import (
     write_json,
     write_manifest,
 )
-from fitclip_core.videos import video_numbers
 
 KIND = "frame store"
 NO_FILE = "no such file"

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from figures import style
-from fitclip_core.results import CLASSIFICATION, NO_DRAW, rank_table
 from fitclip_core.statistics import mean_interval
+from fitclip_kit.store.results import CLASSIFICATION, NO_DRAW, rank_table
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from figures.alpha_curve import ZERO_SHOT, Measure, Panel, PanelHits, panels_in,
 from figures.comparisons import decided, difference, measure_name, p_in_words, scopes_of
 from figures.rank_curves import model_ranks
 from figures.table_formats import escape_markdown
-from fitclip_core.results import CLASSIFICATION, variant_rows
+from fitclip_kit.store.results import CLASSIFICATION, variant_rows
 
 _MEAN: Final = "mean of"  # so begins the measure of a panel of several data sets
 _DIRECTIONS: Final = ("text_to_video", "video_to_text")

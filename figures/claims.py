@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 
 from figures.alpha_curve import IN_DOMAIN, ZERO_SHOT, Measure, Panel, PanelHits
+from figures.class_effects import heterogeneity_p_value, qualitative_interaction_p_value
 from figures.comparisons import decision, fusion_comparisons, holm
 from figures.label_share import MEASURES
 from figures.paper import paper_values
@@ -22,9 +23,8 @@ from figures.rank_curves import curve_order, model_ranks
 from figures.study_comparisons import share_comparisons
 from figures.subset_size import IN_DOMAIN_R1, check_same_draws, study_hits
 from figures.whole_curve import best_table
-from fitclip_core.class_effects import heterogeneity_p_value, qualitative_interaction_p_value
-from fitclip_core.results import CLASSIFICATION, SHARES, sweep_rows
 from fitclip_core.statistics import Values, paired_difference
+from fitclip_kit.store.results import CLASSIFICATION, SHARES, sweep_rows
 
 HOLDS: Final = "holds"
 CONSISTENT: Final = "consistent"

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fitclip_core.metrics import error_rate_reduction
-from fitclip_core.results import check_one_training, sweep_rows
+from fitclip_kit.store.results import check_one_training, sweep_rows
 
 
 def headline_table(metrics: pd.DataFrame, alpha: float = 0.4) -> pd.DataFrame:

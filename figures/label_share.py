@@ -28,7 +28,7 @@ from figures.subset_size import (
     point,
     study_hits,
 )
-from fitclip_core.results import CLASSIFICATION
+from fitclip_kit.store.results import CLASSIFICATION
 
 _ORDER: Final = ("mit", "ucf101", "msrvtt", "youcook2", "didemo")
 MEAN: Final = "mean"

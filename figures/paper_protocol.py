@@ -9,7 +9,7 @@ from typing import Any, Final
 import pandas as pd
 import yaml
 
-from fitclip_core.artefacts import json_digest
+from fitclip_kit.store.files import json_digest
 
 SAME: Final = "same"
 DIFFERS: Final = "differs"

@@ -14,7 +14,8 @@ import pandas as pd
 from figures.headline import improvement, reduction
 from figures.paper import FUSED, MODELS, REDUCTION, layout, paper_values
 from figures.paper_protocol import Record, differences, protocol_items
-from fitclip_core.results import (
+from fitclip_core.statistics import bootstrap_interval, crossed_interval, mean_interval
+from fitclip_kit.store.results import (
     CLASSIFICATION,
     SHARES,
     CellKey,
@@ -22,7 +23,6 @@ from fitclip_core.results import (
     check_one_training,
     metric_table,
 )
-from fitclip_core.statistics import bootstrap_interval, crossed_interval, mean_interval
 
 DIRECTIONS: Final = ("text_to_video", CLASSIFICATION)
 _RIVALS: Final = ("fused", "wise_ft")

@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 from figures import style
 from figures.rank_curves import model_ranks
 from figures.whole_curve import off_zero
-from fitclip_core.results import CLASSIFICATION
 from fitclip_core.statistics import per_class_differences
+from fitclip_kit.store.results import CLASSIFICATION
 
 _ROW: Final = 0.128  # in; a class
 _FEWEST: Final = 8  # rows that there is room for

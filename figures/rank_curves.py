@@ -16,8 +16,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from figures import style
-from fitclip_core.results import NO_DRAW, rank_table
 from fitclip_core.statistics import simultaneous_band
+from fitclip_kit.store.results import NO_DRAW, rank_table
 
 # How the line and the band are drawn; told apart in grey by dashes, and by edges or filling.
 _LINES: Final[dict[str, dict[str, Any]]] = {

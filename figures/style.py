@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from figures.provenance import line as provenance_line
 from figures.provenance import with_commit
-from fitclip_core.artefacts import atomic_path
+from fitclip_kit.store.files import atomic_path
 
 COLUMN_WIDTH: Final = 3.35  # in; one column of the paper
 PAGE_WIDTH: Final = 6.9  # in; both columns and the gap

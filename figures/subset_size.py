@@ -23,8 +23,8 @@ from matplotlib.ticker import MaxNLocator
 from figures import style
 from figures.alpha_curve import Measure, panels_of
 from figures.rank_curves import model_ranks
-from fitclip_core.results import FIRST_SEEDS, NO_DRAW, sweep_rows
 from fitclip_core.statistics import mean_interval
+from fitclip_kit.store.results import FIRST_SEEDS, NO_DRAW, sweep_rows
 
 IN_DOMAIN_R1: Final = Measure("webvid_val", "text_to_video", 1)
 

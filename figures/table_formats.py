@@ -17,8 +17,8 @@ from figures.paper import DATASET_TABLES, DELTA, FUSED, REDUCTION, TITLES, paper
 from figures.paper_tables import measured_table
 from figures.provenance import line as provenance_line
 from figures.provenance import with_commit
-from fitclip_core.artefacts import atomic_path, write_text
-from fitclip_core.results import CLASSIFICATION
+from fitclip_kit.store.files import atomic_path, write_text
+from fitclip_kit.store.results import CLASSIFICATION
 
 HERE: Final = "here"
 PAPER: Final = "paper"

@@ -10,8 +10,8 @@ import pandas as pd
 
 from figures.alpha_curve import Measure
 from figures.whole_curve import halves, off_zero
-from fitclip_core.results import tower_rows
 from fitclip_core.statistics import paired_difference
+from fitclip_kit.store.results import tower_rows
 
 _CELL: Final = ["vision_alpha", "text_alpha"]
 

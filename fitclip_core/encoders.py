@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
-from fitclip_core.foreign_checkpoints import (
+from fitclip_core.video_text import Precision, Tokenizer, VideoTextEncoder
+from fitclip_kit.weights.foreign_checkpoints import (
     JOIN,
     QUICK_GELU_KINDS,
     Checkpoint,
     read_checkpoint,
     with_text_names_of,
 )
-from fitclip_core.video_text import Precision, Tokenizer, VideoTextEncoder
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"

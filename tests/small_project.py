@@ -10,7 +10,7 @@ PARAMETERS = "run_dir = '../runs/x'  # the run folder\nvalue = 0.5  # a number"
 RESULT = """
 import json, sys
 from pathlib import Path
-from fitclip_core.artefacts import write_manifest
+from fitclip_kit.store.files import write_manifest
 folder = Path(run_dir) / "STEM"
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "out.json").write_text(json.dumps([repr(value), Path.cwd().name, sys.executable]))

@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 
 from data_prep.mini_benchmark import TEACHER
 from data_prep.mini_benchmark.build import FRAME_RATE, encode
-from notebooks.execution import _OwnInterpreter
+from fitclip_kit.engine.execution import _OwnInterpreter
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)

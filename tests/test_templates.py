@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from data_prep.datasets import load
-from data_prep.sources import read_sources
 from fitclip_core import zero_shot
-from notebooks.explorer.own_videos import OwnVideos
+from fitclip_kit.engine.sources import read_sources
+from fitclip_kit.slider.own_videos import OwnVideos
 from tests.tiny_clip import RandomClips, tiny_encoder
 
 REFUSED = ["", "a video", "{", "}", "{}{}", "{name}", "{name} {}", "{{}}", "{ }", "{} {", "}{}"]

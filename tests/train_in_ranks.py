@@ -1,4 +1,4 @@
-"""What `test_train` has torchrun start: `notebooks.train` on notebooks of the test's own.
+"""What `test_train` has torchrun start: `fitclip_kit.engine.train` on notebooks of the test's own.
 
     torchrun ... tests/train_in_ranks.py NOTEBOOKS RUNS_DIR [lost]
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from fitclip_core import distillation, distributed, studies
-from notebooks import train
+from fitclip_core import distillation, distributed
+from fitclip_kit.engine import studies, train
 
 
 def lose_rank_1() -> None:

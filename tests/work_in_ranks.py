@@ -13,8 +13,8 @@ import torch
 
 import tests
 from fitclip_core import distributed
-from fitclip_core.artefacts import read_manifest
-from fitclip_core.students import fit_or_load
+from fitclip_kit.engine.students import fit_or_load
+from fitclip_kit.store.files import read_manifest
 
 tests.__path__ = [str(Path(__file__).parent)]  # some installed package may have the name, too
 

@@ -19,7 +19,7 @@ from data_prep.decode_workers import Failure, available_cores, killable_map
 from data_prep.mini_benchmark.concepts import ACTIONS_FILE
 from data_prep.mini_benchmark.data_sets import DATA_SETS, look_of, plan_clip
 from data_prep.mini_benchmark.scenes import FRAME_SIZE, render
-from fitclip_core.artefacts import file_sha256, manifest_problems, source_digest, write_manifest
+from fitclip_kit.store.files import file_sha256, manifest_problems, source_digest, write_manifest
 
 FRAME_RATE = 8
 KIND = "mini_benchmark"

@@ -30,11 +30,11 @@ from data_prep.decode_workers import Failure, killable_map
 from data_prep.mini_benchmark import stills
 from data_prep.mini_benchmark.concepts import actions, concepts
 from data_prep.mini_benchmark.vocabulary import VIDEO_WORDS, reduced_merges, write_merges
-from fitclip_core import checkpoints
-from fitclip_core.artefacts import atomic_path, write_json
 from fitclip_core.encoders import CONFIG_FILE, MERGES_FILE, WEIGHTS_FILE
 from fitclip_core.losses import contrastive_loss
 from fitclip_core.metrics import recall_at_k, retrieval_ranks
+from fitclip_kit.store.files import atomic_path, write_json
+from fitclip_kit.weights import checkpoints
 
 IMAGE_SIZE = 40
 CONTEXT_LENGTH = 40

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from open_clip.tokenizer import SimpleTokenizer, default_bpe
 
-from fitclip_core.artefacts import atomic_path
+from fitclip_kit.store.files import atomic_path
 
 COMMON_MERGES = 800
 

@@ -15,7 +15,7 @@ from data_prep import frame_store, video
 from data_prep.frame_store import FrameRule, FrameStore, build, open_store
 from data_prep.sampling import midpoint_indices
 from fitclip_core import zero_shot
-from fitclip_core.artefacts import json_digest, read_manifest
+from fitclip_kit.store.files import json_digest, read_manifest
 
 SIZE = 24
 EVALUATION = FrameRule(n_frames=4, size=SIZE)

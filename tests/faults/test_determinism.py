@@ -19,11 +19,11 @@ import pandas as pd
 import pytest
 import torch
 
-from data_prep.sources import Sources
 from fitclip_core.distillation import Recipe, TrainingClips, fit_student
 from fitclip_core.encoders import ClipEncoder
-from fitclip_core.results import ResultsStore
-from fitclip_core.sweep import EvaluationSet, Student, sweep_alphas
+from fitclip_kit.engine.sources import Sources
+from fitclip_kit.engine.sweep import EvaluationSet, Student, sweep_alphas
+from fitclip_kit.store.results import ResultsStore
 
 ROOT = Path(__file__).parents[2]
 CLIPS = 41  # so that the last batch is not full

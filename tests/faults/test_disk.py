@@ -24,8 +24,8 @@ import torch
 
 from benchmarks.run_files import digests
 from data_prep.mini_benchmark.build import encode
-from fitclip_core.artefacts import atomic_path, write_text
-from notebooks import run
+from fitclip_kit.engine import run
+from fitclip_kit.store.files import atomic_path, write_text
 from tests.faults.work import WORK, Videos, Work, names, work_of
 from tests.small_project import make_project, write_notebook
 
@@ -170,7 +170,7 @@ def test_work_goes_on_once_there_is_room(
 
 LARGE = """
 from pathlib import Path
-from fitclip_core.artefacts import write_manifest, write_text
+from fitclip_kit.store.files import write_manifest, write_text
 folder = Path(run_dir) / "STEM"
 write_text(folder / "large", "x" * 10**6)
 made = {"parameters": {}, "inputs": {}, "code": "", "outputs": [folder / "large"]}

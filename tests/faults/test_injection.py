@@ -32,19 +32,19 @@ from papermill.parameterize import parameterize_notebook
 
 from figures import table_formats
 from figures.beyond import classes_in_words
-from fitclip_core.export import write_card
-from notebooks import report, run
-from notebooks.explorer import html, own_videos, page, panes, serve
-from notebooks.explorer.curves import CurvePicture
-from notebooks.explorer.fusion import Fusion
-from notebooks.explorer.own_videos import OwnVideos
-from notebooks.parameters import (
+from fitclip_kit.engine import report, run
+from fitclip_kit.engine.parameters import (
     ParameterError,
     declared_parameters,
     merge_profile,
     read_profile,
 )
-from tests.notebooks.explorer import hostile_sweep
+from fitclip_kit.slider import html, own_videos, page, panes, serve
+from fitclip_kit.slider.curves import CurvePicture
+from fitclip_kit.slider.fusion import Fusion
+from fitclip_kit.slider.own_videos import OwnVideos
+from fitclip_kit.weights.export import write_card
+from tests.fitclip_kit.slider import hostile_sweep
 
 MARK = "pwned"  # the file that code in a text would leave
 CODE = f"open({MARK!r}, 'w')"
@@ -194,7 +194,7 @@ PROJECT = {
     "parameters": 'run_dir = ""  # folder\ntext = "x"  # a text\ntexts = ["x"]  # texts',
     "cell": (
         "import json\nfrom pathlib import Path\n"
-        "from fitclip_core.artefacts import write_manifest\n"
+        "from fitclip_kit.store.files import write_manifest\n"
         "folder = Path(run_dir) / '01_one'\nfolder.mkdir(parents=True, exist_ok=True)\n"
         "(folder / 'arrived.json').write_text(json.dumps([run_dir, text, texts]))\n"
         "_ = write_manifest(folder, kind='01_one', parameters={}, inputs={}, code='',"

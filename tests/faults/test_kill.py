@@ -18,8 +18,8 @@ import pytest
 from benchmarks.kills import EVERYTHING, KERNEL, RUNNER, Blow, differences, killed_run
 from benchmarks.processes import Seen, family, survivors
 from benchmarks.run_files import digests
-from fitclip_core.artefacts import remove_abandoned, write_text
-from notebooks import run
+from fitclip_kit.engine import run
+from fitclip_kit.store.files import remove_abandoned, write_text
 from tests.faults.work import (
     WORK,
     Videos,
@@ -39,7 +39,7 @@ from pathlib import Path
 import pandas as pd
 from data_prep import frame_store
 from data_prep.clip_frames import FrameRule
-from fitclip_core.artefacts import write_json, write_manifest
+from fitclip_kit.store.files import write_json, write_manifest
 frame_store.SHARD_CLIPS = 2
 folder = Path(run_dir) / "STEM"
 videos = Path("../videos")
@@ -49,7 +49,7 @@ frame_store.build(clips, videos, folder / "frames", FrameRule(n_frames=2, size=1
 STUDENTS = """
 import time
 from pathlib import Path
-from fitclip_core.artefacts import manifest_problems, write_json, write_manifest
+from fitclip_kit.store.files import manifest_problems, write_json, write_manifest
 folder = Path(run_dir) / "STEM"
 for draw in range(12):
     one = folder / f"draw_{draw}"

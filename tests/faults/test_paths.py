@@ -24,7 +24,7 @@ from data_prep.clips import read_clips, validate, write_clips
 from data_prep.datasets.base import DataSet
 from data_prep.datasets.layout import Files
 from data_prep.decode_workers import Failure
-from notebooks.explorer import own_videos
+from fitclip_kit.slider import own_videos
 
 OUTSIDE = (
     "outside/secret"  # beside the root; every spelling below means it, or a file of the system

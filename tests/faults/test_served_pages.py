@@ -2,7 +2,7 @@
 
 It serves a notebook of two lines in the explorer's place, which leaves a mark each time it is run.
 What a browser makes of the real page, and JupyterLab's server, is in
-`tests/notebooks/explorer/test_browser.py`.
+`tests/fitclip_kit/slider/test_browser.py`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ import nbformat
 import pytest
 from tornado.websocket import websocket_connect
 
-from fitclip_core.artefacts import write_text
-from notebooks.explorer import serve
+from fitclip_kit.slider import serve
+from fitclip_kit.store.files import write_text
 
 ROOT = Path(__file__).parents[2]
 START = (
-    "import sys; from pathlib import Path; from notebooks.explorer.serve import Server; "
+    "import sys; from pathlib import Path; from fitclip_kit.slider.serve import Server; "
     "Server(Path(sys.argv[1]), None).start()"
 )
 PATIENCE = 120  # seconds that anything may take on a busy machine

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.run_files import digests
-from fitclip_core.artefacts import atomic_path, remove_abandoned, write_text
-from fitclip_core.results import ResultsStore
+from fitclip_kit.store.files import atomic_path, remove_abandoned, write_text
+from fitclip_kit.store.results import ResultsStore
 from tests.faults.work import KEY, OTHER_KEY, Videos, names, outcomes, store_work, write_cells
 from tests.small_project import COMMAND, ENVIRONMENT, RESULT, make_project, write_notebook
 

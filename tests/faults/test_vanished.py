@@ -8,9 +8,8 @@ import pytest
 
 from benchmarks.run_files import digests
 from data_prep import frame_store
-from fitclip_core import students
-from fitclip_core.results import ResultsStore
-from notebooks import run
+from fitclip_kit.engine import run, students
+from fitclip_kit.store.results import ResultsStore
 from tests.faults.work import (
     KEY,
     Videos,
@@ -121,7 +120,7 @@ def test_a_shared_result_that_vanished_is_measured_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = make_project(tmp_path)
-    measure = "from pathlib import Path\nfrom fitclip_core.artefacts import write_text\n"
+    measure = "from pathlib import Path\nfrom fitclip_kit.store.files import write_text\n"
     measure += "write_text(Path(run_dir) / 'results' / 'STEM.json', 'measured')"
     write_notebook(project, "01_one", measure, RESULT)
     write_notebook(project, "02_two", measure, RESULT)

@@ -17,11 +17,11 @@ import torch
 from data_prep import frame_store
 from data_prep.clip_frames import FrameRule
 from data_prep.mini_benchmark.build import encode
-from data_prep.run_folder import RunFolder
-from fitclip_core import students
-from fitclip_core.artefacts import write_json
 from fitclip_core.distillation import Recipe, StudentFit
-from fitclip_core.results import CellKey, ResultsStore
+from fitclip_kit.engine import students
+from fitclip_kit.engine.run_folder import RunFolder
+from fitclip_kit.store.files import write_json
+from fitclip_kit.store.results import CellKey, ResultsStore
 
 Videos = tuple[pd.DataFrame, Path]  # a clips table and the folder of its videos
 Work = Callable[[Path], object]

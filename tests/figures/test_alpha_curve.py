@@ -16,8 +16,8 @@ from figures.alpha_curve import (
     alpha_curve,
     alpha_table,
 )
-from fitclip_core.results import CellKey
 from fitclip_core.statistics import mean_interval
+from fitclip_kit.store.results import CellKey
 
 ALPHAS = tuple(place / 10 for place in range(11))
 SHAPES = {

@@ -14,8 +14,8 @@ from figures.beyond import (
 )
 from figures.comparisons import holm
 from figures.per_class import per_class_table
-from fitclip_core.results import CellKey
 from fitclip_core.statistics import paired_difference
+from fitclip_kit.store.results import CellKey
 
 ONE = Panel("in_domain", "One", "R@5", (Measure("one", "text_to_video", 5),))
 TWO = Panel(

@@ -27,7 +27,7 @@ from figures.label_share import MEASURES
 from figures.paper import paper_values
 from figures.study_comparisons import share_comparisons
 from figures.subset_size import IN_DOMAIN_R1
-from fitclip_core.results import CellKey
+from fitclip_kit.store.results import CellKey
 
 SWEPT = [*IN_DOMAIN.measures, *ZERO_SHOT.measures]
 ALPHAS = (0, 0.2, 0.3, 0.4, 1)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from figures.alpha_curve import PANELS
 from figures.comparisons import fusion_comparisons, holm, verdict
 from figures.headline import headline_table
-from fitclip_core.results import CellKey, metric_table
 from fitclip_core.statistics import paired_difference
+from fitclip_kit.store.results import CellKey, metric_table
 
 MEASURES = [measure for panel in PANELS for measure in panel.measures]
 

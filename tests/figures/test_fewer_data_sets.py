@@ -12,7 +12,7 @@ from figures import alpha_curve, beyond, comparisons, label_share, subset_size, 
 from figures.alpha_curve import PANELS
 from figures.paper import paper_values
 from figures.table_formats import headline_numbers
-from fitclip_core.results import CLASSIFICATION, CellKey
+from fitclip_kit.store.results import CLASSIFICATION, CellKey
 
 ALPHAS, DRAWS, ITEMS = (0.0, 0.4, 1.0), (1, 2), 12
 SHOWN = {"webvid_val": 5, "didemo": 5, "msrvtt": 5, "youcook2": 5, "mit": 1, "ucf101": 1}

@@ -9,7 +9,7 @@ import pytest
 from figures.alpha_curve import Measure, Panel, alpha_table
 from figures.comparisons import fusion_comparisons
 from figures.headline import headline_table, improvement, reduction
-from fitclip_core.results import CellKey, ResultsStore
+from fitclip_kit.store.results import CellKey, ResultsStore
 
 RANKS = {0: [1, 9, 9, 9], 0.4: [1, 1, 1, 9], 1: [1, 1, 9, 9]}
 PANELS = (Panel("one", "One", "%", (Measure("msrvtt", "text_to_video", 5),)),)

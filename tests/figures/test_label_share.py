@@ -8,8 +8,8 @@ from matplotlib.text import Text
 from figures import style
 from figures.alpha_curve import ZERO_SHOT, Measure
 from figures.label_share import MEASURES, label_share, share_draws, share_table
-from fitclip_core.results import CLASSIFICATION, CellKey
 from fitclip_core.statistics import mean_interval
+from fitclip_kit.store.results import CLASSIFICATION, CellKey
 from tests.figure_layout import texts_are_apart
 
 TWO = (Measure("a", "text_to_video", 5), Measure("b", CLASSIFICATION, 1))

@@ -13,8 +13,8 @@ from data_prep import datasets
 from figures import paper_protocol
 from figures.paper import MODELS, TITLES, paper_table
 from figures.paper_protocol import differences, protocol_items
-from fitclip_core.artefacts import json_digest
-from fitclip_core.results import CellKey
+from fitclip_kit.store.files import json_digest
+from fitclip_kit.store.results import CellKey
 
 FIXED = ["resizing", "unreadable videos", "padding of short clips", "ties", "median rank"]
 # Of a student that was trained just as the paper's: what the kit's training has no setting for.

@@ -8,8 +8,8 @@ import pytest
 
 from figures.paper import RESULT_TABLES, paper_table, paper_values
 from figures.paper_tables import beside_paper, measured_table, protocol_table
-from fitclip_core.results import CellKey, ResultsStore
 from fitclip_core.statistics import bootstrap_interval, mean_interval, paired_difference
+from fitclip_kit.store.results import CellKey, ResultsStore
 
 FIXED = "resizing, unreadable videos, padding of short clips, ties, median rank"
 

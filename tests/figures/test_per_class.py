@@ -6,8 +6,8 @@ from matplotlib.text import Text
 
 from figures import style
 from figures.per_class import per_class, per_class_table
-from fitclip_core.results import CellKey
 from fitclip_core.statistics import per_class_differences
+from fitclip_kit.store.results import CellKey
 from tests.figure_layout import texts_are_apart
 
 

@@ -11,8 +11,8 @@ from figures.rank_curves import (
     rank_curve_table,
     rank_curves,
 )
-from fitclip_core.results import CellKey
 from fitclip_core.statistics import simultaneous_band
+from fitclip_kit.store.results import CellKey
 from tests.figure_layout import texts_are_apart
 
 

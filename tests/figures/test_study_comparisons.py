@@ -5,8 +5,8 @@ import pytest
 from figures.label_share import MEASURES, share_table
 from figures.study_comparisons import share_comparisons, size_comparisons
 from figures.subset_size import IN_DOMAIN_R1, subset_table
-from fitclip_core.results import CellKey
 from fitclip_core.statistics import paired_difference
+from fitclip_kit.store.results import CellKey
 
 SEEDS = (501, 502, 1001, 1002)
 

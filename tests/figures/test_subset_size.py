@@ -15,8 +15,8 @@ from figures.subset_size import (
     subset_size,
     subset_table,
 )
-from fitclip_core.results import CellKey
 from fitclip_core.statistics import mean_interval
+from fitclip_kit.store.results import CellKey
 from tests.figure_layout import texts_are_apart
 
 PAPER = (563, 1125, 1688, 2250, 3375, 4500, 9000, 18000, 36000)

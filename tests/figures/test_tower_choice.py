@@ -8,8 +8,8 @@ import pytest
 from figures.alpha_curve import Measure
 from figures.tower_choice import tower_comparison, tower_values, towers_in_words
 from figures.tower_map import tower_grid
-from fitclip_core.results import CellKey
 from fitclip_core.statistics import paired_difference
+from fitclip_kit.store.results import CellKey
 
 MEASURES = (Measure("texts", "text_to_video", 5), Measure("acts", "classification", 1))
 ALPHAS = (0.0, 0.4, 1.0)

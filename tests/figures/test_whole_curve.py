@@ -14,8 +14,8 @@ from figures.whole_curve import (
     selection_in_words,
     selection_table,
 )
-from fitclip_core.results import CellKey
 from fitclip_core.statistics import crossed_interval, selection_gap, simultaneous_band
+from fitclip_kit.store.results import CellKey
 
 ALPHAS = (0.0, 0.2, 0.4, 1.0)
 DRAWS = (1, 2, 3)

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from fitclip_core.artefacts import manifest_problems
-from notebooks.parameters import read_profile
-from notebooks.report import main as report
-from notebooks.run import main
+from fitclip_kit.engine.parameters import read_profile
+from fitclip_kit.engine.report import main as report
+from fitclip_kit.engine.run import main
+from fitclip_kit.store.files import manifest_problems
 
 ROOT = Path(__file__).parents[2]
 STEMS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))

@@ -19,13 +19,13 @@ import yaml
 from data_prep.mini_benchmark.data_sets import EVALUATED
 from figures.paper import paper_table
 from figures.paper_tables import beside_paper, measured_table
-from fitclip_core import checkpoints
-from fitclip_core.artefacts import manifest_problems
-from fitclip_core.frozen_in_time import FrozenInTime
-from fitclip_core.models import load_clip
-from fitclip_core.results import CellKey, ResultsStore
-from notebooks.parameters import read_profile
-from notebooks.run import main
+from fitclip_kit.engine.parameters import read_profile
+from fitclip_kit.engine.run import main
+from fitclip_kit.store.files import manifest_problems
+from fitclip_kit.store.results import CellKey, ResultsStore
+from fitclip_kit.weights import checkpoints
+from fitclip_kit.weights.frozen_in_time import FrozenInTime
+from fitclip_kit.weights.models import load_clip
 from tests import foreign_formats
 from tests.paper_tree import ITEMS, UCF_CLASSES, UCF_CLIPS, build_tree
 

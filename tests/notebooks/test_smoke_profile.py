@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.run_files import digests
-from fitclip_core.artefacts import manifest_problems
-from notebooks.run import main
+from fitclip_kit.engine.run import main
+from fitclip_kit.store.files import manifest_problems
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 STEMS = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))

@@ -15,8 +15,8 @@ import torch
 
 from data_prep.mini_benchmark import pretrain as module
 from data_prep.mini_benchmark.pretrain import CONTEXT_LENGTH, IMAGE_SIZE, pretrain
-from fitclip_core import checkpoints
 from fitclip_core.encoders import ClipEncoder
+from fitclip_kit.weights import checkpoints
 
 SETTINGS: dict[str, Any] = dict(seed=3, steps=3, batch=8, learning_rate=1e-3, reuse=2)
 FILES = {

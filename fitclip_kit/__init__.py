@@ -1,0 +1,1 @@
+"""How a run of the FitCLIP kit is done and kept: its store, weights, engine and slider."""

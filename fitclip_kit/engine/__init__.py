@@ -1,0 +1,1 @@
+"""The run: its settings, its work, its execution."""

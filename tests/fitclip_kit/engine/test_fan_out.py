@@ -1,0 +1,304 @@
+"""A run's tasks do what the notebooks would, and the notebooks then find it done."""
+
+import contextlib
+import io
+import os
+import pickle
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pytest
+
+from data_prep import frame_store
+from data_prep.mini_benchmark.data_sets import EVALUATED
+from figures import label_share, subset_size
+from figures.subset_size import IN_DOMAIN_R1
+from fitclip_core import distillation, zero_shot
+from fitclip_kit.engine import fan_out, run_tasks, students, studies
+from fitclip_kit.engine.fanout import FanOutFailed, Settings, Task
+from fitclip_kit.engine.notebook_files import cell_source, cell_tags, read_notebooks
+from fitclip_kit.engine.parameters import merge_profile
+from fitclip_kit.engine.run import FolderInUse, locked
+from fitclip_kit.engine.run_tasks import PARTS, Run, fan_out_run
+from fitclip_kit.engine.sources import share_study_sets, size_study_set
+
+NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
+BOOKS = {book.stem: book for book in read_notebooks(NOTEBOOKS)}
+TINY: dict[str, dict[str, Any]] = {
+    "common": {"draws": [1]},
+    "01_data_prep": {
+        "evaluation_clips": 8,
+        "labelled_clips": 8,
+        "unlabelled_clips": 4,
+        "selection_clips": 4,
+        "n_frames": 2,
+        "training_draws": 1,
+    },
+    "03_student_distillation": {
+        "labelled_clips": 6,
+        "steps": 2,
+        "validate_every": 1,
+        "labelled_batch": 3,
+        "unlabelled_batch": 2,
+    },
+    "04_alpha_sweep": {"alphas": [0.0, 0.4, 1.0]},
+    "05_subset_size": {"sizes": [3], "independent_draws": [1], "nested_draws": []},
+    "06_label_share": {"pseudo_shares": [0.0, 0.0001]},
+}
+# What each notebook computes with; the cells after these only show it.
+LAST = {
+    "01_data_prep": "frame_store.build(",
+    "02_teacher_zero_shot": "measure_reference(",
+    "03_student_distillation": "run.finish(",
+    "04_alpha_sweep": "keys = sweep_alphas(",
+    "05_subset_size": "train_and_measure(",
+    "06_label_share": "train_and_measure(",
+}
+HEAVY = {
+    "decoded": (frame_store, "killable_map"),
+    "trained": (distillation, "fit_student"),
+    "trained in a study": (studies, "fit_student"),
+    "measured": (zero_shot, "evaluate"),
+}
+# 6 data sets; one student at 2 alphas, 1 subset of which 2 alphas are measured on one set, 1 share.
+TASKS = {
+    "shards": 9,
+    "frame stores": 9,
+    "teacher": 6,
+    "references": 0,
+    "students": 1,
+    "sweep": 2,
+    "subset sizes": 1,
+    "label shares": 1,
+}
+
+
+def new_run(path: Path) -> Run:
+    parameters = merge_profile(TINY, {stem: book.defaults for stem, book in BOOKS.items()})
+    return Run(path.resolve(), NOTEBOOKS, parameters)
+
+
+def run_notebooks(run: Run) -> None:
+    """Execute notebooks 01 to 06 here, each up to the last cell that computes."""
+    for stem, last in LAST.items():
+        names: dict[str, Any] = {}
+        for cell in BOOKS[stem].content["cells"]:
+            source = cell_source(cell)
+            if cell["cell_type"] != "code":
+                continue
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(source, stem, "exec"), names)
+            if "parameters" in cell_tags(cell):
+                names |= {**run.parameters[stem], "run_dir": str(run.path)}
+            if last in source:
+                break
+        else:
+            raise AssertionError(f"{stem} has no cell with {last!r}")
+
+
+def contents(run: Run) -> dict[str, bytes]:
+    """Every file that tasks or notebooks leave, but for logs, and what notebook 03 makes of its
+    students: its figure and manifest."""
+    files = {path.relative_to(run.path): path for path in run.path.rglob("*") if path.is_file()}
+    return {
+        name.as_posix(): path.read_bytes()
+        for name, path in files.items()
+        if name.parts[0] != "fan_out" and name.parent.name != "03_student_distillation"
+    }
+
+
+@pytest.fixture
+def heavy(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The heavy calls, by name, as they are made."""
+    made: list[str] = []
+
+    def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            made.append(name)
+            return function(*arguments, **options)
+
+        return call
+
+    for name, (module, function) in HEAVY.items():
+        monkeypatch.setattr(module, function, counting(name, getattr(module, function)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run, Mapping[str, int]]:
+    """A run that was fanned out inline, and one by the notebooks alone; the former's tasks."""
+    matplotlib.use("agg")
+    folder = tmp_path_factory.mktemp("runs")
+    shared, alone = new_run(folder / "shared"), new_run(folder / "alone")
+    counts = {title: tasks for title, tasks, _ in fan_out_run(shared, PARTS, Settings())}
+    shutil.copytree(shared.folder.data, alone.folder.data)  # both would make the same videos
+    run_notebooks(alone)
+    return shared, alone, counts
+
+
+def test_the_tasks_leave_what_the_notebooks_would(runs: tuple[Run, Run, Mapping[str, int]]) -> None:
+    shared, alone, counts = runs
+    assert counts == TASKS
+    ours, theirs = contents(shared), contents(alone)
+    assert sorted(ours) == sorted(theirs)
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+    assert len(shared.folder.results.keys()) == 6 + 6 * 2 + 2 + 5
+
+
+def test_the_notebooks_do_nothing_again(
+    runs: tuple[Run, Run, Mapping[str, int]], heavy: list[str]
+) -> None:
+    shared, _, _ = runs
+    before = contents(shared)
+    run_notebooks(shared)
+    assert heavy == []
+    assert contents(shared) == before
+
+
+def test_nothing_is_left_to_do(runs: tuple[Run, Run, Mapping[str, int]], heavy: list[str]) -> None:
+    for run in runs[:2]:
+        left = {title: tasks for title, tasks, _ in fan_out_run(run, PARTS, Settings())}
+        assert left == dict.fromkeys(TASKS, 0)
+    assert heavy == []
+
+
+def test_lost_things_are_made_again_by_a_fresh_process(
+    runs: tuple[Run, Run, Mapping[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, _, _ = runs
+    before = contents(shared)
+    cells = shared.folder.results.keys()
+    [lost] = [
+        key
+        for key in cells
+        if (key.seed, key.alpha, key.data_set) == (1, 0.4, "mit") and key.label_share == 0.9999
+    ]
+    (shared.path / "results" / "cells" / f"{lost.digest}.json").unlink()
+    local = Settings(executor="local")
+    assert list(fan_out_run(shared, ["sweep"], local)) == [("sweep", 1, [])]
+    assert contents(shared) == before
+    (shared.folder.student(1) / students.HISTORY_FILE).write_text("")
+    [task] = run_tasks.student_tasks(shared)
+    pickle.loads(pickle.dumps(task)).call()
+    assert contents(shared) == before
+
+
+def test_every_shard_is_a_small_task_of_its_own(runs: tuple[Run, Run, Mapping[str, int]]) -> None:
+    shared, _, _ = runs
+    data = {**shared.parameters["01_data_prep"], "n_frames": 3}
+    run = replace(shared, parameters={**shared.parameters, "01_data_prep": data})
+    tasks = list(run_tasks.shard_tasks(run))
+    assert len({task.name for task in tasks}) == len(tasks) == TASKS["shards"]
+    assert max(len(pickle.dumps(task)) for task in tasks) < 20_000
+
+
+def test_the_studies_are_measured_where_the_figures_look() -> None:
+    assert size_study_set(EVALUATED) == IN_DOMAIN_R1.data_set
+    for evaluated in (EVALUATED, EVALUATED[:1], EVALUATED[1:3]):
+        measures = label_share.measures_of(evaluated)
+        assert {one.data_set for one in measures} == set(share_study_sets(evaluated))
+        assert subset_size.measure_of(size_study_set(evaluated)).k == 1
+
+
+def test_a_part_says_what_it_needs(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    with pytest.raises(ValueError, match=r"run notebook 01_data_prep first|not finished"):
+        list(fan_out_run(run, ["teacher"], Settings()))
+    with pytest.raises(ValueError, match="no part everything; choose from frames, teacher"):
+        list(fan_out_run(run, ["everything"], Settings()))
+
+
+def test_a_failure_is_told_when_all_that_can_be_done_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[str] = []
+
+    def needy(run: Run) -> Iterator[Task]:
+        raise ValueError("no student")
+
+    def broken() -> None:
+        raise OSError("no room")
+
+    steps = {
+        title: lambda run: iter([Task("fine", partial(log.append, "fine"))]) for title in TASKS
+    }
+    steps |= {"students": lambda run: iter([Task("draw 1", broken)]), "sweep": needy}
+    monkeypatch.setattr(run_tasks, "_STEPS", steps)
+    with pytest.raises(FanOutFailed) as caught:
+        list(fan_out_run(new_run(tmp_path), PARTS, Settings()))
+    assert len(log) == 6
+    said = str(caught.value).splitlines()
+    assert said[0].startswith(
+        "frames, teacher, students, sweep, sizes, shares: 1 of 7 tasks failed"
+    )
+    assert said[1].startswith("  - draw 1: OSError: no room (attempt 2; log: ")
+    assert said[2:] == ["  - not begun: sweep"]
+    with pytest.raises(ValueError, match="no student"):
+        list(fan_out_run(new_run(tmp_path), ["sweep"], Settings()))
+
+
+@pytest.fixture
+def at_hand(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the command line asks for, where nothing is done."""
+    asked: list[tuple[Any, ...]] = []
+
+    def record(run: Run, parts: Any, settings: Settings) -> Iterator[Any]:
+        asked.append((run, list(parts), settings))
+        yield "sweep", 3, []
+        yield "students", 0, []
+
+    monkeypatch.setattr(fan_out, "fan_out_run", record)
+    return asked
+
+
+def test_the_command_line(
+    at_hand: list[tuple[Any, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "cluster.yaml"
+    settings.write_text("executor: slurm\ngpus: 1\n")
+    arguments = ["--profile", "smoke", "--runs-dir", str(tmp_path)]
+    assert fan_out.main(arguments) == 0
+    given = ["--settings", str(settings), "-w", "sweep", "-w", "shares"]
+    assert fan_out.main([*arguments, *given, "--executor", "local"]) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "sweep: 3 tasks done",
+        "students: nothing to do",
+    ]
+    (run, parts, first), (_, chosen, second) = at_hand
+    assert run.path == (tmp_path / "smoke").resolve() and run.working_dir == NOTEBOOKS
+    assert run.parameters["04_alpha_sweep"]["alphas"] == [0.0, 0.4, 1.0]
+    assert (parts, first) == (list(PARTS), Settings())
+    assert (chosen, second) == (["sweep", "shares"], Settings(executor="local", gpus=1))
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+
+
+def test_the_command_lines_failures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--profile", "smoke", "--runs-dir", str(tmp_path)]
+    assert fan_out.main([*arguments[:1], "unknown", *arguments[2:]]) == 2
+    assert fan_out.main([*arguments, "--settings", str(tmp_path / "absent.yaml")]) == 2
+    assert "absent.yaml is not readable" in capsys.readouterr().err
+    with locked(tmp_path / "smoke"):
+        assert fan_out.main(arguments) == 1
+    assert "Another run" in capsys.readouterr().err
+    assert issubclass(FolderInUse, RuntimeError)
+
+    def failing(error: BaseException) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            raise error
+
+        return call
+
+    for error, status in (
+        (FanOutFailed("sweep", 3, []), 1),
+        (ValueError("no student"), 2),
+        (KeyboardInterrupt(), 130),
+    ):
+        monkeypatch.setattr(fan_out, "fan_out_run", failing(error))
+        assert fan_out.main(arguments) == status

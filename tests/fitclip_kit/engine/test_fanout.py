@@ -1,0 +1,420 @@
+"""Tasks inline, as local processes, and as jobs of a SLURM that is played by small scripts."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from fitclip_kit.engine import fanout
+from fitclip_kit.engine.fanout import FanOutFailed, Settings, Task, fan_out, read_settings
+
+TASKS = '''
+"""What the tests' processes do; each call leaves a mark with its times."""
+import os, signal, time
+from pathlib import Path
+
+def write(path, seconds=0.0, bad=(), how="raise"):
+    """Write the file's own name into it; the attempts named in `bad` fail."""
+    path = Path(path)
+    marks = path.parent / "marks"
+    marks.mkdir(exist_ok=True)
+    attempt = len(list(marks.glob(f"{path.name}.*"))) + 1
+    mark = marks / f"{path.name}.{attempt}"
+    start = time.monotonic()
+    mark.write_text(f"{start} {start} {os.getpid()}")
+    time.sleep(seconds)
+    mark.write_text(f"{start} {time.monotonic()} {os.getpid()}")
+    if attempt in bad and how == "raise":
+        raise OSError(f"no room for {path.name}")
+    if attempt in bad and how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    path.write_text(path.name)
+
+def write_environment(path, seconds):
+    time.sleep(seconds)
+    names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+    Path(path).write_text(" ".join(os.environ.get(name, "unset") for name in names))
+'''
+
+# Each job of the played SLURM is a process group whose id and end are kept in $PLAYED.
+SBATCH = """#!{python}
+import os, re, subprocess, sys
+text = open(sys.argv[-1]).read()
+home = os.environ["PLAYED"]
+if "--partition=closed" in text:
+    sys.exit("sbatch: error: invalid partition specified: closed")
+job = str(1000 + len(os.listdir(home)))
+array = re.search(r"--array=0-(\\d+)%(\\d+)", text)
+for place in range(int(array[1]) + 1) if array else [None]:
+    ids = {{"SLURM_JOB_ID": job}}
+    if place is not None:
+        ids |= {{"SLURM_ARRAY_JOB_ID": job, "SLURM_ARRAY_TASK_ID": str(place)}}
+    name = os.path.join(home, job if place is None else f"{{job}}_{{place}}")
+    run = f"bash {{sys.argv[-1]}}; echo $? > {{name}}.end"
+    out = open(name + ".out", "w")
+    process = subprocess.Popen(
+        ["bash", "-c", run], env={{**os.environ, **ids}}, start_new_session=True,
+        stdout=out, stderr=out, stdin=subprocess.DEVNULL,
+    )
+    open(name, "w").write(str(process.pid))
+print("Submitted batch job", job)
+"""
+SRUN = """#!{python}
+import os, sys
+words = sys.argv[1:]
+command = words[next(place for place, word in enumerate(words) if "python" in word):]
+job = os.environ.get("SLURM_ARRAY_JOB_ID", os.environ["SLURM_JOB_ID"])
+job += "_" + os.environ["SLURM_ARRAY_TASK_ID"] if "SLURM_ARRAY_TASK_ID" in os.environ else ""
+out = words[words.index("--output") + 1]
+for mark, value in {{"%j": job, "%A_%a": job, "%t": "0"}}.items():
+    out = out.replace(mark, value)
+file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+os.dup2(file, 1), os.dup2(file, 2)
+os.execvp(command[0], command)
+"""
+SQUEUE = """#!{python}
+import os
+home = os.environ["PLAYED"]
+if os.path.exists(home + ".busy"):
+    raise SystemExit("slurm_load_jobs error: Unable to contact slurm controller")
+for name in os.listdir(home):
+    if "." not in name:
+        end = os.path.join(home, name + ".end")
+        state = "RUNNING" if not os.path.exists(end) else "FAILED" if open(end).read() else "?"
+        print(name, "OUT_OF_MEMORY" if state == "FAILED" else state)
+"""
+SCANCEL = """#!{python}
+import os, signal, sys
+for job in sys.argv[1:]:
+    os.killpg(int(open(os.path.join(os.environ["PLAYED"], job)).read()), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of tasks that fresh processes can import."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "own_tasks.py").write_text(TASKS)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.syspath_prepend(folder)
+    import importlib
+
+    yield importlib.import_module("own_tasks")
+    del sys.modules["own_tasks"]
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Scripts called as SLURM's commands; returns the folder of the jobs."""
+    folder, home = tmp_path / "bin", tmp_path / "played"
+    folder.mkdir()
+    home.mkdir()
+    for name, text in {
+        "sbatch": SBATCH,
+        "srun": SRUN,
+        "squeue": SQUEUE,
+        "scancel": SCANCEL,
+    }.items():
+        (folder / name).write_text(text.format(python=sys.executable))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PLAYED", str(home))
+    for name, seconds in {"_LOOK": 0.1, "_ASK": 0.2, "_GRACE": 0.4}.items():
+        monkeypatch.setattr(fanout, name, seconds)
+    monkeypatch.setattr(fanout._Submitted, "look_seconds", 0.1)
+    return home
+
+
+def tasks_of(own: ModuleType, folder: Path, names: str, **options: Any) -> list[Task]:
+    folder.mkdir(exist_ok=True)
+    return [Task(f"file {one}", partial(own.write, folder / one, **options)) for one in names]
+
+
+def written(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+def spans(folder: Path) -> list[tuple[float, float]]:
+    """Start and end of every attempt."""
+    marks = [path.read_text().split() for path in sorted((folder / "marks").iterdir())]
+    return [(float(start), float(end)) for start, end, _ in marks]
+
+
+def most_at_once(folder: Path) -> int:
+    times = spans(folder)
+    return max(sum(start <= at < end for start, end in times) for at, _ in times)
+
+
+@pytest.mark.parametrize(
+    ("executor", "how"),  # a task of this process, "inline", cannot be killed alone
+    [
+        pair
+        for pair in itertools.product(fanout.EXECUTORS, ("raise", "kill"))
+        if pair != ("inline", "kill")
+    ],
+)
+def test_every_executor_leaves_the_same_and_tries_again(
+    executor: str, how: str, own: ModuleType, slurm: Path, tmp_path: Path
+) -> None:
+    tasks = tasks_of(own, tmp_path / "out", "ab")
+    tasks += tasks_of(own, tmp_path / "out", "c", bad=(1,), how=how)
+    settings = Settings(executor=executor, parallel=2)
+
+    made_good = fan_out(tasks, settings, tmp_path / "fan_out", title="small files")
+
+    assert written(tmp_path / "out") == {"a": "a", "b": "b", "c": "c"}
+    assert len(spans(tmp_path / "out")) == 4
+    [failure] = made_good
+    assert (failure.task, failure.attempt) == ("file c", 1)
+    log = failure.log.read_text()
+    if how == "raise":
+        assert failure.reason == "OSError: no room for c"
+        assert "Traceback" in log and "file c" in log
+    else:
+        state = {"local": "killed", "slurm": "OUT_OF_MEMORY"}[executor]
+        assert failure.reason == f"the process ended without a result ({state})"
+
+
+@pytest.mark.parametrize("executor", fanout.EXECUTORS)
+def test_what_always_fails_is_listed_after_all_else_is_done(
+    executor: str, own: ModuleType, slurm: Path, tmp_path: Path
+) -> None:
+    tasks = tasks_of(own, tmp_path / "out", "ab", bad=(1, 2, 3, 4))
+    tasks += tasks_of(own, tmp_path / "out", "cd")
+    settings = Settings(executor=executor, retries=2, parallel=4)
+
+    with pytest.raises(FanOutFailed, match="files: 2 of 4 tasks failed, the other 2 are") as caught:
+        fan_out(tasks, settings, tmp_path / "fan_out", title="files")
+
+    assert written(tmp_path / "out") == {"c": "c", "d": "d"}
+    assert len(spans(tmp_path / "out")) == 2 * 3 + 2
+    failures = sorted(caught.value.failures, key=lambda one: one.task)
+    assert [(one.task, one.attempt) for one in failures] == [("file a", 3), ("file b", 3)]
+    for one in failures:
+        assert str(one.log) in str(caught.value) and one.reason in str(caught.value)
+        assert one.reason in one.log.read_text()
+
+
+def test_no_retries_and_no_tasks(own: ModuleType, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(FanOutFailed, match="no room for a"):
+        fan_out(tasks_of(own, out, "a", bad=(1,)), Settings(retries=0), tmp_path / "fan_out")
+    assert len(spans(out)) == 1
+    assert fan_out([], Settings(executor="slurm"), tmp_path / "other") == []
+    assert not (tmp_path / "other").exists()
+
+
+def test_local_processes_are_limited_and_know_their_share(own: ModuleType, tmp_path: Path) -> None:
+    tasks = tasks_of(own, tmp_path / "out", "abcd", seconds=0.5)
+    fan_out(tasks, Settings(executor="local", parallel=2), tmp_path / "fan_out")
+    assert most_at_once(tmp_path / "out") == 2
+
+    files = [tmp_path / "out" / name for name in ("e", "f")]
+    tasks = [Task(one.name, partial(own.write_environment, one, 1.0)) for one in files]
+    before = dict(os.environ)
+    two = Settings(executor="local", parallel=2, cpus=3, gpus=2)
+    fan_out(tasks, two, tmp_path / "fan_out")
+    assert sorted(one.read_text() for one in files) == ["3 0,1", "3 2,3"]
+    assert dict(os.environ) == before
+
+
+def test_a_task_is_never_done_twice_at_once(own: ModuleType, tmp_path: Path) -> None:
+    tasks = tasks_of(own, tmp_path / "out", "a", seconds=0.3)
+    call = partial(fan_out, tasks, Settings(), tmp_path / "fan_out")
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(spans(tmp_path / "out")) == 3
+    assert most_at_once(tmp_path / "out") == 1
+
+
+def test_old_results_are_not_taken_for_new_ones(
+    own: ModuleType, slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(job: Any) -> None:
+        raise KeyboardInterrupt
+
+    tasks, settings = tasks_of(own, tmp_path / "out", "a"), Settings(executor="slurm")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fanout, "_reason", interrupted)
+        fan_out(tasks, settings, tmp_path / "fan_out")
+    assert list((tmp_path / "fan_out").rglob("*_result.pkl"))
+    for path in slurm.iterdir():  # a cluster that counts its jobs anew
+        path.unlink()
+    fan_out(tasks, settings, tmp_path / "fan_out")
+    assert len(spans(tmp_path / "out")) == 2
+
+
+def test_a_busy_controller_is_asked_again(
+    own: ModuleType, slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = slurm.with_name("played.busy")
+    busy.touch()
+    asked = itertools.count(1)
+    ask = fanout._Slurm._ask
+
+    def counting(pool: Any) -> Any:
+        if next(asked) == 8:  # far past the grace
+            busy.unlink()
+        return ask(pool)
+
+    monkeypatch.setattr(fanout._Slurm, "_ask", counting)
+    tasks = tasks_of(own, tmp_path / "out", "a", bad=(1,), how="kill")
+    [failure] = fan_out(tasks, Settings(executor="slurm"), tmp_path / "fan_out")
+    assert failure.attempt == 1 and next(asked) > 8
+    assert written(tmp_path / "out") == {"a": "a"}
+
+
+def test_slurm_gets_the_settings(own: ModuleType, slurm: Path, tmp_path: Path) -> None:
+    settings = Settings(
+        executor="slurm",
+        parallel=7,
+        minutes=33,
+        cpus=4,
+        gpus=2,
+        memory_gb=1.5,
+        partition="gpu",
+        slurm={"account": "me", "setup": ["export OMP_PLACES=cores"]},
+    )
+    fan_out(
+        tasks_of(own, tmp_path / "out", "ab"), settings, tmp_path / "fan_out", title="two files"
+    )
+    [script] = (tmp_path / "fan_out").glob("*/*_submission.sh")
+    text = script.read_text()
+    for line in (
+        "--array=0-1%2",
+        "--time=33",
+        "--cpus-per-task=4",
+        "--gpus-per-node=2",
+        "--mem=1536MB",
+        "--partition=gpu",
+        "--account=me",
+        "--job-name=fitclip-two-files",
+        "export OMP_PLACES=cores",
+    ):
+        assert line in text
+    assert "srun --unbuffered" in text and "--cpus-per-task=4 " in text.split("srun")[1]
+
+
+def test_slurm_that_refuses_or_is_not_there(
+    own: ModuleType, slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = tasks_of(own, tmp_path / "out", "ab")
+    closed = Settings(executor="slurm", partition="closed")
+    with pytest.raises(RuntimeError, match=r"SLURM refused the jobs: .*invalid partition"):
+        fan_out(tasks, closed, tmp_path / "fan_out")
+    with pytest.raises(ValueError, match="parttion"):
+        unknown = Settings(executor="slurm", slurm={"parttion": "x"})
+        fan_out(tasks, unknown, tmp_path / "fan_out")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match="there is no sbatch here"):
+        fan_out(tasks, Settings(executor="slurm"), tmp_path / "fan_out")
+
+
+DRIVER = """
+import sys
+from functools import partial
+from pathlib import Path
+import own_tasks
+from fitclip_kit.engine.fanout import Settings, Task, fan_out
+out, executor = Path(sys.argv[1]), sys.argv[2]
+tasks = [Task(name, partial(own_tasks.write, out / name, seconds=60)) for name in "ab"]
+fan_out(tasks, Settings(executor=executor, parallel=2), out.parent / "fan_out")
+"""
+
+
+@pytest.mark.parametrize("executor", ["local", "slurm"])
+def test_an_interrupted_call_takes_its_processes_along(
+    executor: str, own: ModuleType, slurm: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    checkout = str(Path(fanout.__file__).parents[2])
+    path = os.pathsep.join([checkout, os.environ["PYTHONPATH"]])
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(out), executor],
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background is started with SIGINT ignored, and children inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    wait_for(lambda: len(list(out.glob("marks/*"))) == 2 and all(spans_or_none(out)))
+    pids = [int(path.read_text().split()[2]) for path in (out / "marks").iterdir()]
+    driver.send_signal(signal.SIGINT)
+    said = driver.communicate(timeout=60)[1]
+    assert "KeyboardInterrupt" in said
+    wait_for(lambda: not any(map(alive, pids)))
+    assert written(out) == {}
+
+
+def spans_or_none(folder: Path) -> list[bool]:
+    return [len(path.read_text().split()) == 3 for path in (folder / "marks").iterdir()]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come to pass in a minute")
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_wrong_calls_are_refused(tmp_path: Path) -> None:
+    twice = [Task("one", print), Task("two", print), Task("one", print)]
+    with pytest.raises(ValueError, match="two tasks are called 'one'"):
+        fan_out(twice, Settings(), tmp_path)
+    for changes, message in (
+        ({"executor": "cloud"}, "executor is 'cloud'"),
+        ({"retries": -1}, "retries is -1"),
+        ({"minutes": 0}, "minutes is 0"),
+        ({"cpus": 1.5}, "cpus is 1.5"),
+        ({"parallel": True}, "parallel is True"),
+        ({"memory_gb": float("nan")}, "memory_gb is nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Settings(**changes)
+
+
+def test_settings_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("executor: slurm\ngpus: 1\nmemory_gb: 32\nslurm: {account: me}\n")
+    read = read_settings(file, executor="local", retries=3)
+    assert read == Settings(
+        executor="local", gpus=1, memory_gb=32, retries=3, slurm={"account": "me"}
+    )
+    assert read_settings("") == Settings()
+    for text, message in (
+        ("gpu: 1", "unknown settings gpu; known: executor, parallel"),
+        ("- gpus", "must hold"),
+        ("slurm: 3", "must hold"),
+        ("gpus: {", "not readable YAML"),
+        ("gpus: 1\ngpus: 2", "key 'gpus' is given twice"),
+        ("gpus: many", "gpus is 'many'"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_settings(file)
+    with pytest.raises(ValueError, match=r"absent.yaml is not readable"):
+        read_settings(tmp_path / "absent.yaml")

@@ -1,0 +1,716 @@
+"""The slider's page in a real browser: Voila and JupyterLab serve it, Chromium shows it.
+
+What the page says is checked against other ways to know it: the stored cells, a sweep of its own,
+the weights. After every test the browser's console, its requests and the server's log are read.
+
+Two environment variables: EXPLORER_RUN names a finished run folder to show instead of a small one
+made here (nothing is written into it), EXPLORER_PICTURES a folder for pictures of every state.
+The README's picture, voila_readme.png, is made by
+
+    EXPLORER_RUN=runs/mini EXPLORER_PICTURES=pictures \\
+        python -m pytest tests/fitclip_kit/slider/test_browser.py -k readme
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+import nbformat
+import pytest
+import torch
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+from PIL import Image
+
+from fitclip_core.encoders import ClipEncoder
+from fitclip_kit.engine import students
+from fitclip_kit.engine.run_folder import RunFolder
+from fitclip_kit.engine.sources import Sources
+from fitclip_kit.engine.sweep import sweep_alphas
+from fitclip_kit.slider.material import Material, open_material
+from fitclip_kit.slider.page import write_page
+from fitclip_kit.slider.stored import StoredSweep
+from fitclip_kit.store.results import CellKey, ResultsStore
+from fitclip_kit.weights import checkpoints
+from tests.fitclip_kit.slider.small_run import build_run
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from benchmarks.browser import PATIENCE, ROOT, Explorer, Server, find_chromium, launch, serving  # noqa: E402
+
+if TYPE_CHECKING:
+    from playwright.sync_api import (
+        Browser,
+        ConsoleMessage,
+        Page,
+        Request,
+        Response,
+        ViewportSize,
+    )
+
+WIDE: ViewportSize = {"width": 1280, "height": 1000}
+NARROW: ViewportSize = {"width": 800, "height": 1000}
+STORED, FRESH = 0.4, 0.23
+RETRIEVAL, ACTIONS = "msrvtt", "ucf101"
+MEASURE = {RETRIEVAL: "R@5", ACTIONS: "top1"}
+COMPLAINT = re.compile(r"^\[[WEC] |Traceback|\b(warning|error|critical)\b", re.IGNORECASE)
+# Lines of a server's log that look like complaints and are none.
+HARMLESS = tuple(
+    re.compile(line)
+    for line in (
+        # JupyterLab prints its address and that it was told to end as critical news.
+        r"^\[C \S+ \S+ ServerApp\] ?$",
+        r"^\[C \S+ \S+ ServerApp\] received signal 15, stopping$",
+        # A notebook that came from elsewhere; its cells are run anew, nothing is held back.
+        r"^\[W \S+ \S+ ServerApp\] Notebook \S+ is not trusted$",
+        # Between two of JupyterLab's own defaults.
+        r"The websocket_ping_timeout \(90000\) cannot be longer than",
+        # Kernels are asked through this machine's loopback interface only.
+        r"^\[IPKernelApp\] WARNING \| Kernel is running over TCP without encryption\.",
+        # Jupyter interrupts a kernel before it ends it.
+        r"^\[IPKernelApp\] ERROR \| KeyboardInterrupt caught in kernel\.$",
+    )
+)
+
+
+@dataclass
+class Watch:
+    """Gathers what a page should not do."""
+
+    problems: list[str] = field(default_factory=list)
+    sockets: list[str] = field(default_factory=list)
+
+    def page(self, page: Page) -> None:
+        page.on("console", self._said)
+        page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error}"))
+        page.on("request", self._asked)
+        page.on("websocket", lambda socket: self._connected(socket.url))
+        page.on("response", self._answered)
+        page.on("requestfailed", self._failed)
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.problems.append(f"console: {message.text} ({message.location})")
+
+    def _asked(self, request: Request) -> None:
+        self._address(request.url)
+
+    def _connected(self, url: str) -> None:
+        self._address(url)
+        self.sockets.append(url)
+
+    def _address(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("data", "blob", "file") and parts.hostname != "127.0.0.1":
+            self.problems.append(f"request to {url}")
+
+    def _answered(self, response: Response) -> None:
+        if response.status >= 400:
+            self.problems.append(f"{response.status} for {response.url}")
+
+    def _failed(self, request: Request) -> None:
+        # JupyterLab begins to load a notebook's picture from where it is not, and corrects itself.
+        corrected = request.failure == "net::ERR_ABORTED" and "/lab/tree/" in request.url
+        if not corrected:
+            self.problems.append(f"failed: {request.url} ({request.failure})")
+
+
+@dataclass
+class Opened:
+    """A served page in the browser."""
+
+    kind: str
+    server: Server
+    explorer: Explorer
+    watch: Watch
+    run: Path
+    pictures: Path
+    lines_read: int = 0
+
+    def picture(self, name: str, part: str = "controls") -> None:
+        """Keep what is seen with this part of the page in the middle."""
+        self.explorer.part(part).evaluate("one => one.scrollIntoView({block: 'center'})")
+        self.explorer.page.screenshot(path=self.pictures / f"{self.kind}_{name}.png")
+
+    def complaints(self) -> list[str]:
+        """The lines of the server's log since the last call that tell of something wrong."""
+        lines = self.server.log.read_text(errors="replace").splitlines()[self.lines_read :]
+        self.lines_read += len(lines)
+        suspicious = [line for line in lines if COMPLAINT.search(line)]
+        return [line for line in suspicious if not any(known.search(line) for known in HARMLESS)]
+
+    def check(self) -> None:
+        """Nothing went wrong so far."""
+        assert self.watch.problems == []
+        assert self.complaints() == []
+        assert self.explorer.part("message").inner_text() == ""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    path = find_chromium()
+    if path is None:
+        pytest.skip("no chromium is installed")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_api.sync_playwright() as playwright:
+        browser = launch(playwright, chromium)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def run(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder that tests may write to; named after a profile, as Voila's command needs."""
+    folder = tmp_path_factory.mktemp("runs") / "mini"
+    given = os.environ.get("EXPLORER_RUN")
+    if not given:
+        return build_run(folder)
+    folder.mkdir()
+    for entry in Path(given).resolve().iterdir():
+        if entry.name != "explore_alpha":
+            (folder / entry.name).symlink_to(entry)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def material(run: Path) -> Material:
+    return open_material(run)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    given = os.environ.get("EXPLORER_PICTURES")
+    folder = Path(given) if given else tmp_path_factory.mktemp("pictures")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def serve_voila(run: Path, folder: Path) -> list[str]:
+    options = ["--profile", run.name, "--runs-dir", str(run.parent)]
+    return ["-m", "fitclip_kit.slider.serve", *options]
+
+
+def serve_lab(run: Path, folder: Path) -> list[str]:
+    notebook = load_notebook_node(str(ROOT / "notebooks" / "explore_alpha.ipynb"))
+    notebook = parameterize_notebook(notebook, {"run_dir": str(run)})
+    (folder / "kit" / "notebooks").mkdir(parents=True)
+    nbformat.write(notebook, str(folder / "kit" / "notebooks" / "explore_alpha.ipynb"))
+    picture = Path("figures", "gallery", "explore_alpha.png")  # the notebook shows it
+    (folder / "kit" / picture).parent.mkdir(parents=True)
+    shutil.copy(ROOT / picture, folder / "kit" / picture)
+    # JupyterLab asks its makers for news and new versions unless it is told not to.
+    settings = folder / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    quiet = {"fetchNews": "false", "checkForUpdates": False}
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+    root = ["--allow-root"] if os.geteuid() == 0 else []
+    options = ["--no-browser", "--ip=127.0.0.1", "--port=0", f"--notebook-dir={folder / 'kit'}"]
+    return ["-m", "jupyterlab", *options, *root]
+
+
+def open_voila(page: Page, server: Server) -> None:
+    page.goto(server.address)
+
+
+def open_lab(page: Page, server: Server) -> None:
+    page.goto(f"{server.origin}/lab/tree/notebooks/explore_alpha.ipynb?token={server.token}")
+    # Cells that are run before there is a kernel are not run.
+    page.locator(".jp-StatusBar-TextItem").filter(has_text="| Idle").wait_for()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+KINDS: dict[str, tuple[Callable[[Path, Path], list[str]], Callable[[Page, Server], None]]] = {
+    "voila": (serve_voila, open_voila),
+    "lab": (serve_lab, open_lab),
+}
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def served(
+    request: pytest.FixtureRequest,
+    browser: Browser,
+    material: Material,
+    run: Path,
+    pictures: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Opened]:
+    kind = request.param
+    command, open_page = KINDS[kind]
+    folder = tmp_path_factory.mktemp(kind)
+    watch = Watch()
+    with serving(command(run, folder), folder) as server:
+        page = new_page(browser, watch)
+        open_page(page, server)
+        opened = Opened(kind, server, Explorer(page), watch, run, pictures)
+        opened.explorer.settle(data_set=next(iter(material.sets)))
+        choose(opened.explorer, "data-set", material.sets[RETRIEVAL].title)
+        opened.explorer.settle(data_set=RETRIEVAL)
+        yield opened
+        page.context.close()
+    assert opened.complaints() == []  # what it says when it ends, too
+
+
+@pytest.fixture
+def opened(served: Opened) -> Iterator[Opened]:
+    """The page; what a test leaves it in is where the next one finds it."""
+    yield served
+    served.check()
+
+
+def new_page(browser: Browser, watch: Watch) -> Page:
+    page = browser.new_context(viewport=WIDE).new_page()
+    page.set_default_timeout(PATIENCE * 1000)
+    watch.page(page)
+    return page
+
+
+# What the page says, known otherwise
+
+
+def key_at(material: Material, data_set: str, alpha: float, draw: int) -> CellKey:
+    training: dict[str, Any] = {
+        "label_share": material.label_share,
+        "subset_size": material.subset_size,
+    }
+    return CellKey.at(alpha, **training, seed=draw, data_set=data_set)
+
+
+def percent(results: ResultsStore, key: CellKey) -> str:
+    """R@5 of text-to-video or top-1 of a cell, as the page prints it."""
+    metrics = results.metrics([key])
+    wanted = (metrics["metric"] == MEASURE[key.data_set]) & (
+        metrics["direction"] != "video_to_text"
+    )
+    return f"{100 * metrics.loc[wanted, 'value'].item():.1f}%"
+
+
+def measured_by_a_sweep(
+    material: Material, data_set: str, alpha: float, draw: int, folder: Path
+) -> str:
+    """As notebook 04 would measure it."""
+    teacher, run = Sources().load_teacher(), material.run
+    results = ResultsStore(folder)
+    sweep_alphas(
+        cast(ClipEncoder, teacher.encoder),
+        teacher.sha256,
+        [students.load(run.student(draw), draw).student],
+        [alpha],
+        [run.evaluation_set(data_set)],
+        results,
+        label_share=material.label_share,
+        subset_size=material.subset_size,
+    )
+    return percent(results, key_at(material, data_set, alpha, draw))
+
+
+def choose(explorer: Explorer, menu: str, value: str) -> None:
+    explorer.part(menu, "select").select_option(value)
+
+
+# Tests
+
+
+def test_the_page_opens_at_the_papers_alpha(opened: Opened, material: Material) -> None:
+    page = opened.explorer
+    page.settle(vision=0.4, text=0.4, merge="average", student=1, data_set=RETRIEVAL)
+
+    assert page.state()["state"] == "stored"
+    stored = percent(material.run.results, key_at(material, RETRIEVAL, 0.4, 1))
+    assert f": {stored} " in page.part("answer").inner_text()
+    assert page.part("curves", "figure").count() == len(material.sets)
+    assert page.part("metrics", "tbody tr").count() == len(material.sets)
+    assert page.part("strip", "img").count() == 1
+    opened.picture("opened")
+
+
+def test_every_control_has_a_name_and_news_are_announced(opened: Opened) -> None:
+    page = opened.explorer.page
+    named = page.locator(".fk-page").aria_snapshot()
+
+    for role in ("slider", "spinbutton", "combobox", "checkbox", "textbox", "button", "tab"):
+        lines = [line for line in named.splitlines() if re.match(rf"\s*- {role}\b", line)]
+        assert lines, role
+        assert [line for line in lines if not re.match(rf'\s*- {role} "[^"]+"', line)] == []
+    assert [line for line in named.splitlines() if re.match(r"\s*- img(:|$)", line)] == []
+    assert opened.explorer.part("live", "[aria-live=polite]").count() == 1
+
+
+def test_the_mouse_moves_the_slider(opened: Opened, material: Material, tmp_path: Path) -> None:
+    page = opened.explorer
+
+    page.drag(1.0, steps=5)
+    page.settle(vision=1, text=1, state="stored")
+    stored = percent(material.run.results, key_at(material, RETRIEVAL, 1.0, 1))
+    assert f": {stored} " in page.part("answer").inner_text()
+    assert page.part("alpha-number", "input").input_value() == "1"
+
+    page.drag(FRESH)
+    page.wait_for(vision=FRESH)
+    opened.picture("fresh")
+    page.settle(vision=FRESH, text=FRESH, state="exact")
+    exact = measured_by_a_sweep(material, RETRIEVAL, FRESH, 1, tmp_path)
+    assert f": {exact} " in page.part("answer").inner_text()
+    assert page.part("live").inner_text().startswith(f"α = {FRESH} · student 1: ")
+
+
+def test_the_keyboard_moves_the_slider(opened: Opened) -> None:
+    page, keyboard = opened.explorer, opened.explorer.page.keyboard
+    page.part("alpha", ".noUi-handle").focus()
+
+    for key, vision in (("Home", 0), ("ArrowRight", 0.01), ("ArrowUp", 0.02), ("End", 1)):
+        keyboard.press(key)
+        page.wait_for(vision=vision)
+    keyboard.press("ArrowLeft")
+    page.settle(vision=0.99, state="exact")
+
+    page.part("alpha-number", "input").fill(str(STORED))
+    keyboard.press("Enter")
+    page.settle(vision=STORED, state="stored")
+    opened.picture("keyboard")
+
+
+def test_only_the_newest_move_is_computed(opened: Opened) -> None:
+    page = opened.explorer
+    page.page.evaluate(RECORD)
+    left, right, y = page.grab()
+    for percent_now in range(41, 98, 2):
+        page.page.mouse.move(left + percent_now / 100 * (right - left), y)
+    page.page.mouse.up()
+    page.settle(vision=0.97, state="exact")
+    seen = page.page.evaluate("window.fkSeen")
+
+    visions = [float(one["vision"]) for one in seen]
+    assert visions == sorted(visions)  # no answer of an earlier move after a later one
+    waits = [one for one in seen if one["vision"] == "0.97"]
+    assert waits[0]["state"] == "interpolated" and waits[0]["busy"] == "1"
+    if waits[-1]["time"] - waits[0]["time"] > 1000:
+        assert any(one["progress"] for one in waits)
+    assert not page.part("progress").is_visible()
+
+
+RECORD = """() => {
+  window.fkSeen = [];
+  const bar = document.querySelector(".fk-progress");
+  new MutationObserver(() => {
+    const data = document.querySelector(".fk-state").dataset;
+    const progress = getComputedStyle(bar).display !== "none";
+    window.fkSeen.push({...data, progress, time: performance.now()});
+  }).observe(document.querySelector(".fk-controls"),
+             {childList: true, subtree: true, attributes: true});
+}"""
+
+
+def test_the_text_tower_can_have_its_own_share(opened: Opened) -> None:
+    page = opened.explorer
+    page.drag(STORED)
+    assert not page.part("text").is_visible()
+
+    page.part("separate", "input").check()
+    page.drag(0.9, "text")
+    page.settle(vision=STORED, text=0.9, state="exact")
+    opened.picture("separate_towers")
+    page.part("text", ".noUi-handle").focus()
+    page.page.keyboard.press("Home")
+    page.settle(vision=STORED, text=0)
+
+    page.part("separate", "input").uncheck()
+    page.settle(vision=STORED, text=STORED, state="stored")
+
+
+@pytest.mark.parametrize("merge", ["linear in depth", "fisher"])
+def test_other_ways_to_merge(opened: Opened, merge: str) -> None:
+    page = opened.explorer
+    page.drag(STORED)
+    page.settle(merge="average", state="stored")
+
+    choose(page, "merge", merge)
+    page.settle(vision=STORED, merge=merge, state="exact")
+    assert merge in page.part("metrics").inner_text()
+    opened.picture(merge.replace(" ", "_"))
+    choose(page, "merge", "average")
+    page.settle(merge="average", state="stored")
+
+
+def test_students_and_data_sets_are_chosen_in_menus(opened: Opened, material: Material) -> None:
+    page = opened.explorer
+    page.drag(STORED)
+
+    choose(page, "student", "student 2")
+    choose(page, "data-set", material.sets[ACTIONS].title)
+    page.settle(student=2, data_set=ACTIONS, state="stored")
+    stored = percent(material.run.results, key_at(material, ACTIONS, STORED, 2))
+    assert f": {stored} " in page.part("answer").inner_text()
+    assert page.part("classes", "caption").count() + page.part("classes", "p").count() >= 2
+    opened.picture("classes", "classes")
+
+    choose(page, "student", "student 1")
+    choose(page, "data-set", material.sets[RETRIEVAL].title)
+    page.settle(student=1, data_set=RETRIEVAL, state="stored")
+
+
+def test_clips_are_switched(opened: Opened, material: Material) -> None:
+    page, clips = opened.explorer, material.sets[RETRIEVAL]
+    number = page.part("clip", "input")
+
+    def shows(place: int) -> None:
+        name = f"{clips.clip_ids[place - 1]}: {clips.texts[place - 1]}"
+        page.part("strip", f'img[alt$="{name}"]').wait_for()
+        page.settle()
+        assert number.input_value() == str(place)
+
+    page.part("next").click()
+    shows(2)
+    page.part("previous").click()
+    shows(1)
+    page.part("previous").click()
+    shows(len(clips.clip_ids))
+    number.fill("7")
+    page.page.keyboard.press("Enter")
+    shows(7)
+    before = page.part("probabilities", "tbody").inner_text()
+    page.drag(1.0)
+    page.settle(vision=1)
+    assert page.part("probabilities", "tbody").inner_text() != before
+    opened.picture("clip", "probabilities")
+
+
+def test_a_typed_query_retrieves_clips(opened: Opened, material: Material) -> None:
+    page, clips = opened.explorer, material.sets[RETRIEVAL]
+    query = clips.texts[3]
+    page.drag(0.0)
+    page.part("query", "input").click()
+    page.page.keyboard.type(f"  {query} ")
+    gallery = page.part("gallery").filter(has_text=f"“{query}”")
+    gallery.wait_for()
+    page.settle(vision=0)
+    assert page.part("gallery", "ol li img").count() == 8
+    assert "same 8 clips" in page.part("entered").inner_text()
+
+    page.drag(1.0)
+    page.settle(vision=1)
+    entered = page.part("gallery", "ol .fk-badge").count()
+    assert page.part("gallery", "ul li").count() == entered
+    if entered:
+        assert f"{entered} of the first 8 entered" in page.part("entered").inner_text()
+    opened.picture("query", "gallery")
+    top = page.part("alpha").evaluate("one => one.getBoundingClientRect().top")
+    assert top >= 0  # the slider stays in sight
+    page.part("query", "input").fill("")
+    page.part("gallery", "li").first.wait_for(state="detached")
+
+
+HOSTILE = "broken <img src=nowhere>.mp4"
+
+
+def test_own_videos_are_compared_and_broken_ones_listed(
+    opened: Opened, run: Path, tmp_path: Path
+) -> None:
+    page = opened.explorer
+    videos = sorted((RunFolder(run).data / ACTIONS / "videos").glob("*.mp4"))[:2]
+    broken = tmp_path / HOSTILE
+    broken.write_bytes(b"this is no video")
+    page.part("tabs", "[role=tab]").filter(has_text="My videos").click()
+
+    with page.page.expect_file_chooser() as chooser:
+        page.part("upload").click()
+    chooser.value.set_files([videos[0], broken])
+    page.part("own-uploads").filter(has_text="2 uploaded").wait_for()
+    page.part("texts", "textarea").fill("dancing\nrunning\njuggling balls\n")
+    page.part("compare").click()
+    page.part("own-failures").filter(has_text=HOSTILE).wait_for()
+    table = page.part("own-table").filter(has_text="juggling balls")
+    table.wait_for()
+    assert videos[0].name in table.inner_text() or videos[0].stem in table.inner_text()
+    opened.picture("own_videos", "own-table")
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for video in (*videos, broken):
+        shutil.copy(video, folder)
+    page.part("folder", "input").fill(str(folder))
+    page.page.keyboard.press("Enter")
+    page.part("compare").click()
+    page.part("own-table").filter(has_text=videos[1].stem).wait_for()
+    page.part("own-failures").filter(has_text=HOSTILE).wait_for()
+    page.part("tabs", "[role=tab]").filter(has_text="Explore").click()
+
+
+def test_the_state_is_saved_as_a_figure_and_as_weights(opened: Opened, material: Material) -> None:
+    page = opened.explorer
+    page.drag(FRESH)
+    page.settle(vision=FRESH, state="exact")
+    shutil.rmtree(material.run.path / "explore_alpha" / "saved", ignore_errors=True)
+
+    page.part("save-figure").click()
+    figures = saved_files(page, ".pdf")
+    assert {path.suffix for path in figures} == {".png", ".pdf"}
+    for path in figures:
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                image.verify()
+        else:
+            assert path.read_bytes().startswith(b"%PDF-")
+
+    page.part("save-checkpoint").click()
+    (weights,) = saved_files(page, ".safetensors")
+    found = checkpoints.load(weights)
+    teacher, student = material.encoder.state(), material.students[1].state
+    for name, tensor in teacher.items():
+        if name in student and tensor.is_floating_point() and name != "logit_scale":
+            torch.testing.assert_close(
+                found[name], (1 - FRESH) * tensor + FRESH * student[name], rtol=1e-5, atol=1e-6
+            )
+    opened.picture("saved", "saved")
+
+
+def saved_files(page: Explorer, suffix: str) -> list[Path]:
+    """The files that the page says it has saved, of which one ends so."""
+    page.part("saved").filter(has_text=suffix).wait_for()
+    lines = page.part("saved").inner_text().splitlines()
+    paths = [Path(line) for line in lines if line.startswith("/")]
+    assert all(path.is_file() for path in paths)
+    return paths
+
+
+def test_the_page_fits_a_narrow_window(opened: Opened) -> None:
+    page = opened.explorer
+    page.drag(STORED)
+    page.settle(vision=STORED)
+    page.page.set_viewport_size(NARROW)
+    if opened.kind == "lab":
+        page.page.keyboard.press("Control+b")  # take the files' list away
+    opened.picture("narrow")
+
+    assert page.page.evaluate(SCROLLED_SIDEWAYS) == []
+    page.drag(1.0)
+    page.settle(vision=1)
+    page.page.set_viewport_size(WIDE)
+
+
+# Wide tables may be moved to the side on their own; neither the page nor what holds it may.
+SCROLLED_SIDEWAYS = """() => {
+  const page = document.querySelector(".fk-page"), found = [];
+  for (let one = page; one; one = one.parentElement) found.push(one);
+  return [...found, ...page.querySelectorAll(":not(.fk-scroll)")]
+    .filter(one => one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 0)
+    .filter(one => ["auto", "scroll"].includes(getComputedStyle(one).overflowX))
+    .map(one => `${one.className}: ${one.scrollWidth} in ${one.clientWidth}`);
+}"""
+
+
+def test_the_readmes_picture(opened: Opened, material: Material) -> None:
+    """`readme` has the sliders, curves and numbers, `page` all that the page has."""
+    page, query = opened.explorer, material.sets[RETRIEVAL].texts[0]
+    page.page.set_viewport_size({"width": 1280, "height": 3000})
+    page.drag(STORED)
+    page.part("query", "input").fill(query)
+    page.part("gallery").filter(has_text=f"“{query}”").wait_for()
+    page.settle(vision=STORED)
+    page.part("page").screenshot(path=opened.pictures / f"{opened.kind}_page.png")
+
+    top, end = (page.part(name).bounding_box() for name in ("page", "metrics"))
+    assert top is not None and end is not None
+    height = end["y"] + end["height"] - top["y"] + 12
+    page.page.screenshot(
+        path=opened.pictures / f"{opened.kind}_readme.png",
+        clip={"x": top["x"], "y": top["y"], "width": top["width"], "height": height},
+    )
+    with Image.open(opened.pictures / f"{opened.kind}_readme.png") as image:
+        assert image.width > 700 and image.height > 300
+    page.part("query", "input").fill("")
+    page.page.set_viewport_size(WIDE)
+
+
+# The server
+
+
+def test_nothing_is_served_without_the_token(opened: Opened) -> None:
+    kernel = kernel_of(opened)
+    secret = {"/", "/lab", "/lab/tree/explore_alpha.ipynb", "/voila/render/explore_alpha.ipynb"}
+    secret |= {"/files/explore_alpha.ipynb", "/voila/files/explore_alpha.ipynb", "/api/contents"}
+    secret |= {"/api/kernels", f"/api/kernels/{kernel}", f"/api/kernels/{kernel}/channels"}
+
+    for path in sorted(secret):
+        for token in ("", "?token=wrong"):
+            status, content = ask(opened.server, path + token)
+            redirected = status == 302 and content == b""
+            assert redirected or status in (403, 404), f"{status} for {path}{token}: {content!r}"
+    opened.complaints()  # of these refusals
+    right = f"?token={opened.server.token}"
+    assert ask(opened.server, f"/api/kernels/{kernel}{right}")[0] == 200
+
+
+def test_the_server_listens_on_this_machine_only(opened: Opened) -> None:
+    port = opened.server.port
+
+    socket.create_connection(("127.0.0.1", port), timeout=60).close()
+    # Who listens on all addresses also listens on this one.
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.2", port), timeout=5)
+
+
+def ask(server: Server, path: str) -> tuple[int, bytes]:
+    """Status and content of a request without cookies; for `channels` as a websocket."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+    }
+    try:
+        connection.request("GET", path, headers=upgrade if "/channels" in path else {})
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def kernel_of(opened: Opened) -> str:
+    """The id of the kernel behind the page."""
+    found = re.findall(r"/api/kernels/([0-9a-f-]{36})", " ".join(opened.watch.sockets))
+    return str(found[-1])
+
+
+# The page of the stored sweep
+
+
+def test_the_stored_sweeps_page_needs_no_server(
+    browser: Browser, material: Material, pictures: Path, tmp_path: Path
+) -> None:
+    watch = Watch()
+    page = new_page(browser, watch)
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    path = write_page(StoredSweep.read(material), material, tmp_path / "explore.html")
+    page.context.set_offline(True)
+
+    page.goto(path.as_uri())
+    page.screenshot(path=pictures / "stored_opened.png")
+    page.get_by_role("slider").press("End")
+    page.get_by_label("Data set", exact=True).select_option(material.sets[ACTIONS].title)
+    page.get_by_label("Student", exact=True).select_option("student 2")
+    stored = percent(material.run.results, key_at(material, ACTIONS, 1.0, 2))
+    page.get_by_text(f": {stored} ").wait_for()
+    page.screenshot(path=pictures / "stored_student_2.png")
+    page.set_viewport_size(NARROW)
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= NARROW["width"]
+    page.screenshot(path=pictures / "stored_narrow.png")
+    page.context.close()
+
+    assert watch.problems == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []

@@ -1,0 +1,112 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fitclip_core import ensembling
+from fitclip_kit.slider.fusion import MERGES, Fusion, linear_at, merged
+from tests.tiny_clip import tiny_encoder
+
+shares = st.floats(0, 1)
+fusions = st.builds(Fusion, st.integers(0, 9), shares, shares, st.sampled_from(MERGES))
+
+
+@pytest.mark.parametrize(
+    ("fusion", "title"),
+    [
+        (Fusion.at(1, 0.4), "α = 0.4 · student 1"),
+        (Fusion.at(1, 0.1 + 0.2), "α = 0.3 · student 1"),
+        (Fusion(1, 0.4, 0.7), "vision 0.4, text 0.7 · student 1"),
+        (Fusion.at(2, 0.4, "linear in depth"), "linear in depth, α = 0.4 · student 2"),
+        (Fusion(3, 0, 1, "fisher"), "fisher, vision 0, text 1 · student 3"),
+        (Fusion.at(1, 0.123456789), "α = 0.123456789 · student 1"),
+        (Fusion.at(1, -0.0), "α = 0 · student 1"),
+    ],
+)
+def test_titles(fusion, title):
+    assert fusion.title == title
+
+
+def test_shares_are_kept_as_results_keep_them():
+    assert Fusion.at(1, 0.1 * 3) == Fusion.at(1, 0.3)
+    assert Fusion.at(1, 0.3 + 4e-10).alpha == 0.3
+    assert Fusion.at(1, 0.3 + 2e-9).alpha != 0.3
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan, math.inf])
+@pytest.mark.parametrize("tower", ["vision", "text"])
+def test_a_share_outside_0_to_1_is_refused(tower, share):
+    with pytest.raises(ValueError, match=f"{tower} tower's share is {share}"):
+        Fusion(**{"draw": 1, "vision": 0.5, "text": 0.5, tower: share})
+
+
+@pytest.mark.parametrize("draw", [-1, 1.5])
+def test_a_student_has_a_whole_number(draw):
+    with pytest.raises(ValueError, match="student's number"):
+        Fusion.at(draw, 0.5)
+
+
+def test_an_unknown_merge_is_refused():
+    with pytest.raises(ValueError, match="use one of average, linear in depth, fisher"):
+        Fusion.at(1, 0.5, "median")
+
+
+def test_two_alphas_are_no_alpha():
+    with pytest.raises(ValueError, match="vision 0, text 1 · student 1 has no single alpha"):
+        _ = Fusion(1, 0, 1).alpha
+
+
+@given(fusions)
+def test_a_plain_fusion_is_what_the_sweep_has(fusion):
+    """Without schedules every parameter has the one alpha; all other fusions differ in some."""
+    names = ("visual.proj", "text_projection")
+    other = dict.fromkeys(fusion.scheduled, dict.fromkeys(names, 2.0))  # which no alpha is
+    found = {merged(fusion, other)(name) for name in names}
+    assert fusion.is_plain == (len(found) == 1 and found != {2.0})
+    if fusion.is_plain:
+        assert found == {fusion.alpha}
+
+
+@given(fusions)
+def test_the_ends_are_the_teacher_and_the_fusions_own_student(fusion):
+    teacher, student = fusion.ends
+    assert (teacher.alpha, student.alpha) == (0, 1)
+    assert teacher.draw == student.draw == fusion.draw
+    assert teacher.is_plain and student.is_plain
+
+
+@pytest.mark.parametrize("layers", [(1, 1), (3, 2)])
+def test_merged_takes_each_tower_from_its_own_share(layers):
+    state = tiny_encoder(0, layers).state()
+    schedules = {alpha: linear_at(alpha, state) for alpha in (0.2, 0.7)}
+    share = merged(Fusion(1, 0.7, 0.2, "linear in depth"), schedules)
+    for name in state:
+        if name != "logit_scale":
+            alpha = 0.7 if name.startswith("visual.") else 0.2
+            assert share(name) == schedules[alpha][name], name
+
+
+def test_a_tower_at_an_end_needs_no_schedule():
+    share = merged(Fusion(1, 1, 0, "fisher"), {})
+    assert share("visual.proj") == 1
+    assert share("text_projection") == 0
+
+
+def test_a_tensor_may_have_a_share_for_each_weight():
+    each = torch.tensor([0.1, 0.9])
+    share = merged(Fusion.at(1, 0.5, "fisher"), {0.5: lambda name: each})
+    assert share("visual.proj") is each
+
+
+@pytest.mark.parametrize(
+    ("alpha", "first", "last"),
+    [(0, 0, 0), (0.4, 0, 0.8), (0.5, 0, 1), (0.75, 0.5, 1), (1, 1, 1)],
+)
+def test_linear_in_depth_is_alpha_in_the_middle(alpha, first, last):
+    state = tiny_encoder(0, layers=(1, 1)).state()
+    found = linear_at(alpha, state)
+    assert found == ensembling.linear_in_depth(first, last, state)
+    middle = [share for name, share in found.items() if "resblocks" in name]
+    assert middle == pytest.approx([alpha] * len(middle))

@@ -1,0 +1,501 @@
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count, pairwise
+
+import numpy as np
+import open_clip
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+from torch import Tensor
+
+from fitclip_core import ensembling, merges, zero_shot
+from fitclip_kit.engine.merge_distance import distance_taken, fisher_alpha
+from fitclip_kit.engine.run_folder import RunFolder
+from fitclip_kit.engine.sweep import measure_tower_map, sweep_alphas
+from fitclip_kit.slider import fishers
+from fitclip_kit.slider.fusion import Fusion
+from fitclip_kit.slider.live import LiveModel, Superseded, _Features
+from fitclip_kit.slider.material import ClipSet, Material
+from fitclip_kit.store.results import CellKey, ResultsStore
+from fitclip_kit.weights import checkpoints
+from tests.fitclip_kit.slider.tiny_material import DATA_SETS, tiny_material
+from tests.tiny_clip import labelled_clips
+
+LINEAR = "linear in depth"
+FUSIONS = [
+    Fusion.at(1, 0.3),
+    Fusion.at(1, 0),
+    Fusion.at(1, 1),
+    Fusion(2, 0.3, 0.8),
+    Fusion(1, 0, 0.25),
+    Fusion.at(2, 0.4, LINEAR),
+    Fusion(2, 0.9, 0.4, LINEAR),
+]
+
+
+@pytest.fixture
+def material(tmp_path, monkeypatch) -> Material:
+    """With held-out clips, which a run folder would have."""
+    clips = labelled_clips(10, seed=5), {"webvid_selection: frames": "digest"}
+    monkeypatch.setattr(RunFolder, "training_clips", lambda run, name: clips)
+    return tiny_material(tmp_path)
+
+
+def expected_state(material: Material, fusion: Fusion) -> dict[str, Tensor]:
+    """The weights, tower by tower, from two whole models."""
+    teacher, student = material.encoder.state(), material.students[fusion.draw].state
+
+    def whole(alpha: float) -> dict[str, Tensor]:
+        if fusion.merge == "average" or alpha in (0, 1):
+            return ensembling.interpolate(teacher, student, alpha)
+        if fusion.merge == LINEAR:
+            first, last = (0, 2 * alpha) if alpha <= 0.5 else (2 * alpha - 1, 1)
+            schedule = ensembling.linear_in_depth(first, last, teacher)
+            return ensembling.interpolate(teacher, student, schedule)
+        of_teacher, of_student = (expected_diagonal(material, one) for one in (teacher, student))
+        weight = fisher_alpha(of_teacher, of_student, teacher, student, alpha)
+        merge = ensembling.fisher(of_teacher, of_student, weight)
+        return ensembling.interpolate(teacher, student, merge)
+
+    vision, text = whole(fusion.vision), whole(fusion.text)
+    return {name: (vision if name.startswith("visual.") else text)[name] for name in teacher}
+
+
+def expected_diagonal(material: Material, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """10 clips make one whole batch of 8."""
+    encoder = tiny_material(material.run.path).encoder
+    encoder.load_state(state)
+    clips, _ = material.run.training_clips("webvid_selection")
+    return merges.fisher_diagonal(encoder, clips, n=8, batch_size=8, temperature=0.015, seed=0)
+
+
+def expected_outcomes(material: Material, fusion: Fusion, name: str) -> pd.DataFrame:
+    data_set = next(one for one in DATA_SETS if one.name == name)
+    encoder = tiny_material(material.run.path).encoder
+    encoder.load_state(expected_state(material, fusion))
+    return zero_shot.evaluate(
+        encoder,
+        data_set.clips,
+        data_set.frames,
+        templates=data_set.templates,
+        classes=data_set.classes or None,
+    )
+
+
+def both_sides(live: LiveModel, fusion: Fusion, clip_set: ClipSet) -> tuple[Tensor, Tensor]:
+    return live.video_features(fusion, clip_set), live.text_features(fusion, clip_set)
+
+
+def expected_sides(material: Material, fusion: Fusion, clip_set: ClipSet) -> tuple[Tensor, Tensor]:
+    encoder = tiny_material(material.run.path).encoder
+    encoder.load_state(expected_state(material, fusion))
+    trial = clip_set.trial
+    return zero_shot.video_side(encoder, trial), zero_shot.text_side(encoder, trial)
+
+
+def assert_exact(live: LiveModel, fusion: Fusion, clip_set: ClipSet) -> None:
+    sides = zip(
+        both_sides(live, fusion, clip_set),
+        expected_sides(live.material, fusion, clip_set),
+        strict=True,
+    )
+    for found, expected in sides:
+        assert torch.equal(found, expected), fusion.title
+
+
+@pytest.mark.parametrize("name", ["pairs", "actions"])
+@pytest.mark.parametrize(
+    "fusion", [*FUSIONS, Fusion.at(2, 0.4, "fisher")], ids=lambda one: one.title
+)
+def test_outcomes_are_those_of_a_model_with_the_fused_weights(material, fusion, name):
+    found = LiveModel(material).outcomes(fusion, material.sets[name])
+    expected = expected_outcomes(material, fusion, name)
+    assert_frame_equal(found, expected)
+    assert found.attrs == expected.attrs
+
+
+def test_outcomes_are_those_that_the_sweep_stores(material, tmp_path):
+    results, alphas = ResultsStore(tmp_path), [0.0, 0.3, 0.7, 1.0]
+    settings = {"label_share": material.label_share, "subset_size": material.subset_size}
+    keys = sweep_alphas(
+        material.encoder,
+        material.teacher_sha256,
+        list(material.students.values()),
+        alphas,
+        DATA_SETS,
+        results,
+        **settings,
+    )
+    live = LiveModel(material)
+    for key in keys:
+        draw = max(key.seed, 1)  # the teacher's is -1, and any student's will do
+        assert_stored(
+            results, key, live.outcomes(Fusion.at(draw, key.alpha), material.sets[key.data_set])
+        )
+
+
+def test_outcomes_are_those_that_the_tower_map_stores(material, tmp_path):
+    results = ResultsStore(tmp_path)
+    measure_tower_map(
+        material.encoder,
+        material.teacher_sha256,
+        material.students[1],
+        [0.2, 0.6],
+        [0.0, 0.6],
+        DATA_SETS[:1],
+        results,
+    )
+    live = LiveModel(material)
+    for vision, text in [(0.2, 0.0), (0.2, 0.6), (0.6, 0.0), (0.6, 0.6)]:
+        key = CellKey.towers(vision, text, label_share=0, subset_size=0, seed=1, data_set="pairs")
+        found = live.outcomes(Fusion(1, vision, text), material.sets["pairs"])
+        assert_stored(results, key, found)
+
+
+def assert_stored(results: ResultsStore, key: CellKey, found: pd.DataFrame) -> None:
+    columns = ["direction", "item", "rank", "label", "predicted"]
+    stored, now = (
+        table[columns].astype("str").sort_values(columns).reset_index(drop=True)
+        for table in (results.outcomes([key]), found)
+    )
+    assert_frame_equal(stored, now)
+
+
+def test_any_order_of_moves_gives_the_same(material):
+    """What is kept, what the model holds and what was given up must not show."""
+    live = LiveModel(material, cache_mb=0.001)  # a few matrices fit
+    fusions = [*FUSIONS, Fusion.at(1, 0.3, "fisher"), Fusion.at(2, 0.3), Fusion(2, 0.8, 0.3)]
+    rng = np.random.default_rng(0)
+    for fusion in (fusions[place] for place in rng.integers(0, len(fusions), 25)):
+        with pytest.raises(Superseded):
+            live.outcomes(
+                Fusion.at(1, 0.55), material.sets["pairs"], stop=after(int(rng.integers(0, 40)))
+            )
+        assert_exact(live, fusion, material.sets[rng.choice(["pairs", "actions"])])
+
+
+@pytest.mark.parametrize("calls", [3, 12, 30])
+def test_half_written_weights_are_not_taken_for_the_earlier_ones(material, calls):
+    live, earlier = LiveModel(material), Fusion.at(1, 0.2)
+    live.video_features(earlier, material.sets["pairs"])
+    with pytest.raises(Superseded):
+        live.video_features(Fusion.at(1, 0.9), material.sets["pairs"], stop=after(calls))
+    assert_exact(live, earlier, material.sets["actions"])
+
+
+def after(calls: int) -> Callable[[], bool]:
+    """A `stop` that is true from one call on."""
+    asked = count()
+    return lambda: next(asked) >= calls
+
+
+@pytest.mark.parametrize("fusion", [Fusion.at(1, 0.5), Fusion(1, 0.5, 0.2, "fisher")])
+def test_work_may_be_given_up_at_any_point(material, fusion):
+    """And begun again: the same model then gives the right answer."""
+    clip_set = material.sets["actions"]
+    expected = expected_outcomes(material, fusion, "actions")
+    other = expected_outcomes(material, Fusion.at(2, 0.5), "actions")
+    calls, given_up = 1, 0
+    while True:
+        live = LiveModel(material)
+        try:
+            found = live.outcomes(fusion, clip_set, stop=after(calls))
+        except Superseded:
+            given_up += 1
+            assert_frame_equal(live.outcomes(Fusion.at(2, 0.5), clip_set), other)
+            calls += max(1, calls // 4)
+        else:
+            break
+    assert_frame_equal(found, expected)
+    assert given_up > 10
+
+
+def counting(asked: Iterator[int]) -> Callable[[], bool]:
+    """A `stop` that only counts how often it is asked."""
+    return lambda: next(asked) < 0
+
+
+@pytest.mark.parametrize("kind", [open_clip.CLIP, open_clip.CustomTextCLIP])
+def test_stop_is_asked_before_each_block_of_the_tower(tmp_path, kind):
+    live = LiveModel(tiny_material(tmp_path, layers=(4, 3), kind=kind))
+    clip_set, fusion = live.material.sets["pairs"], Fusion.at(1, 0.5)
+    live.clip_features(fusion, clip_set, [0])  # the weights are set
+    for side, blocks in ((live.video_features, 4), (live.text_features, 3)):
+        asked = count()
+        side(fusion, clip_set, stop=counting(asked))
+        assert next(asked) > blocks
+
+
+def test_both_kinds_of_model(tmp_path):
+    material = tiny_material(tmp_path, kind=open_clip.CustomTextCLIP)
+    live, fusion = LiveModel(material), Fusion(1, 0.3, 0.6, LINEAR)
+    ends = material.encoder.state(), material.students[1].state
+    low = ensembling.interpolate(*ends, ensembling.linear_in_depth(0, 0.6, ends[0]))
+    high = ensembling.interpolate(*ends, ensembling.linear_in_depth(0.2, 1, ends[0]))
+    for name, tensor in live.state(fusion).items():
+        expected = low if name.startswith("visual.") else high
+        torch.testing.assert_close(tensor, expected[name], msg=name)
+
+
+def test_progress_rises_from_0_to_1(material):
+    seen: list[float] = []
+    live = LiveModel(material)
+    live.outcomes(Fusion.at(1, 0.5), material.sets["actions"], progress=seen.append)
+    assert seen[0] == 0 and seen[-1] == 1
+    assert all(before <= now for before, now in pairwise(seen))
+    seen.clear()
+    live.outcomes(Fusion.at(1, 0.5), material.sets["actions"], progress=seen.append)
+    assert seen[-1] == 1
+
+
+def test_progress_counts_what_went_in(material, monkeypatch):
+    """In batches of two clips of two frames, of nine."""
+    whole = zero_shot.video_side
+    monkeypatch.setattr(zero_shot, "video_side", lambda *given: whole(*given, batch_size=4))
+    seen: list[float] = []
+    LiveModel(material).video_features(
+        Fusion.at(1, 0.5), material.sets["pairs"], progress=seen.append
+    )
+    assert seen == [*(pytest.approx(done / 18) for done in (0, 4, 8, 12, 16)), 1]
+
+
+def test_a_set_is_kept_once_both_sides_are_encoded(material):
+    live, clip_set, fusion = LiveModel(material), material.sets["pairs"], Fusion.at(1, 0.5)
+    assert not live.has(fusion, clip_set)
+    live.video_features(fusion, clip_set)
+    assert not live.has(fusion, clip_set)
+    live.text_features(fusion, clip_set)
+    assert live.has(fusion, clip_set)
+    assert not live.has(fusion, material.sets["actions"])
+    assert not live.has(Fusion.at(2, 0.5), clip_set)
+    assert not live.has(Fusion.at(1, 0.5, LINEAR), clip_set)
+
+
+def test_a_move_of_one_tower_does_not_encode_the_other(material, monkeypatch):
+    live, clip_set = LiveModel(material), material.sets["pairs"]
+    both_sides(live, Fusion(1, 0.5, 0.2), clip_set)
+    both_sides(live, Fusion(1, 0.1, 0.7), clip_set)
+    monkeypatch.setattr(zero_shot, "video_side", None)
+    monkeypatch.setattr(zero_shot, "text_side", None)
+    assert live.has(Fusion(1, 0.5, 0.7), clip_set)
+    assert_exact_kept(live, Fusion(1, 0.5, 0.7), clip_set, (0.5, 0.7))
+
+
+def assert_exact_kept(
+    live: LiveModel, fusion: Fusion, clip_set: ClipSet, shares: tuple[float, float]
+) -> None:
+    assert (fusion.vision, fusion.text) == shares
+    videos, texts = both_sides(live, fusion, clip_set)
+    assert videos is live.video_features(Fusion(1, shares[0], 0.2), clip_set)
+    assert texts is live.text_features(Fusion(1, 0.1, shares[1]), clip_set)
+
+
+def test_the_teacher_is_one_for_all_students_and_merges(material):
+    live, clip_set = LiveModel(material), material.sets["pairs"]
+    live.outcomes(Fusion.at(1, 0), clip_set)
+    assert live.has(Fusion.at(2, 0, "fisher"), clip_set)
+    live.outcomes(Fusion.at(1, 1), clip_set)
+    assert live.has(Fusion.at(1, 1, "fisher"), clip_set)
+    assert not live.has(Fusion.at(2, 1), clip_set)
+
+
+def test_the_materials_own_encoder_keeps_the_teachers_weights(material):
+    before = material.encoder.state()
+    first = LiveModel(material)
+    first.outcomes(Fusion.at(1, 0.8), material.sets["pairs"])
+    after_it = material.encoder.state()
+    assert all(torch.equal(after_it[name], tensor) for name, tensor in before.items())
+    assert_exact(LiveModel(material), Fusion.at(1, 0.2), material.sets["pairs"])
+
+
+def test_has_answers_while_another_thread_computes(material):
+    live, clip_set, kept = LiveModel(material), material.sets["pairs"], Fusion.at(1, 0.1)
+    expected = live.outcomes(kept, clip_set)
+    computing, go_on = threading.Event(), threading.Event()
+
+    def wait() -> bool:
+        computing.set()
+        return not go_on.wait(60)
+
+    work = threading.Thread(target=lambda: live.outcomes(Fusion.at(2, 0.6), clip_set, stop=wait))
+    work.start()
+    assert computing.wait(60)
+    assert live.has(kept, clip_set) and not live.has(Fusion.at(2, 0.6), clip_set)
+    assert_frame_equal(live.outcomes(kept, clip_set), expected)
+    assert work.is_alive()
+    go_on.set()
+    work.join()
+    assert live.has(Fusion.at(2, 0.6), clip_set)
+
+
+def test_many_threads_get_the_right_features(material):
+    live, wrong = LiveModel(material, cache_mb=0.001), []
+
+    def explore(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for place in rng.integers(0, len(FUSIONS), 5):
+            try:
+                assert_exact(live, FUSIONS[place], material.sets["pairs"])
+            except AssertionError as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=explore, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_some_clips_are_the_whole_sets_where_that_is_kept(material):
+    live, clip_set, fusion = LiveModel(material), material.sets["actions"], Fusion.at(1, 0.4)
+    alone = live.clip_features(fusion, clip_set, [3, 1])
+    whole = live.video_features(fusion, clip_set)
+    torch.testing.assert_close(alone, whole[[3, 1]])
+    assert torch.equal(live.clip_features(fusion, clip_set, [3, 1]), whole[[3, 1]])
+
+
+@pytest.mark.parametrize("rows", [[5], [-1], [0, 99]])
+def test_a_row_that_is_not_there_is_refused(material, rows):
+    with pytest.raises(ValueError, match="actions has 5 clips; there are no rows"):
+        LiveModel(material).clip_features(Fusion.at(1, 0.4), material.sets["actions"], rows)
+
+
+def test_queries_are_encoded_by_the_fused_text_tower(material):
+    live, clip_set, fusion = LiveModel(material), material.sets["pairs"], Fusion(1, 0.9, 0.4)
+    texts = clip_set.texts
+    found = live.query_features(fusion, texts)
+    assert torch.equal(found, live.text_features(fusion, clip_set))
+    torch.testing.assert_close(live.query_features(fusion, texts[:1]), found[:1])
+    assert live.query_features(Fusion(1, 0.1, 0.4), texts) is found  # the other tower plays no part
+
+
+def test_a_query_needs_a_text(material):
+    with pytest.raises(ValueError, match="there is no text to encode"):
+        LiveModel(material).query_features(Fusion.at(1, 0.4), [])
+
+
+def test_an_unknown_student_is_named(material):
+    live = LiveModel(material)
+    for ask in (live.outcomes, live.video_features, live.text_features):
+        with pytest.raises(ValueError, match=r"there is no student 7; the run has \[1, 2\]"):
+            ask(Fusion.at(7, 0.5), material.sets["pairs"])
+    with pytest.raises(ValueError, match="there is no student 7"):
+        live.state(Fusion.at(7, 0.5))
+
+
+def test_memory_must_be_some(material):
+    with pytest.raises(ValueError, match="cache_mb is 0"):
+        LiveModel(material, cache_mb=0)
+
+
+def test_the_logit_scale_is_the_teachers(material):
+    live = LiveModel(material)
+    live.outcomes(Fusion.at(1, 1), material.sets["pairs"])
+    assert live.logit_scale == material.encoder.logit_scale
+
+
+@pytest.mark.parametrize(
+    "fusion", [*FUSIONS, Fusion(1, 0.2, 0.6, "fisher")], ids=lambda one: one.title
+)
+def test_a_checkpoint_holds_the_fused_weights_and_what_they_are(material, tmp_path, fusion):
+    live = LiveModel(material)
+    path = live.save_checkpoint(fusion, tmp_path / "new" / "fused.safetensors")
+    stored = checkpoints.load(path)
+    expected = expected_state(material, fusion)
+    assert stored.keys() == expected.keys()
+    for name, tensor in stored.items():
+        assert torch.equal(tensor, expected[name]), name
+    notes = checkpoints.metadata(path)
+    assert Fusion(**json.loads(notes["fusion"])) == fusion
+    assert notes["title"] == fusion.title
+    assert (notes["teacher_sha256"], notes["student_sha256"]) == (
+        "teacher",
+        f"student{fusion.draw}",
+    )
+    assert json.loads(notes["model"]) == {"architecture": "tiny"}
+
+
+def test_a_checkpoint_is_a_safetensors_file(material, tmp_path):
+    with pytest.raises(ValueError, match=r"fused\.pt would be a safetensors file"):
+        LiveModel(material).save_checkpoint(Fusion.at(1, 0.5), tmp_path / "fused.pt")
+
+
+def test_fisher_goes_as_far_as_plain_alpha(material):
+    ends = material.encoder.state(), material.students[1].state
+    merged = LiveModel(material).state(Fusion.at(1, 0.3, "fisher"))
+    along = whole = 0.0
+    for name, teacher in ends[0].items():
+        if name != "logit_scale":
+            way = ends[1][name].double() - teacher.double()
+            along += float(((merged[name].double() - teacher) * way).sum())
+            whole += float((way**2).sum())
+    assert along / whole == pytest.approx(0.3, abs=1e-4)
+    assert distance_taken(*ends, 0.3) == pytest.approx(0.3)
+
+
+def test_fisher_is_each_students_own(material):
+    live = LiveModel(material)
+    for draw in (1, 2, 1):
+        assert_exact(live, Fusion.at(draw, 0.3 + 0.1 * draw, "fisher"), material.sets["actions"])
+        assert_exact(live, Fusion.at(draw, 0.3, "fisher"), material.sets["pairs"])
+
+
+def test_fisher_diagonals_are_computed_once_and_kept(material, monkeypatch):
+    fusion, clip_set = Fusion.at(1, 0.3, "fisher"), material.sets["actions"]
+    expected = LiveModel(material).outcomes(fusion, clip_set)
+    folder = material.run.path / "explore_alpha" / "fisher"
+    names = ["student1.safetensors", "teacher.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    monkeypatch.setattr(fishers, "fisher_diagonal", None)
+    assert_frame_equal(LiveModel(material).outcomes(fusion, clip_set), expected)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no safetensors"])
+def test_a_damaged_or_foreign_diagonal_is_made_again(material, damage):
+    fusion, clip_set = Fusion.at(1, 0.3, "fisher"), material.sets["actions"]
+    expected = LiveModel(material).outcomes(fusion, clip_set)
+    file = material.run.path / "explore_alpha" / "fisher" / "student1.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(damage)
+    assert_frame_equal(LiveModel(material).outcomes(fusion, clip_set), expected)
+    assert file.read_bytes() == whole
+    wrong = {name: tensor + 1 for name, tensor in checkpoints.load(file).items()}
+    checkpoints.save(file, wrong, {"key": "of other clips"})
+    assert_frame_equal(LiveModel(material).outcomes(fusion, clip_set), expected)
+
+
+def test_fisher_takes_notebook_07s_numbers_where_it_was_run(material):
+    material.run.finish(
+        "07_supplementary_figures", {"n": 4, "batch_size": 2, "temperature": 0.5}, {}
+    )
+    assert fishers.held_out(material).settings == {"n": 4, "batch_size": 2, "temperature": 0.5}
+
+
+keyed = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 12)), max_size=40)
+
+
+@given(keyed, st.integers(1, 30))
+def test_features_are_kept_as_far_as_they_fit(asked, most):
+    """Beside an obvious version, which counts 4 bytes a number."""
+    kept = _Features(4 * most)
+    simple: OrderedDict[tuple[int, int], int] = OrderedDict()
+    for key in asked:
+        size = key[1]
+        assert kept.has(key) == (key in simple)
+        found = kept.get(key)
+        assert (found is not None) == (key in simple)
+        if key in simple:
+            simple.move_to_end(key)
+            continue
+        kept.put(key, torch.zeros(size))
+        if size <= most:
+            simple[key] = size
+            while sum(simple.values()) > most:
+                simple.popitem(last=False)

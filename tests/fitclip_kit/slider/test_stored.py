@@ -1,0 +1,306 @@
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from figures.alpha_curve import Measure, Panel, alpha_table
+from fitclip_core.statistics import crossed_interval
+from fitclip_kit.slider.stored import Point, StoredSweep, of_direction, share_point
+from fitclip_kit.store.results import CellKey, ResultsStore
+
+ALPHAS, DRAWS, ITEMS = (0.0, 0.3, 1.0), (1, 2, 4), 15
+TRAINING: dict[str, Any] = {"label_share": 0.5, "subset_size": 9}
+MEASURES = {
+    "clips": Measure("clips", "text_to_video", 5),
+    "actions": Measure("actions", "classification", 1),
+}
+
+
+def cell_outcomes(data_set, rng, items=ITEMS):
+    """As `zero_shot.rank` gives them; ranks 1 to 10 in halves."""
+    names = [f"{data_set}_{place:02d}" for place in range(items)]
+    tables = []
+    retrieval = MEASURES[data_set].direction == "text_to_video"
+    for direction in ("text_to_video", "video_to_text") if retrieval else ("classification",):
+        table = pd.DataFrame({"item": names, "direction": direction})
+        table["rank"] = rng.integers(2, 14, items) / 2
+        if not retrieval:
+            table["label"] = [("run", "jump")[place % 2] for place in range(items)]
+            table["predicted"] = "run"
+        tables.append(table)
+    outcomes = pd.concat(tables, ignore_index=True)
+    outcomes.attrs["coverage"] = {"clips": items + 1, "measured": items, "missing": ["lost"]}
+    return outcomes
+
+
+def store(folder, *, alphas=ALPHAS, draws=DRAWS, items=ITEMS, seed=0):
+    """A store with a sweep of both data sets; returns it and the sweep's keys."""
+    results, rng, keys = ResultsStore(folder), np.random.default_rng(seed), []
+    for data_set in MEASURES:
+        for alpha in alphas:
+            for draw in draws:
+                key = CellKey.at(alpha, **TRAINING, seed=draw, data_set=data_set)
+                if key not in keys:
+                    results.write(key, cell_outcomes(data_set, rng, items), {})
+                    keys.append(key)
+    return results, keys
+
+
+def material(results, keys, items=ITEMS):
+    """What `StoredSweep.read` looks at."""
+    coverage = {"clips": items + 1}
+    sets = {
+        "clips": SimpleNamespace(task="retrieval", measure_k=5),
+        "actions": SimpleNamespace(task="classification", measure_k=1),
+    }
+    for one in sets.values():
+        one.trial = SimpleNamespace(coverage=coverage)
+    return SimpleNamespace(run=SimpleNamespace(results=results), keys=keys, sets=sets)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return store(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def sweep(finished):
+    return StoredSweep.read(material(*finished))
+
+
+def stored_ranks(finished, data_set, draw, alpha):
+    """Slow: one cell's file, read by itself."""
+    results, _ = finished
+    key = CellKey.at(alpha, **TRAINING, seed=draw, data_set=data_set)
+    table = results.outcomes([key])
+    return table[table["direction"] == MEASURES[data_set].direction].reset_index(drop=True)
+
+
+def test_it_knows_the_sweep(sweep):
+    assert sweep.alphas == list(ALPHAS)
+    assert sweep.draws == list(DRAWS)
+    assert sweep.measures == MEASURES
+    assert list(sweep.measures) == ["clips", "actions"]  # the material's order
+    assert sweep.measures["clips"].name == "text-to-video R@5"
+
+
+@pytest.mark.parametrize("data_set", MEASURES)
+@pytest.mark.parametrize("draw", DRAWS)
+def test_a_draws_curve_has_the_shares_and_binomial_ends_of_its_cells(
+    finished, sweep, data_set, draw
+):
+    curve = sweep.curve(data_set, draw)
+    assert curve.columns.tolist() == ["alpha", "value", "ci_low", "ci_high"]
+    assert curve["alpha"].tolist() == list(ALPHAS)
+    for row in curve.itertuples():
+        ranks = stored_ranks(finished, data_set, draw, row.alpha)["rank"]
+        share = sum(rank <= MEASURES[data_set].k for rank in ranks) / ITEMS
+        assert row.value == pytest.approx(share)
+        ends = binom.ppf([0.025, 0.975], ITEMS, share) / ITEMS
+        np.testing.assert_allclose([row.ci_low, row.ci_high], ends)
+
+
+def test_a_draws_curve_has_the_numbers_of_the_metrics_table(finished, sweep):
+    results, keys = finished
+    metrics = results.metrics(keys)
+    chosen = metrics[(metrics["metric"] == "top1") & metrics["seed"].isin([-1, 2])]
+    expected = chosen.sort_values("alpha")[["value", "ci_low", "ci_high"]].to_numpy()
+    np.testing.assert_array_equal(sweep.curve("actions", 2).to_numpy()[:, 1:], expected)
+
+
+@pytest.mark.parametrize("data_set", MEASURES)
+def test_the_mean_curve_is_figure_3s(finished, sweep, data_set):
+    results, keys = finished
+    panel = Panel("one", "", "", (MEASURES[data_set],))
+    expected = alpha_table(results.outcomes(keys), panels=[panel])
+    curve = sweep.curve(data_set)
+    np.testing.assert_allclose(curve["value"], expected["value"])
+    ends = ["ci_low", "ci_high"]
+    np.testing.assert_allclose(curve[ends][1:], expected[ends][1:])
+    # Figure 3 resamples at the teacher; here it has one interval in the mean and in every draw.
+    assert curve.iloc[0].equals(sweep.curve(data_set, 1).iloc[0])
+
+
+def test_the_mean_curves_interval_is_over_items_and_draws(finished, sweep):
+    hits = [stored_ranks(finished, "clips", draw, 0.3)["rank"] <= 5 for draw in DRAWS]
+    found = crossed_interval(np.array(hits, dtype=float))
+    row = sweep.curve("clips").iloc[1]
+    assert row["ci_low"] == pytest.approx(max(found.low, 0))
+    assert row["ci_high"] == pytest.approx(min(found.high, 1))
+
+
+def test_outcomes_are_the_cells_own(finished, sweep):
+    for data_set, draw, alpha in (("clips", 4, 0.3), ("actions", 1, 1.0)):
+        cell = sweep.outcomes(data_set, draw, alpha)
+        expected = stored_ranks(finished, data_set, draw, alpha)
+        assert cell.columns.tolist() == ["item", "direction", "rank", "label", "predicted"]
+        assert cell["item"].tolist() == expected["item"].tolist()
+        assert cell["rank"].tolist() == expected["rank"].tolist()
+        assert set(cell["direction"]) == {MEASURES[data_set].direction}
+        assert cell.attrs["coverage"]["clips"] == ITEMS + 1
+    assert set(sweep.outcomes("actions", 1, 1.0)["label"]) == {"run", "jump"}
+
+
+def test_all_draws_share_the_teachers_outcomes(sweep):
+    assert sweep.outcomes("clips", 1, 0).equals(sweep.outcomes("clips", 4, 0))
+    assert not sweep.outcomes("clips", 1, 1).equals(sweep.outcomes("clips", 4, 1))
+
+
+def test_no_outcomes_between_stored_alphas(sweep):
+    assert sweep.outcomes("clips", 1, 0.31) is None
+    assert sweep.outcomes("clips", 1, 0.1 + 0.2) is not None  # 0.30000000000000004
+
+
+def test_a_stored_alpha_answers_with_the_cell_and_says_so(sweep):
+    curve = sweep.curve("clips", 2)
+    for place, alpha in enumerate((0, 0.1 + 0.2, 1)):
+        value, low, high = curve.iloc[place, 1:].tolist()
+        assert sweep.at("clips", 2, alpha) == Point(value, low, high, "stored")
+
+
+def test_between_stored_alphas_the_answer_is_linear_and_says_so(sweep):
+    curve = sweep.curve("actions", 1).set_index("alpha")
+    point = sweep.at("actions", 1, 0.65)  # half-way between 0.3 and 1
+    for name in ("value", "ci_low", "ci_high"):
+        assert getattr(point, name) == pytest.approx((curve[name][0.3] + curve[name][1.0]) / 2)
+    assert point.status == "interpolated"
+    assert sweep.at("actions", None, 0.1).value == pytest.approx(
+        2 / 3 * sweep.curve("actions")["value"][0] + 1 / 3 * sweep.curve("actions")["value"][1]
+    )
+
+
+@given(alpha=st.floats(0, 1), draw=st.sampled_from([None, *DRAWS]))
+@settings(max_examples=50, deadline=None)
+def test_every_answer_lies_between_its_neighbours(sweep, alpha, draw):
+    curve, point = sweep.curve("clips", draw), sweep.at("clips", draw, alpha)
+    below = curve[curve["alpha"] <= alpha + 1e-9].iloc[-1]
+    above = curve[curve["alpha"] >= alpha - 1e-9].iloc[0]
+    for name in ("value", "ci_low", "ci_high"):
+        low, high = sorted((below[name], above[name]))
+        assert low - 1e-8 <= getattr(point, name) <= high + 1e-8
+    assert point.ci_low <= point.value <= point.ci_high
+
+
+def test_points_are_of_every_data_set(sweep):
+    points = sweep.points(2, 0.5)
+    assert list(points) == ["clips", "actions"]
+    assert points["actions"] == sweep.at("actions", 2, 0.5)
+
+
+def test_a_curve_that_is_changed_leaves_the_sweep_as_it_is(sweep):
+    before = sweep.at("clips", 1, 0.3)
+    curve = sweep.curve("clips", 1)
+    curve["value"] = 7.0
+    assert sweep.at("clips", 1, 0.3) == before
+
+
+def test_of_one_draw_the_mean_curve_is_that_draws(tmp_path):
+    sweep = StoredSweep.read(material(*store(tmp_path, draws=(3,))))
+    pd.testing.assert_frame_equal(sweep.curve("clips"), sweep.curve("clips", 3))
+
+
+def test_one_item_has_no_interval(tmp_path):
+    sweep = StoredSweep.read(material(*store(tmp_path, items=1)))
+    for draw in (1, None):
+        curve = sweep.curve("clips", draw)
+        assert curve[["ci_low", "ci_high"]].isna().all(axis=None)
+        assert curve["value"].notna().all()
+    point = sweep.at("clips", 1, 0.5)
+    assert np.isfinite(point.value) and np.isnan(point.ci_low)
+
+
+def test_variants_and_references_are_not_on_the_curve(finished, sweep, tmp_path):
+    results, keys = store(tmp_path)
+    rng = np.random.default_rng(5)
+    others = [
+        CellKey.reference("frozen", "clips"),
+        CellKey.variant("fisher", 0.3, **TRAINING, seed=1, data_set="clips"),
+    ]
+    for key in others:
+        results.write(key, cell_outcomes("clips", rng), {})
+    found = StoredSweep(results.outcomes([*keys, *others]), MEASURES)
+    pd.testing.assert_frame_equal(found.curve("clips"), sweep.curve("clips"))
+
+
+def test_data_sets_without_a_measure_are_left_alone(finished, sweep):
+    results, keys = finished
+    found = StoredSweep(results.outcomes(keys), {"actions": MEASURES["actions"]})
+    pd.testing.assert_frame_equal(found.curve("actions"), sweep.curve("actions"))
+    cell = found.outcomes("actions", 1, 0)
+    assert cell is not None and "coverage" not in cell.attrs  # nobody said how many
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda sweep: sweep.curve("kites"), "no data set 'kites'.*'clips', 'actions'"),
+        (lambda sweep: sweep.curve("clips", 3), r"no draw 3 in the sweep; there: \[1, 2, 4\]"),
+        (lambda sweep: sweep.outcomes("clips", 9, 0), "no draw 9"),
+        (lambda sweep: sweep.outcomes("clips", 1, 1.2), "alpha is 1.2"),
+        (lambda sweep: sweep.outcomes("clips", 1, float("nan")), "alpha is nan"),
+        (lambda sweep: sweep.at("clips", 1, -0.1), "alpha is -0.1; the stored sweep runs from 0"),
+        (lambda sweep: sweep.at("clips", 1, float("nan")), "alpha is nan"),
+    ],
+)
+def test_questions_it_cannot_answer(sweep, ask, says):
+    with pytest.raises(ValueError, match=says):
+        ask(sweep)
+
+
+def test_sweeps_it_refuses(finished):
+    results, keys = finished
+    everything = results.outcomes(keys)
+    with pytest.raises(ValueError, match="no measure"):
+        StoredSweep(everything, {})
+    with pytest.raises(ValueError, match="no outcomes of kites"):
+        StoredSweep(everything, {"kites": Measure("kites", "text_to_video", 5)})
+    with pytest.raises(ValueError, match=r"k is 3 for retrieval; give one of \[1, 5, 10\]"):
+        StoredSweep(everything, {"clips": Measure("clips", "text_to_video", 3)})
+    shorter = [key for key in keys if (key.data_set, key.alpha) != ("actions", 0.3)]
+    with pytest.raises(ValueError, match=r"actions and clips do not have the same"):
+        StoredSweep(results.outcomes(shorter), MEASURES)
+    lacking = [key for key in keys if (key.seed, key.alpha) != (2, 0.3)]
+    with pytest.raises(ValueError, match=r"draws at alpha 0.3 are \[1, 4\], not \[1, 2, 4\]"):
+        StoredSweep(results.outcomes(lacking), MEASURES)
+    with pytest.raises(ValueError, match="no student"):
+        StoredSweep(results.outcomes([key for key in keys if key.alpha == 0]), MEASURES)
+    with pytest.raises(ValueError, match="do not cover the same items"):
+        StoredSweep(everything.drop(index=0), MEASURES)
+
+
+def test_a_damaged_cell_is_named(tmp_path):
+    results, keys = store(tmp_path)
+    (tmp_path / "cells" / f"{keys[2].digest}.parquet").write_bytes(b"cut")
+    with pytest.raises(ValueError, match=r"1 cells .*changed after it was written"):
+        StoredSweep.read(material(results, keys))
+
+
+def test_a_point_of_live_outcomes_is_the_cells(sweep):
+    cell = sweep.outcomes("clips", 2, 0.3)
+    live = share_point(cell, MEASURES["clips"])
+    assert live.status == "exact"
+    stored = sweep.at("clips", 2, 0.3)
+    assert (live.value, live.ci_low, live.ci_high) == (stored.value, stored.ci_low, stored.ci_high)
+    assert share_point(cell, MEASURES["clips"], "stored") == stored
+
+
+def test_other_directions_play_no_part_in_a_point():
+    live = cell_outcomes("clips", np.random.default_rng(1))
+    point = share_point(live, MEASURES["clips"])
+    live.loc[live["direction"] == "video_to_text", "rank"] = 99
+    assert share_point(live, MEASURES["clips"]) == point
+    assert len(of_direction(live, "video_to_text")) == ITEMS
+    with pytest.raises(ValueError, match=r"direction 'classification'; there: \['text_to_video'"):
+        share_point(live, MEASURES["actions"])
+
+
+def test_a_point_of_ranks_that_are_none_is_refused():
+    live = cell_outcomes("clips", np.random.default_rng(1))
+    live.loc[0, "rank"] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        share_point(live, MEASURES["clips"])

@@ -1,0 +1,221 @@
+"""What is exported is what other programs load."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from fitclip_core.encoders import ClipEncoder
+from fitclip_core.ensembling import interpolate
+from fitclip_kit.weights.export import export_open_clip, export_openai, write_card
+from fitclip_kit.weights.foreign_checkpoints import read_checkpoint
+from tests import foreign_formats as formats
+
+TEACHER, STUDENT = formats.tiny_clip_state(0), formats.tiny_clip_state(1)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> ClipEncoder:
+    folder = tmp_path_factory.mktemp("models") / "teacher"
+    folder.mkdir()
+    config = {
+        "model_cfg": formats.TINY_CLIP,
+        "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    formats.write_safetensors(folder / "open_clip_model.safetensors", TEACHER)
+    return ClipEncoder.from_folder(folder)
+
+
+def test_an_exported_folder_gives_the_same_features(tmp_path: Path, encoder: ClipEncoder) -> None:
+    fused = interpolate(TEACHER, STUDENT, 0.4)
+    export_open_clip(tmp_path / "fused", encoder, fused, notes={"alpha": "0.4"})
+    assert sorted(file.name for file in (tmp_path / "fused").iterdir()) == [
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+    ]
+    loaded = ClipEncoder.from_folder(tmp_path / "fused")
+    theirs = open_clip.create_model(f"local-dir:{tmp_path / 'fused'}").eval()
+    encoder.load_state(fused)
+    try:
+        frames = np.random.default_rng(0).integers(0, 256, (3, 2, 16, 16, 3), np.uint8)
+        expected = encoder.encode_videos(frames)
+        assert torch.equal(loaded.encode_videos(frames), expected)
+        captions = ["a dog", "rain falls"]
+        assert torch.equal(loaded.encode_texts(captions), encoder.encode_texts(captions))
+        images, counts = encoder.images(frames)
+        with torch.no_grad():
+            features = theirs.encode_image(images, normalize=True).unflatten(0, (3, 2)).mean(1)
+            texts = theirs.encode_text(encoder.tokenize(captions), normalize=True)
+        torch.testing.assert_close(features, expected)
+        torch.testing.assert_close(texts, encoder.encode_texts(captions))
+        assert counts.tolist() == [2, 2, 2]
+    finally:
+        encoder.load_state(TEACHER)
+    assert theirs.visual.preprocess_cfg == encoder.model.visual.preprocess_cfg
+    # Again, from what was loaded: nothing is lost on the way.
+    export_open_clip(tmp_path / "again", loaded, notes={"alpha": "0.4"})
+    for file in (tmp_path / "fused").iterdir():
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_model_by_name_is_exported_with_its_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "tiny-named.json"
+    config.write_text(json.dumps(formats.TINY_CLIP))
+    open_clip.add_model_config(config)
+    try:
+        named = ClipEncoder.from_open_clip("tiny-named")
+    finally:
+        open_clip.factory._MODEL_CONFIGS.pop("tiny-named")
+    export_open_clip(tmp_path / "out", named, dtype=torch.float16)
+    stored = read_checkpoint(tmp_path / "out/open_clip_model.safetensors").state
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    loaded = ClipEncoder.from_folder(tmp_path / "out")
+    assert loaded.model_config == formats.TINY_CLIP
+    for name, value in named.state().items():
+        assert torch.equal(loaded.state()[name], value.half().float())
+
+
+def test_an_own_vocabulary_is_exported(tmp_path: Path) -> None:
+    # Its text tower has an own vocabulary; a folder that had another one gets the right one.
+    from tests.fitclip_core.test_encoders import write_folder
+
+    toy = ClipEncoder.from_folder(write_folder(tmp_path / "toy"))
+    export_open_clip(tmp_path / "out", toy)
+    loaded = ClipEncoder.from_folder(tmp_path / "out")
+    assert loaded.tokenize(["the cat"]).tolist() == toy.tokenize(["the cat"]).tolist()
+
+
+def test_states_that_do_not_fit_are_not_exported(tmp_path: Path, encoder: ClipEncoder) -> None:
+    partial = {name: value for name, value in TEACHER.items() if name != "ln_final.bias"}
+    for state in (
+        partial,
+        {**TEACHER, "ln_final.bias": torch.ones(3)},
+        {**partial, "ln_final.biases": torch.ones(16)},
+    ):
+        with pytest.raises(ValueError, match=r"does not fit teacher: .*ln_final\.bias"):
+            export_open_clip(tmp_path / "out", encoder, state)
+    with pytest.raises(ValueError, match="logit_scale holds NaN"):
+        export_open_clip(tmp_path / "out", encoder, {**TEACHER, "logit_scale": torch.tensor(
+            float("nan"))})  # fmt: skip
+    ready_made = ClipEncoder(
+        encoder.model, encoder.tokenizer, image_size=16, mean=[0.5] * 3, std=[0.5] * 3, name="x"
+    )
+    with pytest.raises(ValueError, match="x was given ready-made"):
+        export_open_clip(tmp_path / "out", ready_made)
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+def test_openai_state_dict(tmp_path: Path) -> None:
+    path = tmp_path / "fused.pt"
+    fused = interpolate(TEACHER, STUDENT, 0.4)
+    export_openai(path, fused)
+    loaded = torch.load(path, weights_only=True)
+    assert type(loaded) is dict
+    assert loaded.keys() == fused.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in fused.items())
+    assert read_checkpoint(path).kind == "state_dict"
+    assert list(tmp_path.iterdir()) == [path]
+    first = path.read_bytes()
+    export_openai(path, fused)
+    assert path.read_bytes() == first
+    export_openai(path, fused, torch.float16)
+    half = torch.load(path, weights_only=True)
+    assert {value.dtype for value in half.values()} == {torch.float16}
+
+
+def test_openai_state_dict_has_302_tensors(tmp_path: Path) -> None:
+    config = open_clip.get_model_config("ViT-B-16")
+    config["vision_cfg"] |= {"width": 64}
+    config["text_cfg"] |= {"width": 16, "heads": 2, "vocab_size": 512}
+    export_openai(tmp_path / "a.pt", open_clip.CLIP(**config).state_dict())
+    assert len(torch.load(tmp_path / "a.pt", weights_only=True)) == 302
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"logit_scale": None}, "missing: logit_scale"),
+        ({"text.extra": torch.ones(1)}, "foreign: text.extra"),
+        ({"transformer.resblocks.0.ln_2.bias": None}, "missing: transformer.resblocks.0.ln_2.bias"),
+        ({"transformer.resblocks.7.ln_2.bias": torch.ones(1)}, "foreign: .*resblocks.7"),
+        ({"logit_scale": torch.tensor(float("nan"))}, "logit_scale holds NaN"),
+        ({"visual.proj": torch.full((16, 12), 1e30)}, "visual.proj holds .* as torch.float16"),
+    ],
+)
+def test_other_names_are_no_openai_state(
+    tmp_path: Path, change: dict[str, Any], problem: str
+) -> None:
+    state = {name: value for name, value in (TEACHER | change).items() if value is not None}
+    with pytest.raises(ValueError, match=problem):
+        export_openai(tmp_path / "a.pt", state, torch.float16)
+    assert not any(tmp_path.iterdir())
+
+
+def test_custom_text_models_are_no_openai_state(tmp_path: Path) -> None:
+    state = open_clip.CustomTextCLIP(**formats.TINY_CLIP).state_dict()
+    with pytest.raises(ValueError, match=r"missing: .*token_embedding\.weight.*foreign: .*text\."):
+        export_openai(tmp_path / "a.pt", state)
+
+
+RESULTS = pd.DataFrame(
+    {
+        "data_set": ["MSR-VTT", "a|b <b>x</b> `c` [l](javascript:1)\nnext"],
+        "R@1": [0.30000000000000004, np.float32(0.25)],
+        "n": np.array([1000, 3], np.int64),
+    }
+)
+CARD: dict[str, Any] = {
+    "title": "FitCLIP, fused",
+    "license": "mit",
+    "base_model": "openai/clip-vit-base-patch16",
+    "protocol": {"alpha": 0.4, "note": "``` <script>"},
+    "results": RESULTS,
+}
+
+
+def test_card(tmp_path: Path) -> None:
+    path = write_card(tmp_path, **CARD, tags=["video-retrieval", "clip"])
+    content = path.read_text()
+    assert path == tmp_path / "README.md"
+    _, front, body = content.split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "library_name": "open_clip",
+        "pipeline_tag": "zero-shot-image-classification",
+        "license": "mit",
+        "base_model": "openai/clip-vit-base-patch16",
+        "tags": ["clip", "fitclip", "video", "video-retrieval"],
+    }
+    table = [line for line in body.splitlines() if line.startswith("|")]
+    assert table == [
+        r"| data\_set | R@1 | n |",
+        "| --- | --- | --- |",
+        "| MSR-VTT | 0.3 | 1000 |",
+        r"| a\|b \<b\>x\</b\> \`c\` \[l\]\(javascript:1\) next | 0.25 | 3 |",
+    ]
+    fence = body[body.index("````json") :].removeprefix("````json\n")
+    assert json.loads(fence[: fence.index("\n````")]) == CARD["protocol"]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"license": " "}, "license is ' '"),
+        ({"title": "a\nb"}, "one line"),
+        ({"base_model": ""}, "base_model is ''"),
+        ({"results": RESULTS[:0]}, "no results"),
+        ({"results": pd.DataFrame({"R@1": [float("nan")]})}, "a result is nan"),
+        ({"protocol": {"a": float("inf")}}, "not JSON"),
+        ({"protocol": {"a": Path("x")}}, "not JSON"),
+    ],
+)
+def test_wrong_cards(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        write_card(tmp_path, **(CARD | change))
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,342 @@
+"""FrozenInTimeEncoder against one clip and one text at a time, and transformers' tokenizer."""
+
+import string
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from transformers import DistilBertTokenizer
+
+from fitclip_core.zero_shot import evaluate
+from fitclip_kit.weights.frozen_in_time import FrozenInTime, Sizes
+from fitclip_kit.weights.frozen_in_time_encoder import FrozenInTimeEncoder, wordpiece_tokenizer
+
+TEXT = {"dim": 8, "n_heads": 2, "n_layers": 1, "hidden_dim": 16}
+TINY = Sizes(image_size=8, patch=4, width=12, depth=1, heads=2, projection=6, text=TEXT)
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+POSITIONS = "text_model.embeddings.position_ids"
+TEMPORAL = "video_model.temporal_embed"
+
+
+def vocabulary_tokens() -> list[str]:
+    """30,522 tokens with the special ones at BERT's places and some pieces of English."""
+    special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
+    characters = [*string.ascii_lowercase, *string.digits, *string.punctuation, "ß", "中", "文"]
+    pieces = [
+        *characters,
+        *(f"##{character}" for character in characters if character.isalnum()),
+        *("cook", "##ing", "##ed", "the", "cat", "play", "handstand", "##stand", "cafe"),
+    ]
+    tokens = [special.get(i, f"[unused{i}]") for i in range(999)] + pieces
+    return tokens + [f"filler{i}" for i in range(30522 - len(tokens))]
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("distilbert")
+    (folder / "vocab.txt").write_text("\n".join(vocabulary_tokens()) + "\n", encoding="utf-8")
+    return folder
+
+
+def random_state(n_frames: int = 4, seed: int = 0) -> dict[str, torch.Tensor]:
+    shapes = FrozenInTime(n_frames, TINY).state_dict()
+    generator = torch.Generator().manual_seed(seed)
+    return {k: torch.randn(v.shape, generator=generator) * 0.5 for k, v in shapes.items()}
+
+
+@pytest.fixture(scope="module")
+def encoder(vocabulary: Path) -> FrozenInTimeEncoder:
+    return FrozenInTimeEncoder.from_state(random_state(), vocabulary, sizes=TINY)
+
+
+def random_frames(n: int, frames: int) -> np.ndarray:
+    return np.random.default_rng(n).integers(0, 256, (n, frames, 8, 8, 3), np.uint8)
+
+
+def one_clip(encoder: FrozenInTimeEncoder, clip: np.ndarray) -> torch.Tensor:
+    images = ((clip / 255 - MEAN) / STD).transpose(0, 3, 1, 2)[None]
+    with torch.no_grad():
+        feature = encoder.model.encode_clips(torch.tensor(images, dtype=torch.float32))[0]
+    return feature / feature.norm()
+
+
+@settings(max_examples=15)
+@given(
+    counts=st.lists(st.integers(1, 4), min_size=1, max_size=7),
+    batch_size=st.sampled_from([None, 1, 5, 100]),
+)
+def test_videos_equal_one_clip_at_a_time(
+    encoder: FrozenInTimeEncoder, counts: list[int], batch_size: int | None
+) -> None:
+    frames = random_frames(len(counts), 4)
+    features = encoder.encode_videos(frames, np.array(counts), batch_size)
+    expected = [one_clip(encoder, f[:c]) for f, c in zip(frames, counts, strict=True)]
+    torch.testing.assert_close(features, torch.stack(expected), atol=1e-5, rtol=0)
+
+
+def test_features_have_length_one_and_the_frames_order_counts(
+    encoder: FrozenInTimeEncoder,
+) -> None:
+    frames = random_frames(3, 4)
+    features = encoder.encode_videos(frames)
+    assert features.shape == (3, 6)
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
+    assert (features - encoder.encode_videos(frames[:, ::-1].copy())).abs().max() > 1e-2
+
+
+def test_a_clip_of_more_frames_than_embeddings_is_refused(encoder: FrozenInTimeEncoder) -> None:
+    with pytest.raises(ValueError, match=r"a clip has 5 frames.*n_frames=5"):
+        encoder.encode_videos(random_frames(2, 5), np.array([2, 5]))
+
+
+def test_a_feature_of_nought_stays_nought(encoder: FrozenInTimeEncoder, vocabulary: Path) -> None:
+    state = {
+        name: torch.zeros_like(value) if "_proj" in name else value
+        for name, value in encoder.state().items()
+    }
+    empty = FrozenInTimeEncoder.from_state(state, vocabulary, sizes=TINY)
+    assert torch.equal(empty.encode_videos(random_frames(1, 2)), torch.zeros(1, 6))
+    assert torch.equal(empty.encode_texts(["the cat"]), torch.zeros(1, 6))
+
+
+def test_gradients_reach_both_towers(vocabulary: Path) -> None:
+    encoder = FrozenInTimeEncoder.from_state(random_state(), vocabulary, sizes=TINY)
+    images, counts = encoder.images(random_frames(3, 3), np.array([3, 1, 3]))
+    scores = (
+        encoder.video_features(images, counts)
+        @ encoder.text_features(encoder.tokenize(["the cat", "cooking", "play"])).T
+    )
+    scores.diagonal().sum().backward()
+    for name in ("video_model.patch_embed.proj.weight", "text_model.embeddings.LayerNorm.weight"):
+        assert encoder.model.get_parameter(name).grad.abs().sum() > 0
+
+
+TEXTS = ["the cat", "", "cooking the cat, PLAYED!", "Café 中文 ß", "x " * 90]
+
+
+def test_texts_equal_one_text_without_padding(encoder: FrozenInTimeEncoder) -> None:
+    together = encoder.encode_texts(TEXTS)
+    for text, feature in zip(TEXTS, together, strict=True):
+        torch.testing.assert_close(encoder.encode_texts([text])[0], feature, atol=1e-6, rtol=0)
+        tokens = encoder.tokenize([text])
+        tokens = tokens[:, : int((tokens != 0).sum())]
+        with torch.no_grad():
+            hidden = encoder.model.text_model(tokens).last_hidden_state[:, 0]
+            expected = encoder.model.txt_proj(hidden)[0]
+        torch.testing.assert_close(feature, expected / expected.norm(), atol=1e-5, rtol=0)
+
+
+def test_padding_written_in_a_text_is_a_token(encoder: FrozenInTimeEncoder) -> None:
+    text = "the [PAD] cat"
+    tokens = encoder.tokenize([text])[:, :5]
+    with torch.no_grad():
+        expected = encoder.model.txt_proj(encoder.model.text_model(tokens).last_hidden_state[:, 0])
+    expected = expected[0] / expected.norm()
+    torch.testing.assert_close(encoder.encode_texts([text])[0], expected, atol=1e-5, rtol=0)
+
+
+def test_classes_are_means_of_normalised_prompts(encoder: FrozenInTimeEncoder) -> None:
+    classes = encoder.encode_classes(["cat", "cook"], ["{}", "the {} plays"])
+    prompts = encoder.encode_texts(["cat", "the cat plays", "cook", "the cook plays"])
+    torch.testing.assert_close(classes, (prompts[::2] + prompts[1::2]) / 2)
+
+
+@pytest.fixture(scope="module")
+def reference(vocabulary: Path) -> DistilBertTokenizer:
+    return DistilBertTokenizer(vocab=str(vocabulary / "vocab.txt"))
+
+
+@given(
+    st.text(alphabet=st.sampled_from([*"abcxyzTHE 019.,'-#[]", "é", "ß", "中", "\n", "\t"]))
+    | st.text(alphabet=st.characters(exclude_categories=["Cs"]))
+    | st.lists(
+        st.sampled_from(["cooking", "handstands", "The", "CAT", "[SEP]", "[unused5]", "y" * 150])
+    ).map(" ".join)
+)
+@example("x " * 90)
+@example("the [SEP] cat [PAD] [MASK]")
+def test_tokens_equal_those_of_transformers(
+    encoder: FrozenInTimeEncoder, reference: DistilBertTokenizer, text: str
+) -> None:
+    expected = reference(text, truncation=True, max_length=77, padding="max_length")["input_ids"]
+    tokens = encoder.tokenizer([text])
+    assert tokens.dtype == torch.int64
+    assert tokens.tolist() == [expected]
+
+
+def test_tokens_of_known_texts(vocabulary: Path) -> None:
+    place = {token: i for i, token in enumerate(vocabulary_tokens())}
+    expected = {
+        "Cooking the CAFÉ": ["cook", "##ing", "the", "cafe"],
+        "cat~plays": ["cat", "~", "play", "##s"],
+        "€": ["[UNK]"],
+        "": [],
+    }
+    tokens = wordpiece_tokenizer(vocabulary / "vocab.txt")(list(expected))
+    assert tokens.shape == (4, 77)
+    for row, pieces in zip(tokens.tolist(), expected.values(), strict=True):
+        ids = [place[piece] for piece in ["[CLS]", *pieces, "[SEP]"]]
+        assert row == ids + [0] * (77 - len(ids))
+
+
+def test_long_texts_are_cut_to_77_tokens(encoder: FrozenInTimeEncoder) -> None:
+    row = encoder.tokenize(["cat " * 90])[0].tolist()
+    assert row[0] == 101
+    assert row[-1] == 102
+    assert len(set(row[1:-1])) == 1
+
+
+def broken(tokens: list[str], changes: dict[int, str]) -> list[str]:
+    return [changes.get(i, token) for i, token in enumerate(tokens)]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (vocabulary_tokens()[:-1], "30521 tokens instead of 30522"),
+        ([*vocabulary_tokens(), ""], "30523 tokens instead of 30522"),
+        (broken(vocabulary_tokens(), {103: "mask"}), r"\[MASK\] is missing"),
+        (
+            broken(vocabulary_tokens(), {101: "[SEP]", 102: "[CLS]"}),
+            r"\[CLS\] is 102 instead of 101; \[SEP\] is 101 instead of 102",
+        ),
+        (broken(vocabulary_tokens(), {30000: "cat"}), "repeats 1 tokens"),
+        (["a", "b"], r"\[PAD\] is missing;.*2 tokens"),
+    ],
+)
+def test_another_vocabulary_is_refused(tmp_path: Path, tokens: list[str], message: str) -> None:
+    file = tmp_path / "vocab.txt"
+    file.write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        wordpiece_tokenizer(file)
+
+
+def test_a_missing_or_unreadable_vocabulary_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no vocabulary .*vocab\.txt"):
+        wordpiece_tokenizer(tmp_path)
+    (tmp_path / "vocab.txt").write_bytes(b"\xff\xfe[PAD]\n")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        wordpiece_tokenizer(tmp_path)
+
+
+def test_the_state_makes_a_round_trip(encoder: FrozenInTimeEncoder, vocabulary: Path) -> None:
+    again = FrozenInTimeEncoder.from_state(encoder.state(), vocabulary, name="webvid", sizes=TINY)
+    assert again.name == "webvid"
+    frames = random_frames(2, 3)
+    assert torch.equal(again.encode_videos(frames), encoder.encode_videos(frames))
+    assert torch.equal(again.encode_texts(TEXTS), encoder.encode_texts(TEXTS))
+
+
+def test_every_problem_of_a_state_is_listed(vocabulary: Path) -> None:
+    state = random_state()
+    del state["txt_proj.1.bias"]
+    state["video_model.head.weight"] = torch.zeros(3)
+    state["video_model.pos_embed"] = torch.zeros(1, 10, 12)
+    state[TEMPORAL] = torch.zeros(1, 4, 11)
+    state["video_model.norm.bias"][0] = torch.nan
+    with pytest.raises(ValueError, match="does not fit frozen_in_time") as error:
+        FrozenInTimeEncoder.from_state(state, vocabulary, sizes=TINY)
+    for part in (
+        "1 missing: txt_proj.1.bias",
+        "1 unknown: video_model.head.weight",
+        "2 of another shape",
+        "video_model.pos_embed [1, 10, 12] instead of [1, 5, 12]",
+        f"{TEMPORAL} [1, 4, 11] instead of [1, 4, 12]",
+        "1 not finite: video_model.norm.bias",
+    ):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(4, 12), (1, 0, 12), (2, 4, 12), ()])
+def test_temporal_embeddings_of_another_form_are_listed(
+    vocabulary: Path, shape: tuple[int, ...]
+) -> None:
+    state = random_state() | {TEMPORAL: torch.zeros(shape)}
+    with pytest.raises(ValueError, match=f"1 of another shape: {TEMPORAL}"):
+        FrozenInTimeEncoder.from_state(state, vocabulary, sizes=TINY)
+
+
+@pytest.mark.parametrize("shape", [(1, 512), (512,)])
+def test_positions_of_old_checkpoints_are_checked(
+    encoder: FrozenInTimeEncoder, vocabulary: Path, shape: tuple[int, ...]
+) -> None:
+    state = encoder.state() | {POSITIONS: torch.arange(512).reshape(shape)}
+    if shape == (1, 512):
+        again = FrozenInTimeEncoder.from_state(state, vocabulary, sizes=TINY)
+        assert torch.equal(again.encode_texts(TEXTS), encoder.encode_texts(TEXTS))
+        state[POSITIONS][0, 3] = 7
+    with pytest.raises(ValueError, match="position_ids is not 0 to 511"):
+        FrozenInTimeEncoder.from_state(state, vocabulary, sizes=TINY)
+
+
+@pytest.mark.parametrize(
+    ("n_frames", "temporal", "expected"),
+    [
+        (1, "zeros", [5.0]),
+        (1, "bilinear", [5.0]),
+        (4, "zeros", [5.0, 9.0, 0.0, 0.0]),
+        (4, "interp", [5.0, 5.0, 9.0, 9.0]),
+        (4, "bilinear", [5.0, 6.0, 8.0, 9.0]),
+    ],
+)
+def test_temporal_embeddings_follow_n_frames(
+    vocabulary: Path, n_frames: int, temporal: str, expected: list[float]
+) -> None:
+    state = random_state(2) | {TEMPORAL: torch.tensor([5.0, 9.0]).repeat(1, 12, 1).mT.contiguous()}
+    encoder = FrozenInTimeEncoder.from_state(
+        state, vocabulary, n_frames=n_frames, temporal=temporal, sizes=TINY
+    )
+    assert encoder.state()[TEMPORAL][0, :, 0].tolist() == expected
+    assert encoder.encode_videos(random_frames(1, n_frames)).isfinite().all()
+    with pytest.raises(ValueError, match="frames"):
+        encoder.encode_videos(random_frames(1, n_frames + 1))
+
+
+class Source:
+    def __init__(self, frames: np.ndarray) -> None:
+        self.data = frames
+        self.clip_ids = [f"clip{i}" for i in range(len(frames))]
+        self.frame_counts = np.array([4, 2, 1, 3, 4])
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        return self.data[indices]
+
+
+def test_zero_shot_evaluation(encoder: FrozenInTimeEncoder) -> None:
+    source = Source(random_frames(5, 4))
+    clips = pd.DataFrame({"clip_id": source.clip_ids})
+    features = [
+        one_clip(encoder, clip[:count])
+        for clip, count in zip(source.data, source.frame_counts, strict=True)
+    ]
+    labels = ["cat", "cook", "cat", "play", "handstand"]
+    classes = sorted(set(labels))
+    outcomes = evaluate(encoder, clips.assign(label=labels), source, templates=["the {}"])
+    scores = torch.stack(features) @ encoder.encode_texts([f"the {c}" for c in classes]).T
+    assert outcomes["predicted"].tolist() == [classes[i] for i in scores.argmax(1)]
+
+    texts = ["the cat", "cooking", "play", "a handstand", "cats play"]
+    outcomes = evaluate(encoder, clips.assign(text=texts), source)
+    scores = encoder.encode_texts(texts) @ torch.stack(features).T
+    for direction, table in (("text_to_video", scores), ("video_to_text", scores.T)):
+        ranks = outcomes.loc[outcomes["direction"] == direction, "rank"]
+        assert ranks.tolist() == [1 + int((row > row[i]).sum()) for i, row in enumerate(table)]
+
+
+def test_the_released_size(vocabulary: Path) -> None:
+    with torch.device("meta"):
+        shapes = {k: v.shape for k, v in FrozenInTime().state_dict().items()}
+    noise = torch.randn(30522 * 768, generator=torch.Generator().manual_seed(0)) * 0.02
+    state = {k: noise[: shape.numel()].view(shape) for k, shape in shapes.items()}
+    encoder = FrozenInTimeEncoder.from_state(state, vocabulary)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 2, 224, 224, 3), np.uint8)
+    videos = encoder.encode_videos(frames, np.array([2, 1]))
+    texts = encoder.encode_texts(TEXTS)
+    assert videos.shape == (2, 256)
+    assert texts.shape == (5, 256)
+    torch.testing.assert_close(videos.norm(dim=1), torch.ones(2))
+    torch.testing.assert_close(texts.norm(dim=1), torch.ones(5))

@@ -1,0 +1,300 @@
+"""Models load from every source with the right architecture, digest and protocol."""
+
+import hashlib
+import json
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from open_clip.transformer import QuickGELU
+from safetensors.torch import save_file
+
+from fitclip_core.encoders import ClipEncoder
+from fitclip_kit.weights import models
+from fitclip_kit.weights.models import CLIP_ARCHITECTURES, infer_architecture, load_clip
+from tests import foreign_formats as formats
+
+CLIP = formats.tiny_clip_state()
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tiny models that open_clip knows by name, with and without QuickGELU."""
+    registry = dict(open_clip.factory._MODEL_CONFIGS)
+    for name, quick in (("tiny", False), ("tiny-quickgelu", True)):
+        file = tmp_path / "configs" / f"{name}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps({**formats.TINY_CLIP, "quick_gelu": quick}))
+        open_clip.add_model_config(file)
+    monkeypatch.setattr(models, "CLIP_ARCHITECTURES", ("ViT-B-32", "tiny"))
+    yield
+    open_clip.factory._MODEL_CONFIGS.clear()
+    open_clip.factory._MODEL_CONFIGS.update(registry)
+
+
+def meta_state(name: str) -> dict[str, torch.Tensor]:
+    with torch.device("meta"):
+        return open_clip.CLIP(**open_clip.get_model_config(name)).state_dict()
+
+
+@pytest.mark.parametrize("name", CLIP_ARCHITECTURES)
+def test_architectures_are_known_by_their_shapes(name: str) -> None:
+    assert infer_architecture(meta_state(name)) == name
+    assert open_clip.get_model_config(f"{name}-quickgelu")["quick_gelu"]
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16", "ViT-B-32"])
+def test_openai_listings(realdata: Path, name: str) -> None:
+    listing = json.loads((realdata / f"checkpoints/openai_clip_{name}.json").read_text())
+    state = {key: torch.empty(shape, device="meta") for key, shape in listing["shapes"].items()}
+    assert len(state) == 302
+    assert infer_architecture(state) == name
+    half = formats.openai_precision(state)
+    assert {key: str(value.dtype) for key, value in half.items()} == {
+        key: f"torch.{dtype}" for key, dtype in listing["dtype_release"].items()
+    }
+
+
+def test_unknown_architectures_are_refused() -> None:
+    with pytest.raises(ValueError, match="embed_dim 12, vision image_size 16, vision layers 2"):
+        infer_architecture(CLIP)
+    state = meta_state("ViT-B-16")
+    for missing in ("visual.conv1.weight", "text_projection"):
+        partial = {name: value for name, value in state.items() if name != missing}
+        with pytest.raises(ValueError, match=f"lacks '{missing}'"):
+            infer_architecture(partial)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.filterwarnings("ignore:.*no logit_scale")
+def test_files_that_come_from_openai_say_all(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    writers: dict[str, Any] = {
+        "openai_torchscript": lambda: formats.write_openai_torchscript(path, CLIP),
+        "fitclip_student": lambda: formats.write_fitclip_student(path, CLIP, True),
+        "fitclip_lightning": lambda: formats.write_lightning(path, CLIP, CLIP),
+    }
+    for kind, write in writers.items():
+        write()
+        loaded = load_clip(path)
+        assert isinstance(loaded.encoder, ClipEncoder)
+        assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert loaded.protocol | {"left_out": 0} == {
+            "architecture": "tiny-quickgelu", "weights": kind, "file": "weights.pt", "left_out": 0,
+        }  # fmt: skip
+        json.dumps(loaded.protocol, allow_nan=False)
+        gelu = loaded.encoder.model.visual.transformer.resblocks[0].mlp.gelu
+        assert isinstance(gelu, QuickGELU)
+        state = loaded.encoder.state()
+        exact = kind != "openai_torchscript"
+        expected = CLIP if exact else formats.openai_precision(CLIP)
+        for name in CLIP.keys() - {"logit_scale"}:
+            assert torch.equal(state[name], expected[name].float()), name
+        with pytest.raises(ValueError, match="use the model tiny-quickgelu"):
+            load_clip(path, "tiny")
+    assert loaded.protocol["left_out"]["the teacher's weights"] == len(CLIP)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_plain_files_need_the_architecture(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    formats.write_state_dict(path, CLIP)
+    plain = tmp_path / "weights.safetensors"
+    save_file(CLIP, plain)
+    training = tmp_path / "epoch_1.pt"
+    formats.write_open_clip_training(training, CLIP)
+    for file in (path, plain, training):
+        with pytest.raises(ValueError, match=r"give architecture='tiny-quickgelu' .* 'tiny' for"):
+            load_clip(file)
+        for name in ("tiny", "tiny-quickgelu"):
+            loaded = load_clip(file, name)
+            assert loaded.protocol["architecture"] == loaded.encoder.name == name
+            assert torch.equal(loaded.encoder.state()["visual.proj"], CLIP["visual.proj"])
+    formats.write_state_dict(path, formats.tiny_clip_state(embed_dim=9))
+    with pytest.raises(
+        ValueError, match=r"the state does not fit tiny; .*visual.proj \[16, 9\] in"
+    ):
+        load_clip(path, "tiny")
+    with pytest.raises(ValueError, match="no model 'ViT-Z'"):
+        load_clip(path, "ViT-Z")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_every_wrong_tensor_is_listed(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    state = {**CLIP, "extra.weight": torch.ones(1), "ln_final.bias": torch.ones(3)}
+    del state["visual.ln_post.bias"]
+    formats.write_state_dict(path, state)
+    with pytest.raises(ValueError) as caught:
+        load_clip(path, "tiny")
+    for part in ("visual.ln_post.bias", "extra.weight", "ln_final.bias [3] instead of [16]"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("architecture", ["tiny", "tiny-custom"])
+@pytest.mark.parametrize("prefix", ["", "text."])
+def test_text_towers_of_both_forms_fit_both(tmp_path: Path, architecture: str, prefix: str) -> None:
+    """open_clip's CustomTextCLIP has `text.` before the text tower's names."""
+    config = tmp_path / "configs" / "tiny-custom.json"
+    config.write_text(json.dumps({**formats.TINY_CLIP, "custom_text": True, "quick_gelu": False}))
+    open_clip.add_model_config(config)
+    path = tmp_path / "weights.pt"
+    outside = ("visual.", "logit_scale")
+    torch.save({n if n.startswith(outside) else f"{prefix}{n}": v for n, v in CLIP.items()}, path)
+    state = load_clip(path, architecture).encoder.state()
+    assert any(name.startswith("text.") for name in state) == (architecture == "tiny-custom")
+    for name, value in state.items():
+        assert torch.equal(value, CLIP[name.removeprefix("text.")]), name
+    with pytest.raises(ValueError, match="'tiny' for others"):
+        load_clip(path)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_what_does_not_fit_is_said_before_the_temperature(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    without = {name: value for name, value in CLIP.items() if name != "logit_scale"}
+    cases: list[tuple[dict[str, torch.Tensor], str]] = [
+        ({f"clip.{n}": v for n, v in without.items()}, r"none of its .* such as clip\.ln_final"),
+        ({n: v for n, v in without.items() if n != "visual.proj"}, "1 missing: visual.proj$"),
+        ({n: v for n, v in without.items() if "visual" not in n}, "without a vision tower"),
+        ({**CLIP, "positional_embedding": torch.ones(248, 16)}, "248 tokens, the model takes 77"),
+        ({**CLIP, "visual.positional_embedding": torch.ones(26, 16)}, "26 positions, .* has 5"),
+        ({**CLIP, "visual.proj": torch.ones(16, 12).char()}, "visual.proj torch.int8"),
+        ({**CLIP, "visual.proj": CLIP["visual.proj"] * float("nan")}, "not finite: visual.proj"),
+    ]
+    for state, problem in cases:
+        torch.save(state, path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(ValueError, match=problem):
+                load_clip(path, "tiny-quickgelu")
+    torch.save(without, path)
+    with pytest.warns(UserWarning, match="no logit_scale"):
+        load_clip(path, "tiny-quickgelu")
+
+
+def test_a_folder_may_hold_a_pickle_of_tensors(tmp_path: Path) -> None:
+    config = {"model_cfg": formats.TINY_CLIP, "preprocess_cfg": {}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    weights = tmp_path / "open_clip_pytorch_model.bin"
+    formats.write_open_clip_training(weights, CLIP)
+    loaded = load_clip(tmp_path)
+    assert loaded.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert loaded.protocol["file"].endswith("/open_clip_pytorch_model.bin")
+    assert torch.equal(loaded.encoder.state()["visual.proj"], CLIP["visual.proj"])
+
+
+def test_folders_of_other_layouts_are_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"open_clip_config\.json; .*looks like transformers'"):
+        load_clip(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ValueError, match="several files: join the parts"):
+        load_clip(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("hf-hub:org/name", "download the model and give its folder"),
+        ("open_clip:hf-hub:org/name", "download the model and give its folder"),
+        ("open_clip:ViT-B/32", "did you mean ViT-B-32 "),
+        ("open_clip:vit-b-32/openai", "did you mean ViT-B-32 "),
+        ("ViT-B-32", "open_clip has ViT-B-32 with the tags openai, "),
+    ],
+)
+def test_names_that_are_near(source: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        load_clip(source)
+
+
+def test_a_users_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    formats.write_state_dict(tmp_path / "weights.pt", CLIP)
+    with pytest.raises(ValueError, match="no known architecture has these sizes"):
+        load_clip("~/weights.pt")
+
+
+def test_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    config = {"model_cfg": formats.TINY_CLIP, "preprocess_cfg": {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    weights = folder / "open_clip_model.safetensors"
+    save_file(CLIP, weights)
+    loaded = load_clip(folder)
+    assert loaded.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert loaded.protocol["architecture"] == "tiny"
+    assert loaded.protocol["weights"] == "open_clip_folder"
+    with pytest.raises(ValueError, match="says its own architecture"):
+        load_clip(folder, "ViT-B-32")
+
+
+def test_tags_are_given_to_open_clip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    class Fetched:
+        def state(self) -> dict[str, torch.Tensor]:
+            return {"w": torch.ones(2, 3).T, "scale": torch.tensor(1.0)}
+
+    def fetch(*arguments: Any, precision: str) -> Fetched:
+        asked.append((*arguments, precision))
+        return Fetched()
+
+    monkeypatch.setattr(ClipEncoder, "from_open_clip", fetch)
+    loaded = load_clip("open_clip:ViT-B-16/laion2b_s34b_b88k")
+    assert asked == [("ViT-B-16", "laion2b_s34b_b88k", "cpu", "float32")]
+    assert len(loaded.sha256) == 64
+    assert loaded.protocol["file"] == "laion2b_s34b_b88k"
+    for source in ("open_clip:ViT-B-16", "open_clip:ViT-B-16/"):
+        with pytest.raises(ValueError, match="has no tag"):
+            load_clip(source)
+
+
+def test_sources_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no file or folder"):
+        load_clip(tmp_path / "absent.pt")
+    with pytest.raises(ValueError, match="there is no file"):
+        models.load_frozen_in_time(tmp_path / "absent.pt", tmp_path / "vocab.txt")
+
+
+def test_frozen_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    class Encoder:
+        @classmethod
+        def from_state(cls, state: Any, **settings: Any) -> str:
+            given.update(settings, state=state)
+            return "encoder"
+
+    module: Any = types.ModuleType("fitclip_kit.weights.frozen_in_time_encoder")
+    module.FrozenInTimeEncoder = Encoder
+    monkeypatch.setitem(sys.modules, "fitclip_kit.weights.frozen_in_time_encoder", module)
+    path, vocabulary = tmp_path / "cc-webvid.pth.tar", tmp_path / "vocab.txt"
+    state = formats.tiny_frozen_in_time_state()
+    formats.write_frozen_in_time(path, state)
+    vocabulary.write_text("[PAD]\n")
+    loaded = models.load_frozen_in_time(path, vocabulary, n_frames=8)
+    assert given["state"].keys() == state.keys()
+    assert (given["n_frames"], given["vocabulary"]) == (8, vocabulary)
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert loaded.protocol == {
+        "architecture": "frozen_in_time",
+        "weights": "frozen_in_time",
+        "file": "cc-webvid.pth.tar",
+        "left_out": {"no tensor": 4, "the training's optimizer": 4},
+        "n_frames": 8,
+        "vocabulary_sha256": hashlib.sha256(b"[PAD]\n").hexdigest(),
+    }
+    with pytest.raises(ValueError, match="use load_frozen_in_time"):
+        load_clip(path)
+    formats.write_fitclip_student(path, CLIP, False)
+    with pytest.raises(ValueError, match="of the kind fitclip_student, not Frozen in Time's"):
+        models.load_frozen_in_time(path, vocabulary)
