@@ -26,6 +26,7 @@ from data_prep.clip_frames import ClipRequest, Decoder, FrameRule, clip_frames
 from data_prep.clips import validate
 from data_prep.decode_workers import Failure, available_cores, killable_map
 from fitclip_core.videos import video_numbers
+from fitclip_kit.store.code import code_digest
 from fitclip_kit.store.files import (
     MANIFEST_NAME,
     atomic_path,
@@ -35,7 +36,6 @@ from fitclip_kit.store.files import (
     manifest_problems,
     read_manifest,
     remove_abandoned,
-    source_digest,
     write_json,
     write_manifest,
 )
@@ -45,7 +45,7 @@ NO_FILE = "no such file"
 SHARD_BYTES, SHARD_CLIPS = 128 * 2**20, 1000  # a shard's limits: what an interruption may cost
 _COMPARED = 8  # of 256 clips, by a hash: those that are decoded by two decoders
 _Row = tuple[str, str, float | None, float | None]  # clip_id (the video's first), path, start, end
-_CODE = ("data_prep.clip_frames", "data_prep.frame_store", "data_prep.sampling", "data_prep.video")
+_CODE = "data_prep.frame_store"
 
 
 def build(
@@ -93,7 +93,7 @@ def build(
     parameters = {**asdict(rule), "backend": backend_name}
     hashes = _source_hashes(root, [path for _, path, _, _ in rows])
     inputs = {"clips": _digest(rows, also), "videos": json_digest(hashes)}
-    code = source_digest(*_CODE)
+    code = code_digest(_CODE)
     if not manifest_problems(folder, kind=KIND, parameters=parameters, inputs=inputs, code=code):
         return open_store(folder)
 
@@ -175,7 +175,7 @@ def build_shard(
         raise ValueError(f"{len(rows)} clips are more than a shard's {len(parts[0])}")
     hashes = _source_hashes(root, [path for _, path, _, _ in parts[0]])
     parameters = {**asdict(rule), "backend": backend_name}
-    shard = _Shard(folder, number, rows, also, parameters, source_digest(*_CODE), hashes)
+    shard = _Shard(folder, number, rows, also, parameters, code_digest(_CODE), hashes)
     if not shard.is_done():
         _prepare(folder)
         with tqdm(total=len(shard.rows), desc=f"{_bar(folder)}, shard {number}") as bar:
@@ -480,7 +480,7 @@ def _parts(rows: list[_Row], rule: FrameRule) -> list[list[_Row]]:
 def _unhashed_shards(
     clips: pd.DataFrame, folder: Path, rule: FrameRule, backend: str | Decoder
 ) -> list[_Shard]:
-    parameters, code = {**asdict(rule), "backend": _decoder(backend)[1]}, source_digest(*_CODE)
+    parameters, code = {**asdict(rule), "backend": _decoder(backend)[1]}, code_digest(_CODE)
     rows, also = _rows(clips)
     parts = enumerate(_parts(rows, rule))
     return [_Shard(folder, number, part, also, parameters, code, {}) for number, part in parts]

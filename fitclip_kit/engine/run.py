@@ -33,16 +33,23 @@ from fitclip_kit.engine.stamps import (
     stamp_digest,
     write_stamp,
 )
+from fitclip_kit.store.code import code_digest
 from fitclip_kit.store.files import (
     file_sha256,
     json_digest,
     remove_abandoned,
-    source_digest,
     write_json,
 )
 
 HERE = Path(__file__).parents[2] / "notebooks"
-PACKAGES = ("fitclip_core", "data_prep", "figures")
+PACKAGES = (
+    "fitclip_core",
+    "fitclip_kit.store",
+    "fitclip_kit.weights",
+    "fitclip_kit.engine",
+    "data_prep",
+    "figures",
+)
 # For the kernels. Threads that spin while they wait slow each other down on a shared machine, and
 # threads that sleep at once slow small models down: they spin for a fraction of a millisecond.
 ENVIRONMENT = {
@@ -102,7 +109,7 @@ def make_plan(notebooks_dir: Path, profile: str, runs_dir: Path) -> Plan:
     sections = read_profile(profile_file(notebooks_dir, profile))
     parameters = merge_profile(sections, {book.stem: book.defaults for book in notebooks})
     code = {
-        "packages": source_digest(*PACKAGES),
+        "packages": code_digest(*PACKAGES),
         "packages' data": package_data_digest(PACKAGES),
         "requirements.lock": file_sha256(notebooks_dir.parent / "requirements.lock"),
     }

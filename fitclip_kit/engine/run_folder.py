@@ -25,11 +25,11 @@ from data_prep.clips import read_clips
 from fitclip_core.distillation import TrainingClips
 from fitclip_core.videos import video_numbers
 from fitclip_kit.engine.sweep import EvaluationSet
+from fitclip_kit.store.code import code_digest
 from fitclip_kit.store.files import (
     MANIFEST_NAME,
     file_sha256,
     remove_abandoned,
-    source_digest,
     write_manifest,
 )
 from fitclip_kit.store.results import ResultsStore
@@ -170,6 +170,6 @@ class RunFolder:
             kind=notebook,
             parameters=parameters,
             inputs=inputs,
-            code=source_digest(*CODE),
+            code=code_digest(*CODE),
             outputs=outputs,
         )

@@ -16,12 +16,12 @@ import pandas as pd
 from fitclip_core import distributed
 from fitclip_core.distillation import Recipe, StudentFit
 from fitclip_kit.engine.sweep import State, Student
+from fitclip_kit.store.code import code_digest
 from fitclip_kit.store.files import (
     atomic_path,
     file_sha256,
     manifest_problems,
     read_manifest,
-    source_digest,
     write_manifest,
 )
 from fitclip_kit.weights import checkpoints
@@ -29,10 +29,7 @@ from fitclip_kit.weights.foreign_checkpoints import Checkpoint
 
 KIND = "student"
 WEIGHTS_FILE, HISTORY_FILE = "student.safetensors", "history.csv"
-TRAINED_BY = tuple(
-    f"fitclip_core.{module}"
-    for module in ("augmentation", "distillation", "encoders", "losses", "video_text")
-)
+TRAINED_BY = "fitclip_core.distillation"
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ def fit_or_load(
             and whatever `fit` raises; the folder then holds no valid student.
     """
     parameters = {"draw": draw, **asdict(recipe)}
-    code = source_digest(*TRAINED_BY)
+    code = code_digest(TRAINED_BY)
     stale = _stale(folder, parameters, inputs, code)
     if stale:
         distributed.check_same(code=code, inputs=dict(inputs))
@@ -102,9 +99,7 @@ def keep_released(folder: Path, draw: int, checkpoint: Checkpoint) -> TrainedStu
     """
     parameters = {"draw": draw, "released": checkpoint.kind}
     inputs = {"file": checkpoint.sha256}
-    code = source_digest(
-        "fitclip_kit.weights.foreign_checkpoints", "fitclip_kit.weights.torch_archive"
-    )
+    code = code_digest("fitclip_kit.weights.foreign_checkpoints")
     if _stale(folder, parameters, inputs, code):
         weights = {name: value for name, value in checkpoint.state.items() if name != "logit_scale"}
         nothing = pd.DataFrame({"step": pd.Series(dtype="int64")})

@@ -22,11 +22,11 @@ from fitclip_core.distillation import Recipe, StudentFit, TrainingClips, fit_stu
 from fitclip_core.encoders import ClipEncoder
 from fitclip_kit.engine import students
 from fitclip_kit.engine.sweep import EvaluationSet, Student, sweep_alphas, unmeasured
+from fitclip_kit.store.code import code_digest
 from fitclip_kit.store.files import (
     json_digest,
     manifest_problems,
     read_manifest,
-    source_digest,
 )
 from fitclip_kit.store.results import FIRST_SEEDS, CellKey, ResultsStore
 
@@ -386,7 +386,7 @@ def _problems(training: Training) -> list[str]:
         kind=students.KIND,
         parameters={"draw": training.seed, **asdict(training.recipe)},
         inputs=training.inputs,
-        code=None if training.reused else source_digest(*students.TRAINED_BY),
+        code=None if training.reused else code_digest(students.TRAINED_BY),
     )
 
 

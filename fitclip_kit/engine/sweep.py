@@ -16,31 +16,19 @@ from fitclip_core import ensembling, zero_shot
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.ensembling import Schedule
 from fitclip_core.video_text import FrameSource, VideoTextEncoder
-from fitclip_kit.store.files import json_digest, source_digest
+from fitclip_kit.store.code import code_digest
+from fitclip_kit.store.files import json_digest
 from fitclip_kit.store.results import CellKey, ResultsStore
 
 State = Mapping[str, Tensor]
 # The modules that a cell's numbers follow from; a change in one makes stored cells stale.
-MEASURED_BY = tuple(
-    f"fitclip_core.{module}"
-    for module in (
-        "encoders",
-        "ensembling",
-        "foreign_checkpoints",
-        "merges",
-        "metrics",
-        "models",
-        "torch_archive",
-        "video_text",
-        "videos",
-        "zero_shot",
-    )
+MEASURED_BY = (
+    "fitclip_core.encoders",
+    "fitclip_core.ensembling",
+    "fitclip_core.zero_shot",
+    "fitclip_kit.weights.foreign_checkpoints",
 )
-REFERENCE_MEASURED_BY = (
-    *MEASURED_BY,
-    "fitclip_kit.weights.frozen_in_time",
-    "fitclip_kit.weights.frozen_in_time_encoder",
-)
+REFERENCE_MEASURED_BY = (*MEASURED_BY, "fitclip_kit.weights.frozen_in_time_encoder")
 
 
 @dataclass(frozen=True)
@@ -389,7 +377,7 @@ def _points(
 ) -> list[_Point]:
     """All that a sweep consists of, the teacher first, then student by student."""
     _check(students, alphas, data_sets)
-    made_by = {"code": source_digest(*MEASURED_BY), "model": dict(model)}
+    made_by = {"code": code_digest(*MEASURED_BY), "model": dict(model)}
     shares = _distinct_shares(alphas)
     fusions: list[tuple[Student | None, float]] = [(None, 0.0)] if 0 in shares else []
     fusions += [(student, alpha) for student in students for alpha in shares if alpha > 0]
@@ -417,7 +405,7 @@ def _reference_cells(
     _check_data_sets(data_sets)
     if not weights.get("sha256"):
         raise ValueError(f"the weights of {name} have no sha256; give at least that")
-    code = source_digest(*REFERENCE_MEASURED_BY)
+    code = code_digest(*REFERENCE_MEASURED_BY)
     made_by = {"code": code, "model": dict(model), "weights": dict(weights)}
     return [
         _Cell(CellKey.reference(name, data_set.name), data_set, _protocol(data_set, made_by))
@@ -454,7 +442,7 @@ def _protocol(
 def _merged_by(teacher_sha256: str, student: Student, model: Mapping[str, Any]) -> dict[str, Any]:
     """The protocol's part on the model, for all merges of the teacher and a student."""
     fused = _fused_from(teacher_sha256, student)
-    return {"code": source_digest(*MEASURED_BY), "model": dict(model), **fused}
+    return {"code": code_digest(*MEASURED_BY), "model": dict(model), **fused}
 
 
 def _fused_from(teacher_sha256: str, student: Student) -> dict[str, Any]:

@@ -13,15 +13,13 @@ from fitclip_core.distillation import TrainingClips
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.merges import fisher_diagonal
 from fitclip_kit.slider.material import Material
-from fitclip_kit.store.files import json_digest, read_manifest, source_digest
+from fitclip_kit.store.code import code_digest
+from fitclip_kit.store.files import json_digest, read_manifest
 from fitclip_kit.weights import checkpoints
 
 HELD_OUT: Final = "webvid_selection"
 SUPPLEMENT: Final = "07_supplementary_figures"
 _DEFAULTS: Final = {"n": 256, "batch_size": 8, "temperature": 0.015}  # notebook 07's own
-_COMPUTED_BY: Final = tuple(
-    f"fitclip_core.{module}" for module in ("encoders", "losses", "merges", "video_text")
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +69,7 @@ def diagonal(over: HeldOut, encoder: ClipEncoder, weights_sha256: str) -> dict[s
 
     Raises: OSError when the file cannot be written.
     """
-    made_from = {"weights": weights_sha256, "code": source_digest(*_COMPUTED_BY)}
+    made_from = {"weights": weights_sha256, "code": code_digest("fitclip_core.merges")}
     key = json_digest({**made_from, **over.digests, **over.settings})
     file = over.folder / f"{weights_sha256}.safetensors"
     if _key(file) != key:

@@ -20,7 +20,8 @@ from fitclip_kit.engine import students
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.engine.sources import read_sources
 from fitclip_kit.engine.sweep import MEASURED_BY, EvaluationSet, Student
-from fitclip_kit.store.files import read_manifest, source_digest
+from fitclip_kit.store.code import code_digest
+from fitclip_kit.store.files import read_manifest
 from fitclip_kit.store.results import CellKey
 
 TRAINING, SWEEP = "03_student_distillation", "04_alpha_sweep"
@@ -228,7 +229,7 @@ def _stale_cells(
     students_sha256: Mapping[int, str],
 ) -> int:
     """Refuse cells that are not of these models and clips; count those measured by other code."""
-    code = source_digest(*MEASURED_BY)
+    code = code_digest(*MEASURED_BY)
     stale = 0
     for key in keys:
         try:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib.util
 import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -97,38 +95,6 @@ def json_digest(obj: Any) -> str:
     except ValueError as error:
         raise ValueError(f"no digest of an object with NaN or infinity: {error}") from error
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def source_digest(*names: str) -> str:
-    """SHA-256 over the Python sources of packages or modules, found without importing them.
-
-    A dotted name imports its parent packages only. The digest covers each source's name relative
-    to the package and its bytes (line ends as on disk), in sorted order; the names' order and
-    where they are installed do not matter.
-
-    Raises: ValueError when no name is given or a name has no source.
-    """
-    if not names:
-        raise ValueError("source_digest needs at least one package or module name")
-    digest = hashlib.sha256()
-    for name in sorted(set(names)):
-        for relative, source in _sources(name):
-            content = hashlib.sha256(source.read_bytes()).hexdigest()
-            digest.update(f"{name}\0{relative}\0{content}\n".encode())
-    return digest.hexdigest()
-
-
-def code_commit(folder: Path = Path(__file__).parent) -> str:
-    """The commit of the checkout that holds this code, with "-dirty" if it was changed since.
-
-    "unknown" where there is no git or no checkout.
-    """
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found.stdout.strip()
 
 
 def write_manifest(
@@ -320,27 +286,6 @@ def _json_text(obj: Any, doing: str) -> str:
         return json.dumps(obj, sort_keys=True, indent=1, allow_nan=False) + "\n"
     except ValueError as error:
         raise ValueError(f"{doing}: JSON has no NaN or infinity ({error})") from error
-
-
-def _sources(name: str) -> list[tuple[str, Path]]:
-    try:
-        spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
-        spec = None
-    if spec is None:
-        raise ValueError(f"no module or package named {name!r} to take the sources of")
-    if spec.submodule_search_locations is None:
-        if not spec.origin or not spec.origin.endswith(".py"):
-            raise ValueError(f"module {name!r} has no Python source")
-        return [(Path(spec.origin).name, Path(spec.origin))]
-    found = sorted(
-        (path.relative_to(root).as_posix(), path)
-        for root in map(Path, spec.submodule_search_locations)
-        for path in root.rglob("*.py")
-    )
-    if not found:
-        raise ValueError(f"package {name!r} has no Python source")
-    return found
 
 
 def _inside(folder: Path, output: Path) -> tuple[str, Path]:

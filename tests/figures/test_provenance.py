@@ -1,7 +1,7 @@
 import pytest
 
 from figures import provenance
-from fitclip_kit.store.files import code_commit
+from fitclip_kit.store.code import code_commit
 
 
 def test_the_commit_is_added_and_a_given_one_kept():

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fitclip_core.ensembling import fisher
-from fitclip_kit.engine.merge_distance import distance_taken, fisher_alpha
 from fitclip_kit.engine import merge_distance
+from fitclip_kit.engine.merge_distance import distance_taken, fisher_alpha
 
 
 def states(seed=0) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

@@ -132,7 +132,7 @@ def test_another_draw_or_code_is_fitted(tmp_path: Path, monkeypatch: pytest.Monk
     run(tmp_path, fit)
     fit_or_load(tmp_path / "draw_1", 2, RECIPE, INPUTS, fit)
     assert fit.calls == 2
-    monkeypatch.setattr(students, "source_digest", lambda *modules: "other code")
+    monkeypatch.setattr(students, "code_digest", lambda *modules: "other code")
     fit_or_load(tmp_path / "draw_1", 2, RECIPE, INPUTS, fit)
     assert fit.calls == 3
 

@@ -285,7 +285,7 @@ def test_changed_code_makes_cells_stale(
 ) -> None:
     results = ResultsStore(tmp_path)
     run(results, students=[], alphas=[0.0])
-    monkeypatch.setattr(sweep, "source_digest", lambda *modules: "other code")
+    monkeypatch.setattr(sweep, "code_digest", lambda *modules: "other code")
     run(results, students=[], alphas=[0.0])
     assert len(calls) == 4
 
@@ -355,10 +355,9 @@ def test_a_reference_is_measured_once_on_every_data_set(tmp_path: Path, calls: l
 @pytest.mark.parametrize(
     ("changed", "again"),
     [
-        ("frozen_in_time", 2),
         ("frozen_in_time_encoder", 2),
         ("zero_shot", 4),
-        ("merges", 4),
+        ("ensembling", 4),
         ("students", 0),
     ],
 )
@@ -366,14 +365,16 @@ def test_changed_code_of_references_leaves_the_teacher_alone(
     tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch, changed: str, again: int
 ) -> None:
     results = ResultsStore(tmp_path)
-    monkeypatch.setattr(sweep, "source_digest", lambda *modules: "the same")
+    monkeypatch.setattr(sweep, "code_digest", lambda *modules: "the same")
     measure(results)
     run(results, students=[], alphas=[0.0])
     calls.clear()
     monkeypatch.setattr(
         sweep,
-        "source_digest",
-        lambda *modules: "other" if f"fitclip_core.{changed}" in modules else "the same",
+        "code_digest",
+        lambda *modules: (
+            "other" if any(name.endswith(f".{changed}") for name in modules) else "the same"
+        ),
     )
     measure(results)
     run(results, students=[], alphas=[0.0])

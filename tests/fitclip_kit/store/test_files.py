@@ -72,31 +72,6 @@ def test_file_sha256(tmp_path: Path) -> None:
     assert files.file_sha256(tmp_path / "a") == expected
 
 
-def make_package(folder: Path, body: str = "x = 1\n") -> None:
-    (folder / "kit_sample" / "sub").mkdir(parents=True, exist_ok=True)
-    (folder / "kit_sample" / "__init__.py").write_text("raise RuntimeError('imported')\n")
-    (folder / "kit_sample" / "sub" / "part.py").write_text(body)
-    (folder / "kit_module.py").write_text(body)
-
-
-def test_source_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digests = {}
-    for place, body in (("a", "x = 1\n"), ("b", "x = 1\n"), ("c", "x = 2\n")):
-        make_package(tmp_path / place, body)
-        with monkeypatch.context() as patch:
-            patch.syspath_prepend(tmp_path / place)
-            digests[place] = files.source_digest("kit_sample")
-            assert files.source_digest("kit_sample", "kit_module") == files.source_digest(
-                "kit_module", "kit_sample"
-            )
-            assert files.source_digest("kit_module") != digests[place]
-    assert digests["a"] == digests["b"], "where a package is installed does not matter"
-    assert digests["a"] != digests["c"], "its sources do"
-    for bad in ((), ("no_such_package_here",), ("no_such.package",), ("time",)):
-        with pytest.raises(ValueError):
-            files.source_digest(*bad)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "sub").mkdir()
@@ -168,7 +143,6 @@ def test_folders_may_be_named_from_the_working_directory(
 )
 def test_what_does_not_fit_is_named(folder: Path, arguments: dict, problem: str) -> None:
     (found,) = files.manifest_problems(folder, **{"kind": "test", **arguments})
-    import re
 
     assert re.search(problem, found)
 
@@ -215,15 +189,3 @@ def test_importing_is_fast() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert output.stdout.strip() == "False"
-
-
-def test_the_commit_is_that_of_the_checkout(tmp_path: Path) -> None:
-    assert files.code_commit(tmp_path) == "unknown"
-    (tmp_path / "file").write_text("1")
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    found = files.code_commit(tmp_path)
-    assert re.fullmatch("[0-9a-f]{40}", found)
-    (tmp_path / "file").write_text("2")
-    assert files.code_commit(tmp_path) == f"{found}-dirty"
