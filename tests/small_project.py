@@ -20,7 +20,7 @@ written = write_manifest(
 """
 _MAIN = (
     "import sys; from pathlib import Path; from notebooks import run;"
-    "run.PACKAGES = ('notebooks',); sys.exit(run.main(sys.argv[1:], Path('notebooks')))"
+    "run.PACKAGES = ('fitclip_kit.store',); sys.exit(run.main(sys.argv[1:], Path('notebooks')))"
 )
 COMMAND = [sys.executable, "-c", _MAIN, "--profile", "tiny"]  # in the project's folder
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}

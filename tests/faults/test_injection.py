@@ -207,7 +207,7 @@ def test_hostile_values_run_nothing_on_their_way_to_the_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole way: a profile's YAML, the runner, papermill, the kernel."""
-    monkeypatch.setattr(run, "PACKAGES", ("notebooks",))
+    monkeypatch.setattr(run, "PACKAGES", ("fitclip_kit.store",))
     folder = tmp_path / "notebooks"
     (folder / "profiles").mkdir(parents=True)
     (tmp_path / "requirements.lock").write_text("")
