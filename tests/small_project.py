@@ -19,7 +19,7 @@ written = write_manifest(
 )
 """
 _MAIN = (
-    "import sys; from pathlib import Path; from notebooks import run;"
+    "import sys; from pathlib import Path; from fitclip_kit.engine import run;"
     "run.PACKAGES = ('fitclip_kit.store',); sys.exit(run.main(sys.argv[1:], Path('notebooks')))"
 )
 COMMAND = [sys.executable, "-c", _MAIN, "--profile", "tiny"]  # in the project's folder
