@@ -1,7 +1,8 @@
 # make reproduce   run all numbered notebooks on the embedded benchmark (PROFILE=mini)
 # make report      join the executed notebooks into runs/$(PROFILE)/report.html
 # make slider      explore alpha in a browser, served to this machine alone
-# make test        style, types and tests
+# make test        style, types and tests, but for the tests that take minutes
+# make test-all    the same with those
 # make lab         open the notebooks in JupyterLab
 # make gallery     copy the default run's pictures to figures/gallery
 # make clean       remove the environment, the caches and runs/$(PROFILE)
@@ -27,7 +28,7 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 100000
 export PYTHONHASHSEED := 0
 
-.PHONY: help setup reproduce report slider test lab gallery clean
+.PHONY: help setup reproduce report slider test test-all lab gallery clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -51,11 +52,12 @@ report: setup
 slider: setup
 	$(BIN)/python -m fitclip_kit.slider.serve --profile $(PROFILE)
 
-test: setup
+test: TESTS := -m "not slow"
+test test-all: setup
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile $(TESTS)
 
 lab: setup
 	$(BIN)/python -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks

@@ -88,7 +88,7 @@ def test_conda_environment_installs_the_same():
 
 def test_ci_runs_the_test_command():
     script = ROOT / ".ci" / "run"
-    assert "\nmake test\n" in script.read_text()
+    assert "\nmake test-all\n" in script.read_text()
     assert script.stat().st_mode & 0o111
 
 
