@@ -93,18 +93,18 @@ def test_cells_that_differ_by_rounding_are_one_and_others_are_apart():
 @pytest.mark.parametrize(
     ("alpha", "fields", "message"),
     [
-        (0.4, {"data_set": ""}, "data_set is empty"),
-        (math.nan, {}, "alpha is nan"),
-        (0.4, {"text_alpha": -0.1}, "text_alpha is -0.1"),
-        (0.4, {"labelled_share": 1.5}, "labelled_share is 1.5"),
-        (0.4, {"labelled_clips": 5.5}, "labelled_clips is 5.5"),
-        (0.4, {"draw": -1}, "draw is -1"),
-        (0.4, {"draw": None}, "alpha 0.4 needs its student's draw"),
-        (0.4, {"labelled_clips": None}, "needs its student's labelled_clips"),
-        (0.4, {"labelled_share": None}, "needs its student's labelled_share"),
-        (0.4, {"sampling": "some"}, "sampling is 'some'; use one of"),
-        (0.4, {"merge": "Fisher"}, "'Fisher' is no name"),
-        (0.0, {"model": "frozen\n", "draw": None}, "'frozen.n' is no name"),
+        (0.4, {"data_set": ""}, "at least 1 character"),
+        (math.nan, {}, "alpha"),
+        (0.4, {"text_alpha": -0.1}, "text_alpha"),
+        (0.4, {"labelled_share": 1.5}, "labelled_share"),
+        (0.4, {"labelled_clips": 5.5}, "labelled_clips"),
+        (0.4, {"draw": -1}, "draw"),
+        (0.4, {"draw": None}, "alpha 0.4 needs all of its student: .*'draw': None"),
+        (0.4, {"labelled_clips": None}, "'labelled_clips': None"),
+        (0.4, {"labelled_share": None}, "'labelled_share': None"),
+        (0.4, {"sampling": "some"}, "sampling"),
+        (0.4, {"merge": "Fisher"}, "merge"),
+        (0.4, {"model": "frozen\n"}, "model"),
         (0.0, {"merge": "fisher"}, "needs one alpha, above 0"),
         (0.4, {"merge": "fisher", "text_alpha": 0.2}, "needs one alpha, above 0"),
         (0.4, {"model": "fussed"}, "fussed is none of .* reference, without alpha or draw"),
@@ -175,7 +175,7 @@ def test_a_cell_is_valid_under_its_own_protocol_only(tmp_path):
     store = ResultsStore(tmp_path)
     key = key_at(0.4)
     assert store.problems(key, PROTOCOL) == [
-        "msrvtt (model fused, merge average, alpha 0.4, draw 0, sampling main, "
+        "msrvtt (model fused, merge average, alpha 0.4, renormalise False, draw 0, sampling main, "
         "labelled_clips 2500, labelled_share 0.9999) has not been evaluated"
     ]
     store.write(key, retrieval([1, 2]), PROTOCOL)
@@ -253,7 +253,7 @@ def test_cells_that_are_asked_for_must_be_there(tmp_path):
     store.write(key_at(0), retrieval([1, 2]), PROTOCOL)
     store.write(key_at(0.2), retrieval([1, 2]), PROTOCOL)  # of an earlier sweep
     assert set(store.outcomes([key_at(0)])["alpha"]) == {0}
-    with pytest.raises(ValueError, match=r"msrvtt .*alpha 0\.4, draw 0.* has not been evaluated"):
+    with pytest.raises(ValueError, match=r"msrvtt .*alpha 0\.4, .*draw 0.* has not been evaluated"):
         store.outcomes([key_at(0), key_at(0.4)])
 
 
@@ -292,14 +292,17 @@ def with_value(frame, column, value):
     [
         (retrieval([1]).drop(columns="rank"), r"no column \['rank'\]"),
         (retrieval([1]).iloc[:0], "no rows"),
-        (retrieval([1, math.nan]), "'clip1' has rank nan"),
-        (retrieval([1, math.inf]), "'clip1' has rank inf"),
-        (retrieval([0, 1]), "'clip0' has rank 0"),
-        (retrieval([1.25, 1]), r"'clip0' has rank 1\.25"),
-        (pd.concat([retrieval([1])] * 2, ignore_index=True), "'clip0' occurs twice"),
-        (with_value(retrieval([1]), "direction", "sideways"), r"unknown direction \['sideways'\]"),
-        (with_value(retrieval([1]), "item", None), "no name"),
-        (with_value(classification([1, 2]), "predicted", None), "'clip0' has no label or pred"),
+        (retrieval([1, math.nan]), "rank is no mid-rank .*'clip1'.*nan"),
+        (retrieval([1, math.inf]), "rank is no mid-rank .*'clip1'.*inf"),
+        (retrieval([0, 1]), "rank is no mid-rank .*'clip0'"),
+        (retrieval([1.25, 1]), r"rank is no mid-rank .*1\.25"),
+        (pd.concat([retrieval([1])] * 2, ignore_index=True), "item occurs twice: .*'clip0'"),
+        (with_value(retrieval([1]), "direction", "sideways"), "direction is none of .*'sideways'"),
+        (with_value(retrieval([1]), "item", None), "item has no name"),
+        (
+            with_value(classification([1, 2]), "predicted", None),
+            "label or prediction is missing: .*'clip0'",
+        ),
     ],
 )
 def test_outcomes_that_are_wrong_are_refused(tmp_path, outcomes, message):
