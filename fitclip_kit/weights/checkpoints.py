@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -13,7 +14,6 @@ from fitclip_kit.store.files import atomic_path
 
 # safetensors writes metadata in a random order; one JSON entry keeps equal files equal in bytes.
 _METADATA_KEY = "fitclip"
-_PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # a bare pickle, and torch.save's zip of one
 
 
 def save(
@@ -26,13 +26,11 @@ def save(
 
     Args:
         path: the file to make or replace; its folder is made where needed.
-        state: name -> tensor, on any device. Tensors that share memory are stored one by one.
+        state, dtype: as `storable`.
         metadata: notes, text -> text, such as the recipe and the seed.
-        dtype: precision of the stored floating-point tensors; None keeps each one's own.
 
     Raises:
-        ValueError: the state is empty, a value is not a tensor, a tensor is not finite (also after
-            the cast; it is named), dtype is not a floating-point type, or metadata are not text.
+        ValueError: as `storable`, or metadata are not text.
 
     Source:
         The safetensors format, https://huggingface.co/docs/safetensors.
@@ -55,7 +53,8 @@ def storable(state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> d
         dtype: precision of the floating-point copies; None keeps each one's own.
 
     Raises:
-        ValueError: as `save`, but for the metadata.
+        ValueError: the state is empty, a value is not a tensor, a tensor is quantised or not finite
+            (also after the cast; it is named), or dtype is not a floating-point type.
     """
     if not state:
         raise ValueError("the state holds no tensors: pass model.state_dict()")
@@ -74,9 +73,6 @@ def load(path: str | Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is a pickle, or not a whole safetensors file.
-
-    Source:
-        The safetensors format, https://huggingface.co/docs/safetensors.
     """
     try:
         return safetensors.torch.load_file(path)
@@ -85,17 +81,9 @@ def load(path: str | Path) -> dict[str, Tensor]:
 
 
 def metadata(path: str | Path) -> dict[str, str]:
-    """Read the notes of a safetensors file, without its weights.
+    """Read the notes of a safetensors file; another program's file gives that program's entries.
 
-    Args:
-        path: a safetensors file. Another program's file gives that program's own entries.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is a pickle, or not a whole safetensors file.
-
-    Source:
-        The safetensors format, https://huggingface.co/docs/safetensors.
+    Raises: as `load`.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -105,7 +93,7 @@ def metadata(path: str | Path) -> dict[str, str]:
     return json.loads(stored[_METADATA_KEY]) if _METADATA_KEY in stored else dict(stored)
 
 
-def _storable(name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
+def _storable(name: str, value: Any, dtype: torch.dtype | None) -> Tensor:
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} is a {type(value).__name__}: a state holds tensors only")
     tensor = value.detach().cpu()
@@ -122,8 +110,10 @@ def _storable(name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
 def _unreadable(path: str | Path, error: Exception) -> ValueError:
     # Only a file that failed to parse is looked at: a sound one may start with the same bytes.
     with open(path, "rb") as file:
-        start = file.read(4)
-    if start.startswith(_PICKLE_STARTS):
+        start = file.read(11)
+    if start.startswith(b"version htt"):
+        return ValueError(f"{path} is a git-LFS pointer, not the weights: fetch its file")
+    if start.startswith((b"\x80", b"PK\x03\x04")):  # a bare pickle, or torch.save's zip of one
         return ValueError(
             f"{path} is a pickle, which can run code when loaded. foreign_checkpoints."
             "read_checkpoint reads a zip of torch.save safely; for another one, if you trust its "

@@ -11,24 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TEMPORAL = ("zeros", "interp", "bilinear")
-
 
 @dataclass(frozen=True)
 class Sizes:
     """The model's sizes; the defaults are the released models' (ViT-B/16 and DistilBERT).
 
-    Args:
-        image_size: side of the square pictures, in pixels; a multiple of `patch`.
-        patch: side of the square patches, in pixels.
-        width: of the video tower; a multiple of `heads`.
-        depth: blocks of the video tower.
-        heads: of each attention in the video tower.
-        projection: length of the features of clips and texts.
-        text: arguments of `transformers.DistilBertConfig`; empty: its defaults.
-
-    Raises:
-        ValueError: `patch` does not divide `image_size`, or `heads` does not divide `width`.
+    `image_size` and `patch` are sides in pixels; `width`, `depth` and `heads` are the video
+    tower's; `projection` is the features' length; `text` are `transformers.DistilBertConfig`'s
+    arguments.
 
     Source: Bain et al. 2021, section 3.1; the released checkpoints' tensors.
     """
@@ -41,14 +31,6 @@ class Sizes:
     projection: int = 256
     text: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for whole, part in (("image_size", "patch"), ("width", "heads")):
-            if getattr(self, whole) % getattr(self, part):
-                raise ValueError(
-                    f"{whole} {getattr(self, whole)} is no multiple of {part} "
-                    f"{getattr(self, part)}; choose sizes that divide"
-                )
-
 
 class FrozenInTime(nn.Module):
     """Both towers and their projections to one space, with the tensor names of the checkpoints.
@@ -57,11 +39,8 @@ class FrozenInTime(nn.Module):
     transformers is imported when a model is built, not with this module: it takes seconds.
 
     Args:
-        n_frames: temporal embeddings, which is the most frames a clip may have.
-        sizes: of the towers.
-
-    Raises:
-        ValueError: `n_frames` is less than 1.
+        n_frames: temporal embeddings, which is the most frames a clip may have; at least 1.
+        sizes: of the towers; None: the released models'.
 
     Source: Bain et al. 2021, section 3.1.
     """
@@ -80,21 +59,13 @@ class FrozenInTime(nn.Module):
         self.vid_proj = nn.Sequential(nn.Linear(sizes.width, sizes.projection))
 
     def encode_clips(self, clips: Tensor) -> Tensor:
-        """Features `[n, projection]`, not normalised, of clips `[n, frames, 3, h, w]`.
-
-        Raises:
-            ValueError: as `SpaceTimeTransformer.forward`.
-        """
+        """Features `[n, projection]`, not normalised, of clips `[n, frames, 3, h, w]`."""
         return self.vid_proj(self.video_model(clips))
 
     def encode_tokens(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Features `[n, projection]`, not normalised: DistilBERT's output for the first token.
 
-        Args:
-            tokens: int64 `[n, length]`.
-            attended: bool `[n, length]`, False for padding.
-
-        Source: Bain et al. 2021, section 3.1.
+        `tokens` are int64 `[n, length]`, `attended` bool `[n, length]`, False for padding.
         """
         hidden = self.text_model(input_ids=tokens, attention_mask=attended.long())
         return self.txt_proj(hidden.last_hidden_state[:, 0])
@@ -105,12 +76,6 @@ class SpaceTimeTransformer(nn.Module):
 
     A frame's patches get the embedding of their place and that of their frame; a clip with fewer
     frames than temporal embeddings uses the first ones.
-
-    Args:
-        n_frames: temporal embeddings.
-        sizes: of the tower.
-
-    Source: Bain et al. 2021, section 3.1.
     """
 
     def __init__(self, n_frames: int, sizes: Sizes) -> None:
@@ -190,7 +155,7 @@ class DividedAttention(nn.Module):
 
     Every patch also sees the class token, and the class token sees everything.
 
-    Source: Bain et al. 2021, section 3.1; Bertasius et al. 2021, divided space-time attention.
+    Source: Bertasius et al. 2021, divided space-time attention.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -219,35 +184,6 @@ class DividedAttention(nn.Module):
             patches = patches.transpose(1, 2)
         joined = torch.cat([cls, patches.flatten(1, 2)], dim=1)
         return self.proj(joined.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2))
-
-
-def fit_temporal(embeddings: Tensor, n_frames: int, temporal: str = "zeros") -> Tensor:
-    """Make temporal embeddings for another number of frames.
-
-    Args:
-        embeddings: `[1, m, width]`, one for each frame.
-        n_frames: wanted embeddings. With fewer than m the first ones are kept.
-        temporal: where the embeddings beyond m come from: `zeros` appends zeros; `interp` repeats
-            (frame i takes embedding floor(i * m / n_frames)); `bilinear` interpolates between
-            frames at (i + 0.5) * m / n_frames - 0.5, without going beyond the first and last.
-
-    Returns:
-        `[1, n_frames, width]`.
-
-    Raises:
-        ValueError: `temporal` is none of these.
-
-    Source: the reference implementations of Frozen in Time and FitCLIP, on loading checkpoints.
-    """
-    if temporal not in TEMPORAL:
-        raise ValueError(f"temporal is {temporal!r}; give one of {', '.join(TEMPORAL)}")
-    m, width = embeddings.shape[1:]
-    if n_frames <= m:
-        return embeddings[:, :n_frames]
-    if temporal == "zeros":
-        return F.pad(embeddings, (0, 0, 0, n_frames - m))
-    mode = "nearest" if temporal == "interp" else "bilinear"
-    return F.interpolate(embeddings[None], (n_frames, width), mode=mode)[0]
 
 
 def _layer_norm(width: int) -> nn.LayerNorm:

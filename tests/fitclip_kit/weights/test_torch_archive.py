@@ -5,7 +5,7 @@ import pickle
 import struct
 import warnings
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,10 +136,10 @@ WORKING: dict[str, tuple[str, Attack]] = {
         "os.system",
         lambda c: call(name("collections", "OrderedDict")) + call(name("os", "system"), touch(c)),
     ),
-    "OBJ": ("opcode OBJ|posix.system", lambda c: b"(" + name("posix", "system") + touch(c) + b"o"),
-    "INST": ("opcode INST 'posix system'", lambda c: b"(" + touch(c) + b"iposix\nsystem\n"),
+    "OBJ": ("posix.system", lambda c: b"(" + name("posix", "system") + touch(c) + b"o"),
+    "INST": ("unknown operation .*105", lambda c: b"(" + touch(c) + b"iposix\nsystem\n"),
     "NEWOBJ": (
-        "email.message.Message, os.system",
+        "email.message.Message",
         lambda c: name("email.message", "Message") + b")\x81"
         + call(name("os", "system"), touch(c)),
     ),
@@ -161,22 +161,17 @@ WORKING: dict[str, tuple[str, Attack]] = {
 # These do nothing in a plain pickle.loads, or need a loader of their own.
 OTHERS: dict[str, tuple[str, bytes]] = {
     "torch.hub.load": ("torch.hub.load", call(name("torch.hub", "load"), text("a/b"), text("c"))),
-    "torch.jit.load": ("torch.jit.load", call(name("torch.jit", "load"), text("/tmp/x"))),
     "torch.ops": ("torch.ops.load_library", call(name("torch.ops", "load_library"), text("x.so"))),
     "torch.load": ("torch.load", call(name("torch", "load"), text("x.pt"))),
     "numpy.load": ("numpy.load", call(name("numpy", "load"), text("x.npy"))),
     "reconstructor": (
-        "copyreg._reconstructor|copy_reg._reconstructor",
+        "copy_reg._reconstructor",
         call(name("copy_reg", "_reconstructor"), name("subprocess", "Popen")),
     ),
-    "EXT1": ("opcode EXT1 '1'", b"\x82\x01"),
-    "EXT4": ("opcode EXT4 '7'", b"\x84\x07\x00\x00\x00"),
-    "PERSID": ("opcode PERSID 'evil'", b"Pevil\n"),
+    "EXT1": ("unknown operation .*130", b"\x82\x01"),
+    "PERSID": ("unknown operation .*80", b"Pevil\n"),
+    "DUP": ("unknown operation .*50", b"N2"),
     "persistent text": ("persistent id 'file:///'", text("file:///") + b"Q"),
-    "persistent call": (
-        "os.system",
-        group(text("storage"), call(name("os", "system"), text("x")), text("0")) + b"Q",
-    ),
     "persistent class": (
         "persistent id",
         group(text("storage"), name("argparse", "Namespace"), text("0"), text("cpu"), number(1))
@@ -187,14 +182,12 @@ OTHERS: dict[str, tuple[str, bytes]] = {
         r"a call of Stub\(argparse.Namespace\)",
         call(call(name("argparse", "Namespace")), text("x")),
     ),
+    "call with a list": ("a call of Stub", name("argparse", "Namespace") + b"]R"),
     "getattr of a stub": (
         r"builtins.getattr of Stub\(argparse.Namespace\), '__class__'",
         attribute(call(name("argparse", "Namespace")), "__class__"),
     ),
-    "getattr of a path": (
-        "builtins.getattr",
-        attribute(name("pathlib", "PosixPath"), "write_text"),
-    ),
+    "getattr of a text": ("builtins.getattr of 'x', 'join'", attribute(text("x"), "join")),
     "BUILD of a tensor": ("BUILD of tensor", tensor(0, [4], [1]) + b"}b"),
     "BUILD of a class": ("BUILD of Stub", name("argparse", "Namespace") + b"}b"),
     "a tensor of a text": (
@@ -211,12 +204,8 @@ OTHERS: dict[str, tuple[str, bytes]] = {
         call(name("torch._utils", "_rebuild_tensor_v3"), storage(), number(0), b")", b")", b"\x89",
              b"N", name("argparse", "Namespace")),
     ),
-    "TorchScript class": ("__torch__.clip.Model", name("__torch__.clip", "Model") + b")\x81"),
-    "TorchScript maker": ("build_intlist", call(name("torch.jit._pickle", "build_intlist"), b"]")),
     "dotted name": ("pytorch_lightning.os.system", name("pytorch_lightning", "os.system")),
     "package alike": ("omegaconfig.DictConfig", name("omegaconfig", "DictConfig")),
-    "huge memo": ("memo's index 4294967295", b"}r\xff\xff\xff\xff"),
-    "string of protocol 0": ("opcode UNICODE", b"Vx\n"),
 }  # fmt: skip
 
 
@@ -246,12 +235,6 @@ def test_other_hostile_pickles_are_refused_by_name(tmp_path: Path, kind: str) ->
     culprit, body = OTHERS[kind]
     with pytest.raises(ValueError, match=culprit):
         read(write(tmp_path / "evil.pt", program(body), FOUR))
-
-
-def test_all_foreign_names_are_listed_at_once(tmp_path: Path) -> None:
-    body = name("os", "system") + b"0" + name("shutil", "rmtree")  # POP is not known either
-    with pytest.raises(ValueError, match=r"refused.*os\.system, the opcode POP, shutil\.rmtree"):
-        read(write(tmp_path / "evil.pt", program(body)))
 
 
 def test_a_stub_takes_no_attribute_from_its_state(tmp_path: Path) -> None:
@@ -285,9 +268,7 @@ def test_pickles_in_other_records_are_not_read(tmp_path: Path) -> None:
         (0, [2], [-1], {}),
         (0, [2**60], [0], {}),
         (0, [2**21], [0], {}),
-        (0, [2**40, 0], [2**62, 1], {}),
         (0, [2, 2], [1], {}),
-        (0, [1] * 65, [1] * 65, {}),
         (0, [4], [1], {"length": 5}),
         (0, [1], [1], {"length": -1}),
         (0, [4], [1], {"length": 2**100}),
@@ -300,17 +281,8 @@ def test_tensors_outside_their_record_are_refused(
     tmp_path: Path, offset: int, size: list[int], stride: list[int], settings: dict[str, Any]
 ) -> None:
     body = tensor(offset, size, stride, **settings)
-    with pytest.raises(ValueError, match=r"data/"):
+    with pytest.raises(ValueError, match=r"evil\.pt is no sound PyTorch file"):
         read(write(tmp_path / "evil.pt", program(body), {**FOUR, "data/2": b""}))
-
-
-def test_sizes_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    for size in (group(text("4")), group(b"\x88"), group(b"N"), number(4), text("1")):
-        body = call(
-            name("torch._utils", "_rebuild_tensor_v2"), storage(), number(0), size, group(number(1))
-        )
-        with pytest.raises(ValueError, match=r"data/0 has size|pickle is damaged"):
-            read(write(tmp_path / "evil.pt", program(body), FOUR))
 
 
 @pytest.mark.parametrize(
@@ -327,10 +299,9 @@ def test_sizes_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         b"}]Ns",
         b"h\x01",
         b"]" + number(1) + b"R",
-        call(name("collections", "OrderedDict"), b"]" + text("abc") + b"a"),
         call(name("torch._utils", "_rebuild_tensor_v2")),
-        call(name("torch._utils", "_rebuild_parameter"), b"N", b"N", b"N"),
-        name("argparse", "Namespace") + b"]R",
+        call(name("torch._utils", "_rebuild_tensor_v2"), storage(), b"K\0", text("4"), b"K\1"),
+        call(name("torch._utils", "_rebuild_tensor_v2"), storage(), b"K\0", b"K\4", b"K\1"),
         b"]N\x93",
     ],
 )
@@ -387,59 +358,38 @@ def save(content: Any, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def zipped(entries: list[tuple[str, bytes]], edit: Callable[[zipfile.ZipInfo], None]) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w") as archive:
-        warnings.simplefilter("ignore")
-        for entry, content in entries:
-            archive.writestr(entry, content)
-        for info in archive.filelist:
-            edit(info)
-    return buffer.getvalue()
-
-
 SOUND = [("a/data.pkl", program(tensor(0, [4], [1]))), ("a/data/0", FOUR["data/0"])]
 
 
 @pytest.mark.parametrize(
     ("entries", "edit", "problem"),
     [
-        ([*SOUND, SOUND[1]], None, "two entries 'a/data/0'"),
-        ([*SOUND, ("../evil", b"x")], None, "'../evil' lies outside"),
-        ([*SOUND, ("/evil", b"x")], None, "'/evil' lies outside"),
-        ([*SOUND, ("C:/evil", b"x")], None, "lies outside"),
-        ([*SOUND, ("a\\evil", b"x")], None, "lies outside|damaged"),
-        ([*SOUND, ("b/data.pkl", b"x")], None, "2 records data.pkl"),
-        ([("data.pkl", b"x")], None, "0 records data.pkl"),
-        ([("a/b/data.pkl", b"x")], None, "0 records data.pkl"),
-        ([SOUND[0]], None, "data/0 is missing"),
-        ([*SOUND, ("a/byteorder", b"big")], None, "byte order is b'big'"),
-        (SOUND, lambda info: setattr(info, "flag_bits", 1), "compressed or encrypted"),
-        (SOUND, lambda info: setattr(info, "CRC", info.CRC ^ 1), "does not have its checksum"),
-        (SOUND, lambda info: setattr(info, "file_size", info.file_size + 1), "two sizes"),
-        (SOUND, lambda info: setattr(info, "header_offset", 2**31), "is not where|damaged"),
-        (SOUND, lambda info: setattr(info, "header_offset", 7), "is not where|damaged"),
-        ([*SOUND, ("a/data/1", b"x" * 16)], "overlap", "records data.* overlap"),
+        ([*SOUND, SOUND[1]], {}, "in one folder, each once"),
+        ([*SOUND, ("../evil", b"x")], {}, "in one folder"),
+        ([*SOUND, ("/evil", b"x")], {}, "in one folder"),
+        ([*SOUND, ("b/data.pkl", b"x")], {}, "in one folder"),
+        ([("data.pkl", b"x")], {}, "in one folder|damaged"),
+        ([("a/b/data.pkl", b"x")], {}, "data.pkl is missing"),
+        ([SOUND[0]], {}, "data/0 is missing"),
+        ([*SOUND, ("a/byteorder", b"big")], {}, "big-endian"),
+        (SOUND, {"compress_type": zipfile.ZIP_DEFLATED}, "is compressed"),
+        (SOUND, {"CRC": 1}, "does not have its checksum"),
+        (SOUND, {"file_size": 7}, "is compressed"),
+        (SOUND, {"file_size": 2**31, "compress_size": 2**31}, "does not have its checksum"),
+        (SOUND, {"header_offset": 2**31}, "damaged"),
+        (SOUND, {"header_offset": 7}, "does not have its checksum"),
     ],
-)  # fmt: skip
+)
 def test_hostile_zips_are_refused(tmp_path: Path, entries: Any, edit: Any, problem: str) -> None:
-    def move(info: zipfile.ZipInfo) -> None:
-        if info.filename == "a/data/1":  # onto the record before it, which has the same size
-            info.header_offset -= 30 + len("a/data/0") + 16
-
     path = tmp_path / "evil.pt"
-    path.write_bytes(zipped(entries, move if edit == "overlap" else edit or (lambda info: None)))
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+        warnings.simplefilter("ignore")
+        for entry, content in entries:
+            archive.writestr(entry, content)
+        for info in archive.filelist:
+            for key, value in edit.items():
+                setattr(info, key, value)
     with pytest.raises(ValueError, match=problem):
-        read(path)
-
-
-def test_a_size_beyond_the_file_is_refused(tmp_path: Path) -> None:
-    def grow(info: zipfile.ZipInfo) -> None:
-        info.file_size = info.compress_size = 2**31
-
-    path = tmp_path / "evil.pt"
-    path.write_bytes(zipped(SOUND, grow))
-    with pytest.raises(ValueError, match="ends beyond the file"):
         read(path)
 
 
@@ -459,19 +409,7 @@ def test_zip_bombs_are_refused(tmp_path: Path) -> None:
 def test_a_long_pickle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.pt", program(b"N" * 1000))
     monkeypatch.setattr(torch_archive, "MAX_PICKLE_BYTES", 1000)
-    with pytest.raises(ValueError, match="more than 1000 are not read"):
-        read(path)
-
-
-def test_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    records = {f"data/{i}": b"" for i in range(300)}
-    path = write(tmp_path / "a.pt", program(b"N"), records)
-    assert read(path) is None
-    monkeypatch.setattr(torch_archive, "MAX_ENTRIES", 300)
-    with pytest.raises(ValueError, match="301 entries"):
-        read(path)
-    monkeypatch.setattr(torch_archive, "MAX_ENTRIES", 30)  # refused before it is parsed
-    with pytest.raises(ValueError, match="a table of entries of"):
+    with pytest.raises(ValueError, match=r"1003 bytes, more than 1000"):
         read(path)
 
 
@@ -480,7 +418,7 @@ def test_cut_files_are_refused(tmp_path: Path) -> None:
     whole = save({"w": torch.arange(300)})
     for end in (5, 64, len(whole) // 2, len(whole) - 30, len(whole) - 1):
         path.write_bytes(whole[:end])
-        with pytest.raises(ValueError, match=r"a\.pt is not a sound PyTorch file: it is cut off"):
+        with pytest.raises(ValueError, match=r"a\.pt is no sound PyTorch file: it is cut off"):
             read(path)
 
 
@@ -490,24 +428,6 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     whole[whole.index(b"\7" * 300) + 9] ^= 1
     path.write_bytes(whole)
     with pytest.raises(ValueError, match="data/0 does not have its checksum"):
-        read(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        (save({"w": torch.ones(2)}, _use_new_zipfile_serialization=False), "bare pickle.*weights"),
-        (pickle.dumps({"w": 1}), "save it again"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-LFS pointer"),
-        (b"", "starts with b''"),
-        (b"<html>", "no PyTorch file"),
-        (b"PK\x03\x04", "cut off"),
-    ],
-)
-def test_other_formats_are_refused(tmp_path: Path, content: bytes, problem: str) -> None:
-    path = tmp_path / "a.pt"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=problem):
         read(path)
 
 
@@ -631,17 +551,19 @@ def test_known_foreign_objects_become_stubs(tmp_path: Path) -> None:
             "device": torch.device("cuda:1"),
             "size": torch.Size([2, 3]),
             "bytes": b"ab",
+            "default": defaultdict(int, a=1),
         },
         path,
     )
     found = read(path)
-    assert found["path"].args == ("a", "b")
+    assert (found["path"].args, repr(found["path"])) == (("a", "b"), "Stub(pathlib.PosixPath)")
     assert found["number"].name == "scalar"
     assert (found["mean"].path, found["mean"].args) == ("torch.mean", None)
     assert found["dtype"].path == "torch.float16"
     assert found["device"].args == ("cuda", 1)
     assert found["size"] == (2, 3)
-    assert repr(found["bytes"]) == "Stub(_codecs.encode)"
+    assert found["bytes"].path == "_codecs.encode"
+    assert found["default"].contents == [("a", 1)]
 
 
 class Inner(torch.nn.Module):
