@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -32,17 +31,16 @@ def save(
     Raises:
         ValueError: as `storable`, or metadata are not text.
 
-    Source:
-        The safetensors format, https://huggingface.co/docs/safetensors.
+    Source: the safetensors format, https://huggingface.co/docs/safetensors.
     """
     notes = dict(metadata or {})
     for key, value in notes.items():
         if not (isinstance(key, str) and isinstance(value, str)):
             raise ValueError(f"metadata {key!r} is {value!r}: keys and values must be text")
     tensors = storable(state, dtype)
-    stored_notes = {_METADATA_KEY: json.dumps(notes, sort_keys=True)}
+    stored = {_METADATA_KEY: json.dumps(notes, sort_keys=True)}
     with atomic_path(Path(path)) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata=stored_notes)
+        safetensors.torch.save_file(tensors, temporary, stored)
 
 
 def storable(state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -60,15 +58,25 @@ def storable(state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> d
         raise ValueError("the state holds no tensors: pass model.state_dict()")
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}: it must be a floating-point type, such as float16")
-    return {name: _storable(name, value, dtype) for name, value in state.items()}
+    copies = {}
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} is a {type(value).__name__}: a state holds tensors only")
+        cast = dtype if value.is_floating_point() else None
+        tensor = value.detach().cpu().to(cast)
+        if tensor.is_floating_point() and tensor.itemsize < 2:
+            raise ValueError(f"{name} is {tensor.dtype}: quantised weights are not kept")
+        if not torch.isfinite(tensor).all():
+            as_type = "" if dtype is None else f" as {dtype}"
+            raise ValueError(f"{name} holds NaN or infinite values{as_type}; it is not kept")
+        copies[name] = tensor.clone(memory_format=torch.contiguous_format)
+    return copies
 
 
 def load(path: str | Path) -> dict[str, Tensor]:
-    """Read the weights of a safetensors file, in their stored precision, on the CPU.
+    """Read the weights of any safetensors file, in their stored precision, on the CPU.
 
-    Args:
-        path: a safetensors file, of this kit or another's. Values are not checked: FitCLIP's
-            released student holds a NaN ``logit_scale``.
+    Values are not checked: FitCLIP's released student holds a NaN `logit_scale`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -91,20 +99,6 @@ def metadata(path: str | Path) -> dict[str, str]:
     except safetensors.SafetensorError as error:
         raise _unreadable(path, error) from error
     return json.loads(stored[_METADATA_KEY]) if _METADATA_KEY in stored else dict(stored)
-
-
-def _storable(name: str, value: Any, dtype: torch.dtype | None) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise ValueError(f"{name} is a {type(value).__name__}: a state holds tensors only")
-    tensor = value.detach().cpu()
-    if dtype is not None and tensor.is_floating_point():
-        tensor = tensor.to(dtype)
-    if tensor.is_floating_point() and tensor.itemsize < 2:
-        raise ValueError(f"{name} is {tensor.dtype}: quantised weights are not kept; convert them")
-    if not torch.isfinite(tensor).all():
-        cast = "" if dtype is None else f" as {dtype}"
-        raise ValueError(f"{name} holds NaN or infinite values{cast}: it is not worth keeping")
-    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _unreadable(path: str | Path, error: Exception) -> ValueError:

@@ -93,7 +93,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     left_out: dict[str, str] = {}
     if path.name.endswith(".index.json"):
         raise ValueError(f"{path} is the list of a model's parts; {JOIN}")
-    if torch_archive.is_zip(path):
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"  # torch.save's format, or TorchScript's
+    if is_zip:
         kind, state = _read_archive(path, left_out)
     else:
         kind, state = "safetensors", _unwrapped(checkpoints.load(path), left_out, path)

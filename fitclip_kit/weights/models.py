@@ -40,9 +40,9 @@ PICKLED_WEIGHTS_FILE: Final = "open_clip_pytorch_model.bin"
 class LoadedModel:
     """An encoder with where its weights come from.
 
-    `sha256` is the weights file's, or for weights that open_clip fetched the state's (names, types,
-    shapes and values). `protocol` is JSON: `architecture`, `weights` (the kind of file), `file`
-    (its name) and, where something was left out, `left_out` (reason -> number of entries).
+    `sha256` is the weights file's, or for weights that open_clip fetched the state's. `protocol` is
+    JSON: `architecture`, `weights` (the kind of file), `file` (its name) and, where something was
+    left out, `left_out` (reason -> number of entries).
     """
 
     encoder: VideoTextEncoder
@@ -65,13 +65,11 @@ def load_clip(
         architecture: open_clip's model name, for a file. None: found from the tensors' shapes
             where the file's kind says that the activation is QuickGELU.
         device: where the model computes.
-        precision: of its encoding without gradients, see `VideoTextEncoder.precision`; what is not
-            float32 stands in the protocol.
+        precision: of its encoding without gradients; what is not float32 stands in the protocol.
 
     Raises:
-        ValueError: there is no such source, its tensors do not fit, they were trained with the
-            other activation, or the architecture is unknown or cannot be known, because a plain
-            file does not tell its activation.
+        ValueError: there is no such source, its tensors do not fit or were trained with the other
+            activation, or the architecture is unknown.
 
     Source: Radford et al. 2021 (CLIP); Castro and Caba Heilbron 2022 (FitCLIP), supplement.
     """
@@ -113,8 +111,6 @@ def load_frozen_in_time(
 
     Raises:
         ValueError: a file is missing, of another kind, or its tensors do not fit.
-
-    Source: Bain et al. 2021 (Frozen in Time).
     """
     # Its text tower needs transformers, which CLIP does not.
     from fitclip_kit.weights.frozen_in_time_encoder import FrozenInTimeEncoder
@@ -137,25 +133,20 @@ def load_frozen_in_time(
 def infer_architecture(state: Mapping[str, Tensor]) -> str:
     """Which of `CLIP_ARCHITECTURES` a state's shapes are of; the activation cannot be seen.
 
-    Args:
-        state: tensors by OpenAI's names; only their shapes are looked at.
-
     Raises: ValueError when names are missing or no architecture has these sizes.
-
-    Source: Radford et al. 2021 (CLIP), table 20.
     """
     state = with_text_names_of(["token_embedding.weight"], state)
     try:
         sizes = {
             "embed_dim": state["text_projection"].shape[1],
-            "vision_cfg image_size": image_size(state),
-            "vision_cfg layers": _layers(state, "visual.transformer.resblocks."),
-            "vision_cfg width": state["visual.conv1.weight"].shape[0],
-            "vision_cfg patch_size": state["visual.conv1.weight"].shape[-1],
-            "text_cfg context_length": state["positional_embedding"].shape[0],
-            "text_cfg vocab_size": state["token_embedding.weight"].shape[0],
-            "text_cfg width": state["ln_final.weight"].shape[0],
-            "text_cfg layers": _layers(state, "transformer.resblocks."),
+            "vision image_size": image_size(state),
+            "vision layers": _layers(state, "visual.transformer.resblocks."),
+            "vision width": state["visual.conv1.weight"].shape[0],
+            "vision patch_size": state["visual.conv1.weight"].shape[-1],
+            "text context_length": state["positional_embedding"].shape[0],
+            "text vocab_size": state["token_embedding.weight"].shape[0],
+            "text width": state["ln_final.weight"].shape[0],
+            "text layers": _layers(state, "transformer.resblocks."),
         }
     except KeyError as error:
         raise ValueError(
@@ -163,14 +154,11 @@ def infer_architecture(state: Mapping[str, Tensor]) -> str:
         ) from error
     for name in CLIP_ARCHITECTURES:
         config = open_clip.get_model_config(name)
-        known = {
-            f"{tower} {key}": size
-            for tower in ("vision_cfg", "text_cfg")
-            for key, size in config[tower].items()
-        }
-        if sizes.items() <= (known | {"embed_dim": config["embed_dim"]}).items():
+        vision = {f"vision {key}": size for key, size in config["vision_cfg"].items()}
+        text = {f"text {key}": size for key, size in config["text_cfg"].items()}
+        if sizes.items() <= {**vision, **text, "embed_dim": config["embed_dim"]}.items():
             return name
-    found = ", ".join(f"{key.replace('_cfg', '')} {size}" for key, size in sizes.items())
+    found = ", ".join(f"{key} {size}" for key, size in sizes.items())
     raise ValueError(
         f"no known architecture has these sizes: {found}. Known: {', '.join(CLIP_ARCHITECTURES)}; "
         "for another one give `architecture`, or a folder in open_clip's layout"

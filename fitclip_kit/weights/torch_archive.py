@@ -2,11 +2,9 @@
 
 A pickle is a program. Python's own pickle machine runs it here, with only the operations left that
 honest files need and none that imports, calls or sets an attribute: an object of a foreign class
-is at most a `Stub`, and an unknown class is refused by name.
-
-`torch.load(weights_only=True, mmap=True)` runs no code either, but it refuses TorchScript and the
-pickle protocols 4 and 5, checks neither checksums nor the ends of records, so that damaged weights
-load without a warning, and a hostile dictionary's key keeps it busy for ever.
+is at most a `Stub`, and an unknown class is refused by name. (`torch.load(weights_only=True)` runs
+no code either, but refuses TorchScript and the protocols 4 and 5, checks neither checksums nor the
+ends of records, so that damaged weights load without a warning, and may hash a key for ever.)
 """
 
 from __future__ import annotations
@@ -30,7 +28,6 @@ import torch
 MAX_PICKLE_BYTES: Final = 16 * 2**20  # a real one has some hundred bytes for each tensor
 MAX_REPEATED: Final = 2**20  # elements of a view that repeats its record's elements
 
-_ZIP_START: Final = b"PK\x03\x04"
 _KEPT: Final = {getattr(pickle, name)[0] for name in (
     "PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1",
     "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
@@ -83,8 +80,7 @@ class Stub:
     """An object of a foreign class that was not made: only what the file says of it.
 
     `args` are the arguments of its making, or None where the file names the class itself; `state`
-    is what its `__setstate__` or `__dict__` would have got, `contents` the pairs of key and value
-    that it would have been filled with.
+    is what its `__dict__` would have got, `contents` the pairs of key and value put into it.
     """
 
     module: str
@@ -105,22 +101,18 @@ class Stub:
 def read(path: str | Path) -> Any:
     """Read a file of torch.save's zip format or a TorchScript archive; nothing in it is run.
 
-    Args:
-        path: the file. Its tensors are private views of the mapped file, on the CPU, without
-            gradients: untouched ones cost no memory, and writing to them leaves the file alone.
-
     Returns:
-        What was saved: dict (also for an OrderedDict), list, tuple, str, bytes, int, float, bool,
-        None and tensors (also for parameters), and a `Stub` for an object of a known foreign class,
-        such as a TorchScript module.
+        What was saved: dict (also for an OrderedDict), list, tuple, str, int, float, bool, None,
+        tensors (also for parameters), and a `Stub` for an object of a known foreign class, such as
+        a TorchScript module. The tensors are private views of the mapped file: untouched ones cost
+        no memory, and writing to them leaves the file alone.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is of another format, cut off or damaged, or it asks for anything but
             tensors, plain containers and the known foreign classes; that is named.
 
-    Source: the format of `torch.save`, https://docs.pytorch.org/docs/stable/notes/serialization.html
-        and of Python's pickle, PEP 307 and PEP 3154.
+    Source: https://docs.pytorch.org/docs/stable/notes/serialization.html; PEP 307 and PEP 3154.
     """
     path = Path(path)
     try:
@@ -134,15 +126,6 @@ def read(path: str | Path) -> Any:
             f"{path} is no sound PyTorch file: it is cut off, damaged or asks for an unknown "
             f"operation ({type(error).__name__}: {error}); fetch it again"
         ) from error
-
-
-def is_zip(path: str | Path) -> bool:
-    """Whether the file starts as a zip does: torch.save's format, or a TorchScript archive.
-
-    Raises: FileNotFoundError when there is no such file.
-    """
-    with open(path, "rb") as file:
-        return file.read(len(_ZIP_START)) == _ZIP_START
 
 
 class _RefusedError(ValueError):
@@ -167,11 +150,9 @@ class _Archive:
             self.fail("its numbers are big-endian; only little-endian files are read")
 
     def fail(self, problem: str) -> NoReturn:
-        """Raise ValueError, naming the file."""
         raise _RefusedError(f"{self.path} is no sound PyTorch file: {problem}")
 
     def content(self, name: str) -> bytes:
-        """A small record's bytes."""
         return self.record(name).numpy().tobytes()
 
     def record(self, name: str) -> torch.Tensor:
@@ -247,22 +228,22 @@ class _Machine(pickle._Unpickler):
 
     def _set_item(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        self._set([(key, value)])
+        self._set([key, value])
 
     def _set_items(self) -> None:
-        items = self.pop_mark()
-        self._set(list(zip(items[::2], items[1::2], strict=True)))
+        self._set(self.pop_mark())
 
-    def _set(self, pairs: list[tuple[Any, Any]]) -> None:
+    def _set(self, items: list[Any]) -> None:
+        pairs = list(zip(items[::2], items[1::2], strict=True))
         target = self.stack[-1]
+        # A nested tuple can take for ever to hash.
+        simple = all(isinstance(key, str | bytes | int | float | Stub | None) for key in items[::2])
         if isinstance(target, Stub):
             target.contents.extend(pairs)
-            return
-        # A nested tuple can take for ever to hash.
-        keys = all(isinstance(key, str | bytes | int | float | Stub | None) for key, _ in pairs)
-        if type(target) is not dict or not keys:
+        elif type(target) is dict and simple:
+            target.update(pairs)
+        else:
             self._refuse(f"items {reprlib.repr(pairs)} of a {type(target).__name__}")
-        target.update(pairs)
 
     def _make(self, maker: Stub, arguments: tuple[Any, ...]) -> Any:
         match maker.path:

@@ -431,12 +431,6 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
         read(path)
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
-    for function in (read, torch_archive.is_zip):
-        with pytest.raises(FileNotFoundError):
-            function(tmp_path / "absent.pt")
-
-
 # --- honest files, against torch.load and torch.jit.load ----------------------------------------
 
 
