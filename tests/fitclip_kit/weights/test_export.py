@@ -133,6 +133,12 @@ def test_openai_state_dict(tmp_path: Path) -> None:
     assert {value.dtype for value in half.values()} == {torch.float16}
 
 
+def test_openai_state_dict_has_the_released_names(tmp_path: Path, realdata: Path) -> None:
+    listing = json.loads((realdata / "checkpoints/openai_clip_ViT-B-16.json").read_text())
+    export_openai(tmp_path / "a.pt", {name: torch.ones(1) for name in listing["shapes"]})
+    assert len(torch.load(tmp_path / "a.pt", weights_only=True)) == 302
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
