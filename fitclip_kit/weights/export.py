@@ -40,16 +40,12 @@ def export_open_clip(
             if the model has its own vocabulary, `bpe_simple_vocab.txt.gz`. open_clip itself takes
             that file only by `get_tokenizer(..., bpe_path=...)`.
         encoder: the model, built by `from_open_clip` or `from_folder`.
-        state: weights to write, such as `interpolate`'s, with the model's names and shapes; None:
-            the model's own.
-        dtype: precision of the stored floating-point tensors; None keeps each one's own.
-        notes: text -> text, kept in the weights file.
+        state: weights to write, such as `interpolate`'s; None: the model's own.
+        dtype, notes: as `checkpoints.save`.
 
     Raises:
         ValueError: the model's configuration is unknown, the state does not fit it, or a value is
             not finite, also after the cast. Each file is whole or not there.
-
-    Source: open_clip's local layout, https://github.com/mlfoundations/open_clip.
     """
     if encoder.model_config is None:
         raise ValueError(f"{encoder.name} was given ready-made: its configuration is not known")
@@ -80,18 +76,12 @@ def export_openai(
 ) -> None:
     """Write a CLIP state with OpenAI's names as torch.save's file of plain tensors, atomically.
 
-    OpenAI's `clip.load` and `torch.load(path, weights_only=True)` read it.
-
-    Args:
-        path: the file to make or replace.
-        state: name -> tensor; for ViT-B/16, 302 of them.
-        dtype: precision of the stored floating-point tensors; None keeps each one's own.
+    OpenAI's `clip.load` and `torch.load(path, weights_only=True)` read it. `dtype` is the precision
+    of the stored floating-point tensors; None keeps each one's own.
 
     Raises:
         ValueError: names are missing or foreign (as those of open_clip's `CustomTextCLIP`), which
             are listed; or a value is not finite, also after the cast.
-
-    Source: the state dict of OpenAI's CLIP, https://github.com/openai/CLIP.
     """
     vision, text = (
         {"layers": max(1, len({n.removeprefix(t).split(".")[0] for n in state if n.startswith(t)}))}
@@ -118,7 +108,7 @@ def write_card(
     results: pd.DataFrame,
     tags: Sequence[str] = (),
 ) -> Path:
-    """Write the hub's card of an exported model: `README.md` with front matter.
+    """Write the hub's card of an exported model: `README.md` with front matter; give its path.
 
     Nothing is said of the model but what is given here.
 
@@ -128,17 +118,12 @@ def write_card(
         license: the hub's identifier of the weights' licence, such as `mit`; the caller's choice.
         base_model: the model that was trained further, such as `openai/clip-vit-base-patch16`.
         protocol: JSON: how the model was made and measured.
-        results: measured numbers, one row each; written as they are.
+        results: measured numbers, one row each.
         tags: more of the hub's tags.
 
-    Returns:
-        The card's path.
-
     Raises:
-        ValueError: a text is empty, the title has several lines, there are no results, a number
-            is not finite, or the protocol is not JSON.
-
-    Source: https://huggingface.co/docs/hub/model-cards for the front matter.
+        ValueError: a text is empty or has several lines, there are no results, a number is not
+            finite, or the protocol is not JSON.
     """
     for name, value in {"title": title, "license": license, "base_model": base_model}.items():
         if not value.strip() or len(value.splitlines()) != 1:

@@ -14,13 +14,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Sizes:
-    """The model's sizes; the defaults are the released models' (ViT-B/16 and DistilBERT).
+    """The model's sizes, by default the released models' (ViT-B/16 and DistilBERT).
 
-    `image_size` and `patch` are sides in pixels; `width`, `depth` and `heads` are the video
-    tower's; `projection` is the features' length; `text` are `transformers.DistilBertConfig`'s
-    arguments.
-
-    Source: Bain et al. 2021, section 3.1; the released checkpoints' tensors.
+    `image_size` and `patch` are in pixels, `projection` is the features' length, and `text` holds
+    `transformers.DistilBertConfig`'s arguments.
     """
 
     image_size: int = 224
@@ -35,22 +32,17 @@ class Sizes:
 class FrozenInTime(nn.Module):
     """Both towers and their projections to one space, with the tensor names of the checkpoints.
 
-    The initial weights are random and the initial temporal embeddings zero; load trained ones.
-    transformers is imported when a model is built, not with this module: it takes seconds.
-
-    Args:
-        n_frames: temporal embeddings, which is the most frames a clip may have; at least 1.
-        sizes: of the towers; None: the released models'.
+    `n_frames` is the number of temporal embeddings, the most frames a clip may have. The weights
+    are random; load trained ones.
 
     Source: Bain et al. 2021, section 3.1.
     """
 
     def __init__(self, n_frames: int = 4, sizes: Sizes | None = None) -> None:
         super().__init__()
+        # Here, not above: it takes seconds.
         from transformers import DistilBertConfig, DistilBertModel
 
-        if n_frames < 1:
-            raise ValueError(f"n_frames is {n_frames}; a clip has at least 1 frame")
         self.sizes = sizes = sizes or Sizes()
         config = DistilBertConfig(**sizes.text)
         self.text_model: Any = DistilBertModel(config)
@@ -83,7 +75,6 @@ class SpaceTimeTransformer(nn.Module):
         width = sizes.width
         places = (sizes.image_size // sizes.patch) ** 2
         projection = nn.Conv2d(3, width, kernel_size=sizes.patch, stride=sizes.patch)
-        self.image_size = sizes.image_size
         self.patch_embed = nn.Sequential(OrderedDict(proj=projection))
         self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, width), std=0.02))
         self.pos_embed = nn.Parameter(
@@ -96,15 +87,9 @@ class SpaceTimeTransformer(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """The class token's normalised output `[n, width]` for clips `[n, frames, 3, h, w]`.
 
-        Raises:
-            ValueError: pictures of another size, no frame, or more frames than temporal embeddings.
+        Raises: ValueError when there is no frame, or more than there are temporal embeddings.
         """
-        size, most = self.image_size, self.temporal_embed.shape[1]
-        if clips.ndim != 5 or tuple(clips.shape[2:]) != (3, size, size):
-            raise ValueError(
-                f"clips have shape {list(clips.shape)}; give [clips, frames, 3, {size}, {size}]"
-            )
-        frames = clips.shape[1]
+        frames, most = clips.shape[1], self.temporal_embed.shape[1]
         if not 1 <= frames <= most:
             raise ValueError(
                 f"a clip has {frames} frames, but the model has temporal embeddings for 1 to "
@@ -124,9 +109,7 @@ class Block(nn.Module):
     """Time attention, space attention and MLP, each after a layer norm.
 
     The space attention's residual starts from the block's input, not from the time attention's
-    output, unlike TimeSformer's divided attention.
-
-    Source: Bain et al. 2021, section 3.1; the reference implementation for the sums.
+    output, unlike TimeSformer's divided attention (so the reference implementation).
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -135,12 +118,8 @@ class Block(nn.Module):
         self.attn = DividedAttention(width, heads)
         self.timeattn = DividedAttention(width, heads)
         self.norm2 = _layer_norm(width)
-        layers = {
-            "fc1": nn.Linear(width, 4 * width),
-            "act": nn.GELU(),
-            "fc2": nn.Linear(4 * width, width),
-        }
-        self.mlp = nn.Sequential(OrderedDict(layers))
+        up, down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mlp = nn.Sequential(OrderedDict(fc1=up, act=nn.GELU(), fc2=down))
         self.norm3 = _layer_norm(width)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
@@ -153,9 +132,8 @@ class Block(nn.Module):
 class DividedAttention(nn.Module):
     """Self-attention in which a patch sees the patches of its place, or those of its frame.
 
-    Every patch also sees the class token, and the class token sees everything.
-
-    Source: Bertasius et al. 2021, divided space-time attention.
+    Every patch also sees the class token, and the class token sees everything (Bertasius et al.
+    2021, divided space-time attention).
     """
 
     def __init__(self, width: int, heads: int) -> None:

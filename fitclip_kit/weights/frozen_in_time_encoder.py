@@ -25,9 +25,7 @@ TEMPORAL_EMBED = "video_model.temporal_embed"
 class FrozenInTimeEncoder(VideoTextEncoder):
     """Frozen in Time with its tokenizer and its pictures' normalisation.
 
-    The model sees a clip's frames jointly; the features of clips and texts are L2-normalised and
-    compared by their dot product. The class feature is the mean over prompts of the normalised
-    text features, not renormalised, as for every model of the kit.
+    The model sees a clip's frames jointly; the features of clips and texts are L2-normalised.
 
     Source: Bain et al. 2021, section 3.1; the reference implementation of FitCLIP for the
         normalisation of pictures and features and for the length of texts.
@@ -46,9 +44,8 @@ class FrozenInTimeEncoder(VideoTextEncoder):
         """Build the model from a released checkpoint's tensors.
 
         Args:
-            state: tensors by name, without the prefix `module.`. DistilBERT's positions
-                `text_model.embeddings.position_ids`, which checkpoints of older versions of
-                transformers hold and which are no weights, are left out if they are 0, 1, 2, ...
+            state: tensors by name. DistilBERT's `position_ids`, which are no weights, are left out
+                if they are 0, 1, 2, ..., as in checkpoints of older versions of transformers.
             vocabulary: as `wordpiece_tokenizer`.
             n_frames: the most frames a clip may have. Of more temporal embeddings the first ones
                 are kept; those that a checkpoint lacks are zero, as in the reference.
@@ -94,13 +91,9 @@ class FrozenInTimeEncoder(VideoTextEncoder):
             counts: int64 `[n]`, frames of each clip. A clip of fewer frames than the model's
                 `n_frames` is seen as it is; the reference implementations fill it with zeros.
 
-        Returns:
-            float32 `[n, d]`.
+        Returns: float32 `[n, d]`.
 
-        Raises:
-            ValueError: a clip has more frames than the model has temporal embeddings.
-
-        Source: Bain et al. 2021, section 3.1; the norm's lower bound of 1e-8 is the reference's.
+        Raises: ValueError when a clip has more frames than the model has temporal embeddings.
         """
         starts = counts.cumsum(0) - counts
         rows, features = [], []
@@ -134,12 +127,7 @@ def wordpiece_tokenizer(vocabulary: str | Path) -> Tokenizer:
     Returns:
         A function of texts to int64 `[n, 77]`: longer texts are cut, shorter ones padded with 0.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not UTF-8, repeats a token, or does not have 30,522 tokens with the
-            special ones at BERT's places.
-
-    Source: Devlin et al. 2019 (BERT) for the vocabulary; FitCLIP's reference for the length of 77.
+    Raises: ValueError when the file is another one.
     """
     file = Path(vocabulary)
     try:
@@ -172,4 +160,5 @@ def wordpiece_tokenizer(vocabulary: str | Path) -> Tokenizer:
 
 
 def _normalise(features: torch.Tensor) -> torch.Tensor:
+    # The norm's lower bound is the reference's.
     return F.normalize(features, dim=-1, eps=1e-8)

@@ -120,21 +120,10 @@ def test_clips_equal_the_slow_equations(model: FrozenInTime, frames: int) -> Non
     assert np.abs(features).min() > 1e-3  # nothing is hidden by being nought
 
 
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [
-        ((1, 5, 3, 6, 6), "a clip has 5 frames.*1 to 4"),
-        ((1, 0, 3, 6, 6), "a clip has 0 frames"),
-        ((1, 2, 3, 8, 8), "shape .*give .clips, frames, 3, 6, 6"),
-        ((1, 2, 1, 6, 6), "shape"),
-        ((2, 3, 6, 6), "shape"),
-    ],
-)
-def test_clips_of_another_form_are_refused(
-    model: FrozenInTime, shape: tuple[int, ...], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        model.encode_clips(torch.zeros(shape, dtype=torch.float64))
+def test_clips_of_too_many_or_no_frames_are_refused(model: FrozenInTime) -> None:
+    for frames in (0, 5):
+        with pytest.raises(ValueError, match=f"a clip has {frames} frames.*1 to 4"):
+            model.encode_clips(random_clips(1, frames))
 
 
 def test_names_and_shapes_are_the_released_ones(realdata: Path) -> None:
