@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers.implementations import BertWordPieceTokenizer
 
-from fitclip_core.video_text import Tokenizer, VideoTextEncoder
+from fitclip_core.encoders import Tokenizer, VideoTextEncoder
 from fitclip_kit.weights.frozen_in_time import FrozenInTime, Sizes
 
 MEAN = (0.485, 0.456, 0.406)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +20,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fitclip_core.encoders import CONFIG_FILE, MERGES_FILE, WEIGHTS_FILE, ClipEncoder
-from fitclip_core.video_text import Precision, VideoTextEncoder
+from fitclip_core.encoders import (
+    CONFIG_FILE,
+    MERGES_FILE,
+    WEIGHTS_FILE,
+    ClipEncoder,
+    Precision,
+    VideoTextEncoder,
+)
 from fitclip_kit.store.files import file_sha256
 from fitclip_kit.weights.foreign_checkpoints import (
     JOIN,
@@ -29,6 +37,7 @@ from fitclip_kit.weights.foreign_checkpoints import (
     read_checkpoint,
     with_text_names_of,
 )
+from fitclip_kit.weights.frozen_in_time_encoder import FrozenInTimeEncoder
 
 CLIP_ARCHITECTURES: Final = ("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336")
 """OpenAI's vision transformers by open_clip's names; OpenAI's own have `-quickgelu` added."""
@@ -112,9 +121,6 @@ def load_frozen_in_time(
     Raises:
         ValueError: a file is missing, of another kind, or its tensors do not fit.
     """
-    # Its text tower needs transformers, which CLIP does not.
-    from fitclip_kit.weights.frozen_in_time_encoder import FrozenInTimeEncoder
-
     path, words = Path(file).expanduser(), Path(vocabulary).expanduser()
     for needed in (path, words):
         if not needed.is_file():
@@ -168,14 +174,9 @@ def infer_architecture(state: Mapping[str, Tensor]) -> str:
 def _load_tag(model_and_tag: str, device: str | torch.device, precision: Precision) -> LoadedModel:
     _check_no_address(model_and_tag)
     name, _, tag = model_and_tag.partition("/")
-    quick_gelu = _quick_gelu(name, model_and_tag)
+    _model_config(name, model_and_tag)
     if not tag:
         raise ValueError(f"{OPEN_CLIP_PREFIX}{name} has no tag: {OPEN_CLIP_PREFIX}<model>/<tag>")
-    pretrained = open_clip.get_pretrained_cfg(name, tag)
-    if not pretrained:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-        raise ValueError(f"{tag!r} is no tag of {name}; its tags: {tags}")
-    _check_activation(name, quick_gelu, tag, bool(pretrained.get("quick_gelu")))
     encoder = ClipEncoder.from_open_clip(name, tag, device, precision=precision)
     protocol = {"architecture": name, "weights": "open_clip", "file": tag}
     return LoadedModel(encoder, _state_sha256(encoder.state()), protocol)
@@ -185,10 +186,9 @@ def _load_folder(folder: Path, device: str | torch.device, precision: Precision)
     weights = _weights_file(folder)
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
-        quick_gelu = bool(config.get("quick_gelu"))
+        _check_activation(folder.name, config.get("quick_gelu"), weights, _named_openai(weights))
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / CONFIG_FILE} is no JSON object with model_cfg") from error
-    _check_activation(folder.name, quick_gelu, str(weights), _named_openai(weights))
     if weights.name == WEIGHTS_FILE:
         encoder = ClipEncoder.from_folder(folder, device, precision)
     else:
@@ -225,19 +225,24 @@ def _load_file(
                 f"'{shapes}' for others, such as those of open_clip trained on LAION"
             )
         architecture = f"{shapes}-quickgelu"
-    needs_quick_gelu = from_openai or _named_openai(path)
-    quick_gelu = _quick_gelu(architecture, architecture)
-    _check_activation(architecture, quick_gelu, str(path), needs_quick_gelu)
-    encoder = ClipEncoder.from_open_clip(architecture, None, device, precision=precision)
-    encoder.load_state(with_text_names_of(encoder.model.state_dict(), checkpoint.state))
+    quick_gelu = _model_config(architecture, architecture).get("quick_gelu")
+    _check_activation(architecture, quick_gelu, path, from_openai or _named_openai(path))
+    with _without_random_weights_warning():
+        encoder = ClipEncoder.from_open_clip(architecture, None, device, precision=precision)
+    own = encoder.model.state_dict()
+    state = with_text_names_of(own, checkpoint.state)
+    try:
+        encoder.load_state(state)
+    except ValueError as error:
+        raise ValueError(f"{error}{_sizes_hint(state, own)}") from None
     return LoadedModel(encoder, checkpoint.sha256, _protocol(architecture, checkpoint, path))
 
 
-def _quick_gelu(name: str, asked: str) -> bool:
-    """Whether open_clip's model of this name, which was asked for so, computes with QuickGELU."""
+def _model_config(name: str, asked: str) -> dict[str, Any]:
+    """open_clip's configuration of a model, which was asked for in the words `asked`."""
     config = open_clip.get_model_config(name)
     if config is not None:
-        return bool(config.get("quick_gelu"))
+        return config
     known = {model.lower(): model for model in open_clip.list_models()}
     forms = asked.replace("/", "-"), name  # OpenAI's ViT-B/32; <model>/<tag>
     matches = (difflib.get_close_matches(form.lower(), known, n=3, cutoff=0.7) for form in forms)
@@ -246,23 +251,47 @@ def _quick_gelu(name: str, asked: str) -> bool:
     raise ValueError(f"open_clip has no model {asked!r}; {hint}")
 
 
-def _check_activation(
-    name: str, quick_gelu: bool, weights: str, needs_quick_gelu: bool | None
-) -> None:
-    """Refuse weights of the other activation: they load without a warning and lose accuracy."""
-    if needs_quick_gelu in (None, quick_gelu):
-        return
-    trained, computes = ("with", "without") if needs_quick_gelu else ("without", "with")
-    instead = f'{name}-quickgelu (in a config: "quick_gelu": true)'
-    raise ValueError(
-        f"the weights {weights!r} were trained {trained} QuickGELU, but {name} computes {computes} "
-        f"it; use the model {instead if needs_quick_gelu else 'whose name has no -quickgelu'}"
+def _check_activation(name: str, quick_gelu: Any, weights: Path, needs_quick_gelu: bool) -> None:
+    """Refuse OpenAI's weights without QuickGELU: they load without a warning, lose accuracy."""
+    if needs_quick_gelu and not quick_gelu:
+        raise ValueError(
+            f"the weights {str(weights)!r} were trained with QuickGELU, but {name} computes without"
+            f' it; use the model {name}-quickgelu (in a config: "quick_gelu": true)'
+        )
+
+
+def _named_openai(file: Path) -> bool:
+    """Whether the file or one of up to three folders above it is named so."""
+    return any("openai" in part.lower() for part in file.parts[-4:])
+
+
+def _sizes_hint(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """What a tower that lacks or positions of another number mean; else nothing."""
+    if "token_embedding.weight" in state and not any(n.startswith("visual.") for n in state):
+        return "; the weights are of a text tower alone, without a vision tower"
+    hints = {
+        "visual.positional_embedding": "pictures of another size or patches ({} positions, the "
+        'model has {}): use the architecture of that size (in a config: "image_size")',
+        "positional_embedding": "texts of another length ({} tokens, the model takes {}): give a "
+        'folder in open_clip\'s layout whose config says that "context_length"',
+    }
+    return "".join(
+        f"; the weights are for {hint.format(len(state[name]), len(own[name]))}"
+        for name, hint in hints.items()
+        if name in state and name in own and len(state[name]) != len(own[name])
     )
 
 
-def _named_openai(file: Path) -> bool | None:
-    """True where the file or one of up to three folders above it is named so; else unknown."""
-    return any("openai" in part.lower() for part in file.parts[-4:]) or None
+@contextmanager
+def _without_random_weights_warning() -> Iterator[None]:
+    """A model whose weights are loaded later looks random to open_clip, which warns of it."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _weights_file(folder: Path) -> Path:

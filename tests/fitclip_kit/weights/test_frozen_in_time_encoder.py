@@ -63,15 +63,10 @@ def one_clip(encoder: FrozenInTimeEncoder, clip: np.ndarray) -> torch.Tensor:
 
 
 @settings(max_examples=15)
-@given(
-    counts=st.lists(st.integers(1, 4), min_size=1, max_size=7),
-    batch_size=st.sampled_from([None, 1, 5, 100]),
-)
-def test_videos_equal_one_clip_at_a_time(
-    encoder: FrozenInTimeEncoder, counts: list[int], batch_size: int | None
-) -> None:
+@given(counts=st.lists(st.integers(1, 4), min_size=1, max_size=7))
+def test_videos_equal_one_clip_at_a_time(encoder: FrozenInTimeEncoder, counts: list[int]) -> None:
     frames = random_frames(len(counts), 4)
-    features = encoder.encode_videos(frames, np.array(counts), batch_size)
+    features = encoder.encode_videos(frames, np.array(counts))
     expected = [one_clip(encoder, f[:c]) for f, c in zip(frames, counts, strict=True)]
     torch.testing.assert_close(features, torch.stack(expected), atol=1e-5, rtol=0)
 
@@ -184,32 +179,12 @@ def test_an_unreadable_vocabulary_is_refused(tmp_path: Path) -> None:
         wordpiece_tokenizer(tmp_path / "vocab.txt")
 
 
-def test_every_problem_of_a_state_is_listed(vocabulary: Path) -> None:
-    state = random_state()
-    del state["txt_proj.1.bias"]
-    state["video_model.head.weight"] = torch.zeros(3)
-    state["video_model.pos_embed"] = torch.zeros(1, 10, 12)
-    state[TEMPORAL] = torch.zeros(1, 4, 11)
-    state["video_model.norm.bias"][0] = torch.nan
-    with pytest.raises(ValueError, match="does not fit frozen_in_time") as error:
-        FrozenInTimeEncoder.from_state(state, vocabulary, sizes=TINY)
-    for part in (
-        "1 missing: txt_proj.1.bias",
-        "1 unknown: video_model.head.weight",
-        "2 of another shape",
-        "video_model.pos_embed [1, 10, 12] instead of [1, 5, 12]",
-        f"{TEMPORAL} [1, 4, 11] instead of [1, 4, 12]",
-        "1 not finite: video_model.norm.bias",
-    ):
-        assert part in str(error.value)
-
-
 @pytest.mark.parametrize("shape", [(4, 12), (1, 0, 12), (2, 4, 12), ()])
-def test_temporal_embeddings_of_another_form_are_listed(
+def test_temporal_embeddings_of_another_form_are_named(
     vocabulary: Path, shape: tuple[int, ...]
 ) -> None:
     state = random_state() | {TEMPORAL: torch.zeros(shape)}
-    with pytest.raises(ValueError, match=f"1 of another shape: {TEMPORAL}"):
+    with pytest.raises(ValueError, match=TEMPORAL):
         FrozenInTimeEncoder.from_state(state, vocabulary, sizes=TINY)
 
 
