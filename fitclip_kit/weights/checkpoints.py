@@ -13,7 +13,6 @@ from fitclip_kit.store.files import atomic_path
 
 # safetensors writes metadata in a random order; one JSON entry keeps equal files equal in bytes.
 _METADATA_KEY = "fitclip"
-_PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # a bare pickle, and torch.save's zip of one
 
 
 def save(
@@ -26,25 +25,22 @@ def save(
 
     Args:
         path: the file to make or replace; its folder is made where needed.
-        state: name -> tensor, on any device. Tensors that share memory are stored one by one.
+        state, dtype: as `storable`.
         metadata: notes, text -> text, such as the recipe and the seed.
-        dtype: precision of the stored floating-point tensors; None keeps each one's own.
 
     Raises:
-        ValueError: the state is empty, a value is not a tensor, a tensor is not finite (also after
-            the cast; it is named), dtype is not a floating-point type, or metadata are not text.
+        ValueError: as `storable`, or metadata are not text.
 
-    Source:
-        The safetensors format, https://huggingface.co/docs/safetensors.
+    Source: the safetensors format, https://huggingface.co/docs/safetensors.
     """
     notes = dict(metadata or {})
     for key, value in notes.items():
         if not (isinstance(key, str) and isinstance(value, str)):
             raise ValueError(f"metadata {key!r} is {value!r}: keys and values must be text")
     tensors = storable(state, dtype)
-    stored_notes = {_METADATA_KEY: json.dumps(notes, sort_keys=True)}
+    stored = {_METADATA_KEY: json.dumps(notes, sort_keys=True)}
     with atomic_path(Path(path)) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata=stored_notes)
+        safetensors.torch.save_file(tensors, temporary, stored)
 
 
 def storable(state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -55,28 +51,36 @@ def storable(state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> d
         dtype: precision of the floating-point copies; None keeps each one's own.
 
     Raises:
-        ValueError: as `save`, but for the metadata.
+        ValueError: the state is empty, a value is not a tensor, a tensor is quantised or not finite
+            (also after the cast; it is named), or dtype is not a floating-point type.
     """
     if not state:
         raise ValueError("the state holds no tensors: pass model.state_dict()")
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}: it must be a floating-point type, such as float16")
-    return {name: _storable(name, value, dtype) for name, value in state.items()}
+    copies = {}
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} is a {type(value).__name__}: a state holds tensors only")
+        cast = dtype if value.is_floating_point() else None
+        tensor = value.detach().cpu().to(cast)
+        if tensor.is_floating_point() and tensor.itemsize < 2:
+            raise ValueError(f"{name} is {tensor.dtype}: quantised weights are not kept")
+        if not torch.isfinite(tensor).all():
+            as_type = "" if dtype is None else f" as {dtype}"
+            raise ValueError(f"{name} holds NaN or infinite values{as_type}; it is not kept")
+        copies[name] = tensor.clone(memory_format=torch.contiguous_format)
+    return copies
 
 
 def load(path: str | Path) -> dict[str, Tensor]:
-    """Read the weights of a safetensors file, in their stored precision, on the CPU.
+    """Read the weights of any safetensors file, in their stored precision, on the CPU.
 
-    Args:
-        path: a safetensors file, of this kit or another's. Values are not checked: FitCLIP's
-            released student holds a NaN ``logit_scale``.
+    Values are not checked: FitCLIP's released student holds a NaN `logit_scale`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is a pickle, or not a whole safetensors file.
-
-    Source:
-        The safetensors format, https://huggingface.co/docs/safetensors.
     """
     try:
         return safetensors.torch.load_file(path)
@@ -85,17 +89,9 @@ def load(path: str | Path) -> dict[str, Tensor]:
 
 
 def metadata(path: str | Path) -> dict[str, str]:
-    """Read the notes of a safetensors file, without its weights.
+    """Read the notes of a safetensors file; another program's file gives that program's entries.
 
-    Args:
-        path: a safetensors file. Another program's file gives that program's own entries.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is a pickle, or not a whole safetensors file.
-
-    Source:
-        The safetensors format, https://huggingface.co/docs/safetensors.
+    Raises: as `load`.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -105,25 +101,13 @@ def metadata(path: str | Path) -> dict[str, str]:
     return json.loads(stored[_METADATA_KEY]) if _METADATA_KEY in stored else dict(stored)
 
 
-def _storable(name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise ValueError(f"{name} is a {type(value).__name__}: a state holds tensors only")
-    tensor = value.detach().cpu()
-    if dtype is not None and tensor.is_floating_point():
-        tensor = tensor.to(dtype)
-    if tensor.is_floating_point() and tensor.itemsize < 2:
-        raise ValueError(f"{name} is {tensor.dtype}: quantised weights are not kept; convert them")
-    if not torch.isfinite(tensor).all():
-        cast = "" if dtype is None else f" as {dtype}"
-        raise ValueError(f"{name} holds NaN or infinite values{cast}: it is not worth keeping")
-    return tensor.clone(memory_format=torch.contiguous_format)
-
-
 def _unreadable(path: str | Path, error: Exception) -> ValueError:
     # Only a file that failed to parse is looked at: a sound one may start with the same bytes.
     with open(path, "rb") as file:
-        start = file.read(4)
-    if start.startswith(_PICKLE_STARTS):
+        start = file.read(11)
+    if start.startswith(b"version htt"):
+        return ValueError(f"{path} is a git-LFS pointer, not the weights: fetch its file")
+    if start.startswith((b"\x80", b"PK\x03\x04")):  # a bare pickle, or torch.save's zip of one
         return ValueError(
             f"{path} is a pickle, which can run code when loaded. foreign_checkpoints."
             "read_checkpoint reads a zip of torch.save safely; for another one, if you trust its "

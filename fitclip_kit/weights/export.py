@@ -10,9 +10,10 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Final
 
+import open_clip
 import pandas as pd
 import torch
-import yaml
+from huggingface_hub import ModelCardData
 from torch import Tensor
 
 from fitclip_core.encoders import CONFIG_FILE, MERGES_FILE, WEIGHTS_FILE, ClipEncoder
@@ -21,36 +22,6 @@ from fitclip_kit.weights import checkpoints
 
 CARD_FILE: Final = "README.md"
 _PREPROCESSING: Final = ("mean", "std", "interpolation", "resize_mode", "mode", "fill_color")
-_BLOCK: Final = (
-    "attn.in_proj_weight",
-    "attn.in_proj_bias",
-    "attn.out_proj.weight",
-    "attn.out_proj.bias",
-    "ln_1.weight",
-    "ln_1.bias",
-    "mlp.c_fc.weight",
-    "mlp.c_fc.bias",
-    "mlp.c_proj.weight",
-    "mlp.c_proj.bias",
-    "ln_2.weight",
-    "ln_2.bias",
-)
-_OUTER: Final = (
-    "positional_embedding",
-    "text_projection",
-    "logit_scale",
-    "visual.class_embedding",
-    "visual.positional_embedding",
-    "visual.proj",
-    "visual.conv1.weight",
-    "visual.ln_pre.weight",
-    "visual.ln_pre.bias",
-    "visual.ln_post.weight",
-    "visual.ln_post.bias",
-    "token_embedding.weight",
-    "ln_final.weight",
-    "ln_final.bias",
-)
 # What Markdown or HTML would read as more than text, in a table's cell.
 _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]()#+!|<>&~$])")
 
@@ -69,21 +40,23 @@ def export_open_clip(
             if the model has its own vocabulary, `bpe_simple_vocab.txt.gz`. open_clip itself takes
             that file only by `get_tokenizer(..., bpe_path=...)`.
         encoder: the model, built by `from_open_clip` or `from_folder`.
-        state: weights to write, such as `interpolate`'s, with the model's names and shapes; None:
-            the model's own.
-        dtype: precision of the stored floating-point tensors; None keeps each one's own.
-        notes: text -> text, kept in the weights file.
+        state: weights to write, such as `interpolate`'s; None: the model's own.
+        dtype, notes: as `checkpoints.save`.
 
     Raises:
         ValueError: the model's configuration is unknown, the state does not fit it, or a value is
             not finite, also after the cast. Each file is whole or not there.
-
-    Source: open_clip's local layout, https://github.com/mlfoundations/open_clip.
     """
     if encoder.model_config is None:
         raise ValueError(f"{encoder.name} was given ready-made: its configuration is not known")
+    own = {name: value.shape for name, value in encoder.model.state_dict().items()}
     weights = encoder.state() if state is None else dict(state)
-    _check_fits(encoder, weights)
+    shapes = {name: value.shape for name, value in weights.items()}
+    if wrong := {name for name, _ in own.items() ^ shapes.items()}:
+        raise ValueError(
+            f"the state does not fit {encoder.name}: {', '.join(sorted(wrong))} missing, foreign "
+            "or of another shape"
+        )
     preprocess = encoder.model.visual.preprocess_cfg
     config = {
         "model_cfg": dict(encoder.model_config),
@@ -91,11 +64,10 @@ def export_open_clip(
     }
     folder = Path(folder)
     checkpoints.save(folder / WEIGHTS_FILE, weights, notes, dtype)
+    (folder / MERGES_FILE).unlink(missing_ok=True)
     if encoder.merges is not None:
         with atomic_path(folder / MERGES_FILE) as temporary:
             temporary.write_bytes(encoder.merges)
-    else:
-        (folder / MERGES_FILE).unlink(missing_ok=True)
     write_json(folder / CONFIG_FILE, config)
 
 
@@ -104,24 +76,23 @@ def export_openai(
 ) -> None:
     """Write a CLIP state with OpenAI's names as torch.save's file of plain tensors, atomically.
 
-    OpenAI's `clip.load` and `torch.load(path, weights_only=True)` read it.
-
-    Args:
-        path: the file to make or replace.
-        state: name -> tensor; for ViT-B/16, 302 of them.
-        dtype: precision of the stored floating-point tensors; None keeps each one's own.
+    OpenAI's `clip.load` and `torch.load(path, weights_only=True)` read it. `dtype` is the precision
+    of the stored floating-point tensors; None keeps each one's own.
 
     Raises:
         ValueError: names are missing or foreign (as those of open_clip's `CustomTextCLIP`), which
             are listed; or a value is not finite, also after the cast.
-
-    Source: the state dict of OpenAI's CLIP, https://github.com/openai/CLIP.
     """
-    expected = _openai_names(state)
+    vision, text = (
+        {"layers": max(1, len({n.removeprefix(t).split(".")[0] for n in state if n.startswith(t)}))}
+        for t in ("visual.transformer.resblocks.", "transformer.resblocks.")
+    )
+    with torch.device("meta"):  # open_clip's CLIP has OpenAI's names
+        expected = open_clip.CLIP(64, vision, text).state_dict().keys()
     problems = {"missing": expected - state.keys(), "foreign": state.keys() - expected}
-    found = [f"{what}: {', '.join(sorted(names))}" for what, names in problems.items() if names]
-    if found:
-        raise ValueError(f"the state has not the names of OpenAI's CLIP; {'; '.join(found)}")
+    told = [f"{what}: {', '.join(sorted(names))}" for what, names in problems.items() if names]
+    if told:
+        raise ValueError(f"the state has not the names of OpenAI's CLIP; {'; '.join(told)}")
     # A file object, because torch.save writes a path's own name into the file.
     with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
         torch.save(checkpoints.storable(state, dtype), file)
@@ -137,7 +108,7 @@ def write_card(
     results: pd.DataFrame,
     tags: Sequence[str] = (),
 ) -> Path:
-    """Write the hub's card of an exported model: `README.md` with front matter.
+    """Write the hub's card of an exported model: `README.md` with front matter; give its path.
 
     Nothing is said of the model but what is given here.
 
@@ -147,74 +118,45 @@ def write_card(
         license: the hub's identifier of the weights' licence, such as `mit`; the caller's choice.
         base_model: the model that was trained further, such as `openai/clip-vit-base-patch16`.
         protocol: JSON: how the model was made and measured.
-        results: measured numbers, one row each; written as they are.
+        results: measured numbers, one row each.
         tags: more of the hub's tags.
 
-    Returns:
-        The card's path.
-
     Raises:
-        ValueError: a text is empty, the title has several lines, there are no results, a number
-            is not finite, or the protocol is not JSON.
-
-    Source: https://huggingface.co/docs/hub/model-cards for the front matter.
+        ValueError: a text is empty or has several lines, there are no results, a number is not
+            finite, or the protocol is not JSON.
     """
     for name, value in {"title": title, "license": license, "base_model": base_model}.items():
         if not value.strip() or len(value.splitlines()) != 1:
             raise ValueError(f"{name} is {value!r}; give a text of one line")
     if results.empty:
         raise ValueError("there are no results; a card tells what was measured")
-    front = {
-        "library_name": "open_clip",
-        "pipeline_tag": "zero-shot-image-classification",
-        "license": license,
-        "base_model": base_model,
-        "tags": list(dict.fromkeys(["clip", "fitclip", "video", *tags])),
-    }
+    front = ModelCardData(
+        library_name="open_clip",
+        pipeline_tag="zero-shot-image-classification",
+        license=license,
+        base_model=base_model,
+        tags=["clip", "fitclip", "video", *tags],
+    )
     try:
         made = json.dumps(protocol, sort_keys=True, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the protocol is not JSON: {error}") from error
-    card = Path(folder) / CARD_FILE
-    header = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
+    longest = max((len(run) for run in re.findall("`+", made)), default=0)
+    fence = "`" * max(3, longest + 1)
+    rows = [list(results.columns), *results.itertuples(index=False)]
+    table = [[_escaped(_text(value)) for value in row] for row in rows]
+    table.insert(1, ["---"] * len(results.columns))
     sections = [
-        f"---\n{header}---",
+        f"---\n{front.to_yaml()}\n---",
         f"# {_escaped(title)}",
         "## Measured results",
-        _table(results),
+        "\n".join(f"| {' | '.join(row)} |" for row in table),
         "## Protocol",
-        _fenced(made),
+        f"{fence}json\n{made}\n{fence}",
     ]
+    card = Path(folder) / CARD_FILE
     write_text(card, "\n\n".join(sections) + "\n")
     return card
-
-
-def _openai_names(state: Mapping[str, Tensor]) -> set[str]:
-    """The names that OpenAI's CLIP has with as many blocks as the state's towers have."""
-    names = set(_OUTER)
-    for tower in ("visual.transformer.resblocks.", "transformer.resblocks."):
-        inside = (name.removeprefix(tower) for name in state if name.startswith(tower))
-        depth = len({name.split(".")[0] for name in inside})
-        names |= {f"{tower}{layer}.{part}" for layer in range(max(1, depth)) for part in _BLOCK}
-    return names
-
-
-def _check_fits(encoder: ClipEncoder, state: Mapping[str, Tensor]) -> None:
-    own = encoder.model.state_dict()
-    wrong = sorted(own.keys() ^ state.keys())
-    wrong += [name for name in own if name in state and own[name].shape != state[name].shape]
-    if wrong:
-        raise ValueError(
-            f"the state does not fit {encoder.name}: {', '.join(wrong)} missing, foreign or of "
-            "another shape"
-        )
-
-
-def _table(results: pd.DataFrame) -> str:
-    rows = [[_escaped(str(name)) for name in results.columns], ["---"] * len(results.columns)]
-    for row in results.itertuples(index=False):
-        rows.append([_escaped(_text(value)) for value in row])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _text(value: Any) -> str:
@@ -227,9 +169,3 @@ def _text(value: Any) -> str:
 
 def _escaped(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
-
-
-def _fenced(text: str) -> str:
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}json\n{text}\n{fence}"

@@ -16,18 +16,13 @@ from fitclip_kit.store.files import file_sha256
 from fitclip_kit.weights import checkpoints, torch_archive
 from fitclip_kit.weights.torch_archive import Stub
 
-KINDS: Final = (
-    "openai_torchscript",
-    "state_dict",
-    "open_clip_training",
-    "other_training",
-    "fitclip_student",
-    "fitclip_lightning",
-    "frozen_in_time",
-    "safetensors",
-)
 QUICK_GELU_KINDS: Final = ("openai_torchscript", "fitclip_student", "fitclip_lightning")
 """Kinds that come from OpenAI's CLIP, whose activation is QuickGELU."""
+JOIN: Final = (
+    "join the parts: read each file of the folder with safetensors.torch.load_file, put all "
+    "tensors into one dict and write it with fitclip_kit.weights.checkpoints.save"
+)
+"""What to do with weights that lie in several files."""
 
 # Where training programs keep the weights: open_clip and Lightning; PyTorch's tutorials; PySlowFast
 # (Open-VCLIP); X-CLIP and ViFi-CLIP; DeepSpeed.
@@ -36,35 +31,35 @@ _WEIGHTS: Final = ("state_dict", "model_state_dict", "model_state", "model", "mo
 # and activation checkpoints, whose names may also stand within a tensor's.
 _PREFIXES: Final = ("module.", "model.")
 _WRAPPERS: Final = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-_HEAD: Final = "classification_head."
+# What stands beside a model: the start of its names, the model's own prefix then, and what it is.
+_BESIDE: Final = (
+    ("n_averaged", "module.", "the number of averaged models"),
+    ("classification_head.", "image_encoder.model.", "a classifier's head"),
+)
 _TRANSFORMERS: Final = ("vision_model.", "text_model.encoder.", "text_model.embeddings.token_")
-_SHARD: Final = re.compile(r"-(\d+)-of-(\d+)\.")
-MAX_NODES: Final = 1_000_000
-MAX_NAME: Final = 10_000
-_STUDENT_PREFIX: Final = "encoder.model."
+_STUDENT: Final = "encoder.model."
 _LIGHTNING_LEFT_OUT: Final = {
-    "teacher.model.": "the teacher's weights",
-    "logit_scale": "the training's temperature",
-    "max_logit_scale": "the training's temperature",
-    "teacher_student_logit_scale": "the training's temperature",
-    "tokenized_prompts.": "the training's prompts",
-    "teacher_tokenized_prompts.": "the training's prompts",
+    r"teacher\.model\..*": "the teacher's weights",
+    r"(max_|teacher_student_)?logit_scale": "the training's temperature",
+    r"(teacher_)?tokenized_prompts\..*": "the training's prompts",
 }
 # OpenAI's TorchScript archives hold these sizes as tensors.
 _SIZES: Final[dict[str, Callable[[Mapping[str, Tensor]], int]]] = {
     "input_resolution": lambda state: image_size(state),
-    "context_length": lambda state: state["positional_embedding"].shape[0],
-    "vocab_size": lambda state: state["token_embedding.weight"].shape[0],
+    "context_length": lambda state: len(state["positional_embedding"]),
+    "vocab_size": lambda state: len(state["token_embedding.weight"]),
 }
+_MAX_NAME: Final = 10_000
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A file's model: tensors by the model's own names, and everything else that the file holds.
 
-    `kind` is one of `KINDS`; `state` keeps the stored precision and may lack `logit_scale` or hold
-    a NaN one; `left_out` maps each other tensor or entry of the file to the reason why it is no
-    part of the state; `sha256` is the file's.
+    `kind` is `openai_torchscript`, `state_dict`, `open_clip_training`, `other_training`,
+    `fitclip_student`, `fitclip_lightning`, `frozen_in_time` or `safetensors`; `state` keeps the
+    stored precision and may lack `logit_scale` or hold a NaN one; `left_out` maps each other tensor
+    or entry of the file to the reason why it is no part of the state; `sha256` is the file's.
     """
 
     kind: str
@@ -98,22 +93,19 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     left_out: dict[str, str] = {}
     if path.name.endswith(".index.json"):
         raise ValueError(f"{path} is the list of a model's parts; {JOIN}")
-    if not torch_archive.is_zip(path):
-        kind, state = "safetensors", _unwrapped(checkpoints.load(path), left_out, path)
-    else:
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"  # torch.save's format, or TorchScript's
+    if is_zip:
         kind, state = _read_archive(path, left_out)
+    else:
+        kind, state = "safetensors", _unwrapped(checkpoints.load(path), left_out, path)
     if not state:
         raise ValueError(f"{path} holds no tensor of a model")
     _check_readable(state, path)
-    state = _without_mask(_without_sizes(state, left_out, path), left_out)
+    for name, reason in _no_weights(state, path).items():
+        left_out[name] = reason
+        del state[name]
     return Checkpoint(kind, state, left_out, file_sha256(path))
-
-
-JOIN: Final = (
-    "join the parts: read each file of the folder with safetensors.torch.load_file, put all "
-    "tensors into one dict and write it with fitclip_kit.weights.checkpoints.save"
-)
-"""What to do with weights that lie in several files."""
 
 
 def with_text_names_of(own: Iterable[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -125,16 +117,12 @@ def with_text_names_of(own: Iterable[str], state: Mapping[str, Tensor]) -> dict[
         own: names of the model's tensors.
         state: tensors by name; another state than of these two forms is returned as it is.
     """
-    token = "token_embedding.weight"
-    names = set(own)
+    token, names = "token_embedding.weight", set(own)
     if token in names and f"text.{token}" in state:
         return {name.removeprefix("text."): value for name, value in state.items()}
     if f"text.{token}" in names and token in state:
-        others = ("visual.", "logit_")
-        return {
-            name if name.startswith(others) else f"text.{name}": value
-            for name, value in state.items()
-        }
+        outside = ("visual.", "logit_")
+        return {n if n.startswith(outside) else f"text.{n}": value for n, value in state.items()}
     return dict(state)
 
 
@@ -143,7 +131,7 @@ def image_size(state: Mapping[str, Tensor]) -> int:
 
     Raises: ValueError when the positions form no square; KeyError when a tensor is missing.
     """
-    positions = state["visual.positional_embedding"].shape[0] - 1
+    positions = len(state["visual.positional_embedding"]) - 1
     side = round(positions**0.5)
     if side**2 != positions:
         raise ValueError(f"visual.positional_embedding has {positions} patches, which is no square")
@@ -151,38 +139,28 @@ def image_size(state: Mapping[str, Tensor]) -> int:
 
 
 def _read_archive(path: Path, left_out: dict[str, str]) -> tuple[str, dict[str, Tensor]]:
+    """The kind of a file of torch.save or TorchScript, and the model's tensors by its names."""
     content = torch_archive.read(path)
-    if isinstance(content, Stub):
-        state = _module_tensors(content, path)
+    if isinstance(content, Stub) and content.module.startswith("__torch__"):
+        state = dict(_tensors(content, "", path))
         _check_is_clip(state, path)
         return "openai_torchscript", state
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {_type(content)}; a checkpoint is a dict of tensors")
-    found = [key for key in _WEIGHTS if isinstance(content.get(key), dict)]
-    if len(found) > 1:
+    keys = [key for key in _WEIGHTS if isinstance(content.get(key), dict)]
+    if len(keys) > 1:
         raise ValueError(
-            f"{path} holds weights under {' and '.join(map(repr, found))}; save the dict of those "
+            f"{path} holds weights under {' and '.join(map(repr, keys))}; save the dict of those "
             "that are meant alone, with torch.save or safetensors"
         )
-    if not found:
-        return _sort(content, "", {}, left_out, path)
-    rest = {key: value for key, value in content.items() if key != found[0]}
-    kind, state = _sort(content[found[0]], found[0], rest, left_out, path)
-    left_out |= _training_state(rest, path)
-    return kind, state
-
-
-def _sort(
-    stored: dict[Any, Any],
-    key: str,
-    rest: Mapping[Any, Any],
-    left_out: dict[str, str],
-    path: Path,
-) -> tuple[str, dict[str, Tensor]]:
-    """The kind of a dict of tensors, which lay under `key` of a larger one with a `rest`, and the
-    model's part of it under the model's names."""
-    state = _unwrapped(_checked(stored, path), left_out, path)
-    if any(name.startswith(_STUDENT_PREFIX) for name in state):
+    key, rest = (keys[0], content) if keys else ("", {})
+    state = _unwrapped(_checked(rest.pop(key, content), path), left_out, path)
+    for entry, value in rest.items():
+        is_average = "ema" in str(entry).lower()
+        reason = f"other weights, {entry}" if is_average else f"the training's {entry}"
+        names = [name for name, _ in _tensors(value, str(entry), path)]
+        left_out |= dict.fromkeys(names, reason) or {str(entry): "no tensor"}
+    if any(name.startswith(_STUDENT) for name in state):
         return "fitclip_lightning", _student(state, left_out, path)
     if "pytorch-lightning_version" in rest:
         _check_is_clip(state, path)
@@ -192,125 +170,9 @@ def _sort(
     if rest:
         return "open_clip_training" if key == "state_dict" else "other_training", state
     scale = state.get("logit_scale")
-    if (
-        key in ("", "state_dict")
-        and _is_clip(state)
-        and (scale is None or bool(scale.isnan().any()))
-    ):
-        return "fitclip_student", state
-    return "state_dict", state
-
-
-def _unwrapped(
-    state: Mapping[str, Tensor], left_out: dict[str, str], path: Path
-) -> dict[str, Tensor]:
-    """The state without the names of what was put around the model, or around parts of it."""
-    names = {
-        name: ".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in state
-    }
-    for extra, reason in (
-        ("n_averaged", "the number of averaged models"),
-        (_HEAD, "a classifier's head"),
-    ):
-        wrapped = {name for name, inner in names.items() if not inner.startswith(extra)}
-        prefix = "module." if extra == "n_averaged" else "image_encoder.model."
-        if wrapped and all(names[name].startswith(prefix) for name in wrapped):
-            left_out |= {name: reason for name in names.keys() - wrapped}
-            names = {name: names[name].removeprefix(prefix) for name in state if name in wrapped}
-    while names and (
-        prefix := next(
-            (one for one in _PREFIXES if all(n.startswith(one) for n in names.values())), ""
-        )
-    ):
-        names = {name: inner.removeprefix(prefix) for name, inner in names.items()}
-    if len(set(names.values())) < len(names):
-        counts = Counter(names.values())
-        twice = [name for name, inner in names.items() if counts[inner] > 1]
-        raise ValueError(f"{path} holds a tensor twice, as {' and '.join(twice[:2])}")
-    return {inner: state[name] for name, inner in names.items()}
-
-
-def _check_readable(state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse what could not be computed with, and what is known not to be CLIP's own names."""
-    types = Counter(v.dtype for v in state.values() if v.is_floating_point() and v.itemsize < 2)
-    if types:
-        found = ", ".join(f"{count} of {dtype}" for dtype, count in types.items())
-        raise ValueError(
-            f"{path} holds quantised weights ({found} among {len(state)} tensors), which are not "
-            "computed with; give the weights as float16, bfloat16 or float32, with the scales that "
-            "belong to the quantised ones multiplied in"
-        )
-    theirs = [name for name in state if name.startswith(_TRANSFORMERS)]
-    if theirs:
-        raise ValueError(
-            f"{path} holds a CLIP of transformers (names such as {theirs[0]}), whose names and "
-            "layout are others; give the same weights as OpenAI or open_clip publish them, such as "
-            "open_clip:ViT-B-32-quickgelu/openai, or a folder in open_clip's layout"
-        )
-    part = _SHARD.search(path.name)
-    if part and int(part[2]) > 1:
-        raise ValueError(f"{path} is part {int(part[1])} of {int(part[2])} of a model; {JOIN}")
-
-
-def _without_mask(state: dict[str, Tensor], left_out: dict[str, str]) -> dict[str, Tensor]:
-    """The state without the text tower's causal mask, which is no weight."""
-    name = next((one for one in ("attn_mask", "text.attn_mask") if one in state), None)
-    if name is None or state[name].ndim != 2 or state[name].shape[0] != state[name].shape[1]:
-        return state
-    causal = torch.full(state[name].shape, float("-inf")).triu_(1)
-    if not torch.equal(state[name].float(), causal):
-        return state
-    left_out[name] = "the causal mask, no weight"
-    return {key: value for key, value in state.items() if key != name}
-
-
-def _student(
-    state: Mapping[str, Tensor], left_out: dict[str, str], path: Path
-) -> dict[str, Tensor]:
-    """The student of a Lightning module's state; everything else must be known."""
-    unknown = []
-    student = {}
-    for name, value in state.items():
-        if name.startswith(_STUDENT_PREFIX):
-            student[name.removeprefix(_STUDENT_PREFIX)] = value
-            continue
-        for start, reason in _LIGHTNING_LEFT_OUT.items():
-            if name == start or (start.endswith(".") and name.startswith(start)):
-                left_out[name] = reason
-                break
-        else:
-            unknown.append(name)
-    if unknown:
-        raise ValueError(
-            f"{path} has {len(unknown)} tensors that are neither the student's, the teacher's nor "
-            f"of the known settings: {', '.join(unknown)}"
-        )
-    return student
-
-
-def _training_state(rest: Mapping[Any, Any], path: Path) -> dict[str, str]:
-    """Every tensor outside the state, by its path; entries without any are listed by name."""
-    left_out: dict[str, str] = {}
-    for key, value in rest.items():
-        names = [name for name, _ in _tensors(value, str(key), path)]
-        reason = f"other weights, {key}" if "ema" in str(key).lower() else f"the training's {key}"
-        left_out |= dict.fromkeys(names, reason) or {str(key): "no tensor"}
-    return left_out
-
-
-def _without_sizes(
-    state: dict[str, Tensor], left_out: dict[str, str], path: Path
-) -> dict[str, Tensor]:
-    """The state without the numbers that say the model's sizes, which must be the tensors'."""
-    found = [name for name in _SIZES if name in state and state[name].numel() == 1]
-    if not (found and _is_clip(state)):
-        return state
-    for name in found:
-        stated, actual = int(state[name].item()), _SIZES[name](state)
-        if stated != actual:
-            raise ValueError(f"{path} states {name} {stated}, but its tensors are of {actual}")
-        left_out[name] = "a size that the tensors have"
-    return {name: value for name, value in state.items() if name not in found}
+    no_scale = scale is None or bool(scale.isnan().any())
+    is_student = key in ("", "state_dict") and _is_clip(state) and no_scale
+    return "fitclip_student" if is_student else "state_dict", state
 
 
 def _checked(stored: dict[Any, Any], path: Path) -> dict[str, Tensor]:
@@ -328,30 +190,86 @@ def _checked(stored: dict[Any, Any], path: Path) -> dict[str, Tensor]:
     return stored
 
 
-def _module_tensors(module: Stub, path: Path) -> dict[str, Tensor]:
-    """A TorchScript module's tensors, by the names that its state dict has."""
-    root = _attributes(module)
-    if root is None:
-        raise ValueError(f"{path} holds a {_type(module)}; a checkpoint is a dict of tensors")
-    state: dict[str, Tensor] = {}
-    pending = [("", root)]
-    visited = 0
-    while pending:
-        prefix, attributes = pending.pop()
-        visited += 1
-        if visited > MAX_NODES or len(state) > MAX_NODES or len(prefix) > MAX_NAME:
-            raise ValueError(f"{path} nests too many modules")
-        for name, value in attributes.items():
-            if isinstance(value, Tensor):
-                state[f"{prefix}{name}"] = value
-            elif (inner := _attributes(value)) is not None:
-                pending.append((f"{prefix}{name}.", inner))
-    return state
+def _unwrapped(
+    state: Mapping[str, Tensor], left_out: dict[str, str], path: Path
+) -> dict[str, Tensor]:
+    """The state without the names of what was put around the model, or around parts of it."""
+    names = {
+        name: ".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in state
+    }
+    for beside, prefix, reason in _BESIDE:
+        model = {name: inner for name, inner in names.items() if not inner.startswith(beside)}
+        if model and all(inner.startswith(prefix) for inner in model.values()):
+            left_out |= dict.fromkeys(names.keys() - model.keys(), reason)
+            names = {name: inner.removeprefix(prefix) for name, inner in model.items()}
+    while names and any(all(n.startswith(p) for n in names.values()) for p in _PREFIXES):
+        names = {name: inner.split(".", 1)[1] for name, inner in names.items()}
+    counts = Counter(names.values())
+    twice = [name for name, inner in names.items() if counts[inner] > 1]
+    if twice:
+        raise ValueError(f"{path} holds a tensor twice, as {' and '.join(twice[:2])}")
+    return {inner: state[name] for name, inner in names.items()}
 
 
-def _attributes(value: Any) -> dict[str, Any] | None:
-    is_module = isinstance(value, Stub) and value.module.split(".")[0] == "__torch__"
-    return value.state if is_module and isinstance(value.state, dict) else None
+def _student(
+    state: Mapping[str, Tensor], left_out: dict[str, str], path: Path
+) -> dict[str, Tensor]:
+    """The student of a Lightning module's state; everything else must be known."""
+    unknown = []
+    for name in state:
+        reasons = [why for known, why in _LIGHTNING_LEFT_OUT.items() if re.fullmatch(known, name)]
+        if reasons:
+            left_out[name] = reasons[0]
+        elif not name.startswith(_STUDENT):
+            unknown.append(name)
+    if unknown:
+        raise ValueError(
+            f"{path} has {len(unknown)} tensors that are neither the student's, the teacher's nor "
+            f"of the known settings: {', '.join(unknown)}"
+        )
+    return {
+        name.removeprefix(_STUDENT): value
+        for name, value in state.items()
+        if name.startswith(_STUDENT)
+    }
+
+
+def _check_readable(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse what could not be computed with, and what is known not to be CLIP's own names."""
+    types = Counter(v.dtype for v in state.values() if v.is_floating_point() and v.itemsize < 2)
+    if types:
+        quantised = ", ".join(f"{count} of {dtype}" for dtype, count in types.items())
+        raise ValueError(
+            f"{path} holds quantised weights ({quantised} among {len(state)} tensors), which are "
+            "not computed with; give the weights as float16, bfloat16 or float32, with the scales "
+            "that belong to the quantised ones multiplied in"
+        )
+    theirs = [name for name in state if name.startswith(_TRANSFORMERS)]
+    if theirs:
+        raise ValueError(
+            f"{path} holds a CLIP of transformers (names such as {theirs[0]}), whose names and "
+            "layout are others; give the same weights as OpenAI or open_clip publish them, such as "
+            "open_clip:ViT-B-32-quickgelu/openai, or a folder in open_clip's layout"
+        )
+    part = re.search(r"-(\d+)-of-(\d+)\.", path.name)
+    if part and int(part[2]) > 1:
+        raise ValueError(f"{path} is part {int(part[1])} of {int(part[2])} of a model; {JOIN}")
+
+
+def _no_weights(state: Mapping[str, Tensor], path: Path) -> dict[str, str]:
+    """The sizes of a CLIP, which must be its tensors', and its causal mask: name -> what it is."""
+    reasons = {}
+    for name, size in _SIZES.items():
+        if name in state and state[name].numel() == 1 and _is_clip(state):
+            stated, actual = int(state[name].item()), size(state)
+            if stated != actual:
+                raise ValueError(f"{path} states {name} {stated}, but its tensors are of {actual}")
+            reasons[name] = "a size that the tensors have"
+    for name in {"attn_mask", "text.attn_mask"} & state.keys():
+        mask = state[name].float()
+        if mask.ndim == 2 and torch.equal(mask, torch.full_like(mask, float("-inf")).triu_(1)):
+            reasons[name] = "the causal mask, no weight"
+    return reasons
 
 
 def _tensors(value: Any, name: str, path: Path) -> Iterator[tuple[str, Tensor]]:
@@ -363,18 +281,16 @@ def _tensors(value: Any, name: str, path: Path) -> Iterator[tuple[str, Tensor]]:
         if isinstance(value, Tensor):
             yield name, value
             continue
-        if isinstance(value, dict):
-            inner = [(f"{name}.{key}", item) for key, item in value.items()]
-        elif isinstance(value, list | tuple):
-            inner = [(f"{name}.{index}", item) for index, item in enumerate(value)]
-        elif isinstance(value, Stub):
+        inner: list[tuple[str, Any]] = []
+        if isinstance(value, Stub):
             inner = [(name, value.args), (name, value.state), (name, value.contents)]
-        else:
-            continue
+        elif isinstance(value, dict | list | tuple):
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            inner = [(f"{name}.{key}".removeprefix("."), item) for key, item in items]
         if id(value) not in seen:
             seen.add(id(value))
             pending.extend(reversed(inner))
-        if len(seen) > MAX_NODES or len(name) > MAX_NAME:
+        if len(name) > _MAX_NAME:
             raise ValueError(f"{path} nests too many values")
 
 

@@ -11,26 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TEMPORAL = ("zeros", "interp", "bilinear")
-
 
 @dataclass(frozen=True)
 class Sizes:
-    """The model's sizes; the defaults are the released models' (ViT-B/16 and DistilBERT).
+    """The model's sizes, by default the released models' (ViT-B/16 and DistilBERT).
 
-    Args:
-        image_size: side of the square pictures, in pixels; a multiple of `patch`.
-        patch: side of the square patches, in pixels.
-        width: of the video tower; a multiple of `heads`.
-        depth: blocks of the video tower.
-        heads: of each attention in the video tower.
-        projection: length of the features of clips and texts.
-        text: arguments of `transformers.DistilBertConfig`; empty: its defaults.
-
-    Raises:
-        ValueError: `patch` does not divide `image_size`, or `heads` does not divide `width`.
-
-    Source: Bain et al. 2021, section 3.1; the released checkpoints' tensors.
+    `image_size` and `patch` are in pixels, `projection` is the features' length, and `text` holds
+    `transformers.DistilBertConfig`'s arguments.
     """
 
     image_size: int = 224
@@ -41,37 +28,21 @@ class Sizes:
     projection: int = 256
     text: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for whole, part in (("image_size", "patch"), ("width", "heads")):
-            if getattr(self, whole) % getattr(self, part):
-                raise ValueError(
-                    f"{whole} {getattr(self, whole)} is no multiple of {part} "
-                    f"{getattr(self, part)}; choose sizes that divide"
-                )
-
 
 class FrozenInTime(nn.Module):
     """Both towers and their projections to one space, with the tensor names of the checkpoints.
 
-    The initial weights are random and the initial temporal embeddings zero; load trained ones.
-    transformers is imported when a model is built, not with this module: it takes seconds.
-
-    Args:
-        n_frames: temporal embeddings, which is the most frames a clip may have.
-        sizes: of the towers.
-
-    Raises:
-        ValueError: `n_frames` is less than 1.
+    `n_frames` is the number of temporal embeddings, the most frames a clip may have. The weights
+    are random; load trained ones.
 
     Source: Bain et al. 2021, section 3.1.
     """
 
     def __init__(self, n_frames: int = 4, sizes: Sizes | None = None) -> None:
         super().__init__()
+        # Here, not above: it takes seconds.
         from transformers import DistilBertConfig, DistilBertModel
 
-        if n_frames < 1:
-            raise ValueError(f"n_frames is {n_frames}; a clip has at least 1 frame")
         self.sizes = sizes = sizes or Sizes()
         config = DistilBertConfig(**sizes.text)
         self.text_model: Any = DistilBertModel(config)
@@ -80,21 +51,13 @@ class FrozenInTime(nn.Module):
         self.vid_proj = nn.Sequential(nn.Linear(sizes.width, sizes.projection))
 
     def encode_clips(self, clips: Tensor) -> Tensor:
-        """Features `[n, projection]`, not normalised, of clips `[n, frames, 3, h, w]`.
-
-        Raises:
-            ValueError: as `SpaceTimeTransformer.forward`.
-        """
+        """Features `[n, projection]`, not normalised, of clips `[n, frames, 3, h, w]`."""
         return self.vid_proj(self.video_model(clips))
 
     def encode_tokens(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Features `[n, projection]`, not normalised: DistilBERT's output for the first token.
 
-        Args:
-            tokens: int64 `[n, length]`.
-            attended: bool `[n, length]`, False for padding.
-
-        Source: Bain et al. 2021, section 3.1.
+        `tokens` are int64 `[n, length]`, `attended` bool `[n, length]`, False for padding.
         """
         hidden = self.text_model(input_ids=tokens, attention_mask=attended.long())
         return self.txt_proj(hidden.last_hidden_state[:, 0])
@@ -105,12 +68,6 @@ class SpaceTimeTransformer(nn.Module):
 
     A frame's patches get the embedding of their place and that of their frame; a clip with fewer
     frames than temporal embeddings uses the first ones.
-
-    Args:
-        n_frames: temporal embeddings.
-        sizes: of the tower.
-
-    Source: Bain et al. 2021, section 3.1.
     """
 
     def __init__(self, n_frames: int, sizes: Sizes) -> None:
@@ -118,7 +75,6 @@ class SpaceTimeTransformer(nn.Module):
         width = sizes.width
         places = (sizes.image_size // sizes.patch) ** 2
         projection = nn.Conv2d(3, width, kernel_size=sizes.patch, stride=sizes.patch)
-        self.image_size = sizes.image_size
         self.patch_embed = nn.Sequential(OrderedDict(proj=projection))
         self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, width), std=0.02))
         self.pos_embed = nn.Parameter(
@@ -131,15 +87,9 @@ class SpaceTimeTransformer(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """The class token's normalised output `[n, width]` for clips `[n, frames, 3, h, w]`.
 
-        Raises:
-            ValueError: pictures of another size, no frame, or more frames than temporal embeddings.
+        Raises: ValueError when there is no frame, or more than there are temporal embeddings.
         """
-        size, most = self.image_size, self.temporal_embed.shape[1]
-        if clips.ndim != 5 or tuple(clips.shape[2:]) != (3, size, size):
-            raise ValueError(
-                f"clips have shape {list(clips.shape)}; give [clips, frames, 3, {size}, {size}]"
-            )
-        frames = clips.shape[1]
+        frames, most = clips.shape[1], self.temporal_embed.shape[1]
         if not 1 <= frames <= most:
             raise ValueError(
                 f"a clip has {frames} frames, but the model has temporal embeddings for 1 to "
@@ -159,9 +109,7 @@ class Block(nn.Module):
     """Time attention, space attention and MLP, each after a layer norm.
 
     The space attention's residual starts from the block's input, not from the time attention's
-    output, unlike TimeSformer's divided attention.
-
-    Source: Bain et al. 2021, section 3.1; the reference implementation for the sums.
+    output, unlike TimeSformer's divided attention (so the reference implementation).
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -170,12 +118,8 @@ class Block(nn.Module):
         self.attn = DividedAttention(width, heads)
         self.timeattn = DividedAttention(width, heads)
         self.norm2 = _layer_norm(width)
-        layers = {
-            "fc1": nn.Linear(width, 4 * width),
-            "act": nn.GELU(),
-            "fc2": nn.Linear(4 * width, width),
-        }
-        self.mlp = nn.Sequential(OrderedDict(layers))
+        up, down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mlp = nn.Sequential(OrderedDict(fc1=up, act=nn.GELU(), fc2=down))
         self.norm3 = _layer_norm(width)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
@@ -188,9 +132,8 @@ class Block(nn.Module):
 class DividedAttention(nn.Module):
     """Self-attention in which a patch sees the patches of its place, or those of its frame.
 
-    Every patch also sees the class token, and the class token sees everything.
-
-    Source: Bain et al. 2021, section 3.1; Bertasius et al. 2021, divided space-time attention.
+    Every patch also sees the class token, and the class token sees everything (Bertasius et al.
+    2021, divided space-time attention).
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -219,35 +162,6 @@ class DividedAttention(nn.Module):
             patches = patches.transpose(1, 2)
         joined = torch.cat([cls, patches.flatten(1, 2)], dim=1)
         return self.proj(joined.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2))
-
-
-def fit_temporal(embeddings: Tensor, n_frames: int, temporal: str = "zeros") -> Tensor:
-    """Make temporal embeddings for another number of frames.
-
-    Args:
-        embeddings: `[1, m, width]`, one for each frame.
-        n_frames: wanted embeddings. With fewer than m the first ones are kept.
-        temporal: where the embeddings beyond m come from: `zeros` appends zeros; `interp` repeats
-            (frame i takes embedding floor(i * m / n_frames)); `bilinear` interpolates between
-            frames at (i + 0.5) * m / n_frames - 0.5, without going beyond the first and last.
-
-    Returns:
-        `[1, n_frames, width]`.
-
-    Raises:
-        ValueError: `temporal` is none of these.
-
-    Source: the reference implementations of Frozen in Time and FitCLIP, on loading checkpoints.
-    """
-    if temporal not in TEMPORAL:
-        raise ValueError(f"temporal is {temporal!r}; give one of {', '.join(TEMPORAL)}")
-    m, width = embeddings.shape[1:]
-    if n_frames <= m:
-        return embeddings[:, :n_frames]
-    if temporal == "zeros":
-        return F.pad(embeddings, (0, 0, 0, n_frames - m))
-    mode = "nearest" if temporal == "interp" else "bilinear"
-    return F.interpolate(embeddings[None], (n_frames, width), mode=mode)[0]
 
 
 def _layer_norm(width: int) -> nn.LayerNorm:

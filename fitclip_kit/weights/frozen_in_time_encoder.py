@@ -10,13 +10,12 @@ import torch
 import torch.nn.functional as F
 from tokenizers.implementations import BertWordPieceTokenizer
 
-from fitclip_core.video_text import Tokenizer, VideoTextEncoder
-from fitclip_kit.weights.frozen_in_time import FrozenInTime, Sizes, fit_temporal
+from fitclip_core.encoders import Tokenizer, VideoTextEncoder
+from fitclip_kit.weights.frozen_in_time import FrozenInTime, Sizes
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 CONTEXT_LENGTH = 77
-VOCABULARY_FILE = "vocab.txt"
 VOCABULARY_SIZE = 30522
 SPECIAL_TOKENS = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}
 POSITION_IDS = "text_model.embeddings.position_ids"
@@ -26,40 +25,11 @@ TEMPORAL_EMBED = "video_model.temporal_embed"
 class FrozenInTimeEncoder(VideoTextEncoder):
     """Frozen in Time with its tokenizer and its pictures' normalisation.
 
-    The model sees a clip's frames jointly; the features of clips and texts are L2-normalised and
-    compared by their dot product. The class feature is the mean over prompts of the normalised
-    text features, not renormalised, as for every model of the kit.
-
-    Args:
-        model: Frozen in Time's towers.
-        vocabulary: as `wordpiece_tokenizer`.
-        name: how results call this model.
-        device: where to move the model; None: it stays where it is.
-
-    Raises:
-        ValueError: the vocabulary is not DistilBERT's uncased one.
+    The model sees a clip's frames jointly; the features of clips and texts are L2-normalised.
 
     Source: Bain et al. 2021, section 3.1; the reference implementation of FitCLIP for the
         normalisation of pictures and features and for the length of texts.
     """
-
-    def __init__(
-        self,
-        model: FrozenInTime,
-        vocabulary: str | Path,
-        *,
-        name: str = "frozen_in_time",
-        device: str | torch.device | None = None,
-    ) -> None:
-        super().__init__(
-            model,
-            wordpiece_tokenizer(vocabulary),
-            image_size=model.sizes.image_size,
-            mean=MEAN,
-            std=STD,
-            name=name,
-            device=device,
-        )
 
     @classmethod
     def from_state(
@@ -69,33 +39,37 @@ class FrozenInTimeEncoder(VideoTextEncoder):
         n_frames: int = 4,
         name: str = "frozen_in_time",
         device: str | torch.device = "cpu",
-        temporal: str = "zeros",
         sizes: Sizes | None = None,
     ) -> Self:
         """Build the model from a released checkpoint's tensors.
 
-        Checkpoints of older versions of transformers also hold DistilBERT's positions
-        `text_model.embeddings.position_ids`, which are no weights. They are left out if they are
-        0, 1, 2, ..., and refused otherwise.
-
         Args:
-            state: tensors by name, without the prefix `module.`.
+            state: tensors by name. DistilBERT's `position_ids`, which are no weights, are left out
+                if they are 0, 1, 2, ..., as in checkpoints of older versions of transformers.
             vocabulary: as `wordpiece_tokenizer`.
-            n_frames: the most frames a clip may have.
+            n_frames: the most frames a clip may have. Of more temporal embeddings the first ones
+                are kept; those that a checkpoint lacks are zero, as in the reference.
             name: how results call this model.
             device: where the model computes.
-            temporal: where embeddings come from if the checkpoint has fewer than `n_frames`:
-                `zeros`, `interp` or `bilinear`, see `fit_temporal`.
             sizes: of the towers; None: the released models'.
 
         Raises:
             ValueError: tensors are missing, unknown, of another shape or not finite (all of them
-                are listed); the vocabulary, `n_frames` or `temporal` is wrong.
+                are listed); the vocabulary or DistilBERT's positions are wrong.
         """
-        encoder = cls(FrozenInTime(n_frames, sizes).eval(), vocabulary, name=name, device=device)
+        model = FrozenInTime(n_frames, sizes).eval()
+        encoder = cls(
+            model,
+            wordpiece_tokenizer(vocabulary),
+            image_size=model.sizes.image_size,
+            mean=MEAN,
+            std=STD,
+            name=name,
+            device=device,
+        )
         state = dict(state)
         positions = state.pop(POSITION_IDS, None)
-        last = encoder.model.text_model.config.max_position_embeddings - 1
+        last = model.text_model.config.max_position_embeddings - 1
         if positions is not None and positions.tolist() != [list(range(last + 1))]:
             raise ValueError(
                 f"{POSITION_IDS} is not 0 to {last} in order, as DistilBERT counts; "
@@ -104,7 +78,8 @@ class FrozenInTimeEncoder(VideoTextEncoder):
         embeddings = state.get(TEMPORAL_EMBED)
         # Tensors of another form are left to load_state, which lists them with all other problems.
         if embeddings is not None and embeddings.ndim == 3 and embeddings.shape[1] > 0:
-            state[TEMPORAL_EMBED] = fit_temporal(embeddings, n_frames, temporal)
+            lacking = n_frames - embeddings.shape[1]
+            state[TEMPORAL_EMBED] = F.pad(embeddings, (0, 0, 0, lacking))  # cuts where negative
         encoder.load_state(state)
         return encoder
 
@@ -116,13 +91,9 @@ class FrozenInTimeEncoder(VideoTextEncoder):
             counts: int64 `[n]`, frames of each clip. A clip of fewer frames than the model's
                 `n_frames` is seen as it is; the reference implementations fill it with zeros.
 
-        Returns:
-            float32 `[n, d]`.
+        Returns: float32 `[n, d]`.
 
-        Raises:
-            ValueError: a clip has more frames than the model has temporal embeddings.
-
-        Source: Bain et al. 2021, section 3.1; the norm's lower bound of 1e-8 is the reference's.
+        Raises: ValueError when a clip has more frames than the model has temporal embeddings.
         """
         starts = counts.cumsum(0) - counts
         rows, features = [], []
@@ -151,18 +122,33 @@ def wordpiece_tokenizer(vocabulary: str | Path) -> Tokenizer:
 
     Args:
         vocabulary: the `vocab.txt` of `distilbert-base-uncased` (the same as
-            `bert-base-uncased`'s), or the folder that holds it: one token a line, UTF-8.
+            `bert-base-uncased`'s): one token a line, UTF-8.
 
     Returns:
         A function of texts to int64 `[n, 77]`: longer texts are cut, shorter ones padded with 0.
 
-    Raises:
-        ValueError: the file is missing, is not UTF-8, repeats a token, or does not have 30,522
-            tokens with the special ones at BERT's places.
-
-    Source: Devlin et al. 2019 (BERT) for the vocabulary; FitCLIP's reference for the length of 77.
+    Raises: ValueError when the file is another one.
     """
-    pieces = BertWordPieceTokenizer(_read_vocabulary(Path(vocabulary)), lowercase=True)
+    file = Path(vocabulary)
+    try:
+        tokens = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8: {error}; give BERT's vocab.txt") from error
+    places = {token: place for place, token in enumerate(tokens)}
+    problems = [
+        f"{token} is {places.get(token, 'missing')} instead of {place}"
+        for token, place in SPECIAL_TOKENS.items()
+        if places.get(token) != place
+    ]
+    if len(tokens) != VOCABULARY_SIZE:
+        problems.append(f"it has {len(tokens)} tokens instead of {VOCABULARY_SIZE}")
+    if repeated := len(tokens) - len(places):
+        problems.append(f"it repeats {repeated} tokens")
+    if problems:
+        raise ValueError(
+            f"{file} is not the vocabulary of distilbert-base-uncased: {'; '.join(problems)}"
+        )
+    pieces = BertWordPieceTokenizer(places, lowercase=True)
     pieces.enable_truncation(CONTEXT_LENGTH)
     pieces.enable_padding(length=CONTEXT_LENGTH, pad_id=SPECIAL_TOKENS["[PAD]"])
 
@@ -173,35 +159,6 @@ def wordpiece_tokenizer(vocabulary: str | Path) -> Tokenizer:
     return tokenize
 
 
-def _read_vocabulary(path: Path) -> dict[str, int]:
-    file = path / VOCABULARY_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise ValueError(
-            f"there is no vocabulary {file}; give the {VOCABULARY_FILE} of distilbert-base-uncased"
-        )
-    try:
-        with file.open(encoding="utf-8") as lines:
-            tokens = [line.rstrip("\n") for line in lines]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8: {error}; give BERT's {VOCABULARY_FILE}") from error
-    vocabulary = {token: position for position, token in enumerate(tokens)}
-    problems = [
-        f"{token} is {vocabulary[token]} instead of {position}"
-        if token in vocabulary
-        else f"{token} is missing"
-        for token, position in SPECIAL_TOKENS.items()
-        if vocabulary.get(token) != position
-    ]
-    if len(tokens) != VOCABULARY_SIZE:
-        problems.append(f"it has {len(tokens)} tokens instead of {VOCABULARY_SIZE}")
-    if repeated := len(tokens) - len(vocabulary):
-        problems.append(f"it repeats {repeated} tokens")
-    if problems:
-        raise ValueError(
-            f"{file} is not the vocabulary of distilbert-base-uncased: {'; '.join(problems)}"
-        )
-    return vocabulary
-
-
 def _normalise(features: torch.Tensor) -> torch.Tensor:
+    # The norm's lower bound is the reference's.
     return F.normalize(features, dim=-1, eps=1e-8)

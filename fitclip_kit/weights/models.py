@@ -2,40 +2,56 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import json
+import logging
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import open_clip
+import safetensors.torch
 import torch
 from torch import Tensor
 
-from fitclip_core.encoders import CONFIG_FILE, ClipEncoder, unknown_model, weights_file
-from fitclip_core.video_text import Precision, VideoTextEncoder
+from fitclip_core.encoders import (
+    CONFIG_FILE,
+    MERGES_FILE,
+    WEIGHTS_FILE,
+    ClipEncoder,
+    Precision,
+    VideoTextEncoder,
+)
 from fitclip_kit.store.files import file_sha256
 from fitclip_kit.weights.foreign_checkpoints import (
+    JOIN,
     QUICK_GELU_KINDS,
     Checkpoint,
     image_size,
     read_checkpoint,
     with_text_names_of,
 )
+from fitclip_kit.weights.frozen_in_time_encoder import FrozenInTimeEncoder
 
 CLIP_ARCHITECTURES: Final = ("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336")
 """OpenAI's vision transformers by open_clip's names; OpenAI's own have `-quickgelu` added."""
 OPEN_CLIP_PREFIX: Final = "open_clip:"
+PICKLED_WEIGHTS_FILE: Final = "open_clip_pytorch_model.bin"
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """An encoder with where its weights come from.
 
-    `sha256` is the weights file's, or for weights that open_clip fetched the state's (names, types,
-    shapes and values). `protocol` is JSON: `architecture`, `weights` (the kind of file), `file`
-    (its name) and, where something was left out, `left_out` (reason -> number of entries).
+    `sha256` is the weights file's, or for weights that open_clip fetched the state's. `protocol` is
+    JSON: `architecture`, `weights` (the kind of file), `file` (its name) and, where something was
+    left out, `left_out` (reason -> number of entries).
     """
 
     encoder: VideoTextEncoder
@@ -52,41 +68,40 @@ def load_clip(
     """Load a CLIP-like model.
 
     Args:
-        source: a folder in open_clip's layout; a weights file of any kind that `read_checkpoint`
-            knows; or `open_clip:<model>/<tag>`, which open_clip fetches.
+        source: a folder in open_clip's layout, with safetensors or else a pickle of tensors; a
+            weights file of any kind that `read_checkpoint` knows; or `open_clip:<model>/<tag>`,
+            which open_clip fetches.
         architecture: open_clip's model name, for a file. None: found from the tensors' shapes
             where the file's kind says that the activation is QuickGELU.
         device: where the model computes.
-        precision: of its encoding without gradients, see `VideoTextEncoder.precision`; what is not
-            float32 stands in the protocol.
+        precision: of its encoding without gradients; what is not float32 stands in the protocol.
 
     Raises:
-        ValueError: there is no such source, its tensors do not fit, the architecture is unknown,
-            or it cannot be known, because a plain file does not tell its activation.
+        ValueError: there is no such source, its tensors do not fit or were trained with the other
+            activation, or the architecture is unknown.
 
     Source: Radford et al. 2021 (CLIP); Castro and Caba Heilbron 2022 (FitCLIP), supplement.
     """
-    if isinstance(source, str) and source.startswith(OPEN_CLIP_PREFIX):
-        _check_no_architecture(source, architecture)
-        return _load_by_tag(source.removeprefix(OPEN_CLIP_PREFIX), device, precision)
     path = Path(source).expanduser()
-    if path.is_dir():
-        _check_no_architecture(source, architecture)
-        return _load_folder(path, device, precision)
-    if not path.is_file():
+    is_name = str(source).startswith(OPEN_CLIP_PREFIX)
+    if architecture is not None and (is_name or path.is_dir()):
+        raise ValueError(f"{source} says its own architecture; leave {architecture!r} out")
+    if is_name:
+        loaded = _load_tag(str(source).removeprefix(OPEN_CLIP_PREFIX), device, precision)
+    elif path.is_dir():
+        loaded = _load_folder(path, device, precision)
+    elif path.is_file():
+        loaded = _load_file(path, architecture, device, precision)
+    else:
         _check_no_address(str(source))
         tags = open_clip.list_pretrained_tags_by_model(str(source))
         some = f" (open_clip has {source} with the tags {', '.join(tags)})" if tags else ""
         raise ValueError(
             f"there is no file or folder {path}; give one, or {OPEN_CLIP_PREFIX}<model>/<tag>{some}"
         )
-    checkpoint = read_checkpoint(path)
-    if checkpoint.kind == "frozen_in_time":
-        raise ValueError(f"{path} is a Frozen in Time checkpoint: use load_frozen_in_time")
-    name = architecture or _architecture(checkpoint, path)
-    encoder = ClipEncoder.from_open_clip(name, checkpoint, device, precision=precision)
-    protocol = _protocol(name, checkpoint, path) | _computed(precision)
-    return LoadedModel(encoder, checkpoint.sha256, protocol)
+    if precision != "float32":
+        loaded.protocol["precision"] = precision
+    return loaded
 
 
 def load_frozen_in_time(
@@ -105,12 +120,7 @@ def load_frozen_in_time(
 
     Raises:
         ValueError: a file is missing, of another kind, or its tensors do not fit.
-
-    Source: Bain et al. 2021 (Frozen in Time).
     """
-    # Its text tower needs transformers, which CLIP does not.
-    from fitclip_kit.weights.frozen_in_time_encoder import FrozenInTimeEncoder
-
     path, words = Path(file).expanduser(), Path(vocabulary).expanduser()
     for needed in (path, words):
         if not needed.is_file():
@@ -129,25 +139,20 @@ def load_frozen_in_time(
 def infer_architecture(state: Mapping[str, Tensor]) -> str:
     """Which of `CLIP_ARCHITECTURES` a state's shapes are of; the activation cannot be seen.
 
-    Args:
-        state: tensors by OpenAI's names; only their shapes are looked at.
-
     Raises: ValueError when names are missing or no architecture has these sizes.
-
-    Source: Radford et al. 2021 (CLIP), table 20.
     """
     state = with_text_names_of(["token_embedding.weight"], state)
     try:
         sizes = {
             "embed_dim": state["text_projection"].shape[1],
-            "vision_cfg.image_size": image_size(state),
-            "vision_cfg.layers": _layers(state, "visual.transformer.resblocks."),
-            "vision_cfg.width": state["visual.conv1.weight"].shape[0],
-            "vision_cfg.patch_size": state["visual.conv1.weight"].shape[-1],
-            "text_cfg.context_length": state["positional_embedding"].shape[0],
-            "text_cfg.vocab_size": state["token_embedding.weight"].shape[0],
-            "text_cfg.width": state["ln_final.weight"].shape[0],
-            "text_cfg.layers": _layers(state, "transformer.resblocks."),
+            "vision image_size": image_size(state),
+            "vision layers": _layers(state, "visual.transformer.resblocks."),
+            "vision width": state["visual.conv1.weight"].shape[0],
+            "vision patch_size": state["visual.conv1.weight"].shape[-1],
+            "text context_length": state["positional_embedding"].shape[0],
+            "text vocab_size": state["token_embedding.weight"].shape[0],
+            "text width": state["ln_final.weight"].shape[0],
+            "text layers": _layers(state, "transformer.resblocks."),
         }
     except KeyError as error:
         raise ValueError(
@@ -155,38 +160,153 @@ def infer_architecture(state: Mapping[str, Tensor]) -> str:
         ) from error
     for name in CLIP_ARCHITECTURES:
         config = open_clip.get_model_config(name)
-        if all(_at(config, key) == size for key, size in sizes.items()):
+        vision = {f"vision {key}": size for key, size in config["vision_cfg"].items()}
+        text = {f"text {key}": size for key, size in config["text_cfg"].items()}
+        if sizes.items() <= {**vision, **text, "embed_dim": config["embed_dim"]}.items():
             return name
-    found = ", ".join(f"{key.replace('_cfg.', ' ')} {size}" for key, size in sizes.items())
+    found = ", ".join(f"{key} {size}" for key, size in sizes.items())
     raise ValueError(
         f"no known architecture has these sizes: {found}. Known: {', '.join(CLIP_ARCHITECTURES)}; "
         "for another one give `architecture`, or a folder in open_clip's layout"
     )
 
 
-def _architecture(checkpoint: Checkpoint, path: Path) -> str:
-    name = infer_architecture(checkpoint.state)
-    if checkpoint.kind not in QUICK_GELU_KINDS:
-        raise ValueError(
-            f"{path} ({checkpoint.kind}) does not tell its activation: give architecture="
-            f"'{name}-quickgelu' for weights that come from OpenAI's CLIP (FitCLIP's do), "
-            f"'{name}' for others, such as those of open_clip trained on LAION"
-        )
-    return f"{name}-quickgelu"
-
-
-def _load_by_tag(
-    model_and_tag: str, device: str | torch.device, precision: Precision
-) -> LoadedModel:
+def _load_tag(model_and_tag: str, device: str | torch.device, precision: Precision) -> LoadedModel:
     _check_no_address(model_and_tag)
     name, _, tag = model_and_tag.partition("/")
-    if open_clip.get_model_config(name) is None:
-        raise ValueError(f"{unknown_model(model_and_tag)} (of {OPEN_CLIP_PREFIX}<model>/<tag>)")
+    _model_config(name, model_and_tag)
     if not tag:
         raise ValueError(f"{OPEN_CLIP_PREFIX}{name} has no tag: {OPEN_CLIP_PREFIX}<model>/<tag>")
     encoder = ClipEncoder.from_open_clip(name, tag, device, precision=precision)
-    protocol = {"architecture": name, "weights": "open_clip", "file": tag} | _computed(precision)
+    protocol = {"architecture": name, "weights": "open_clip", "file": tag}
     return LoadedModel(encoder, _state_sha256(encoder.state()), protocol)
+
+
+def _load_folder(folder: Path, device: str | torch.device, precision: Precision) -> LoadedModel:
+    weights = _weights_file(folder)
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
+        _check_activation(folder.name, config.get("quick_gelu"), weights, _named_openai(weights))
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / CONFIG_FILE} is no JSON object with model_cfg") from error
+    if weights.name == WEIGHTS_FILE:
+        encoder = ClipEncoder.from_folder(folder, device, precision)
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            copy = Path(temporary) / folder.name
+            copy.mkdir()
+            for name in {CONFIG_FILE, MERGES_FILE} & {file.name for file in folder.iterdir()}:
+                shutil.copy(folder / name, copy)
+            state = {n: value.contiguous() for n, value in read_checkpoint(weights).state.items()}
+            safetensors.torch.save_file(state, copy / WEIGHTS_FILE)
+            encoder = ClipEncoder.from_folder(copy, device, precision)
+    protocol = {
+        "architecture": folder.name,
+        "weights": "open_clip_folder",
+        "file": f"{folder.name}/{weights.name}",
+        "config_sha256": file_sha256(folder / CONFIG_FILE),
+    }
+    return LoadedModel(encoder, file_sha256(weights), protocol)
+
+
+def _load_file(
+    path: Path, architecture: str | None, device: str | torch.device, precision: Precision
+) -> LoadedModel:
+    checkpoint = read_checkpoint(path)
+    if checkpoint.kind == "frozen_in_time":
+        raise ValueError(f"{path} is a Frozen in Time checkpoint: use load_frozen_in_time")
+    from_openai = checkpoint.kind in QUICK_GELU_KINDS
+    if architecture is None:
+        shapes = infer_architecture(checkpoint.state)
+        if not from_openai:
+            raise ValueError(
+                f"{path} ({checkpoint.kind}) does not tell its activation: give architecture="
+                f"'{shapes}-quickgelu' for weights that come from OpenAI's CLIP (FitCLIP's do), "
+                f"'{shapes}' for others, such as those of open_clip trained on LAION"
+            )
+        architecture = f"{shapes}-quickgelu"
+    quick_gelu = _model_config(architecture, architecture).get("quick_gelu")
+    _check_activation(architecture, quick_gelu, path, from_openai or _named_openai(path))
+    with _without_random_weights_warning():
+        encoder = ClipEncoder.from_open_clip(architecture, None, device, precision=precision)
+    own = encoder.model.state_dict()
+    state = with_text_names_of(own, checkpoint.state)
+    try:
+        encoder.load_state(state)
+    except ValueError as error:
+        raise ValueError(f"{error}{_sizes_hint(state, own)}") from None
+    return LoadedModel(encoder, checkpoint.sha256, _protocol(architecture, checkpoint, path))
+
+
+def _model_config(name: str, asked: str) -> dict[str, Any]:
+    """open_clip's configuration of a model, which was asked for in the words `asked`."""
+    config = open_clip.get_model_config(name)
+    if config is not None:
+        return config
+    known = {model.lower(): model for model in open_clip.list_models()}
+    forms = asked.replace("/", "-"), name  # OpenAI's ViT-B/32; <model>/<tag>
+    matches = (difflib.get_close_matches(form.lower(), known, n=3, cutoff=0.7) for form in forms)
+    near = " or ".join(known[match] for match in next(filter(None, matches), []))
+    hint = f"did you mean {near}?" if near else "see open_clip.list_models()"
+    raise ValueError(f"open_clip has no model {asked!r}; {hint}")
+
+
+def _check_activation(name: str, quick_gelu: Any, weights: Path, needs_quick_gelu: bool) -> None:
+    """Refuse OpenAI's weights without QuickGELU: they load without a warning, lose accuracy."""
+    if needs_quick_gelu and not quick_gelu:
+        raise ValueError(
+            f"the weights {str(weights)!r} were trained with QuickGELU, but {name} computes without"
+            f' it; use the model {name}-quickgelu (in a config: "quick_gelu": true)'
+        )
+
+
+def _named_openai(file: Path) -> bool:
+    """Whether the file or one of up to three folders above it is named so."""
+    return any("openai" in part.lower() for part in file.parts[-4:])
+
+
+def _sizes_hint(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """What a tower that lacks or positions of another number mean; else nothing."""
+    if "token_embedding.weight" in state and not any(n.startswith("visual.") for n in state):
+        return "; the weights are of a text tower alone, without a vision tower"
+    hints = {
+        "visual.positional_embedding": "pictures of another size or patches ({} positions, the "
+        'model has {}): use the architecture of that size (in a config: "image_size")',
+        "positional_embedding": "texts of another length ({} tokens, the model takes {}): give a "
+        'folder in open_clip\'s layout whose config says that "context_length"',
+    }
+    return "".join(
+        f"; the weights are for {hint.format(len(state[name]), len(own[name]))}"
+        for name, hint in hints.items()
+        if name in state and name in own and len(state[name]) != len(own[name])
+    )
+
+
+@contextmanager
+def _without_random_weights_warning() -> Iterator[None]:
+    """A model whose weights are loaded later looks random to open_clip, which warns of it."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+def _weights_file(folder: Path) -> Path:
+    """The weights of a folder in open_clip's layout; what else it may be is told."""
+    candidates = [folder / name for name in (WEIGHTS_FILE, PICKLED_WEIGHTS_FILE)]
+    weights = next((file for file in candidates if file.is_file()), None)
+    has_config = (folder / CONFIG_FILE).is_file()
+    if has_config and weights is not None:
+        return weights
+    what = "give a folder in open_clip's layout"
+    if any(folder.glob("*.index.json")):
+        what += f"; this one holds a model in several files: {JOIN}"
+    elif (folder / "config.json").is_file():
+        what += ", or a file of OpenAI's or open_clip's weights; this one looks like transformers'"
+    raise ValueError(f"{folder} has no {WEIGHTS_FILE if has_config else CONFIG_FILE}; {what}")
 
 
 def _check_no_address(source: str) -> None:
@@ -197,46 +317,14 @@ def _check_no_address(source: str) -> None:
         )
 
 
-def _load_folder(folder: Path, device: str | torch.device, precision: Precision) -> LoadedModel:
-    weights = weights_file(folder)
-    encoder = ClipEncoder.from_folder(folder, device, precision)
-    protocol = {
-        "architecture": folder.name,
-        "weights": "open_clip_folder",
-        "file": f"{folder.name}/{weights.name}",
-        "config_sha256": file_sha256(folder / CONFIG_FILE),
-    } | _computed(precision)
-    return LoadedModel(encoder, file_sha256(weights), protocol)
-
-
-def _computed(precision: Precision) -> dict[str, str]:
-    return {} if precision == "float32" else {"precision": precision}
-
-
 def _protocol(architecture: str, checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
-    protocol: dict[str, Any] = {
-        "architecture": architecture,
-        "weights": checkpoint.kind,
-        "file": path.name,
-    }
-    if checkpoint.left_out:
-        protocol["left_out"] = dict(sorted(Counter(checkpoint.left_out.values()).items()))
-    return protocol
-
-
-def _check_no_architecture(source: str | Path, architecture: str | None) -> None:
-    if architecture is not None:
-        raise ValueError(f"{source} says its own architecture; leave {architecture!r} out")
+    left_out = dict(sorted(Counter(checkpoint.left_out.values()).items()))
+    protocol = {"architecture": architecture, "weights": checkpoint.kind, "file": path.name}
+    return protocol | ({"left_out": left_out} if left_out else {})
 
 
 def _layers(state: Mapping[str, Tensor], prefix: str) -> int:
     return sum(name.startswith(prefix) and name.endswith(".attn.in_proj_weight") for name in state)
-
-
-def _at(config: Mapping[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        config = config[part]
-    return config
 
 
 def _state_sha256(state: Mapping[str, Tensor]) -> str:

@@ -11,7 +11,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from fitclip_kit.weights.foreign_checkpoints import KINDS, image_size, read_checkpoint
+from fitclip_kit.weights import foreign_checkpoints
+from fitclip_kit.weights.foreign_checkpoints import image_size, read_checkpoint
 from tests import foreign_formats as formats
 
 CLIP = formats.tiny_clip_state()
@@ -32,22 +33,14 @@ FORMATS: dict[str, tuple[str, Callable[[Path], Any], dict[str, torch.Tensor]]] =
     "wise": ("fitclip_student", lambda p: formats.write_wise(p, CLIP), STUDENT | NAN),
     "lightning": (
         "fitclip_lightning", lambda p: formats.write_lightning(p, CLIP, FROZEN), STUDENT),
-    "lightning, CLIP's teacher": (
-        "fitclip_lightning", lambda p: formats.write_lightning(p, CLIP, CLIP), STUDENT),
     "lightning, stripped": (
         "fitclip_lightning", lambda p: formats.write_lightning(p, CLIP, {}, True), STUDENT),
     "frozen in time": (
         "frozen_in_time", lambda p: formats.write_frozen_in_time(p, FROZEN), FROZEN),
-    "frozen in time, one GPU": (
-        "frozen_in_time", lambda p: formats.write_frozen_in_time(p, FROZEN, False), FROZEN),
     "frozen in time, weights alone": (
         "frozen_in_time", lambda p: formats.write_state_dict(p, FROZEN), FROZEN),
-    "open_clip, parallel": (
+    "open_clip": (
         "open_clip_training", lambda p: formats.write_open_clip_training(p, CLIP), CLIP),
-    "open_clip, model.": (
-        "open_clip_training", lambda p: formats.write_open_clip_training(p, CLIP, "model."), CLIP),
-    "open_clip, one GPU": (
-        "open_clip_training", lambda p: formats.write_open_clip_training(p, CLIP, ""), CLIP),
     "safetensors": ("safetensors", lambda p: safetensors.torch.save_file(CLIP, p), CLIP),
 }  # fmt: skip
 
@@ -69,7 +62,6 @@ def test_the_state_comes_back(tmp_path: Path, name: str) -> None:
     write(path)
     found = read_checkpoint(path)
     assert found.kind == kind
-    assert kind in KINDS
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert found.state.keys() == expected.keys()
     for key, value in expected.items():
@@ -155,56 +147,46 @@ def prefixed(prefix: str) -> dict[str, torch.Tensor]:
     return {f"{prefix}{name}": value for name, value in CLIP.items()}
 
 
-INNER = {  # what torch.compile and FSDP put around a part of the model
-    name.replace("visual.", "visual._orig_mod.").replace(".0.", ".0._fsdp_wrapped_module."): value
-    for name, value in CLIP.items()
-}
 WRAPPED: dict[str, dict[str, torch.Tensor]] = {
-    "no": CLIP,
-    "parts": INNER,
-    "averaged": {"n_averaged": torch.tensor(3), **prefixed("module.")},
-    **{
-        prefix: prefixed(prefix)
-        for prefix in ("module.", "_orig_mod.", "model.", "_fsdp_wrapped_module.")
+    "parts": {  # what torch.compile and FSDP put around a part of the model
+        name.replace("visual.", "visual._orig_mod.").replace(".0.", ".0._fsdp_wrapped_module."): v
+        for name, v in CLIP.items()
     },
+    "averaged": {"n_averaged": torch.tensor(3), **prefixed("module.")},
+    "_fsdp_wrapped_module.": prefixed("_fsdp_wrapped_module."),
     **{
         "".join(order): prefixed("".join(order))
-        for size in (2, 3)
+        for size in (1, 2, 3)
         for order in itertools.permutations(("module.", "_orig_mod.", "model."), size)
     },
 }
-AROUND: dict[str, Callable[[Path, dict[str, torch.Tensor]], object]] = {
-    "safetensors": lambda path, state: formats.write_safetensors(path, state),
-    "state_dict": lambda path, state: torch.save(state, path),
-    "open_clip_training": lambda path, state: torch.save({"state_dict": state, "epoch": 3}, path),
-    "other_training": lambda path, state: torch.save({"model": state, "epoch": 3}, path),
-}
 
 
-@pytest.mark.parametrize("kind", AROUND)
 @pytest.mark.parametrize("wrapper", WRAPPED)
-def test_what_was_around_a_model_is_taken_off_its_names(
-    tmp_path: Path, kind: str, wrapper: str
-) -> None:
-    path = tmp_path / "weights"
-    AROUND[kind](path, WRAPPED[wrapper])
-    found = read_checkpoint(path)
-    assert found.kind == kind
-    assert found.state.keys() == CLIP.keys()
-    assert all(torch.equal(found.state[name], value) for name, value in CLIP.items())
-    assert ("n_averaged" in found.left_out) == (wrapper == "averaged")
+def test_what_was_around_a_model_is_taken_off_its_names(tmp_path: Path, wrapper: str) -> None:
+    path, state = tmp_path / "weights", WRAPPED[wrapper]
+    for kind, write in {
+        "safetensors": lambda: formats.write_safetensors(path, state),
+        "open_clip_training": lambda: torch.save({"state_dict": state, "epoch": 3}, path),
+    }.items():
+        write()
+        found = read_checkpoint(path)
+        assert found.kind == kind
+        assert found.state.keys() == CLIP.keys()
+        assert all(torch.equal(found.state[name], value) for name, value in CLIP.items())
+        assert ("n_averaged" in found.left_out) == (wrapper == "averaged")
 
 
 @pytest.mark.parametrize("key", ["model", "model_state", "model_state_dict", "module"])
 def test_other_programs_training_checkpoints(tmp_path: Path, key: str) -> None:
     path = tmp_path / "weights.pt"
     average = {name: value + 1 for name, value in CLIP.items()}
-    torch.save({key: CLIP, f"{key}_ema": average, "ds_version": "0.1"}, path)
+    torch.save({key: CLIP, f"{key}_EMA": average, "ds_version": "0.1"}, path)
     found = read_checkpoint(path)
     assert found.kind == "other_training"
     assert all(torch.equal(found.state[name], value) for name, value in CLIP.items())
     reasons = Counter(found.left_out.values())
-    assert reasons == {"no tensor": 1, f"other weights, {key}_ema": len(CLIP)}
+    assert reasons == {"no tensor": 1, f"other weights, {key}_EMA": len(CLIP)}
 
 
 def test_what_is_no_weight_of_the_model_is_left_out_and_told(tmp_path: Path) -> None:
@@ -263,24 +245,18 @@ def test_only_a_prefix_of_all_names_is_taken_off(tmp_path: Path) -> None:
     assert list(read_checkpoint(path).state) == ["module.a", "b"]
 
 
-def test_broken_safetensors_and_bare_pickles(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pt"
-    path.write_bytes(b"hello")
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
-        read_checkpoint(path)
-    torch.save(CLIP, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match="is a pickle"):
-        read_checkpoint(path)
-    with pytest.raises(FileNotFoundError):
-        read_checkpoint(tmp_path / "absent.pt")
-
-
-def test_nests_without_end_are_refused(tmp_path: Path) -> None:
+def test_nests_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "weights.pt"
     loop: list[Any] = []
     loop.append(loop)
     torch.save({"state_dict": {"a": torch.ones(1)}, "optimizer": loop}, path)
     assert read_checkpoint(path).left_out == {"optimizer": "no tensor"}
+    for _ in range(30):
+        loop = [loop]
+    torch.save({"state_dict": {"a": torch.ones(1)}, "optimizer": loop}, path)
+    monkeypatch.setattr(foreign_checkpoints, "_MAX_NAME", 50)
+    with pytest.raises(ValueError, match="nests too many values"):
+        read_checkpoint(path)
 
 
 def test_image_size() -> None:

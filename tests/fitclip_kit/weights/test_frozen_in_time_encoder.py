@@ -4,14 +4,12 @@ import string
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import DistilBertTokenizer
 
-from fitclip_core.zero_shot import evaluate
 from fitclip_kit.weights.frozen_in_time import FrozenInTime, Sizes
 from fitclip_kit.weights.frozen_in_time_encoder import FrozenInTimeEncoder, wordpiece_tokenizer
 
@@ -37,9 +35,9 @@ def vocabulary_tokens() -> list[str]:
 
 @pytest.fixture(scope="module")
 def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("distilbert")
-    (folder / "vocab.txt").write_text("\n".join(vocabulary_tokens()) + "\n", encoding="utf-8")
-    return folder
+    file = tmp_path_factory.mktemp("distilbert") / "vocab.txt"
+    file.write_text("\n".join(vocabulary_tokens()) + "\n", encoding="utf-8")
+    return file
 
 
 def random_state(n_frames: int = 4, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -65,27 +63,12 @@ def one_clip(encoder: FrozenInTimeEncoder, clip: np.ndarray) -> torch.Tensor:
 
 
 @settings(max_examples=15)
-@given(
-    counts=st.lists(st.integers(1, 4), min_size=1, max_size=7),
-    batch_size=st.sampled_from([None, 1, 5, 100]),
-)
-def test_videos_equal_one_clip_at_a_time(
-    encoder: FrozenInTimeEncoder, counts: list[int], batch_size: int | None
-) -> None:
+@given(counts=st.lists(st.integers(1, 4), min_size=1, max_size=7))
+def test_videos_equal_one_clip_at_a_time(encoder: FrozenInTimeEncoder, counts: list[int]) -> None:
     frames = random_frames(len(counts), 4)
-    features = encoder.encode_videos(frames, np.array(counts), batch_size)
+    features = encoder.encode_videos(frames, np.array(counts))
     expected = [one_clip(encoder, f[:c]) for f, c in zip(frames, counts, strict=True)]
     torch.testing.assert_close(features, torch.stack(expected), atol=1e-5, rtol=0)
-
-
-def test_features_have_length_one_and_the_frames_order_counts(
-    encoder: FrozenInTimeEncoder,
-) -> None:
-    frames = random_frames(3, 4)
-    features = encoder.encode_videos(frames)
-    assert features.shape == (3, 6)
-    torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
-    assert (features - encoder.encode_videos(frames[:, ::-1].copy())).abs().max() > 1e-2
 
 
 def test_a_clip_of_more_frames_than_embeddings_is_refused(encoder: FrozenInTimeEncoder) -> None:
@@ -101,18 +84,6 @@ def test_a_feature_of_nought_stays_nought(encoder: FrozenInTimeEncoder, vocabula
     empty = FrozenInTimeEncoder.from_state(state, vocabulary, sizes=TINY)
     assert torch.equal(empty.encode_videos(random_frames(1, 2)), torch.zeros(1, 6))
     assert torch.equal(empty.encode_texts(["the cat"]), torch.zeros(1, 6))
-
-
-def test_gradients_reach_both_towers(vocabulary: Path) -> None:
-    encoder = FrozenInTimeEncoder.from_state(random_state(), vocabulary, sizes=TINY)
-    images, counts = encoder.images(random_frames(3, 3), np.array([3, 1, 3]))
-    scores = (
-        encoder.video_features(images, counts)
-        @ encoder.text_features(encoder.tokenize(["the cat", "cooking", "play"])).T
-    )
-    scores.diagonal().sum().backward()
-    for name in ("video_model.patch_embed.proj.weight", "text_model.embeddings.LayerNorm.weight"):
-        assert encoder.model.get_parameter(name).grad.abs().sum() > 0
 
 
 TEXTS = ["the cat", "", "cooking the cat, PLAYED!", "Café 中文 ß", "x " * 90]
@@ -139,15 +110,9 @@ def test_padding_written_in_a_text_is_a_token(encoder: FrozenInTimeEncoder) -> N
     torch.testing.assert_close(encoder.encode_texts([text])[0], expected, atol=1e-5, rtol=0)
 
 
-def test_classes_are_means_of_normalised_prompts(encoder: FrozenInTimeEncoder) -> None:
-    classes = encoder.encode_classes(["cat", "cook"], ["{}", "the {} plays"])
-    prompts = encoder.encode_texts(["cat", "the cat plays", "cook", "the cook plays"])
-    torch.testing.assert_close(classes, (prompts[::2] + prompts[1::2]) / 2)
-
-
 @pytest.fixture(scope="module")
 def reference(vocabulary: Path) -> DistilBertTokenizer:
-    return DistilBertTokenizer(vocab=str(vocabulary / "vocab.txt"))
+    return DistilBertTokenizer(vocab=str(vocabulary))
 
 
 @given(
@@ -176,18 +141,11 @@ def test_tokens_of_known_texts(vocabulary: Path) -> None:
         "€": ["[UNK]"],
         "": [],
     }
-    tokens = wordpiece_tokenizer(vocabulary / "vocab.txt")(list(expected))
+    tokens = wordpiece_tokenizer(vocabulary)(list(expected))
     assert tokens.shape == (4, 77)
     for row, pieces in zip(tokens.tolist(), expected.values(), strict=True):
         ids = [place[piece] for piece in ["[CLS]", *pieces, "[SEP]"]]
         assert row == ids + [0] * (77 - len(ids))
-
-
-def test_long_texts_are_cut_to_77_tokens(encoder: FrozenInTimeEncoder) -> None:
-    row = encoder.tokenize(["cat " * 90])[0].tolist()
-    assert row[0] == 101
-    assert row[-1] == 102
-    assert len(set(row[1:-1])) == 1
 
 
 def broken(tokens: list[str], changes: dict[int, str]) -> list[str]:
@@ -199,13 +157,13 @@ def broken(tokens: list[str], changes: dict[int, str]) -> list[str]:
     [
         (vocabulary_tokens()[:-1], "30521 tokens instead of 30522"),
         ([*vocabulary_tokens(), ""], "30523 tokens instead of 30522"),
-        (broken(vocabulary_tokens(), {103: "mask"}), r"\[MASK\] is missing"),
+        (broken(vocabulary_tokens(), {103: "mask"}), r"\[MASK\] is missing instead of 103"),
         (
             broken(vocabulary_tokens(), {101: "[SEP]", 102: "[CLS]"}),
             r"\[CLS\] is 102 instead of 101; \[SEP\] is 101 instead of 102",
         ),
         (broken(vocabulary_tokens(), {30000: "cat"}), "repeats 1 tokens"),
-        (["a", "b"], r"\[PAD\] is missing;.*2 tokens"),
+        (["a", "b"], r"\[PAD\] is missing .*2 tokens"),
     ],
 )
 def test_another_vocabulary_is_refused(tmp_path: Path, tokens: list[str], message: str) -> None:
@@ -215,48 +173,18 @@ def test_another_vocabulary_is_refused(tmp_path: Path, tokens: list[str], messag
         wordpiece_tokenizer(file)
 
 
-def test_a_missing_or_unreadable_vocabulary_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no vocabulary .*vocab\.txt"):
-        wordpiece_tokenizer(tmp_path)
+def test_an_unreadable_vocabulary_is_refused(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_bytes(b"\xff\xfe[PAD]\n")
-    with pytest.raises(ValueError, match="not UTF-8"):
-        wordpiece_tokenizer(tmp_path)
-
-
-def test_the_state_makes_a_round_trip(encoder: FrozenInTimeEncoder, vocabulary: Path) -> None:
-    again = FrozenInTimeEncoder.from_state(encoder.state(), vocabulary, name="webvid", sizes=TINY)
-    assert again.name == "webvid"
-    frames = random_frames(2, 3)
-    assert torch.equal(again.encode_videos(frames), encoder.encode_videos(frames))
-    assert torch.equal(again.encode_texts(TEXTS), encoder.encode_texts(TEXTS))
-
-
-def test_every_problem_of_a_state_is_listed(vocabulary: Path) -> None:
-    state = random_state()
-    del state["txt_proj.1.bias"]
-    state["video_model.head.weight"] = torch.zeros(3)
-    state["video_model.pos_embed"] = torch.zeros(1, 10, 12)
-    state[TEMPORAL] = torch.zeros(1, 4, 11)
-    state["video_model.norm.bias"][0] = torch.nan
-    with pytest.raises(ValueError, match="does not fit frozen_in_time") as error:
-        FrozenInTimeEncoder.from_state(state, vocabulary, sizes=TINY)
-    for part in (
-        "1 missing: txt_proj.1.bias",
-        "1 unknown: video_model.head.weight",
-        "2 of another shape",
-        "video_model.pos_embed [1, 10, 12] instead of [1, 5, 12]",
-        f"{TEMPORAL} [1, 4, 11] instead of [1, 4, 12]",
-        "1 not finite: video_model.norm.bias",
-    ):
-        assert part in str(error.value)
+    with pytest.raises(ValueError, match=r"vocab\.txt is not UTF-8"):
+        wordpiece_tokenizer(tmp_path / "vocab.txt")
 
 
 @pytest.mark.parametrize("shape", [(4, 12), (1, 0, 12), (2, 4, 12), ()])
-def test_temporal_embeddings_of_another_form_are_listed(
+def test_temporal_embeddings_of_another_form_are_named(
     vocabulary: Path, shape: tuple[int, ...]
 ) -> None:
     state = random_state() | {TEMPORAL: torch.zeros(shape)}
-    with pytest.raises(ValueError, match=f"1 of another shape: {TEMPORAL}"):
+    with pytest.raises(ValueError, match=TEMPORAL):
         FrozenInTimeEncoder.from_state(state, vocabulary, sizes=TINY)
 
 
@@ -273,70 +201,12 @@ def test_positions_of_old_checkpoints_are_checked(
         FrozenInTimeEncoder.from_state(state, vocabulary, sizes=TINY)
 
 
-@pytest.mark.parametrize(
-    ("n_frames", "temporal", "expected"),
-    [
-        (1, "zeros", [5.0]),
-        (1, "bilinear", [5.0]),
-        (4, "zeros", [5.0, 9.0, 0.0, 0.0]),
-        (4, "interp", [5.0, 5.0, 9.0, 9.0]),
-        (4, "bilinear", [5.0, 6.0, 8.0, 9.0]),
-    ],
-)
+@pytest.mark.parametrize(("n_frames", "expected"), [(1, [5]), (2, [5, 9]), (4, [5, 9, 0, 0])])
 def test_temporal_embeddings_follow_n_frames(
-    vocabulary: Path, n_frames: int, temporal: str, expected: list[float]
+    vocabulary: Path, n_frames: int, expected: list[float]
 ) -> None:
     state = random_state(2) | {TEMPORAL: torch.tensor([5.0, 9.0]).repeat(1, 12, 1).mT.contiguous()}
-    encoder = FrozenInTimeEncoder.from_state(
-        state, vocabulary, n_frames=n_frames, temporal=temporal, sizes=TINY
-    )
+    encoder = FrozenInTimeEncoder.from_state(state, vocabulary, n_frames, sizes=TINY)
     assert encoder.state()[TEMPORAL][0, :, 0].tolist() == expected
-    assert encoder.encode_videos(random_frames(1, n_frames)).isfinite().all()
     with pytest.raises(ValueError, match="frames"):
         encoder.encode_videos(random_frames(1, n_frames + 1))
-
-
-class Source:
-    def __init__(self, frames: np.ndarray) -> None:
-        self.data = frames
-        self.clip_ids = [f"clip{i}" for i in range(len(frames))]
-        self.frame_counts = np.array([4, 2, 1, 3, 4])
-
-    def frames(self, indices: np.ndarray) -> np.ndarray:
-        return self.data[indices]
-
-
-def test_zero_shot_evaluation(encoder: FrozenInTimeEncoder) -> None:
-    source = Source(random_frames(5, 4))
-    clips = pd.DataFrame({"clip_id": source.clip_ids})
-    features = [
-        one_clip(encoder, clip[:count])
-        for clip, count in zip(source.data, source.frame_counts, strict=True)
-    ]
-    labels = ["cat", "cook", "cat", "play", "handstand"]
-    classes = sorted(set(labels))
-    outcomes = evaluate(encoder, clips.assign(label=labels), source, templates=["the {}"])
-    scores = torch.stack(features) @ encoder.encode_texts([f"the {c}" for c in classes]).T
-    assert outcomes["predicted"].tolist() == [classes[i] for i in scores.argmax(1)]
-
-    texts = ["the cat", "cooking", "play", "a handstand", "cats play"]
-    outcomes = evaluate(encoder, clips.assign(text=texts), source)
-    scores = encoder.encode_texts(texts) @ torch.stack(features).T
-    for direction, table in (("text_to_video", scores), ("video_to_text", scores.T)):
-        ranks = outcomes.loc[outcomes["direction"] == direction, "rank"]
-        assert ranks.tolist() == [1 + int((row > row[i]).sum()) for i, row in enumerate(table)]
-
-
-def test_the_released_size(vocabulary: Path) -> None:
-    with torch.device("meta"):
-        shapes = {k: v.shape for k, v in FrozenInTime().state_dict().items()}
-    noise = torch.randn(30522 * 768, generator=torch.Generator().manual_seed(0)) * 0.02
-    state = {k: noise[: shape.numel()].view(shape) for k, shape in shapes.items()}
-    encoder = FrozenInTimeEncoder.from_state(state, vocabulary)
-    frames = np.random.default_rng(0).integers(0, 256, (2, 2, 224, 224, 3), np.uint8)
-    videos = encoder.encode_videos(frames, np.array([2, 1]))
-    texts = encoder.encode_texts(TEXTS)
-    assert videos.shape == (2, 256)
-    assert texts.shape == (5, 256)
-    torch.testing.assert_close(videos.norm(dim=1), torch.ones(2))
-    torch.testing.assert_close(texts.norm(dim=1), torch.ones(5))

@@ -1,9 +1,6 @@
 """Models load from every source with the right architecture, digest and protocol."""
 
-import hashlib
 import json
-import sys
-import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +13,13 @@ from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 
 from fitclip_core.encoders import ClipEncoder
+from fitclip_kit.store.files import file_sha256
 from fitclip_kit.weights import models
 from fitclip_kit.weights.models import CLIP_ARCHITECTURES, infer_architecture, load_clip
 from tests import foreign_formats as formats
 
 CLIP = formats.tiny_clip_state()
+NAN = torch.tensor(float("nan"))
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_files_that_come_from_openai_say_all(tmp_path: Path) -> None:
         write()
         loaded = load_clip(path)
         assert isinstance(loaded.encoder, ClipEncoder)
-        assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert loaded.sha256 == file_sha256(path)
         assert loaded.protocol | {"left_out": 0} == {
             "architecture": "tiny-quickgelu", "weights": kind, "file": "weights.pt", "left_out": 0,
         }  # fmt: skip
@@ -117,24 +116,10 @@ def test_plain_files_need_the_architecture(tmp_path: Path) -> None:
             assert loaded.protocol["architecture"] == loaded.encoder.name == name
             assert torch.equal(loaded.encoder.state()["visual.proj"], CLIP["visual.proj"])
     formats.write_state_dict(path, formats.tiny_clip_state(embed_dim=9))
-    with pytest.raises(
-        ValueError, match=r"the state does not fit tiny; .*visual.proj \[16, 9\] in"
-    ):
+    with pytest.raises(ValueError, match=r"(visual\.|text_)proj"):
         load_clip(path, "tiny")
     with pytest.raises(ValueError, match="no model 'ViT-Z'"):
         load_clip(path, "ViT-Z")
-
-
-@pytest.mark.usefixtures("tiny")
-def test_every_wrong_tensor_is_listed(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pt"
-    state = {**CLIP, "extra.weight": torch.ones(1), "ln_final.bias": torch.ones(3)}
-    del state["visual.ln_post.bias"]
-    formats.write_state_dict(path, state)
-    with pytest.raises(ValueError) as caught:
-        load_clip(path, "tiny")
-    for part in ("visual.ln_post.bias", "extra.weight", "ln_final.bias [3] instead of [16]"):
-        assert part in str(caught.value)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -161,13 +146,13 @@ def test_what_does_not_fit_is_said_before_the_temperature(tmp_path: Path) -> Non
     path = tmp_path / "weights.pt"
     without = {name: value for name, value in CLIP.items() if name != "logit_scale"}
     cases: list[tuple[dict[str, torch.Tensor], str]] = [
-        ({f"clip.{n}": v for n, v in without.items()}, r"none of its .* such as clip\.ln_final"),
-        ({n: v for n, v in without.items() if n != "visual.proj"}, "1 missing: visual.proj$"),
+        ({f"clip.{n}": v for n, v in without.items()}, r"clip\.ln_final"),
+        ({n: v for n, v in without.items() if n != "visual.proj"}, r"visual\.proj"),
         ({n: v for n, v in without.items() if "visual" not in n}, "without a vision tower"),
         ({**CLIP, "positional_embedding": torch.ones(248, 16)}, "248 tokens, the model takes 77"),
         ({**CLIP, "visual.positional_embedding": torch.ones(26, 16)}, "26 positions, .* has 5"),
-        ({**CLIP, "visual.proj": torch.ones(16, 12).char()}, "visual.proj torch.int8"),
-        ({**CLIP, "visual.proj": CLIP["visual.proj"] * float("nan")}, "not finite: visual.proj"),
+        ({**CLIP, "visual.proj": torch.ones(16, 12).char()}, r"visual\.proj .*int8"),
+        ({**CLIP, "visual.proj": CLIP["visual.proj"] * float("nan")}, "not finite"),
     ]
     for state, problem in cases:
         torch.save(state, path)
@@ -180,15 +165,55 @@ def test_what_does_not_fit_is_said_before_the_temperature(tmp_path: Path) -> Non
         load_clip(path, "tiny-quickgelu")
 
 
-def test_a_folder_may_hold_a_pickle_of_tensors(tmp_path: Path) -> None:
-    config = {"model_cfg": formats.TINY_CLIP, "preprocess_cfg": {}}
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-    weights = tmp_path / "open_clip_pytorch_model.bin"
-    formats.write_open_clip_training(weights, CLIP)
-    loaded = load_clip(tmp_path)
-    assert loaded.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert loaded.protocol["file"].endswith("/open_clip_pytorch_model.bin")
+@pytest.mark.filterwarnings("ignore:.*no logit_scale")
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_folders(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    config = {"model_cfg": formats.TINY_CLIP, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3]}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"has no open_clip_model\.safetensors; give a folder"):
+        load_clip(folder)
+    weights = folder / name
+    if name.endswith(".bin"):  # a pickle of tensors
+        state = {f"module.{n}": v for n, v in CLIP.items()} | {"module.logit_scale": NAN}
+        torch.save({"state_dict": state, "epoch": 1}, weights)
+    else:
+        save_file(CLIP, weights)
+    loaded = load_clip(folder, precision="bfloat16")
+    assert loaded.encoder.name == "tiny"
+    assert loaded.encoder.model.visual.preprocess_cfg["mean"] == [0.1, 0.2, 0.3]
     assert torch.equal(loaded.encoder.state()["visual.proj"], CLIP["visual.proj"])
+    assert loaded.sha256 == file_sha256(weights)
+    assert loaded.protocol == {
+        "architecture": "tiny",
+        "weights": "open_clip_folder",
+        "file": f"tiny/{name}",
+        "config_sha256": file_sha256(folder / "open_clip_config.json"),
+        "precision": "bfloat16",
+    }
+    with pytest.raises(ValueError, match="says its own architecture"):
+        load_clip(folder, "ViT-B-32")
+
+
+@pytest.mark.parametrize("name", ["openai.safetensors", "openai/b/c/weights.bin"])
+def test_weights_named_openai_need_quick_gelu(tmp_path: Path, tiny: None, name: str) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(CLIP, file)
+    assert load_clip(file, "tiny-quickgelu").protocol["file"] == file.name
+    with pytest.raises(ValueError, match="trained with QuickGELU, but tiny computes without it"):
+        load_clip(file, "tiny")
+    folder = tmp_path / "openai" / "folder"
+    folder.mkdir(parents=True)
+    save_file(CLIP, folder / "open_clip_model.safetensors")
+    config = {"model_cfg": {**formats.TINY_CLIP, "quick_gelu": False}, "preprocess_cfg": {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match='in a config: "quick_gelu": true'):
+        load_clip(folder)
+    (folder / "open_clip_config.json").write_text("[]")
+    with pytest.raises(ValueError, match="no JSON object with model_cfg"):
+        load_clip(folder)
 
 
 def test_folders_of_other_layouts_are_named(tmp_path: Path) -> None:
@@ -208,33 +233,19 @@ def test_folders_of_other_layouts_are_named(tmp_path: Path) -> None:
         ("open_clip:ViT-B/32", "did you mean ViT-B-32 "),
         ("open_clip:vit-b-32/openai", "did you mean ViT-B-32 "),
         ("ViT-B-32", "open_clip has ViT-B-32 with the tags openai, "),
+        ("~/absent.pt", "no file or folder /home/somebody/absent.pt"),
+        ("open_clip:ViT-B-16", "has no tag"),
+        ("open_clip:ViT-B-16/", "has no tag"),
+        ("open_clip:ViT-B-16/opnai", "its tags: openai, "),
+        ("open_clip:ViT-B-16/openai", "trained with QuickGELU"),
     ],
 )
-def test_names_that_are_near(source: str, problem: str) -> None:
+def test_sources_that_are_refused(
+    source: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
     with pytest.raises(ValueError, match=problem):
         load_clip(source)
-
-
-def test_a_users_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    formats.write_state_dict(tmp_path / "weights.pt", CLIP)
-    with pytest.raises(ValueError, match="no known architecture has these sizes"):
-        load_clip("~/weights.pt")
-
-
-def test_folders(tmp_path: Path) -> None:
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    config = {"model_cfg": formats.TINY_CLIP, "preprocess_cfg": {}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    weights = folder / "open_clip_model.safetensors"
-    save_file(CLIP, weights)
-    loaded = load_clip(folder)
-    assert loaded.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert loaded.protocol["architecture"] == "tiny"
-    assert loaded.protocol["weights"] == "open_clip_folder"
-    with pytest.raises(ValueError, match="says its own architecture"):
-        load_clip(folder, "ViT-B-32")
 
 
 def test_tags_are_given_to_open_clip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -253,16 +264,8 @@ def test_tags_are_given_to_open_clip(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert asked == [("ViT-B-16", "laion2b_s34b_b88k", "cpu", "float32")]
     assert len(loaded.sha256) == 64
     assert loaded.protocol["file"] == "laion2b_s34b_b88k"
-    for source in ("open_clip:ViT-B-16", "open_clip:ViT-B-16/"):
-        with pytest.raises(ValueError, match="has no tag"):
-            load_clip(source)
-
-
-def test_sources_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no file or folder"):
-        load_clip(tmp_path / "absent.pt")
-    with pytest.raises(ValueError, match="there is no file"):
-        models.load_frozen_in_time(tmp_path / "absent.pt", tmp_path / "vocab.txt")
+    with pytest.raises(ValueError, match="says its own architecture"):
+        load_clip("open_clip:ViT-B-16/laion2b_s34b_b88k", "ViT-B-16")
 
 
 def test_frozen_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,9 +277,7 @@ def test_frozen_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             given.update(settings, state=state)
             return "encoder"
 
-    module: Any = types.ModuleType("fitclip_kit.weights.frozen_in_time_encoder")
-    module.FrozenInTimeEncoder = Encoder
-    monkeypatch.setitem(sys.modules, "fitclip_kit.weights.frozen_in_time_encoder", module)
+    monkeypatch.setattr(models, "FrozenInTimeEncoder", Encoder)
     path, vocabulary = tmp_path / "cc-webvid.pth.tar", tmp_path / "vocab.txt"
     state = formats.tiny_frozen_in_time_state()
     formats.write_frozen_in_time(path, state)
@@ -284,17 +285,19 @@ def test_frozen_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     loaded = models.load_frozen_in_time(path, vocabulary, n_frames=8)
     assert given["state"].keys() == state.keys()
     assert (given["n_frames"], given["vocabulary"]) == (8, vocabulary)
-    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert loaded.sha256 == file_sha256(path)
     assert loaded.protocol == {
         "architecture": "frozen_in_time",
         "weights": "frozen_in_time",
         "file": "cc-webvid.pth.tar",
         "left_out": {"no tensor": 4, "the training's optimizer": 4},
         "n_frames": 8,
-        "vocabulary_sha256": hashlib.sha256(b"[PAD]\n").hexdigest(),
+        "vocabulary_sha256": file_sha256(vocabulary),
     }
     with pytest.raises(ValueError, match="use load_frozen_in_time"):
         load_clip(path)
+    with pytest.raises(ValueError, match=r"there is no file .*absent"):
+        models.load_frozen_in_time(tmp_path / "absent.pt", vocabulary)
     formats.write_fitclip_student(path, CLIP, False)
     with pytest.raises(ValueError, match="of the kind fitclip_student, not Frozen in Time's"):
         models.load_frozen_in_time(path, vocabulary)
