@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep import video
 from data_prep.clip_frames import ClipRequest, FrameRule, clip_frames
 from data_prep.datasets import load, options_of
 from data_prep.datasets.base import DataSet
@@ -348,5 +347,5 @@ def _spread(n: int, most: int) -> np.ndarray:
 
 def _seconds_to_decode(rule: FrameRule, request: ClipRequest) -> float:
     start = perf_counter()
-    clip_frames(rule, video.decode, request)
+    clip_frames(rule, "auto", request)
     return perf_counter() - start

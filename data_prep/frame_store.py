@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 import os
-import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -22,7 +21,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from data_prep import video
-from data_prep.clip_frames import ClipRequest, Decoder, FrameRule, clip_frames
+from data_prep.clip_frames import ClipRequest, FrameRule, clip_frames
 from data_prep.clips import validate
 from data_prep.decode_workers import Failure, available_cores, killable_map
 from fitclip_core.videos import video_numbers
@@ -52,7 +51,7 @@ def build(
     folder: Path,
     rule: FrameRule,
     *,
-    backend: str | Decoder = "auto",
+    backend: str = "auto",
     workers: int | None = None,
     deadline: float = 60.0,
     progress: bool = True,
@@ -75,8 +74,7 @@ def build(
         root: the folder that the table's paths start from.
         folder: where the store is kept; it may hold nothing else.
         rule: which frames, and how large.
-        backend: "auto", "decord" or "pyav" (see `data_prep.video`), or a function (path, choose,
-            size) -> `video.DecodedClip` that a fresh process can import.
+        backend: "auto", "decord" or "pyav" (see `data_prep.video`).
         workers: processes; by default one a core.
         deadline: seconds that one clip may take.
         progress: whether to show a progress bar.
@@ -86,8 +84,8 @@ def build(
     start.
     """
     root, folder = Path(root), Path(folder)
-    decoder, name = _decoder(backend)
-    shards = _shards(clips, folder, rule, name)
+    video.check_backend(backend)
+    shards = _shards(clips, folder, rule, backend)
     videos = [clip for shard in shards for clip in shard.clips]
     hashes = _hash_sources(shards, root)
     inputs = {"clips": json_digest(videos), "videos": json_digest(hashes)}
@@ -100,7 +98,7 @@ def build(
     undone = [shard for shard in shards if not shard.is_done()]
     done = len(videos) - sum(len(shard.clips) for shard in undone)
     with _bar(folder, total=len(videos), initial=done, disable=not progress) as bar:
-        _decode(undone, root, rule, decoder, workers, deadline, bar)
+        _decode(undone, root, rule, backend, workers, deadline, bar)
     outputs = [path for shard in shards for path in shard.paths]
     for left_behind in set(folder.glob("frames_*")) - set(outputs):  # by an earlier table or rule
         left_behind.unlink()
@@ -141,7 +139,6 @@ def build_shard(
     Raises: ValueError as `build`, or for more clips than a shard holds.
     """
     root, folder = Path(root), Path(folder)
-    decoder, _ = _decoder("auto")
     shard, *others = _shards(clips, folder, rule, first=number)
     if others:
         raise ValueError(f"{len(clips)} clips are more than a shard's {len(shard.clips)}")
@@ -149,7 +146,7 @@ def build_shard(
     if not shard.is_done():
         _prepare(folder)
         with _bar(folder, f", shard {number}", total=len(shard.clips)) as bar:
-            _decode([shard], root, rule, decoder, None, 60.0, bar)
+            _decode([shard], root, rule, "auto", None, 60.0, bar)
 
 
 def seems_built(clips: pd.DataFrame, folder: Path, rule: FrameRule) -> bool:
@@ -423,7 +420,7 @@ def _decode(
     shards: list[_Shard],
     root: Path,
     rule: FrameRule,
-    decoder: Decoder,
+    backend: str,
     workers: int | None,
     deadline: float,
     bar: tqdm[Any],
@@ -440,7 +437,7 @@ def _decode(
             shard.add(place, Failure(_NO_FILE))
             bar.update()
     results = killable_map(
-        partial(clip_frames, rule, decoder),
+        partial(clip_frames, rule, backend),
         [shard.request(root, place) for shard, place, *_ in work],
         workers=available_cores() if workers is None else workers,
         deadline=deadline,
@@ -460,21 +457,6 @@ def _decode(
 
 def _bar(folder: Path, what: str = "", **options: Any) -> tqdm[Any]:
     return tqdm(desc=f"decode {folder.name}{what}", **options)
-
-
-def _decoder(backend: str | Decoder) -> tuple[Decoder, str]:
-    """The decoder, and what the manifest calls it."""
-    if callable(backend):
-        try:
-            pickle.dumps(backend)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise ValueError(f"the decoder must be a module's function: {error}") from error
-        return backend, f"{backend.__module__}.{backend.__qualname__}"
-    if backend not in video.BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}; choose one of {', '.join(video.BACKENDS)}")
-    if backend == "decord" and "decord" not in video.decoder_versions():
-        raise ValueError("decord is not installed; use backend 'auto' or 'pyav'")
-    return partial(video.decode, backend=backend), backend
 
 
 def _prepare(folder: Path) -> None:

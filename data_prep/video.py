@@ -78,9 +78,9 @@ def decode(path: Path, choose: Choose, size: int, backend: str = "auto") -> Deco
     """Decode the frames that `choose` asks for, each resized to `size` x `size` pixels.
 
     Frames are numbered in the order of presentation, after edit lists. Videos that are to be shown
-    turned by quarters or mirrored come out so, be it the container that says it (a display matrix)
-    or the stream (SEI); decord, which knows neither all matrices nor the stream's, refuses them.
-    decord can hang for ever: call this in a process that can be killed (as the frame store does).
+    turned by quarters or mirrored come out so, whether the container says it (a display matrix) or
+    the stream (SEI); decord, which does not know them all, refuses them, and can hang for ever:
+    call this in a process that can be killed (as the frame store does).
 
     What no decoder notices: few formats have checksums. Of 429 files damaged in their pictures
     (`benchmarks.video_mutations`), 5% of those in H.264, 12% in MPEG-4 and half in HEVC, VP8, VP9
@@ -101,10 +101,9 @@ def decode(path: Path, choose: Choose, size: int, backend: str = "auto") -> Deco
 
     Raises: DecodeError (a ValueError) when the file is no video, has no frames, is damaged where it
     matters, is to be shown slanted or not always turned alike, or when a wanted frame does not come
-    out; ValueError for an unknown backend.
+    out; ValueError as `check_backend`.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+    check_backend(backend)
     still = _still(Path(path), size)
     if still is not None:
         return _clip("pillow", choose, np.zeros(1, np.float32), lambda _: [resize(still, size)])
@@ -198,6 +197,14 @@ def resize(frame: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
+def check_backend(backend: str) -> None:
+    """Raises: ValueError for an unknown backend, or one that is not installed."""
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+    if backend == "decord" and "decord" not in decoder_versions():
+        raise ValueError("decord is not installed; use backend 'auto' or 'pyav'")
+
+
 @cache
 def decoder_versions() -> dict[str, str]:
     """The installed decoders and their versions, such as {"pyav": "18.1.0"}; decord is absent where
@@ -226,12 +233,7 @@ def _clip(
 
 
 def _still(path: Path, size: int) -> np.ndarray | None:
-    """An image as uint8 [height, width, 3], upright, or None where the file is something else.
-
-    A JPEG far larger than `size` is decoded at a half, a quarter or an eighth of its size, but at
-    least 4 `size`: this changes the resized frame by one grey level at most, and saves most of the
-    time.
-    """
+    """An image as uint8 [height, width, 3], upright, or None where the file is something else."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -244,6 +246,8 @@ def _still(path: Path, size: int) -> np.ndarray | None:
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             return None
         try:
+            # A far larger JPEG is decoded at a half, a quarter or an eighth of its size: this
+            # changes the resized frame by one grey level at most, and saves most of the time.
             image.draft(None, (4 * size, 4 * size))
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):  # 16 bits, which Pillow itself would clip
@@ -351,12 +355,9 @@ class _Video:
     def has_open_groups(self) -> bool:
         """Whether a picture comes after a keyframe in the file and before it on screen; it may need
         pictures from before the keyframe."""
-        earliest = self.packets[-1].pts
-        for packet in reversed(self.packets):
-            if packet.is_keyframe and packet.pts > earliest:
-                return True
-            earliest = min(earliest, packet.pts)
-        return False
+        stamps = np.array([packet.pts for packet in self.packets])
+        earliest_later = np.minimum.accumulate(stamps[::-1])[::-1]
+        return bool((stamps > earliest_later)[self._keyframes].any())
 
     @cached_property
     def stamps(self) -> list[int]:
@@ -374,10 +375,7 @@ class _Video:
         return frame_times(np.array(stamps), shown, float(self.stream.time_base), zero)
 
     def pictures(self, start: int = 0) -> Iterator[Any]:
-        """Every picture decoded from packet `start` on, in the order of presentation.
-
-        Raises: DecodeError as `learn_turn`.
-        """
+        """Every picture decoded from packet `start` on, in the order of presentation."""
         self.codec.flush_buffers()
         for number, packet in enumerate([*self.packets[start:], None], start):
             self.position = number + 1
@@ -388,10 +386,8 @@ class _Video:
             yield from pictures
 
     def pictures_at(self, stamps: list[int]) -> Iterator[Any]:
-        """The pictures with these rising timestamps, each decoded from the last keyframe before it.
-
-        Raises: DecodeError when one does not come out where it should.
-        """
+        """The pictures with these rising timestamps, each decoded from the last keyframe before
+        it; a DecodeError where one does not come out."""
         pictures = self.pictures(self.keyframe_before(stamps[0]))
         for stamp in stamps:
             start = self.keyframe_before(stamp)
@@ -415,22 +411,15 @@ class _Video:
         return [n for n, packet in enumerate(self.packets) if packet.is_keyframe]
 
     def learn_turn(self, picture: Any) -> None:
-        """Note how a picture is turned: a keyframe, whose turn holds until the next one, or another
-        that has its own.
-
-        Raises: DecodeError when it is not turned by quarters, or unlike those before it.
-        """
+        """Note how a picture is turned (a keyframe's turn holds until the next one), or raise a
+        DecodeError when it is not by quarters, or unlike those before it."""
         turn = _turn(picture) or (_UPRIGHT if picture.key_frame else self.turn)
         if self.turn not in (None, turn):
             raise DecodeError("is not turned alike for showing from its start to its end")
         self.turn = turn
 
     def look(self, start: int) -> None:
-        """Learn how the video is turned from the first picture after packet `start`, if it can be
-        decoded.
-
-        Raises: DecodeError as `learn_turn`.
-        """
+        """`learn_turn` of the first picture after packet `start`, if it can be decoded."""
         with _ffmpeg_errors(), suppress(av.error.FFmpegError):
             next(self.pictures(start), None)
 
@@ -447,7 +436,6 @@ class _Video:
 def _turn(picture: Any) -> _Turn | None:
     """How a picture is to be turned and mirrored for showing, None where nothing says so.
 
-    Raises: DecodeError for other display matrices than those of quarter turns and mirror images.
     Source: ISO/IEC 14496-12, 6.2.2: column x, row y are shown at ax + cy, bx + dy.
     """
     matrix = _side_data(picture).get("DISPLAYMATRIX")
@@ -529,8 +517,6 @@ def _decode_by_counting(video: _Video, choose: Choose, size: int) -> DecodedClip
 
 
 def _decode_with_decord(video: _Video, choose: Choose, size: int) -> DecodedClip:
-    if "decord" not in decoder_versions():
-        raise ValueError("decord is not installed; use backend 'pyav'")
     import decord
 
     if not video.has_timestamps:
