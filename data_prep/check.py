@@ -159,9 +159,10 @@ def try_clips(
     Raises: ValueError for a deadline that is not positive.
     """
     chosen = clips.iloc[_spread(len(clips), n)]
+    columns = [chosen[name].tolist() for name in ("clip_id", "path", "start", "end")]
     requests = [
-        ClipRequest(row.clip_id, root / row.path, row.start, row.end)  # type: ignore[arg-type]
-        for row in chosen.itertuples()
+        ClipRequest(clip_id, root / path, start, end)
+        for clip_id, path, start, end in zip(*columns, strict=True)
     ]
     workers = max(1, min(len(requests), available_cores()))
     decode = partial(_seconds_to_decode, rule)

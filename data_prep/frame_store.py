@@ -387,12 +387,13 @@ def _shards(
     if table.empty:
         raise ValueError("the clips table is empty; there is nothing to decode")
     videos: list[_Clip] = []
-    for number, row in zip(video_numbers(table).tolist(), table.itertuples(), strict=True):
+    columns = [table[name].tolist() for name in ("clip_id", "path", "start", "end")]
+    rows = zip(video_numbers(table).tolist(), *columns, strict=True)
+    for number, clip_id, path, start, end in rows:
         if number < len(videos):
-            videos[number].also.append(row.clip_id)
+            videos[number].also.append(clip_id)
         else:
-            times = (None if math.isnan(time) else time for time in (row.start, row.end))
-            videos.append(_Clip(row.clip_id, row.path, *times, []))
+            videos.append(_Clip(clip_id, path, _or_none(start), _or_none(end), []))
     parameters = {**asdict(rule), "backend": backend}
     made_by = {"parameters": parameters, "code": code_digest(__name__)}
     size = min(SHARD_CLIPS, max(1, SHARD_BYTES // math.prod(rule.shape)))
@@ -400,6 +401,10 @@ def _shards(
         _Shard(folder / f"frames_{number:05d}", videos[start : start + size], rule, made_by)
         for number, start in enumerate(range(0, len(videos), size), first)
     ]
+
+
+def _or_none(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else seconds
 
 
 def _hash_sources(shards: Iterable[_Shard], root: Path) -> dict[str, str | None]:

@@ -241,7 +241,7 @@ def test_a_large_table_is_read_in_blocks(write: Write, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("kind", [list, pd.Series, iter], ids=["list", "series", "iterator"])
-def test_repeated_keys(kind: Callable[[list[str]], Any]) -> None:
+def test_repeated_keys(kind: Callable[[list[Any]], Any]) -> None:
     unique(kind(["a", "b"]), "video", Path("x.csv"))
     unique(kind([]), "video", Path("x.csv"))
     with pytest.raises(ValueError, match=r"x\.csv: video 'b' is there 3 times; each must be there"):
