@@ -102,7 +102,7 @@ def build(
     outputs = [path for shard in shards for path in shard.paths]
     for left_behind in set(folder.glob("frames_*")) - set(outputs):  # by an earlier table or rule
         left_behind.unlink()
-    contents = [shard.content() for shard in shards]
+    contents = [_read(shard.records) for shard in shards]
     records = [record for content in contents for record in content["clips"]]
     failures = {r["clip_id"]: r["failure"] for r in records if "failure" in r}
     details = {
@@ -299,14 +299,11 @@ class _Shard:
         self.hashes: Mapping[str, str | None] | None = None  # of the videos, once they are read
         self.results: dict[int, video.DecodedClip | Failure] = {}
 
-    def content(self) -> dict[str, Any]:
-        return _read(self.records)
-
     def is_done(self) -> bool:
         """Whether an earlier build left this very shard whole. Before the videos are hashed: if
         neither they nor the frames were changed, of which none is read."""
         try:
-            content = self.content()
+            content = _read(self.records)
             recorded = {clip["path"]: clip["source_sha256"] for clip in content["clips"]}
             if content["key"] != self._key(recorded if self.hashes is None else self.hashes):
                 return False
@@ -336,10 +333,12 @@ class _Shard:
             row[: len(clip.frames)] = clip.frames
         with atomic_path(self.arrays) as temporary:
             _save(temporary, array)
+        failures = [result.reason for result in results if isinstance(result, Failure)]
+        different = sum(reason.startswith(video.DISAGREEMENT) for reason in failures)
         content = {
             "key": self._key(self.hashes or {}),
             "frames_sha256": file_sha256(self.arrays),
-            "compared": sum(map(_was_compared, results)),
+            "compared": different + sum(clip.compared for clip in decoded),
             "clips": [self._record(*pair) for pair in zip(self.clips, results, strict=True)],
         }
         write_json(self.records, content)
@@ -358,12 +357,6 @@ class _Shard:
             "video_frames": result.frame_count,
             "indices": result.indices.tolist(),
         }
-
-
-def _was_compared(result: video.DecodedClip | Failure) -> bool:
-    if isinstance(result, Failure):
-        return result.reason.startswith(video.DISAGREEMENT)
-    return result.compared
 
 
 def _save(path: Path, array: np.ndarray) -> None:
