@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import csv
 import json
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,7 +20,6 @@ import pandas as pd
 from data_prep.stand_ins import START, stand_in
 from fitclip_kit.store.files import file_sha256
 
-_UTF16 = "in UTF-16; save it as UTF-8, or take the original file"
 _SEPARATORS = (",", ";", "\t")
 _BLOCK = 100_000  # rows turned into a frame at a time, so that a large table takes little memory
 
@@ -32,10 +31,7 @@ def read_text(file: Path) -> str:
     its name says (a git-LFS pointer, a web page, an archive).
     """
     with _text_of(file) as stream:
-        text = stream.read()
-    if "\0" in text:
-        raise ValueError(_damaged(file))
-    return text
+        return "".join(_without_nul(file, stream))
 
 
 def read_lines(file: Path) -> list[str]:
@@ -104,48 +100,23 @@ def read_by_line(
     optional: None keeps every column that has a name, the further ones under theirs.
     skip_blanks: a quote after a separator and blanks opens a quoted field.
     """
-    wanted, places = list(columns), list(range(len(columns)))
-    names: list[str] | None = None if header else wanted
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    blocks: list[pd.DataFrame] = []
-    unnamed: list[int] = []
     # A text's own line ends stay what they are.
     with _text_of(file, newline="") as stream:
         first = next((line for line in stream if line.strip()), "")
         stream.seek(0)
         separator = _separator(first, columns, header)
-        for line, fields in _rows(file, stream, separator, skip_blanks):
-            if names is None:
-                names = [name.strip() for name in fields]
-                wanted, places = _places(file, names, columns, optional, separator)
-                unnamed = [place for place, name in enumerate(names) if place and not name]
-                continue
-            if len(fields) != len(names):
-                why = (
-                    f"a text with {separator!r} in it needs quotes, and no row ends with one"
-                    if len(fields) > len(names)
-                    else "the file is cut off there"
-                )
-                raise ValueError(
-                    f"{file}, line {line}: {len(fields)} fields where {len(names)} belong "
-                    f"({', '.join(names)}); {why}, or its separator is not {separator!r}: mend "
-                    "the row, or take the original file"
-                )
-            if shifted := [fields[place] for place in unnamed if fields[place].strip()]:
-                raise ValueError(
-                    f"{file}, line {line}: {_short(repr(shifted[0]))} is in a column without a "
-                    f"name; name it, or put a text with {separator!r} in it in quotes"
-                )
-            rows.append([fields[place] for place in places])
-            lines.append(line)
-            if len(rows) == _BLOCK:
-                blocks.append(pd.DataFrame(rows, columns=wanted, dtype="str"))
-                rows = []
-    if not lines:
+        rows = _rows(file, stream, separator, skip_blanks)
+        names = [name.strip() for name in next(rows, (0, []))[1]] if header else list(columns)
+        wanted, places = _places(file, names, columns, optional, separator)
+        lines: list[int] = []
+        blocks: list[pd.DataFrame] = []
+        while block := list(islice(_checked(file, rows, names, separator), _BLOCK)):
+            lines += [line for line, _ in block]
+            picked = [[fields[place] for place in places] for _, fields in block]
+            blocks.append(pd.DataFrame(picked, columns=wanted, dtype="str"))
+    if not blocks:
         raise ValueError(f"{file} has no row below its header; download it again, or add rows")
-    blocks.append(pd.DataFrame(rows, columns=wanted, dtype="str"))
-    table = pd.concat([block for block in blocks if len(block)], ignore_index=True)
+    table = pd.concat(blocks, ignore_index=True)
     return table.set_axis(pd.Index(lines, dtype="int64", name="line"))
 
 
@@ -176,18 +147,18 @@ def _text_of(file: Path, newline: str | None = None) -> Iterator[TextIO]:
             f"{file} is not there; see the loader's documentation for where it belongs"
         )
     with file.open("rb") as binary:
-        start = binary.read(START)
-    if what := _UTF16 if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else stand_in(start):
+        what = stand_in(binary.read(START))
+    if what:
         raise ValueError(f"{file} is {what}")
     try:
         with file.open(encoding="utf-8-sig", newline=newline) as stream:
             yield stream
     except UnicodeDecodeError as error:
-        raise ValueError(_no_utf8(file)) from error
+        raise ValueError(f"{file}{_wrong_byte(file.read_bytes())}") from error
 
 
-def _no_utf8(file: Path) -> str:
-    content = file.read_bytes()  # the stream's own error counts from the start of its buffer
+def _wrong_byte(content: bytes) -> str:
+    """Which it is; a stream's own error counts from the start of its buffer."""
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -196,17 +167,20 @@ def _no_utf8(file: Path) -> str:
         meant = byte.decode("cp1252", errors="ignore")
         maybe = f" (in Windows-1252 it is {meant!r})" if meant else ""
         return (
-            f"{file}, line {line}: byte {error.start} (0x{byte.hex()}) is not UTF-8 text; save it "
-            f"as UTF-8{maybe}, in a spreadsheet as 'CSV UTF-8', or take the original file"
+            f", line {line}: byte {error.start} (0x{byte.hex()}) is not UTF-8 text; save it as "
+            f"UTF-8{maybe}, in a spreadsheet as 'CSV UTF-8', or take the original file"
         )
-    return f"{file} changed while it was read; read it again"
+    return " changed while it was read; read it again"
 
 
-def _damaged(file: Path) -> str:
-    return (
-        f"{file} holds NUL bytes; it is damaged, or no UTF-8 text: download it again, or save it "
-        "as UTF-8"
-    )
+def _without_nul(file: Path, lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        if "\0" in line:
+            raise ValueError(
+                f"{file} holds NUL bytes; it is damaged, or no UTF-8 text: download it again, or "
+                "save it as UTF-8"
+            )
+        yield line
 
 
 def _rows(
@@ -227,11 +201,29 @@ def _rows(
         ) from error
 
 
-def _without_nul(file: Path, lines: Iterable[str]) -> Iterator[str]:
-    for line in lines:
-        if "\0" in line:
-            raise ValueError(_damaged(file))
-        yield line
+def _checked(
+    file: Path, rows: Iterable[tuple[int, list[str]]], names: Sequence[str], separator: str
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows, each seen to have a field a name, and nothing where a name is missing."""
+    unnamed = [place for place, name in enumerate(names) if place and not name]
+    for line, fields in rows:
+        if len(fields) != len(names):
+            why = (
+                f"a text with {separator!r} in it needs quotes, and no row ends with one"
+                if len(fields) > len(names)
+                else "the file is cut off there"
+            )
+            raise ValueError(
+                f"{file}, line {line}: {len(fields)} fields where {len(names)} belong "
+                f"({', '.join(names)}); {why}, or its separator is not {separator!r}: mend the "
+                "row, or take the original file"
+            )
+        if shifted := [fields[place] for place in unnamed if fields[place].strip()]:
+            raise ValueError(
+                f"{file}, line {line}: {_short(repr(shifted[0]))} is in a column without a name; "
+                f"name it, or put a text with {separator!r} in it in quotes"
+            )
+        yield line, fields
 
 
 def _separator(first: str, columns: Sequence[str], header: bool) -> str:

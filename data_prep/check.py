@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep import video
 from data_prep.clip_frames import ClipRequest, FrameRule, clip_frames
 from data_prep.datasets import load, options_of
 from data_prep.datasets.base import DataSet
@@ -30,32 +29,27 @@ _WIDTH, _LABEL = 100, 11
 
 @dataclass(frozen=True)
 class Check:
-    """What was found. `report` puts it in words.
+    """What was found; `report` puts it in words.
 
-    Attributes:
-        loader: its name.
-        options: all of the loader's, defaults included.
-        data_set: what the loader returned.
-        there: the clips whose file is there, a row a clip and text.
-        videos: distinct clips of the table (rows with equal path, start and end are one).
-        videos_there: those whose file is there.
-        seconds: that the loader took.
-        max_missing: the largest share of clips without a file that a run would accept.
-        rule: the frames that a run would keep of each clip.
-        file_bytes: of all files that are there; where there are many, estimated from some.
-        captions: distinct captions.
-        captions_read: how many of them were tokenized (all, or `MOST_TEXTS`).
-        captions_cut: how many of those are longer than CLIP's 77 tokens.
-        trials: what `try_clips` returned.
+    loader, options: its name, and all its options, defaults included.
+    data_set: what the loader returned, after `seconds`.
+    there: the clips whose file is there, a row a clip and text.
+    videos, videos_there: distinct clips of the table, and those whose file is there.
+    max_missing: the largest share of clips without a file that a run would accept.
+    rule: the frames that a run would keep of each clip.
+    file_bytes: of all files that are there; where there are many, estimated from some.
+    captions, captions_read, captions_cut: distinct captions, how many of them were tokenized (all,
+        or `MOST_TEXTS`), and how many of those are longer than CLIP's 77 tokens.
+    trials: what `try_clips` returned.
     """
 
     loader: str
     options: Mapping[str, Any]
     data_set: DataSet
+    seconds: float
     there: pd.DataFrame
     videos: int
     videos_there: int
-    seconds: float
     max_missing: float
     rule: FrameRule
     file_bytes: int
@@ -65,26 +59,21 @@ class Check:
     trials: pd.DataFrame
 
     @property
-    def store_bytes(self) -> int:
-        """What the frame store of those clips takes: uint8, `rule.shape` a clip."""
-        return self.videos_there * math.prod(self.rule.shape)
-
-    @property
     def problems(self) -> tuple[str, ...]:
         """Why a run on these files would stop or mean nothing; empty when it would not."""
-        found = []
+        problems = []
         try:
             self.data_set.check_missing(self.max_missing)
         except ValueError as error:
-            found.append(str(error))
-        if self.there.empty and not found:
-            found.append(f"none of the {len(self.data_set.clips)} clips has a file")
+            problems.append(str(error))
+        if self.there.empty and not problems:
+            problems.append(f"none of the {len(self.data_set.clips)} clips has a file")
         if len(self.trials) and (self.trials["reason"] != "").all():
-            found.append(
+            problems.append(
                 f"none of the {len(self.trials)} clips that were tried can be decoded; the first: "
                 f"{self.trials['path'].iloc[0]} {self.trials['reason'].iloc[0]}"
             )
-        return tuple(found)
+        return tuple(problems)
 
 
 def check(
@@ -94,7 +83,6 @@ def check(
     *,
     max_missing: float = 0.05,
     decode: int = 3,
-    deadline: float = 20.0,
     rule: FrameRule | None = None,
 ) -> Check:
     """Load a data set's annotation, look for its files, count its texts, decode a few clips.
@@ -105,7 +93,6 @@ def check(
         options: the loader's; what is left out has its default.
         max_missing: the largest share of clips without a file to accept, in [0, 1].
         decode: clips to decode, spread over the table.
-        deadline: seconds that one of them may take.
         rule: which frames to decode; by default four of 224 pixels, the paper's for ViT-B/16.
 
     Raises: ValueError for a wrong use, and for all that is wrong with the annotation. Missing files
@@ -121,24 +108,24 @@ def check(
     data_set = load(loader, root, **given)
     seconds = perf_counter() - start
     there = clips_there(data_set)
-    distinct = one_a_video(there)
+    videos = one_a_video(there)
     captions = data_set.clips.get("text", pd.Series(dtype="str")).dropna().drop_duplicates()
     read, cut = _count_cut(captions)
     return Check(
         loader,
         options_of(loader) | given,
         data_set,
+        seconds,
         there,
         len(one_a_video(data_set.clips)),
-        len(distinct),
-        seconds,
+        len(videos),
         max_missing,
         rule,
-        file_bytes=bytes_of(data_set.root, there["path"].unique()),
-        captions=len(captions),
-        captions_read=read,
-        captions_cut=cut,
-        trials=try_clips(distinct, data_set.root, rule, decode, deadline=deadline),
+        bytes_of(data_set.root, there["path"].unique()),
+        len(captions),
+        read,
+        cut,
+        try_clips(videos, data_set.root, rule, decode),
     )
 
 
@@ -155,6 +142,11 @@ def one_a_video(clips: pd.DataFrame) -> pd.DataFrame:
     return clips[first_rows(video_numbers(clips))]
 
 
+def classes_of(data_set: DataSet) -> int:
+    """How many there are to choose from, those without a clip included."""
+    return len(data_set.classes) or data_set.clips["label"].nunique()
+
+
 def try_clips(
     clips: pd.DataFrame, root: Path, rule: FrameRule, n: int, *, deadline: float = 20.0
 ) -> pd.DataFrame:
@@ -166,39 +158,52 @@ def try_clips(
 
     Raises: ValueError for a deadline that is not positive.
     """
-    n = min(n, len(clips))
-    chosen = clips.iloc[np.linspace(0, len(clips) - 1, n).round().astype(int)]
+    chosen = clips.iloc[_spread(len(clips), n)]
+    columns = [chosen[name].tolist() for name in ("clip_id", "path", "start", "end")]
     requests = [
         ClipRequest(clip_id, root / path, start, end)
-        for clip_id, path, start, end in chosen[["clip_id", "path", "start", "end"]].itertuples(
-            index=False, name=None
-        )
+        for clip_id, path, start, end in zip(*columns, strict=True)
     ]
-    workers = max(1, min(n, available_cores()))
-    rows: list[tuple[str, str, float, str]] = [("", "", math.nan, "")] * n
-    for number, result in killable_map(
-        partial(_seconds_to_decode, rule), requests, workers=workers, deadline=deadline
-    ):
-        failed = isinstance(result, Failure)
-        seconds, reason = (math.nan, result.reason) if failed else (result, "")
-        clip_id, path = chosen[["clip_id", "path"]].iloc[number]
-        rows[number] = (clip_id, path, seconds, reason)
-    return _trials(rows)
+    workers = max(1, min(len(requests), available_cores()))
+    decode = partial(_seconds_to_decode, rule)
+    results = dict(killable_map(decode, requests, workers=workers, deadline=deadline))
+    ordered = [results[number] for number in range(len(requests))]
+    trials = chosen[["clip_id", "path"]].reset_index(drop=True)
+    trials["seconds"] = pd.Series(
+        [math.nan if isinstance(result, Failure) else result for result in ordered], dtype="float64"
+    )
+    trials["reason"] = pd.Series(
+        [result.reason if isinstance(result, Failure) else "" for result in ordered], dtype="str"
+    )
+    return trials
 
 
 def bytes_of(root: Path, paths: Iterable[str]) -> int:
     """Bytes of some files under a folder, in all; of many, the mean of some of them times their
     number. A file that is not there counts as empty."""
     every = list(paths)
-    some = [every[i] for i in _spread(len(every), MOST_SIZES)]
-    sizes = [(root / path).stat().st_size if (root / path).is_file() else 0 for path in some]
+    some = [root / every[place] for place in _spread(len(every), MOST_SIZES)]
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in some]
     return round(sum(sizes) * len(every) / len(some)) if some else 0
 
 
 def report(found: Check) -> str:
     """A check in words, as `fitclip check-data` and notebook 01 show it; no line holds control
     characters, whatever names and captions hold."""
-    return "\n".join(_report_lines(found))
+    data_set = found.data_set
+    title = data_set.protocol.get("data_set", data_set.name)
+    lines = [printable(f"{title} (loader {found.loader}) in {data_set.root}")]
+    for label, text in _report(found):
+        wrapped = textwrap.wrap(
+            printable(text),
+            _WIDTH,
+            initial_indent=f"  {printable(label):<{_LABEL}} ",
+            subsequent_indent=" " * (_LABEL + 3),
+            break_long_words=False,  # a long path stays whole
+            break_on_hyphens=False,
+        )
+        lines += wrapped if label else [""]
+    return "\n".join(lines)
 
 
 def printable(text: str) -> str:
@@ -217,141 +222,91 @@ def in_bytes(count: float) -> str:
     return f"{count:,.1f} TB" if count < 999.5 else f"{count:,.0f} TB"
 
 
-def _report_lines(found: Check) -> Iterator[str]:
-    data_set = found.data_set
-    protocol = data_set.protocol
-    title = protocol.get("data_set", data_set.name)
-    yield printable(f"{title} (loader {found.loader}) in {data_set.root}")
-    chosen = ", ".join(f"{name} {value}" for name, value in found.options.items())
-    yield from _line("options", chosen or "the loader has none")
+def _report(found: Check) -> Iterator[tuple[str, str]]:
+    """Labels and texts; two empty ones for an empty line."""
+    data_set, protocol = found.data_set, found.data_set.protocol
+    options = ", ".join(f"{name} {value}" for name, value in found.options.items())
+    yield "options", options or "the loader has none"
     for name, value in protocol.items():
         if name not in ("data_set", "annotations"):
-            yield from _line(name.replace("_", " "), _shortly(value))
+            yield name.replace("_", " "), _shortly(value)
+    yield "", ""
 
-    yield ""
     for name, digest in protocol.get("annotations", {}).items():
-        yield from _line("annotation", f"{name}, sha256 {str(digest)[:12]}")
-    yield from _line(
-        "read",
-        f"{_many(data_set.annotated, 'item')} annotated in this split, "
-        f"{_rows_in_words(found)} in the table ({found.seconds:.1f} s)",
-    )
+        yield "annotation", f"{name}, sha256 {str(digest)[:12]}"
+    rows = _many(len(data_set.clips), "clip")
+    if found.videos < len(data_set.clips):
+        what = "text" if "text" in data_set.clips else "row"
+        rows = f"{_many(len(data_set.clips), what)} of {_many(found.videos, 'video')}"
+    annotated = _many(data_set.annotated, "item")
+    took = f"({found.seconds:.1f} s)"
+    yield "read", f"{annotated} annotated in this split, {rows} in the table {took}"
     for (reason, source), group in data_set.dropped.groupby(["reason", "source"], sort=False):
-        yield from _line(
-            "left out", f"{len(group):,} of {source}: {reason} ({_first(group['item'])})"
-        )
+        yield "left out", f"{len(group):,} of {source}: {reason} ({_first(group['item'])})"
     if data_set.dropped.empty:
-        yield from _line("left out", "nothing")
-    yield from _file_lines(found)
-    yield from _content_lines(found)
+        yield "left out", "nothing"
 
-    yield ""
-    yield from _line("a run", _outlook(found))
-    for note in data_set.notes:
-        yield from _line("note", note)
-    for problem in found.problems:
-        yield from _line("PROBLEM", problem)
-    if not found.problems:
-        yield from _line("verdict", _verdict(data_set))
-
-
-def _verdict(data_set: DataSet) -> str:
-    if not data_set.missing.empty:
-        return "usable in part, see above"
-    if data_set.protocol.get("annotation_size", OFFICIAL) != OFFICIAL:
-        return "usable, but the annotation has not the official size, which every number then says"
-    return "fine"
-
-
-def _rows_in_words(found: Check) -> str:
-    """The table's rows: clips, or where a video has several rows, texts of videos."""
-    clips = found.data_set.clips
-    if found.videos == len(clips):
-        return _many(len(clips), "clip")
-    rows = "text" if "text" in clips else "row"
-    return f"{_many(len(clips), rows)} of {_many(found.videos, 'video')}"
-
-
-def _file_lines(found: Check) -> Iterator[str]:
-    data_set = found.data_set
     wanted, there = data_set.clips["path"].nunique(), found.there["path"].nunique()
-    about = "about " if there > MOST_SIZES else ""
-    yield from _line(
-        "files",
-        f"{there:,} of {wanted:,} there, {about}{in_bytes(found.file_bytes)}; they cover "
-        f"{len(found.there):,} of {_rows_in_words(found)} "
-        f"({_percent(data_set.coverage)})",
-    )
+    size = f"{'about ' if there > MOST_SIZES else ''}{in_bytes(found.file_bytes)}"
+    covered = f"{len(found.there):,} of {rows} ({_percent(data_set.coverage)})"
+    yield "files", f"{there:,} of {wanted:,} there, {size}; they cover {covered}"
     absent = data_set.missing["path"].drop_duplicates()
     if len(absent):
-        yield from _line("missing", f"{_many(len(absent), 'file')}, {_first(absent)}")
-    failed = found.trials[found.trials["reason"] != ""]
-    if len(found.trials):
-        decoded = found.trials["seconds"].dropna()
-        took = f", {decoded.median():.2g} s each" if len(decoded) else ""
-        yield from _line("decoded", f"{len(decoded)} of {len(found.trials)} clips tried{took}")
-    else:
-        yield from _line("decoded", "no clip was tried")
-    for row in failed.itertuples():
-        yield from _line("failed", f"{row.path}: {row.reason}")
+        yield "missing", f"{_many(len(absent), 'file')}, {_first(absent)}"
+    seconds = found.trials["seconds"].dropna()
+    took = f", {seconds.median():.2g} s each" if len(seconds) else ""
+    tried = f"{len(seconds)} of {len(found.trials)} clips tried{took}"
+    yield "decoded", tried if len(found.trials) else "no clip was tried"
+    for row in found.trials[found.trials["reason"] != ""].itertuples():
+        yield "failed", f"{row.path}: {row.reason}"
 
-
-def _content_lines(found: Check) -> Iterator[str]:
-    data_set = found.data_set
     if found.captions:
         of = "" if found.captions_read == found.captions else f" of {found.captions_read:,} read"
-        yield from _line(
-            "captions",
-            f"{found.captions:,} distinct; {found.captions_cut:,}{of} are longer than CLIP's 77 "
-            "tokens and are cut there",
-        )
+        cut = f"{found.captions_cut:,}{of} are longer than CLIP's 77 tokens and are cut there"
+        yield "captions", f"{found.captions:,} distinct; {cut}"
     if "label" in data_set.clips:
         held, named = data_set.clips["label"].nunique(), classes_of(data_set)
         empty = f", {named - held} of them without a clip" if named > held else ""
-        yield from _line(
-            "classes", f"{named:,}{empty}; {_many(len(data_set.templates), 'prompt')} each"
-        )
+        yield "classes", f"{named:,}{empty}; {_many(len(data_set.templates), 'prompt')} each"
+    yield "", ""
 
-
-def classes_of(data_set: DataSet) -> int:
-    """How many there are to choose from, those without a clip included."""
-    return len(data_set.classes) or data_set.clips["label"].nunique()
+    yield "a run", _outlook(found)
+    for note in data_set.notes:
+        yield "note", note
+    for problem in found.problems:
+        yield "PROBLEM", problem
+    if found.problems:
+        return
+    if not data_set.missing.empty:
+        yield "verdict", "usable in part, see above"
+    elif protocol.get("annotation_size", OFFICIAL) == OFFICIAL:
+        yield "verdict", "fine"
+    else:
+        differs = "the annotation has not the official size, which every number then says"
+        yield "verdict", f"usable, but {differs}"
 
 
 def _outlook(found: Check) -> str:
-    data_set, rule = found.data_set, found.rule
-    n, texts = found.videos_there, len(found.there)
+    """What a run would do with the clips that are there."""
+    n, texts, rule = found.videos_there, len(found.there), found.rule
     if not n:
         return "has nothing to decode"
-    if "label" in data_set.clips:
-        measured = f"classifies each clip among {classes_of(data_set):,} classes"
+    if "label" in found.data_set.clips:
+        measured = f"classifies each clip among {classes_of(found.data_set):,} classes"
     else:
         measured = f"looks for each caption's clip among {n:,}, and the other way round"
         if texts > n:
             measured += f", where the best of a clip's captions counts ({texts:,} in all)"
+    kept = f"keeps {rule.n_frames} frames of {rule.size} px of {_many(n, 'clip')}"
+    size = in_bytes(n * math.prod(rule.shape))
     left = found.videos - n
+    are = "is" if left == 1 else "are"
     without = (
-        f"; {_many(left, 'clip')} without a file {'is' if left == 1 else 'are'} left out, which "
-        "every number then says"
+        f"; {_many(left, 'clip')} without a file {are} left out, which every number then says"
         if left
         else ""
     )
-    return (
-        f"keeps {rule.n_frames} frames of {rule.size} px of {_many(n, 'clip')} "
-        f"({in_bytes(found.store_bytes)} on disk) and {measured}{without}"
-    )
-
-
-def _line(label: str, text: str) -> Iterator[str]:
-    """A labelled line, wrapped; a long path stays whole."""
-    yield from textwrap.wrap(
-        printable(text),
-        _WIDTH,
-        initial_indent=f"  {printable(label):<{_LABEL}} ",
-        subsequent_indent=" " * (_LABEL + 3),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return f"{kept} ({size} on disk) and {measured}{without}"
 
 
 def _first(items: pd.Series) -> str:
@@ -366,10 +321,8 @@ def _shortly(value: Any) -> str:
 
 def _percent(share: float) -> str:
     """Never "100%" for less than all, nor "0%" for more than nothing."""
-    text = f"{100 * share:.1f}%"
-    if share < 1 and text == "100.0%":
-        return "99.9%"
-    return "0.1%" if share > 0 and text == "0.0%" else text
+    percent = round(100 * share, 1)
+    return f"{min(max(percent, 0.1), 99.9) if 0 < share < 1 else percent:.1f}%"
 
 
 def _many(count: int, what: str) -> str:
@@ -384,9 +337,8 @@ def _count_cut(captions: pd.Series) -> tuple[int, int]:
     from open_clip.tokenizer import SimpleTokenizer  # slow to import, and not always needed
 
     tokenizer = SimpleTokenizer()
-    ends = 2  # the marks of start and end
-    limit = tokenizer.context_length
-    return len(some), sum(len(tokenizer.encode(text)) + ends > limit for text in some)
+    most = tokenizer.context_length - 2  # without the marks of start and end
+    return len(some), sum(len(tokenizer.encode(text)) > most for text in some)
 
 
 def _spread(n: int, most: int) -> np.ndarray:
@@ -396,10 +348,5 @@ def _spread(n: int, most: int) -> np.ndarray:
 
 def _seconds_to_decode(rule: FrameRule, request: ClipRequest) -> float:
     start = perf_counter()
-    clip_frames(rule, video.decode, request)
+    clip_frames(rule, "auto", request)
     return perf_counter() - start
-
-
-def _trials(rows: list[tuple[str, str, float, str]]) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=["clip_id", "path", "seconds", "reason"])
-    return table.astype({"clip_id": "str", "path": "str", "seconds": "float64", "reason": "str"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,9 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import sampling, video
-
-Decoder = Callable[[Path, video.Choose, int], video.DecodedClip]
-"""Like `video.decode` without the backend: path, choose, size -> DecodedClip."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +56,13 @@ class ClipRequest:
     compare: bool = False
 
 
-def clip_frames(rule: FrameRule, decoder: Decoder, request: ClipRequest) -> video.DecodedClip:
+def clip_frames(rule: FrameRule, backend: str, request: ClipRequest) -> video.DecodedClip:
     """Decode one clip's frames: uint8 [n, size, size, 3], or [n, K, size, size, 3] in training,
     with n = min(rule.n_frames, frames in the clip).
 
-    Raises: ValueError when the clip cannot be decoded, or the decoder returns something else than
-    it was asked for.
+    Raises: ValueError when the clip cannot be decoded.
     """
-    clip = decoder(request.path, partial(_choose, rule, request), rule.size)
-    expected = (*clip.indices.shape, *rule.shape[-3:])
-    if clip.frames.shape != expected or clip.frames.dtype != np.uint8:
-        raise ValueError(
-            f"the decoder returned {clip.frames.dtype} {clip.frames.shape}, not uint8 {expected}"
-        )
+    clip = video.decode(request.path, partial(_choose, rule, request), rule.size, backend)
     return video.compare(clip, request.path, rule.size) if request.compare else clip
 
 

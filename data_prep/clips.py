@@ -17,7 +17,7 @@ from fitclip_core.videos import check_labels, video_numbers
 from fitclip_kit.store.files import atomic_path
 
 COLUMNS = ("clip_id", "path", "start", "end", "text", "label", "split")
-REQUIRED = ("clip_id", "path")
+_REQUIRED = ("clip_id", "path")
 _TEXT_COLUMNS = ("path", "clip_id", "text", "label", "split")
 _TIME_COLUMNS = ("start", "end")
 _ALSO_CALLED = {"caption": "text", "class": "label"}
@@ -38,19 +38,26 @@ def validate(clips: pd.DataFrame) -> pd.DataFrame:
     Raises: ValueError naming the column and the first wrong row, by its line too where the index is
     named `line`.
     """
-    absent = [name for name in REQUIRED if name not in clips.columns]
-    if absent:
+    if absent := [name for name in _REQUIRED if name not in clips.columns]:
         raise ValueError(f"the clips table has no column {absent}; it has {list(clips.columns)}")
-    repeated = clips.columns[clips.columns.duplicated()].tolist()
-    if repeated:
+    if repeated := clips.columns[clips.columns.duplicated()].tolist():
         raise ValueError(f"the clips table has columns twice: {repeated}")
     table = clips if clips.index.name == "line" else clips.reset_index(drop=True)
     table = table.assign(**{name: np.nan for name in _TIME_COLUMNS if name not in table})
-    for name in _TEXT_COLUMNS:
-        if name in table:
-            table[name] = _text(table[name], required=name in REQUIRED)
+    for name in [name for name in _TEXT_COLUMNS if name in table]:
+        present = table[name].notna().to_numpy(dtype=bool)
+        wrong = present & ~table[name].map(_is_text).to_numpy(dtype=bool)
+        _refuse(wrong, table, name, "is not a text with something in it")
+        if name in _REQUIRED:
+            _refuse(~present, table, name, "is missing")
+        table[name] = table[name].astype("str")
     for name in _TIME_COLUMNS:
-        table[name] = _seconds(table[name])
+        try:
+            table[name] = table[name].astype("float64")
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} is not in seconds: {error}") from error
+        wrong = np.isinf(table[name]) | (table[name] < 0)
+        _refuse(wrong, table, name, "must be finite and not negative")
     _refuse(table["clip_id"].duplicated(), table, "clip_id", "is used twice; it must be unique")
     _refuse(~table["path"].map(_is_inside), table, "path", "is not a path inside the root")
     late = table["end"] <= table["start"].fillna(0.0)
@@ -89,7 +96,7 @@ def read_clips(csv: Path) -> pd.DataFrame:
         for name in _TIME_COLUMNS:
             if name in table:
                 table[name] = _numbers(table[name])
-        for name in set(_TEXT_COLUMNS) & set(table.columns) - set(REQUIRED):
+        for name in set(_TEXT_COLUMNS) & set(table.columns) - set(_REQUIRED):
             table[name] = table[name].mask(table[name] == "")
         return validate(table)
     except ValueError as error:
@@ -153,7 +160,7 @@ def _ids(table: pd.DataFrame) -> list[str]:
         for path, *of_row in zip(table["path"], *times, strict=True)
     ]
     before = pd.Series(ids).groupby(ids).cumcount()
-    return [f"{one} ({n + 1})" if n else one for one, n in zip(ids, before, strict=True)]
+    return [f"{name} ({n + 1})" if n else name for name, n in zip(ids, before, strict=True)]
 
 
 def _numbers(column: pd.Series) -> list[float]:
@@ -172,27 +179,8 @@ def _numbers(column: pd.Series) -> list[float]:
     return seconds
 
 
-def _text(column: pd.Series, *, required: bool) -> pd.Series:
-    present = column.notna().to_numpy(dtype=bool)
-    good = [
-        isinstance(value, str) and bool(value.strip()) and "\0" not in value for value in column
-    ]
-    wrong = present & ~np.array(good, dtype=bool)
-    frame = column.to_frame()
-    _refuse(wrong, frame, str(column.name), "is not a text with something in it")
-    if required:
-        _refuse(~present, frame, str(column.name), "is missing")
-    return column.astype("str")
-
-
-def _seconds(column: pd.Series) -> pd.Series:
-    try:
-        seconds = column.astype("float64")
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{column.name} is not in seconds: {error}") from error
-    wrong = np.isinf(seconds) | (seconds < 0)
-    _refuse(wrong, seconds.to_frame(), str(column.name), "must be finite and not negative")
-    return seconds
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
 
 
 def _is_inside(path: str) -> bool:

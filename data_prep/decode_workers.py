@@ -1,7 +1,8 @@
 """Map a function over items in processes that can be killed: a hang or a crash costs one item.
 
 The processes are Python's own, started afresh: they do not import the script, the notebook or the
-module that was run, as those of `multiprocessing` do, so that a script needs no main guard.
+module that was run, as those of `multiprocessing` do, so that a script needs no main guard. Each
+has a pipe of its own, so that a worker killed while it sends spoils no other worker's results.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
@@ -20,6 +22,7 @@ from time import monotonic
 from typing import Any
 
 START_DEADLINE = 120.0  # seconds for a worker to start and import, on a very busy machine
+_BUSY = object()
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,9 @@ def killable_map(
 ) -> Generator[tuple[int, Any], None, None]:
     """Yield (item number, result or `Failure`) for every item, in the order in which they finish.
 
-    Each worker is a long-lived process with its own pipe and gets one item at a time. A worker that
-    takes longer than `deadline` seconds over an item is killed, one that dies is buried; both are
-    replaced, and the item's result is a Failure. So it is for an exception. What may be a busy
-    machine's fault is tried once more, after all others: an item that took too long, or whose
+    A worker that takes longer than `deadline` seconds over an item is killed; it, and one that
+    dies, is replaced, and the item's result is a Failure. So it is for an exception. What may be a
+    busy machine's fault is tried once more, after all others: an item that took too long, or whose
     worker was killed from outside, as the system does when memory runs out.
 
     Args:
@@ -66,7 +68,7 @@ def killable_map(
             f"{function!r} is defined in the script or notebook that runs, which worker processes "
             "do not import; put it into a module (a file) of its own and import it from there"
         )
-    waiting = list(reversed(range(len(items))))
+    waiting = deque(range(len(items)))
     tried_again: set[int] = set()
     pool = [_Worker(function) for _ in range(min(workers, len(items)))]
     try:
@@ -74,26 +76,24 @@ def killable_map(
             timeout = max(0.0, min(worker.expires for worker in pool) - monotonic())
             wait([worker.connection for worker in pool], timeout)
             for worker in list(pool):
-                answer = worker.answer()
-                if answer is None:
+                number, answer = worker.item, worker.answer()
+                if answer is _BUSY:
                     continue
-                number = worker.item
-                if number is not None and worker.may_be_the_machine and number not in tried_again:
+                if number is None and isinstance(answer, Failure):
+                    raise RuntimeError(f"a worker process could not start: {answer.reason}")
+                again = worker.may_be_the_machine and number not in tried_again
+                if number is not None and again:
                     tried_again.add(number)
-                    waiting.insert(0, number)
-                    number = None
-                if not worker.alive:
-                    pool.remove(worker)
-                    if waiting:
-                        worker = _Worker(function)
-                        pool.append(worker)
-                elif waiting:
-                    coming = waiting.pop()
+                    waiting.append(number)
+                if worker.alive and waiting:
+                    coming = waiting.popleft()
                     worker.give(coming, items[coming], deadline)
                 else:
-                    pool.remove(worker)
                     worker.kill()
-                if number is not None:  # given out last: the worker is busy meanwhile
+                    pool.remove(worker)
+                    if waiting:
+                        pool.append(_Worker(function))
+                if number is not None and not again:  # given out last: the worker is busy meanwhile
                     yield number, answer
     finally:
         for worker in pool:
@@ -117,55 +117,38 @@ class _Worker:
             [sys.executable, "-c", program], stdin=subprocess.PIPE, pass_fds=[child.fileno()]
         )
         child.close()
-        with contextlib.suppress(OSError):  # `answer` finds a worker that did not start
-            self.connection.send(function)
-        self.item: int | None = None
         self.alive = True
         self.may_be_the_machine = False  # that failed the item, not what is in it
-        self.deadline = START_DEADLINE
-        self.expires = monotonic() + START_DEADLINE
+        self.give(None, function, START_DEADLINE)
 
-    def give(self, number: int, item: Any, deadline: float) -> None:
-        self.item, self.deadline = number, deadline
-        self.expires = monotonic() + deadline
+    def give(self, number: int | None, item: Any, deadline: float) -> None:
+        self.item, self.deadline, self.expires = number, deadline, monotonic() + deadline
         # A worker that died between two items breaks the pipe; `answer` will find it dead.
         with contextlib.suppress(OSError):
             self.connection.send(item)
 
     def answer(self) -> Any:
-        """The result or Failure of the item (any object after the start), None while it lasts."""
-        failure = None
+        """The result or Failure of the item (any object after the start), _BUSY while it lasts."""
         try:
             if self.connection.poll():
-                received = self.connection.recv()
-                if self.item is not None or not isinstance(received, Failure):
-                    return received
-                failure = received
+                return self.connection.recv()
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(5)
-            self.may_be_the_machine = self.process.returncode == -signal.SIGKILL
-            failure = Failure(f"the decoder crashed ({_exit(self.process.returncode)})")
-        if failure is None and monotonic() >= self.expires:
-            self.may_be_the_machine = True
-            failure = Failure(f"not done after {self.deadline:g} s, the decoder was killed")
-        if failure is not None:
-            self.kill()
-            if self.item is None:
-                raise RuntimeError(f"a worker process could not start: {failure.reason}")
-        return failure
+            code = self.process.returncode
+            self.alive, self.may_be_the_machine = False, code == -signal.SIGKILL
+            killed = code is not None and code < 0
+            how = f"signal {signal.Signals(-code).name}" if killed else f"exit status {code}"
+            return Failure(f"the decoder crashed ({how})")
+        if monotonic() < self.expires:
+            return _BUSY
+        self.alive, self.may_be_the_machine = False, True
+        return Failure(f"not done after {self.deadline:g} s, the decoder was killed")
 
     def kill(self) -> None:
-        self.alive = False
         self.process.kill()
         self.process.communicate()
         self.connection.close()
-
-
-def _exit(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return f"exit status {code}"
 
 
 def serve(descriptor: int) -> None:
@@ -181,18 +164,15 @@ def serve(descriptor: int) -> None:
         connection.send(Failure(f"{type(error).__name__}: {error}"))
         return
     connection.send("ready")
-    while True:
-        try:
+    with contextlib.suppress(EOFError):
+        while True:
             item = connection.recv()
-        except EOFError:
-            return
-        try:
-            result = function(item)
-        except Exception as error:
-            # A ValueError's text is written for the user; of others the kind matters as well.
-            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            result = Failure(f"{kind}{error}")
-        connection.send(result)
+            try:
+                connection.send(function(item))
+            except Exception as error:
+                # A ValueError's text is written for the user; of others the kind matters as well.
+                kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+                connection.send(Failure(f"{kind}{error}"))
 
 
 def _end_with_parent() -> None:

@@ -10,6 +10,7 @@ START: Final = 256
 PAGE: Final = "a web page or a server's error message, not the file; download the file itself"
 _STAND_INS: Final = (  # in lower case, after a byte-order mark and blanks
     (b"version https://git-lfs", "a git-LFS pointer, not the file; fetch it with `git lfs pull`"),
+    ((b"\xff\xfe", b"\xfe\xff"), "in UTF-16; save it as UTF-8, or take the original file"),
     (b"/annex/objects/", "a git-annex pointer, not the file; fetch it with `git annex get`"),
     ((b"<!doctype", b"<!--", b"<html", b"<head", b"<body", b"<?xml"), PAGE),
     (b"pk\x03\x04", "an archive or a spreadsheet; unpack it first, or save it as CSV in UTF-8"),

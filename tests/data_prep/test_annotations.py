@@ -86,30 +86,24 @@ def test_marks_and_line_ends_do_not_matter(write: Write, mark: str, end: str) ->
 
 
 def test_lines_keep_what_only_looks_like_a_line_end(write: Write) -> None:
-    assert read_lines(write("one\u2028two\x0bthree\n  \nfour ")) == [
-        "one\u2028two\x0bthree",
-        "four",
-    ]
+    assert read_lines(write("a\u2028b\x0bc\n  \nd ")) == ["a\u2028b\x0bc", "d"]
 
 
 @pytest.mark.parametrize(
-    ("content", "place"),
+    ("content", "message"),
     [
-        ('{"a": [1, 2', "line 1, column 12"),
-        ('{"a": 1}\n{"b"', "line 2, column 1"),
-        ("[1,\n 2,]", "line 2, column 4"),
-        ("video,text\n", "line 1, column 1"),
+        ('{"a": [1, 2', r"no whole JSON \(line 1, column 12"),
+        ('{"a": 1}\n{"b"', r"no whole JSON \(line 2, column 1"),
+        ("[1,\n 2,]", r"no whole JSON \(line 2, column 4"),
+        ("video,text\n", r"no whole JSON \(line 1, column 1"),
+        ("[" * 200_000 + "]" * 200_000, "nested too deep"),
+        ('[{"a": 1, "b": 2, "a": 3}]', "the key 'a' is there 2 times"),
     ],
-    ids=["cut_off", "two_values", "comma_too_many", "csv"],
+    ids=["cut_off", "two_values", "comma_too_many", "csv", "nested", "key_twice"],
 )
-def test_broken_json(write: Write, content: str, place: str) -> None:
-    with pytest.raises(ValueError, match=rf"file\.txt is no whole JSON \({place}"):
+def test_broken_json(write: Write, content: str, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"file\.txt.* {message}"):
         read_json(write(content))
-
-
-def test_json_nested_without_end(write: Write) -> None:
-    with pytest.raises(ValueError, match="nested too deep"):
-        read_json(write("[" * 200_000 + "]" * 200_000))
 
 
 def test_whole_json(write: Write) -> None:
@@ -195,15 +189,10 @@ def test_texts_full_of_other_separators(write: Write, separator: str) -> None:
     others = "".join({",", ";", "\t"} - {separator}) * 3
     for header in (True, False):
         first = f"key{separator}caption\n" if header else ""
-        table = read_table(
-            write(f"{first}1{separator}{others}\n"), ["key", "caption"], header=header
-        )
+        file = write(f"{first}1{separator}{others}\n")
+        table = read_table(file, ["key", "caption"], header=header)
         assert table["caption"].tolist() == [others]
-
-
-def test_a_single_column(write: Write) -> None:
-    table = read_table(write("video_id\nvideo1\nvideo2"), ["video_id"])
-    assert table["video_id"].tolist() == ["video1", "video2"]
+    assert read_table(write("key\na\nb"), ["key"])["key"].tolist() == ["a", "b"]
 
 
 def test_names_in_any_case_quoted_or_with_spaces(write: Write) -> None:
@@ -216,45 +205,30 @@ def test_names_in_any_case_quoted_or_with_spaces(write: Write) -> None:
     ("content", "message"),
     [
         ("a,b\n1,2\n3", r"line 3: 1 fields where 2 belong \(a, b\); the file is cut off there"),
-        ("a,b\n1,2,3\n", "line 2: 3 fields where 2 belong"),
+        ("a,b\n1,2,3\n", "line 2: 3 fields where 2 belong .* needs quotes"),
         ("a,b\n1;2\n", "line 2: 1 fields where 2 belong .* or its separator is not ','"),
         ('a,b\n1,2\n3,"x\n\n', "line 3: unexpected end of data; the file is cut off, or a quote"),
         ('a,b\n1,"x" y\n', "line 2: ',' expected after '\"'; the file is cut off, or a quote"),
         ('a,b\n1,"' + "x" * 200_000, r"line 2: field larger than field limit .* quote is not"),
+        ("a,b,\n1,2, \n3,4,5", "line 3: '5' is in a column without a name"),
         ("a,b\n", "has no row below its header; download it again"),
         ("a,b\n , \n\n", "has no row below its header"),
         ("a|b\n1|2\n", r"has no column a, b; it has a\|b \(separator ','\)"),
         ("a,c\n1,2\n", r"has no column b; it has a, c \(separator ','\): take the original"),
         ("a,b,A\n1,2,3\n", "has the column a more than once; remove one"),
-        ("1,2\n3,4\n", "has no column a, b; it has 1, 2"),
         (",".join(["long name"] * 99) + "\n", r"it has long name, .*\.\.\. \(separator"),
     ],
-    ids=[
-        "cut_off",
-        "field_too_many",
-        "separator_changes",
-        "quote_not_closed",
-        "text_after_quote",
-        "quote_eats_the_rest",
-        "header_only",
-        "empty_rows_only",
-        "unknown_separator",
-        "missing_column",
-        "column_twice",
-        "no_header",
-        "long_header",
-    ],
+    ids=lambda value: value[:20],
 )
 def test_broken_tables(write: Write, content: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_table(write(content), ["a", "b"])
 
 
-def test_a_table_without_header_of_the_wrong_width(write: Write) -> None:
-    with pytest.raises(ValueError, match="line 1: 3 fields where 2 belong"):
-        read_table(write("1,2,3\n"), ["a", "b"], header=False)
-    with pytest.raises(ValueError, match=r"line 1: 1 fields where 2 belong \(a, b\)"):
-        read_table(write("1|2\n"), ["a", "b"], header=False)
+@pytest.mark.parametrize(("content", "n"), [("1,2,3\n", 3), ("1|2\n", 1)])
+def test_a_table_without_header_of_the_wrong_width(write: Write, content: str, n: int) -> None:
+    with pytest.raises(ValueError, match=rf"line 1: {n} fields where 2 belong \(a, b\)"):
+        read_table(write(content), ["a", "b"], header=False)
 
 
 def test_a_large_table_is_read_in_blocks(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,16 +241,13 @@ def test_a_large_table_is_read_in_blocks(write: Write, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("kind", [list, pd.Series, iter], ids=["list", "series", "iterator"])
-def test_repeated_keys(kind: Callable[[list[str]], Any]) -> None:
+def test_repeated_keys(kind: Callable[[list[Any]], Any]) -> None:
     unique(kind(["a", "b"]), "video", Path("x.csv"))
     unique(kind([]), "video", Path("x.csv"))
     with pytest.raises(ValueError, match=r"x\.csv: video 'b' is there 3 times; each must be there"):
         unique(kind(["a", "b", "c", "b", "a", "b"]), "video", Path("x.csv"))
-
-
-def test_repeated_keys_of_several_parts() -> None:
     with pytest.raises(ValueError, match=r"step \('a', 2\) is there 2 times"):
-        unique([("a", 1), ("a", 2), ("a", 2)], "step", Path("x.csv"))
+        unique(kind([("a", 1), ("a", 2), ("a", 2)]), "step", Path("x.csv"))
 
 
 def test_digests_are_sha256(write: Write) -> None:

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from data_prep import check as checked
-from data_prep.check import Check, bytes_of, check, clips_there, in_bytes, printable, report
+from data_prep.check import Check, bytes_of, check, in_bytes, printable, report
 from data_prep.clip_frames import FrameRule
 from data_prep.datasets import base
 from data_prep.mini_benchmark.build import encode
@@ -67,7 +66,6 @@ def test_what_is_there_and_what_is_missing(made: Maker, tmp_path: Path) -> None:
     found = look(max_missing=0.1)
     assert found.there["clip_id"].tolist() == [f"c{i}" for i in range(9)]
     assert found.file_bytes == sum(file.stat().st_size for file in tmp_path.glob("*.mp4"))
-    assert found.store_bytes == 9 * 2 * 16 * 16 * 3
     assert (found.captions, found.captions_read, found.captions_cut) == (5, 5, 0)
     assert found.problems == ()
     text = in_words(found)
@@ -75,15 +73,26 @@ def test_what_is_there_and_what_is_missing(made: Maker, tmp_path: Path) -> None:
     assert f"a.csv, sha256 {'f' * 12} " in text
     assert "9 of 10 there" in text and "cover 9 of 10 clips (90.0%)" in text
     assert "missing 1 file, 9.mp4" in text and "5 distinct" in text
+    assert "keeps 2 frames of 16 px of 9 clips (13.8 kB on disk)" in text
     assert "verdict usable in part" in text
+    found = look(max_missing=0.099)
+    (problem,) = found.problems
+    assert "more than the 9.9% allowed" in problem
+    assert "PROBLEM made: 1 of 10 clips" in in_words(found) and "verdict" not in in_words(found)
 
 
-def test_too_many_missing_files_are_a_problem(made: Maker) -> None:
-    made(n=10, there=9)
-    assert ["more than the 9.9% allowed" in one for one in look(max_missing=0.099).problems] == [
-        True
-    ]
-    assert "PROBLEM made: 1 of 10 clips" in in_words(look(max_missing=0.099))
+@pytest.mark.parametrize(
+    ("there", "size", "verdict"),
+    [
+        (4, None, "verdict fine"),
+        (4, [], "verdict fine"),
+        (4, ["3 clips too many"], "verdict usable, but the annotation has not the official size"),
+        (3, ["3 clips too many"], "verdict usable in part, see above"),
+    ],
+)
+def test_verdicts(made: Maker, there: int, size: list[str] | None, verdict: str) -> None:
+    made(there=there, size=size)
+    assert verdict in in_words(look(max_missing=0.5))
 
 
 def test_no_file_at_all_is_a_problem_whatever_is_allowed(made: Maker) -> None:
@@ -91,6 +100,11 @@ def test_no_file_at_all_is_a_problem_whatever_is_allowed(made: Maker) -> None:
     found = look(max_missing=1.0, decode=3)
     assert found.problems == ("none of the 2 clips has a file",)
     assert "a run has nothing to decode" in in_words(found)
+    assert "they cover 0 of 2 clips (0.0%)" in in_words(found)
+    made(n=5000, there=2)
+    assert "they cover 2 of 5,000 clips (0.1%)" in in_words(look(max_missing=1.0))
+    made(n=5000, there=2, found=[i > 0 for i in range(5000)])
+    assert "they cover 4,999 of 5,000 clips (99.9%)" in in_words(look())
 
 
 def test_clips_are_decoded_and_failures_named(made: Maker, tmp_path: Path) -> None:
@@ -105,6 +119,15 @@ def test_clips_are_decoded_and_failures_named(made: Maker, tmp_path: Path) -> No
     assert "failed 2.mp4: cannot be opened as a video" in text
     assert found.problems == (), "a clip that does not decode is counted, not fatal"
 
+    made(n=1, there=0)
+    (tmp_path / "0.mp4").write_bytes(b"no video")
+    (problem,) = look(decode=3, max_missing=1.0).problems
+    assert problem == "none of the 1 clips has a file"
+    made(n=1, there=0, found=[True])
+    (problem,) = look(decode=3).problems
+    assert problem.startswith("none of the 1 clips that were tried can be decoded")
+    assert "0.mp4 cannot be opened" in problem
+
 
 def test_videos_with_several_texts_are_counted_once(made: Maker) -> None:
     rows = [
@@ -115,22 +138,13 @@ def test_videos_with_several_texts_are_counted_once(made: Maker) -> None:
     made(n=4, there=3, rows=rows, annotated=10, found=[row["path"] != "3.mp4" for row in rows])
     found = look(decode=3, max_missing=0.5)
     assert (found.videos, found.videos_there, len(found.there)) == (4, 3, 6)
-    assert found.store_bytes == 3 * 2 * 16 * 16 * 3
     assert found.trials["clip_id"].tolist() == ["c00", "c10", "c20"]
     text = in_words(found)
     assert "10 items annotated in this split, 10 texts of 4 videos in the table" in text
     assert "they cover 6 of 10 texts of 4 videos (60.0%)" in text
-    assert "keeps 2 frames of 16 px of 3 clips" in text
+    assert "keeps 2 frames of 16 px of 3 clips (4.61 kB on disk)" in text
     assert "looks for each caption's clip among 3, and the other way round, where the best" in text
     assert "of a clip's captions counts (6 in all); 1 clip without a file is left out" in text
-
-
-def test_nothing_that_decodes_is_a_problem(made: Maker, tmp_path: Path) -> None:
-    made(n=1, there=1)
-    (tmp_path / "0.mp4").write_bytes(b"no video")
-    (problem,) = look(decode=3).problems
-    assert problem.startswith("none of the 1 clips that were tried can be decoded")
-    assert "0.mp4 cannot be opened" in problem
 
 
 def test_what_was_left_out_is_grouped_by_reason(made: Maker) -> None:
@@ -223,12 +237,6 @@ def test_bytes_of_many_files_are_estimated(tmp_path: Path, monkeypatch: pytest.M
     assert bytes_of(tmp_path, paths) == round((0 + 3 + 6 + 9) / 4 * 10)
 
 
-def test_clips_there_equals_pandas(made: Maker) -> None:
-    data_set = made(n=7, found=[True, False, True, True, False, True, False])
-    slow = data_set.clips[~data_set.clips["clip_id"].isin(data_set.missing["clip_id"])]
-    pd.testing.assert_frame_equal(clips_there(data_set), slow)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -241,11 +249,6 @@ def test_wrong_use_is_refused(made: Maker, changes: dict[str, Any], message: str
     made()
     with pytest.raises(ValueError, match=message):
         look(**changes)
-
-
-def test_an_unknown_loader_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no loader 'nothing'"):
-        check("nothing", tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,10 @@ READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
         'clip_id,path,text\na1,red.mp4,"red, and ""big"""\na2,blue.mp4,"two\nlines, blue"\n',
         [A | {"text": 'red, and "big"'}, B | {"text": "two\nlines, blue"}],
     ),
+    "two lines, and a path without an ending": (
+        'clip_id,path,text\na1,red,"two\nlines"\n',
+        [{"clip_id": "a1", "path": "red", "text": "two\nlines"}],
+    ),
     "an inch": ('clip_id,path,text\na1,red.mp4,a 12" square\n', [A | {"text": 'a 12" square'}]),
     "split and times": (
         "split,end,start,text,path,clip_id\nval,7.0,2.5,x,red.mp4,a1\n,,,y,blue.mp4,a2\n",
@@ -200,7 +204,9 @@ def test_further_columns_are_kept_as_texts(tmp_path: Path) -> None:
     assert list(table.columns) == ["clip_id", "path", "start", "end", "Line", "line no", "Views"]
 
 
-@pytest.mark.parametrize("text", [" outer ", "two\nlines", "x\r\na2,blue.mp4,y", "\u00a0x", "a, b"])
+@pytest.mark.parametrize(
+    "text", [" outer ", "a\nb", "a\rb", "x\r\na2,blue.mp4,y", "\u00a0x", "a, b"]
+)
 def test_what_the_kit_wrote_is_not_changed(tmp_path: Path, text: str) -> None:
     """Unlike a table of people's own, whose blanks go and whose swallowed rows are refused."""
     clips = validate(pd.DataFrame([RED | {"text": text, "start": 1.5}, BLUE | {"label": text}]))

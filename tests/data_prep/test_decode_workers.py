@@ -1,3 +1,4 @@
+import importlib
 import math
 import os
 import signal
@@ -9,10 +10,15 @@ from typing import Any
 
 import pytest
 
-from data_prep.decode_workers import Failure, available_cores, killable_map
+from data_prep.decode_workers import Failure, killable_map
 
-DECODERS = '''
-import ctypes, os, signal, time
+ACTING = '''
+import ctypes, os, signal, threading, time
+
+class KilledWhileSent:
+    def __reduce__(self):
+        threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return len, (bytes(100_000_000),)
 
 def act(item):
     """Do what the item says."""
@@ -27,6 +33,8 @@ def act(item):
     if what == "kill once" and not os.path.exists(value):
         open(value, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "sent":
+        return KilledWhileSent()
     if what == "exit":
         os._exit(value)
     if what == "segfault":
@@ -41,14 +49,11 @@ def act(item):
 
 @pytest.fixture
 def act(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function in a module that fresh processes find, as a user's own decoder would be."""
-    (tmp_path / "acting_decoder.py").write_text(DECODERS)
+    """A function in a module that fresh processes find."""
+    (tmp_path / "acting.py").write_text(ACTING)
     monkeypatch.syspath_prepend(tmp_path)
-    import importlib
-
-    module = importlib.import_module("acting_decoder")
-    yield module.act
-    del sys.modules["acting_decoder"]
+    yield importlib.import_module("acting").act
+    del sys.modules["acting"]
 
 
 def run(function: Any, items: list[Any], workers: int = 2, deadline: float = 60.0) -> list[Any]:
@@ -61,62 +66,46 @@ def test_results_belong_to_their_items() -> None:
     assert run(math.factorial, list(range(30))) == [math.factorial(n) for n in range(30)]
     assert run(math.factorial, [5], workers=4) == [120]
     assert run(math.factorial, []) == []
+    assert run(time.sleep, [0, 0]) == [None, None]
 
 
-def test_an_item_whose_worker_was_killed_is_tried_once_more(act: Any, tmp_path: Path) -> None:
-    """The system does so when memory runs out: the clip is not to blame."""
-    survived, again = run(act, [("kill once", str(tmp_path / "mark")), ("kill", signal.SIGKILL)])
-    assert isinstance(survived, int)
-    assert again == Failure("the decoder crashed (signal SIGKILL)")
-
-
-def test_an_item_that_took_too_long_is_tried_again_after_all_others(
+def test_what_may_be_the_machines_fault_is_tried_again_after_all_others(
     act: Any, tmp_path: Path
 ) -> None:
-    """Another program may have taken the machine, or a network disk its time."""
-    items = [("sleep once", str(tmp_path / "mark")), *[("pid", None)] * 3]
-    found = list(killable_map(act, items, workers=1, deadline=3.0))
-    assert [number for number, _ in found] == [1, 2, 3, 0]
-    assert all(isinstance(result, int) for _, result in found)
+    """An item that took too long, or whose worker was killed as the system does when memory runs
+    out."""
+    once = [("sleep once", str(tmp_path / "a")), ("kill once", str(tmp_path / "b"))]
+    items = [*once, *[("pid", None)] * 3]
+    results = list(killable_map(act, items, workers=1, deadline=2.0))
+    assert [number for number, _ in results] == [2, 3, 4, 0, 1]
+    assert all(isinstance(result, int) for _, result in results)
 
 
 def test_workers_live_long(act: Any) -> None:
-    assert len(set(run(act, [("pid", None)] * 20))) <= 2
-    assert os.getpid() not in run(act, [("pid", None)])
+    pids = set(run(act, [("pid", None)] * 20))
+    assert len(pids) <= 2 and os.getpid() not in pids
 
 
 @pytest.mark.skipif(os.name == "nt", reason="this system is Windows")
 def test_a_hang_or_a_crash_costs_one_item(act: Any) -> None:
-    fine = ("pid", None)
-    items = [
-        fine,
-        ("sleep", 1000),
-        fine,
-        ("kill", signal.SIGKILL),
-        ("exit", 3),
-        fine,
-        ("segfault", None),
-        ("raise", ValueError("is damaged")),
-        ("raise", KeyError("x")),
-        ("lock", None),
-        fine,
-    ]
+    crashed = "the decoder crashed (signal SIGKILL)"
+    expected = {
+        ("sleep", 1000): "not done after 2 s, the decoder was killed",
+        ("kill", signal.SIGKILL): crashed,
+        ("sent", None): crashed,
+        ("exit", 3): "the decoder crashed (exit status 3)",
+        ("segfault", None): "the decoder crashed (signal SIGSEGV)",
+        ("raise", ValueError("is damaged")): "is damaged",
+        ("raise", KeyError("x")): "KeyError: 'x'",
+    }
+    fine, unsendable = ("pid", None), ("lock", None)
+    items = [item for bad in (*expected, unsendable) for item in (fine, bad)]
     started = time.monotonic()
-    results = run(act, items, deadline=3.0)
+    results = run(act, items, deadline=2.0)
     assert time.monotonic() - started < 60
-    assert [r.reason if isinstance(r, Failure) else "fine" for r in results[:9]] == [
-        "fine",
-        "not done after 3 s, the decoder was killed",
-        "fine",
-        "the decoder crashed (signal SIGKILL)",
-        "the decoder crashed (exit status 3)",
-        "fine",
-        "the decoder crashed (signal SIGSEGV)",
-        "is damaged",
-        "KeyError: 'x'",
-    ]
-    assert isinstance(results[9], Failure), "a result that cannot be sent is a failure"
-    assert not isinstance(results[10], Failure)
+    assert all(isinstance(result, int) for result in results[::2])
+    assert [failure.reason for failure in results[1:-1:2]] == list(expected.values())
+    assert isinstance(results[-1], Failure), "a result that cannot be sent is a failure"
 
 
 def test_no_process_is_left_behind(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +187,7 @@ def test_a_hanging_worker_ends_with_its_parent(act: Any, tmp_path: Path) -> None
     script.write_text(
         "import sys\n"
         f"sys.path[:0] = {[str(Path.cwd()), str(tmp_path)]!r}\n"
-        "from acting_decoder import act\n"
+        "from acting import act\n"
         "from data_prep.decode_workers import killable_map\n"
         "items = [('pid', None), ('sleep', 1000)]\n"
         "for _, pid in killable_map(act, items, workers=1, deadline=900):\n"
@@ -219,7 +208,7 @@ def test_a_hanging_worker_ends_with_its_parent(act: Any, tmp_path: Path) -> None
 def test_a_worker_that_cannot_start_is_an_error(
     act: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "acting_decoder.py").write_text("raise ImportError('not in the workers')\n")
+    (tmp_path / "acting.py").write_text("raise ImportError('not in the workers')\n")
     with pytest.raises(RuntimeError, match="could not start: ImportError: not in the workers"):
         run(act, [("pid", None)])
 
@@ -228,7 +217,3 @@ def test_a_worker_that_cannot_start_is_an_error(
 def test_bad_arguments(workers: int, deadline: float) -> None:
     with pytest.raises(ValueError):
         list(killable_map(math.factorial, [1], workers=workers, deadline=deadline))
-
-
-def test_available_cores() -> None:
-    assert 1 <= available_cores() <= (os.cpu_count() or 1)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from data_prep import video
-from data_prep.frame_store import FrameRule, FrameStore, build
+from data_prep.frame_store import FrameRule, build
 from data_prep.sampling import midpoint_indices
 
 RULE = FrameRule(n_frames=4, size=32)
@@ -27,78 +28,63 @@ MUST_FAIL = {
 OTHER_COUNT = {"torchcodec__nasa_13013.mp4"}
 
 
-@pytest.fixture(scope="module")
-def listed(realdata: Path) -> pd.DataFrame:
-    """What FFmpeg's own tools say of the files; the largest are left out to keep this quick."""
+def test_real_clips_are_decoded_or_listed_with_the_reason(realdata: Path, tmp_path: Path) -> None:
+    """As FFmpeg's own tools say of the files; the largest are left out to keep this quick."""
     table = pd.read_csv(realdata / "MANIFEST.csv")
     table = table[table["file"].str.startswith("videos/")]
     pixels = table["width"] * table["height"] * table["frames_decoded"]
     table = table[~(pixels > 40e6)]
-    return table.assign(path=table["file"].str.removeprefix("videos/")).set_index("path")
-
-
-@pytest.fixture(scope="module")
-def store(
-    realdata: Path, listed: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
-) -> FrameStore:
+    listed = table.set_index(table["file"].str.removeprefix("videos/"))
     clips = pd.DataFrame({"clip_id": listed.index, "path": listed.index})
-    folder = tmp_path_factory.mktemp("real") / "store"
-    return build(clips, realdata / "videos", folder, RULE, progress=False)
+    store = build(clips, realdata / "videos", tmp_path / "store", RULE, progress=False)
 
-
-def test_at_least_twenty_real_clips_are_decoded(store: FrameStore, listed: pd.DataFrame) -> None:
     assert len(store) >= 20
     assert len(store) + len(store.failures) == len(listed), "every file is decoded or listed"
     frames = store.frames(range(len(store)))
     bright = [clip[:count].max() for clip, count in zip(frames, store.frame_counts, strict=True)]
     assert min(bright) > 32, "none is black"
 
-
-def test_broken_files_are_listed_with_the_reason(store: FrameStore) -> None:
     reasons = dict(zip(store.failures["clip_id"], store.failures["reason"], strict=True))
     for name, reason in MUST_FAIL.items():
         assert reason in reasons[name]
     assert all(reasons.values())
-
-
-def test_sound_files_are_not_refused(store: FrameStore, listed: pd.DataFrame) -> None:
     sound = listed[(listed["frames_decoded"] > 0) & (listed["decode_errors"] == 0)].index
-    assert set(sound) - set(store.clip_ids) == set()
-
-
-def test_frame_counts_are_those_of_ffmpeg(store: FrameStore, listed: pd.DataFrame) -> None:
+    assert set(sound) - set(store.clip_ids) == set(), "sound files are not refused"
     for record in store.records:
         if "failure" not in record and record["clip_id"] not in OTHER_COUNT:
             assert record["video_frames"] == listed.loc[record["clip_id"], "frames_decoded"]
 
 
-DECORDS_FAULTS: dict[str, Callable[[video._Video], bool]] = {
+DECORDS_FAULTS: dict[str, Callable[[Any], bool]] = {
     "an odd width or height": lambda file: bool(file.codec.width % 2 or file.codec.height % 2),
     "more than 8 bits": lambda file: any(part.bits > 8 for part in file.codec.format.components),
     "open groups of pictures": lambda file: file.has_open_groups,
 }
 
 
-def midpoints(times: np.ndarray) -> np.ndarray:
-    return midpoint_indices(0, times.size - 1, RULE.n_frames)
-
-
+@pytest.mark.slow
 @pytest.mark.skipif("decord" not in video.decoder_versions(), reason="decord is not installed")
 def test_decord_and_pyav_give_the_same_pictures(realdata: Path) -> None:
     """To the bit, of every file that both open, except where decord is known to be wrong."""
-    compared, faults = [], set()
+
+    def choose(times: np.ndarray) -> np.ndarray:
+        return midpoint_indices(0, times.size - 1, RULE.n_frames)
+
+    compared, faults = 0, set()
     for path in sorted(path for path in (realdata / "videos").rglob("*") if path.is_file()):
         try:
-            clips = [video.decode(path, midpoints, RULE.size, one) for one in ("decord", "pyav")]
+            by_decord, by_pyav = (
+                video.decode(path, choose, RULE.size, backend) for backend in ("decord", "pyav")
+            )
         except video.DecodeError:
             continue
-        assert [clip.decoder for clip in clips] == ["decord", "pyav"]
-        compared.append(path)
-        if not np.array_equal(clips[0].frames, clips[1].frames):
+        assert (by_decord.decoder, by_pyav.decoder) == ("decord", "pyav")
+        compared += 1
+        if not np.array_equal(by_decord.frames, by_pyav.frames):
             assert not video.suits_decord(path), path.name
-            with video._Video(path) as file:
+            with video._opened(path) as file:
                 causes = {name for name, is_so in DECORDS_FAULTS.items() if is_so(file)}
             assert causes, path.name
             faults |= causes
-    assert len(compared) > 30
+    assert compared > 30
     assert faults == set(DECORDS_FAULTS)

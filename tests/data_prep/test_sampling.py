@@ -61,11 +61,11 @@ def test_draws_are_uniform_with_both_ends() -> None:
         assert counts.min() > 880  # 1,000 expected each, standard deviation 28
 
 
-@pytest.mark.parametrize("arguments", [(0, 9, 0), (0, 9, -1), (-1, 9, 4), (5, 4, 4)])
+@pytest.mark.parametrize("arguments", [(0, 9, 0), (-1, 9, 4), (5, 4, 4)])
 def test_no_frames_is_an_error(arguments: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"at least one|no frames between"):
         midpoint_indices(*arguments)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"at least one|no frames between"):
         interval_indices(*arguments, np.random.default_rng(0))
 
 
@@ -87,16 +87,9 @@ def nearest_by_looking(times: np.ndarray, second: float) -> int:
 GAPS = np.random.default_rng(1).integers(10, 120, 12_000)
 CLOCKS: dict[str, tuple[list[int], list[int], float, int]] = {  # stamps, durations, unit, zero
     "25": ([512 * n for n in range(18_000)], [512] * 18_000, 1 / 12800, 0),
-    "30": ([512 * n for n in range(21_600)], [512] * 21_600, 1 / 15360, 0),
     "29.97": ([1001 * n for n in range(21_600)], [1001] * 21_600, 1 / 30000, 0),
-    "23.976": ([1001 * n for n in range(17_300)], [1001] * 17_300, 1 / 24000, 0),
-    "25, in milliseconds, after the sound": (
-        [700 + 40 * n for n in range(18_000)],
-        [40] * 18_000,
-        1 / 1000,
-        700,
-    ),
-    "25, far from zero": (
+    "after the sound": ([700 + 40 * n for n in range(18_000)], [40] * 18_000, 1 / 1000, 700),
+    "far from zero": (
         [126_001 + 3600 * n for n in range(18_000)],
         [3600] * 18_000,
         1 / 90000,
@@ -107,38 +100,29 @@ CLOCKS: dict[str, tuple[list[int], list[int], float, int]] = {  # stamps, durati
 
 
 @pytest.mark.parametrize("rate", CLOCKS)
-def test_whole_seconds_mean_the_official_codes_frames(rate: str) -> None:
+def test_seconds_mean_the_official_codes_frames(rate: str) -> None:
     stamps, durations, unit, zero = CLOCKS[rate]
     times = frame_times(np.array(stamps), np.array(durations), unit, zero)
     expected = official_times(stamps, durations, unit, zero)
     assert times.dtype == np.float32
     assert (times == expected).all()
-    for second in [0, 1, 2, 3, 46, 47, 58, 60, 89, 91, 137, 301, 599, 600]:
+    for second in [0, 1, 2, 3, 46, 47.5, 58, 60, 89, 91, 137, 301, 599, 600]:
         nearest = nearest_by_looking(expected, second)
         assert segment_indices(times, second, np.nan)[0] == nearest
         assert segment_indices(times, np.nan, second)[1] == nearest
 
 
-@pytest.mark.parametrize("rate", CLOCKS)
-def test_every_youcook2_row_means_the_official_codes_frames(realdata: Path, rate: str) -> None:
-    """Over made-up videos, long enough for every row."""
+def test_every_youcook2_row_means_the_official_codes_frames(realdata: Path) -> None:
+    """Over a made-up video, long enough for every row."""
     rows = pd.read_csv(realdata / "youcook2" / "validation_youcook.csv")
-    stamps, durations, unit, zero = CLOCKS[rate]
-    expected = official_times(stamps, durations, unit, zero)
-    times = frame_times(np.array(stamps), np.array(durations), unit, zero)
-    seconds = sorted({*rows["start"], *rows["end"]})
-    nearest = {second: nearest_by_looking(expected, second) for second in seconds}
+    times = official_times(*CLOCKS["25"])
+    nearest = {time: nearest_by_looking(times, time) for time in {*rows["start"], *rows["end"]}}
     assert len(rows) == 3350
     for start, end in rows[["start", "end"]].itertuples(index=False):
         assert segment_indices(times, start, end) == (nearest[start], nearest[end])
 
 
-def test_frame_times_by_hand() -> None:
-    # 25 frames a second: in float32, 0.98 s and 1.02 s are equally near to 1 s.
-    times = frame_times(np.arange(50), np.ones(50, np.int64), 0.04, 0)
-    assert times[[24, 25]].tolist() == [np.float32(0.98), np.float32(1.02)]
-    assert segment_indices(times, 1.0, 1.0) == (25, 25)
-    # Frames without a duration, as some files have: the times when they appear.
+def test_frames_without_a_duration_count_from_when_they_appear() -> None:
     assert frame_times(np.array([3, 5]), np.array([0, 0]), 0.5, 3).tolist() == [0.0, 1.0]
 
 
@@ -153,30 +137,23 @@ TIMES = np.array([0.05, 0.15, 0.25, 0.35])  # 10 frames a second
         (0.14, 0.26, (1, 2)),
         (0.25, 0.25, (2, 2)),
         (np.nan, 99.0, (0, 3)),  # annotations often end after the video
-        (0.39, np.nan, (3, 3)),
+        (0.449, np.nan, (3, 3)),  # less than a frame after the last one
     ],
 )
 def test_segments(start: float, end: float, expected: tuple[int, int]) -> None:
     assert segment_indices(TIMES, start, end) == expected
 
 
-@given(
-    st.lists(st.floats(0.001, 2), min_size=1, max_size=20),
-    st.floats(0, 10),
-    st.floats(0, 10),
+@pytest.mark.parametrize(
+    ("times", "start", "end", "message"),
+    [
+        (TIMES, 0.46, 3.0, r"starts at 0.46 s, after the video's last frame at 0.350 s"),
+        (TIMES, 0.3, 0.1, "ends at 0.1 s, before its start at 0.3 s"),
+        (np.array([]), np.nan, np.nan, "no frames"),
+    ],
 )
-def test_segments_are_the_nearest_frames(gaps: list[float], a: float, b: float) -> None:
-    times = np.cumsum(gaps)
-    start, end = min(a, b, times[-1]), max(a, b)
-    first, last = segment_indices(times, start, end)
-    assert abs(times[first] - start) == np.abs(times - start).min()
-    assert abs(times[last] - end) == np.abs(times - end).min()
-
-
-def test_segment_after_the_video_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"starts at 2 s, after the video's last frame at 0.350 s"):
-        segment_indices(TIMES, 2.0, 3.0)
-    with pytest.raises(ValueError, match="before its start"):
-        segment_indices(TIMES, 0.3, 0.1)
-    with pytest.raises(ValueError, match="no frames"):
-        segment_indices(np.array([]), np.nan, np.nan)
+def test_segments_that_there_are_not(
+    times: np.ndarray, start: float, end: float, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        segment_indices(times, start, end)

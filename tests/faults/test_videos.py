@@ -23,10 +23,9 @@ from benchmarks.damaged_videos import (
     mutations,
     write_video,
 )
-from data_prep import video
 from data_prep.clip_frames import ClipRequest, FrameRule, clip_frames
 from data_prep.decode_workers import Failure, killable_map
-from data_prep.frame_store import FrameStore, build
+from data_prep.frame_store import build
 from data_prep.sampling import midpoint_indices
 
 RULE = FrameRule(n_frames=4, size=32)
@@ -97,18 +96,6 @@ def test_damaged_real_videos_are_decoded_right_or_listed(realdata: Path, tmp_pat
     assert all(one.difference < 1 for one in h264 if one.how == "different")
 
 
-def store_of(folder: Path, **options: Any) -> FrameStore:
-    """The frame store of all files in `folder`, by their names."""
-    names = sorted(path.name for path in folder.iterdir())
-    clips = pd.DataFrame({"clip_id": names, "path": names})
-    options = {"workers": 2, "deadline": 60.0, **options}
-    return build(clips, folder, folder.parent / "store", RULE, progress=False, **options)
-
-
-def reasons(store: FrameStore) -> dict[str, str]:
-    return dict(zip(store.failures["clip_id"], store.failures["reason"], strict=True))
-
-
 def grey(path: Path, size: tuple[int, int], codec: str, n_frames: int = 5, **options: str) -> None:
     """Frame n has the luma 40 + 40 n, and no colour."""
     with av.open(str(path), "w") as file:
@@ -126,59 +113,48 @@ def grey(path: Path, size: tuple[int, int], codec: str, n_frames: int = 5, **opt
         file.mux(stream.encode())
 
 
-def patch(path: Path, tag: bytes, offset: int, content: bytes) -> None:
-    """Overwrite what lies `offset` bytes after the first `tag`."""
-    data = bytearray(path.read_bytes())
-    at = data.index(tag) + len(tag) + offset
-    data[at : at + len(content)] = content
-    path.write_bytes(data)
+PATCHED = {  # what lies how many bytes after the first such tag, and what to write there
+    "no_rate.avi": (b"strh", 4 + 20, struct.pack("<2I", 0, 0)),
+    "more_frames.avi": (b"avih", 4 + 16, struct.pack("<I", 2**31 - 1)),
+    "far_more_frames.avi": (b"strh", 4 + 32, struct.pack("<I", 2**31 - 1)),
+    "long.mp4": (b"mvhd", 16, struct.pack(">I", 2**32 - 1)),
+    "more_frames.mp4": (b"stts", 8, struct.pack(">I", 2**31 - 1)),
+    "more_samples.mp4": (b"stsz", 8, struct.pack(">I", 2**32 - 1)),
+    "no_time_scale.mp4": (b"mdhd", 12, struct.pack(">I", 0)),
+    "all_cut.mp4": (b"elst", 12, struct.pack(">i", 2**31 - 1)),
+}
+REFUSED = {
+    "all_cut.mp4": "has no frames",
+    "far_more_frames.avi": "is damaged or cut off: holds 5 of the 2147483647 frames that its "
+    "header promises",
+    "no_time_scale.mp4": "is damaged: Invalid mdhd time scale 0, defaulting to 1",
+    "more_samples.mp4": "cannot be opened as a video: Invalid data found when processing input",
+}
 
 
-def odd_videos(folder: Path) -> None:
+def test_odd_videos(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
     folder.mkdir()
     grey(folder / "1x1.mp4", (1, 1), "libx264")
     grey(folder / "8k.mp4", (7680, 4320), "libx264", 1)
     grey(folder / "one_frame.mkv", (64, 48), "libx264", 1)
     grey(folder / "line.avi", (16, 4096), "mpeg4")
-    grey(folder / "b_frames.h264", (64, 48), "libx264", bf="2")
-    grey(folder / "b_frames.avi", (64, 48), "libx264", bf="2")
     for name in ("b_frames.h264", "b_frames.avi"):
+        grey(folder / name, (64, 48), "libx264", bf="2")
         with av.open(str(folder / name)) as file:
             kinds = {picture.pict_type for picture in file.decode(video=0)}
         assert av.video.frame.PictureType.B in kinds
-
-    def patched(name: str, tag: bytes, offset: int, content: bytes) -> None:
+    for name, (tag, offset, content) in PATCHED.items():
         grey(folder / name, (64, 48), "mpeg4" if name.endswith(".avi") else "libx264")
-        patch(folder / name, tag, offset, content)
+        data = bytearray((folder / name).read_bytes())
+        at = data.index(tag) + len(tag) + offset
+        data[at : at + len(content)] = content
+        (folder / name).write_bytes(data)
 
-    patched("no_rate.avi", b"strh", 4 + 20, struct.pack("<2I", 0, 0))
-    patched("more_frames.avi", b"avih", 4 + 16, struct.pack("<I", 2**31 - 1))
-    patched("far_more_frames.avi", b"strh", 4 + 32, struct.pack("<I", 2**31 - 1))
-    patched("long.mp4", b"mvhd", 16, struct.pack(">I", 2**32 - 1))
-    patched("more_frames.mp4", b"stts", 8, struct.pack(">I", 2**31 - 1))
-    patched("more_samples.mp4", b"stsz", 8, struct.pack(">I", 2**32 - 1))
-    patched("no_time_scale.mp4", b"mdhd", 12, struct.pack(">I", 0))
-    patched("all_cut.mp4", b"elst", 12, struct.pack(">i", 2**31 - 1))
-    with av.open(str(folder / "sound.mp4"), "w") as sound:
-        stream: Any = sound.add_stream("aac", rate=16000, layout="mono")
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-        silence.sample_rate = 16000
-        sound.mux(stream.encode(silence))
-        sound.mux(stream.encode())
-
-
-def test_odd_videos(tmp_path: Path) -> None:
-    folder = tmp_path / "videos"
-    odd_videos(folder)
-    store = store_of(folder)
-    assert reasons(store) == {
-        "all_cut.mp4": "has no frames",
-        "far_more_frames.avi": "is damaged or cut off: holds 5 of the 2147483647 frames that its "
-        "header promises",
-        "no_time_scale.mp4": "is damaged: Invalid mdhd time scale 0, defaulting to 1",
-        "more_samples.mp4": "cannot be opened as a video: Invalid data found when processing input",
-        "sound.mp4": "has no video stream",
-    }
+    names = sorted(path.name for path in folder.iterdir())
+    clips = pd.DataFrame({"clip_id": names, "path": names})
+    store = build(clips, folder, tmp_path / "store", RULE, workers=2, progress=False)
+    assert dict(zip(store.failures["clip_id"], store.failures["reason"], strict=True)) == REFUSED
     for place, name in enumerate(store.clip_ids):
         n_frames = 1 if name in ("8k.mp4", "one_frame.mkv") else 5
         wanted = midpoint_indices(0, n_frames - 1, 4)
@@ -193,16 +169,9 @@ def test_a_file_that_never_opens_costs_its_clip(tmp_path: Path) -> None:
     """Opening a pipe into which nobody writes hangs in native code, as decord can on a video."""
     os.mkfifo(tmp_path / "pipe.mp4")
     write_video(tmp_path / "clip.mp4", "libx264", 4)
-    found = dict(
-        killable_map(
-            partial(clip_frames, RULE, video.decode),
-            [
-                ClipRequest(name, tmp_path / name, math.nan, math.nan)
-                for name in ("pipe.mp4", "clip.mp4")
-            ],
-            workers=1,
-            deadline=10.0,
-        )
-    )
-    assert found[0] == Failure("not done after 10 s, the decoder was killed")
-    assert found[1].frame_count == 4
+    names = ("pipe.mp4", "clip.mp4")
+    requests = [ClipRequest(name, tmp_path / name, math.nan, math.nan) for name in names]
+    decode = partial(clip_frames, RULE, "auto")
+    pipe, clip = sorted(killable_map(decode, requests, workers=1, deadline=3.0))
+    assert pipe == (0, Failure("not done after 3 s, the decoder was killed"))
+    assert clip[1].frame_count == 4
