@@ -26,6 +26,7 @@ label are left out and listed.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -65,7 +66,7 @@ def load(
     for clip_id in rows["clip_id"][silent]:
         annotation.leave_out(clip_id, f"it has no {what}")
     rows = rows[~silent]
-    there = {path: (root / path).is_file() for path in rows["path"].unique()}
+    there = {path: os.path.isfile(root / path) for path in rows["path"].unique()}  # bears any name
     kept = [name for name in ("clip_id", "path", "start", "end", "split", column) if name in rows]
     if chosen == "retrieval":
         about = {"captions": f"the column {what}"}
