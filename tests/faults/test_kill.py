@@ -8,15 +8,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import psutil
 import pytest
 
-from benchmarks.kills import EVERYTHING, KERNEL, RUNNER, Blow, differences, killed_run
-from benchmarks.processes import Seen, family, survivors
+from benchmarks.kills import (
+    EVERYTHING,
+    KERNEL,
+    RUNNER,
+    Blow,
+    differences,
+    family,
+    is_kernel,
+    killed_run,
+    lives,
+    survivors,
+)
 from benchmarks.run_files import digests
 from fitclip_kit.engine import run
 from fitclip_kit.store.files import remove_abandoned, write_text
@@ -87,11 +99,9 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(project
     undisturbed = project / "whole" / "tiny"
     assert len(digests(undisturbed)) > 30
     shares = {EVERYTHING: 0.55, RUNNER: 0.35, KERNEL: 0.35}
-    hits = [Blow(target, share * took) for target, share in shares.items()]
+    blows = (Blow(target, share * took) for target, share in shares.items())
 
-    killed = killed_run(
-        command("killed"), project / "killed" / "tiny", iter(hits), print, ENVIRONMENT, project
-    )
+    killed = killed_run(command("killed"), project / "killed" / "tiny", blows, ENVIRONMENT, project)
 
     assert killed.kills, "else the run was done before it was killed"
     assert killed.problems() == []
@@ -105,7 +115,7 @@ def test_a_rerun_waits_for_the_kernel_of_a_killed_run(tmp_path: Path) -> None:
     first = subprocess.Popen(COMMAND, cwd=project, env=ENVIRONMENT)
     until(lambda: (project / "notebooks" / "begun").exists())
     members = family(first.pid)
-    kernel = next(one for one in members if one.is_kernel)
+    kernel = next(filter(is_kernel, members))
     os.kill(kernel.pid, signal.SIGSTOP)  # it cannot notice that it is alone
     first.kill()
     first.wait()
@@ -115,9 +125,10 @@ def test_a_rerun_waits_for_the_kernel_of_a_killed_run(tmp_path: Path) -> None:
             run.locked(project / "runs" / "tiny").__enter__()
         os.kill(kernel.pid, signal.SIGCONT)
         with run.locked(project / "runs" / "tiny"):
-            assert not kernel.lives
+            assert not lives(kernel)
     finally:
-        kernel.kill()
+        with suppress(psutil.NoSuchProcess):
+            kernel.kill()
     assert survivors(members, 10) == []
 
 
@@ -149,7 +160,7 @@ def test_drawing_ends_with_the_process_that_began_it(tmp_path: Path) -> None:
     assert left_by(process) == []
 
 
-def left_by(process: subprocess.Popen[bytes]) -> list[Seen]:
+def left_by(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """Kill a process; what it started and is still there ten seconds later."""
     members = family(process.pid)
     process.kill()
