@@ -92,6 +92,7 @@ def command(runs: str) -> list[str]:
     return [*COMMAND, "--runs-dir", runs]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(project: Path) -> None:
     before = os.times()
     subprocess.run(command("whole"), cwd=project, env=ENVIRONMENT, check=True)
@@ -143,32 +144,13 @@ def test_decoding_ends_with_the_process_that_began_it(tmp_path: Path) -> None:
     """Not after the clip that is in work: a rerun must not meet it."""
     process = subprocess.Popen([sys.executable, "-c", DECODING], env=ENVIRONMENT, cwd=tmp_path)
     until(lambda: len(family(process.pid)) >= 3)
-    assert left_by(process) == []
-
-
-DRAWING = """
-from pathlib import Path
-from data_prep.mini_benchmark import build
-build._BATCH = 100_000  # else it would end soon by itself
-build.build(Path("sets"), {"msrvtt": 3000}, 1, workers=1, progress=False)
-"""
-
-
-def test_drawing_ends_with_the_process_that_began_it(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", DRAWING], env=ENVIRONMENT, cwd=tmp_path)
-    until(lambda: any(tmp_path.rglob("*.mp4")))
-    assert left_by(process) == []
-
-
-def left_by(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Kill a process; what it started and is still there ten seconds later."""
     members = family(process.pid)
     process.kill()
     process.wait()
     left = survivors(members, 10)
     for one in left:
         one.kill()
-    return left
+    assert left == []
 
 
 # A kill at each step of each kind of work
