@@ -51,10 +51,11 @@ def load(root: Path, *, split: Literal["val", "train"] = "val") -> DataSet:
     candidates += [f"{folder}{name}" for name in _TABLES[split] for folder in ("", "annotations/")]
     file = annotation.file(candidates, "CC3M captions")
     if file.name == merged:
-        table, folder = read_table(file, ["text", "url", "name"], header=False), split
+        table = read_table(file, ["text", "url", "name"], header=False)
         require_form(table["name"], table["line"], _FILE_NAME, "file name", file)
     else:
-        table, folder = _google(file), _CRC_FOLDERS[split]
+        table = _google(file)
+    folder = split if file.name == merged else _CRC_FOLDERS[split]
     annotation.compare(split, file, {f"rows in {split}": len(table)})
 
     repeats = Counter(table["name"])

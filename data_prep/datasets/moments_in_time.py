@@ -31,11 +31,11 @@ from pathlib import Path
 from typing import Literal
 
 from data_prep.annotations import read_lines, read_table, unique
-from data_prep.datasets.base import About, Annotation, DataSet
+from data_prep.datasets.base import About, Annotation, Counts, DataSet
 from data_prep.datasets.layout import Files, locate
 from data_prep.datasets.records import require_form
 
-OFFICIAL_COUNTS = {
+OFFICIAL_COUNTS: Counts = {
     "v1": {"classes": 339},
     "v2": {"classes": 305},
     "v1 validation": {"videos": 33_900},
@@ -62,8 +62,9 @@ def load(
     table = read_table(table_file, ["clip_id", "label", "agree", "disagree"], header=False)
     what = "video, such as 'hitting/name.mp4'"
     require_form(table["clip_id"], table["line"], _PATH, what, table_file)
-    if not (known := table["label"].isin(classes)).all():
-        line, label = table.loc[known.idxmin(), ["line", "label"]]
+    unknown = table[~table["label"].isin(classes)]
+    if len(unknown):
+        line, label = unknown["line"].iloc[0], unknown["label"].iloc[0]
         raise ValueError(
             f"{table_file}, line {line}: {label!r} is none of the {len(classes)} classes in "
             f"{class_file.name}; take both files from the same archive"

@@ -54,7 +54,8 @@ def test_bad_rows_are_named(change: dict[str, Any], message: str) -> None:
 
 
 def test_a_split_without_rows_is_an_error() -> None:
-    for rows in ([], pd.DataFrame(columns=["clip_id", "path"])):
+    empty: list[Any] = [[], pd.DataFrame(columns=["clip_id", "path"])]
+    for rows in empty:
         with pytest.raises(ValueError, match="x: the annotation of this split has no usable row"):
             build(rows, [])
 

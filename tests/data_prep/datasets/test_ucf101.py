@@ -49,12 +49,6 @@ def test_the_layouts_in_use(tmp_path: Path, lists: str, videos: str) -> None:
     assert any("has 3 classes; officially there are 101" in note for note in data.notes)
 
 
-def test_without_videos_the_official_place_is_expected(tmp_path: Path) -> None:
-    data = load("ucf101", write(tmp_path))
-    assert data.coverage == 0
-    assert data.missing["path"].iloc[0] == "UCF-101/Archery/v_Archery_g01_c01.avi"
-
-
 @pytest.mark.parametrize(
     "name",
     ["v_HandStandPushups_g01_c01.avi", "v_HandStandPushups_g01_c01.mp4"],
@@ -104,12 +98,6 @@ def test_broken_lists_are_refused(tmp_path: Path, name: str, content: bytes, mes
 def test_a_list_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no list of testlist02 under .*ucfTrainTestlist/"):
         load("ucf101", write(tmp_path), split="testlist02")
-
-
-def test_class_names_are_cut_before_capitals() -> None:
-    names = ["YoYo", "TaiChi", "HandstandPushups", "Diving", "CleanAndJerk"]
-    cut = ["Yo Yo", "Tai Chi", "Handstand Pushups", "Diving", "Clean And Jerk"]
-    assert [class_name(name) for name in names] == cut
 
 
 def test_templates_are_those_of_the_clip_paper(realdata: Path) -> None:

@@ -134,11 +134,6 @@ def test_broken_tables_are_refused(tmp_path: Path, content: bytes, message: str)
         load("webvid", write(tmp_path, content))
 
 
-def test_a_table_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no WebVid table of train under .*; looked for results"):
-        load("webvid", write(tmp_path), split="train")
-
-
 def test_the_real_column_orders_are_one_table(realdata: Path, tmp_path: Path) -> None:
     files = [realdata / f"webvid/results_2M_val.layout_{name}.csv" for name in "ab"]
     first, second = (
