@@ -1,15 +1,15 @@
 """Kill a run at random moments, over and over, until it is done all the same.
 
-    python -m benchmarks.kills [--kills 50] [--seed 0] [--profile smoke] [--keep FOLDER]
+    python -m benchmarks.kills [--kills 50] [--seed 0] [--profile smoke]
 
 A run is killed by SIGKILL after a random time (of the processor: other load does not matter), is
 started again, killed again, and so on until it is done; then the next one begins, until there were
 enough kills. Half of them hit every process of the run (a machine that stops), three of ten the
 runner alone, two of ten the notebook's kernel alone (memory that runs out). In the end each run is
 compared with one that nobody disturbed: the same files, the same bytes in all but the executed
-notebooks, which hold times. What was done at a kill (whole data sets, shards, students, cells,
-notebooks) has to be there untouched later on: the same inode, the same time of writing. No process
-and no temporary file may be left. Linux only.
+notebooks, which hold times. What was done at a kill (shards, students, cells, notebooks) has to be
+there untouched later on: the same inode, the same time of writing. No process may be left, and no
+temporary file. Linux only.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmarks.processes import Seen, family, spent, survivors
+import psutil
+
 from benchmarks.run_files import digests
 from fitclip_kit.store.files import MANIFEST_NAME
 
@@ -39,9 +40,6 @@ EVERYTHING, RUNNER, KERNEL = "everything", "runner", "kernel"
 _WEIGHTS: Final = {EVERYTHING: 5, RUNNER: 3, KERNEL: 2}
 _END_SECONDS: Final = 60.0  # for what is left of a run to end
 Marks = dict[str, tuple[int, int]]  # path of a file of finished work -> inode, time of writing
-_KINDS: Final = {"mini_benchmark": "sets", "student": "students"}  # of manifests
-_COLUMNS: Final = "{:>4} {:>3} {:10} {:>6}  {:38} {:>4} {:>6} {:>8} {:>5} {:>9} {:>5} {:>7}"
-_UNITS: Final = ("sets", "shards", "students", "cells", "notebooks")
 
 
 @dataclass(frozen=True)
@@ -52,63 +50,30 @@ class Blow:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Kill:
-    """A blow that hit.
-
-    Attributes:
-        target: what was killed; everything where there was no kernel to kill.
-        seconds: of the processor, since that start.
-        where: notebook and cell.
-        done: how much was done by then: data sets, shards, students, cells, notebooks.
-        temporaries: half-written files that it left.
-        redone: files of finished work that were written again since the kill before.
-    """
-
-    target: str
-    seconds: float
-    where: str
-    done: Counter[str]
-    temporaries: int
-    redone: list[str]
-
-
 @dataclass
 class Killed:
     """A run that was killed until it was done.
 
     Attributes:
-        kills: in their order.
-        redone: files of finished work that were written again after the last kill.
+        kills: the blows that hit, in their order; on everything where there was no kernel to kill.
+        redone: files of finished work that were written again after a kill.
         left: processes that still live.
-        said: what the last process said.
     """
 
-    kills: list[Kill] = field(default_factory=list)
+    kills: list[Blow] = field(default_factory=list)
     redone: list[str] = field(default_factory=list)
-    left: list[Seen] = field(default_factory=list)
-    said: str = ""
+    left: list[psutil.Process] = field(default_factory=list)
 
     def problems(self) -> list[str]:
         """What should not be, a line each."""
-        again = [*self.redone, *(path for one in self.kills for path in one.redone)]
-        lines = [f"written again: {path}" for path in again]
-        return lines + [f"still runs: {one.pid} {' '.join(one.words)}" for one in self.left]
-
-
-def blows(seed: int, longest: float) -> Iterator[Blow]:
-    """Endless random blows, each at most so many processor seconds after a start."""
-    rng = random.Random(seed)
-    names, weights = list(_WEIGHTS), list(_WEIGHTS.values())
-    while True:
-        yield Blow(rng.choices(names, weights)[0], rng.uniform(0, longest))
+        lines = [f"written again: {path}" for path in self.redone]
+        return lines + [f"still runs: {process}" for process in self.left]
 
 
 def killed_run(
     command: Sequence[str],
     run: Path,
-    hits: Iterator[Blow],
-    show: Callable[[Kill], None],
+    blows: Iterator[Blow],
     environment: dict[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Killed:
@@ -117,46 +82,37 @@ def killed_run(
     Args:
         command: starts the run.
         run: its folder.
-        hits: one for each process that is started; where they end, the run is left alone.
-        show: is told of each kill when the run has ended by it.
+        blows: one for each process that is started; where they end, the run is left alone.
         environment: of the processes.
         cwd: where they run.
 
     Raises: RuntimeError when a run fails that was not killed, with what it said.
     """
     killed = Killed()
-    seen: list[Seen] = []
+    members: list[psutil.Process] = []
     finished: Marks = {}
     while True:
-        blow = next(hits, None)
-        with tempfile.TemporaryFile() as said:
-            started = time.time_ns()
+        blow = next(blows, None)
+        with tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
-                command, stdout=said, stderr=subprocess.STDOUT, env=environment, cwd=cwd
+                command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=cwd
             )
-            target = where = ""
+            target = ""
             if blow is not None and _outlasts(process, blow.seconds):
-                where = _where(run, started)
-                target, members = _strike(process, blow.target)
-                seen += members
+                target, hit = _strike(process, blow.target)
+                members += hit
+                killed.kills.append(Blow(target, blow.seconds))
             process.wait()
-            said.seek(0)
-            killed.said = said.read().decode(errors="replace")
-        before = finished
-        done, finished = _finished(run)
-        redone = sorted(path for path in before if finished.get(path) != before[path])
+            output.seek(0)
+            said = output.read().decode(errors="replace")
+        before, finished = finished, _finished(run)
+        killed.redone += sorted(path for path in before if finished.get(path) != before[path])
         if process.returncode and not target:
-            raise RuntimeError(f"the run was not killed and failed:\n{killed.said}")
-        if process.returncode and target == KERNEL and "same command goes on" not in killed.said:
-            raise RuntimeError(f"the run did not say that its kernel died:\n{killed.said}")
-        if blow is not None and target:
-            half = sum(1 for _ in run.rglob(".*.tmp*"))
-            killed.kills.append(Kill(target, blow.seconds, where, done, half, redone))
-            show(killed.kills[-1])
-        else:
-            killed.redone = redone
+            raise RuntimeError(f"the run was not killed and failed:\n{said}")
+        if process.returncode and target == KERNEL and "same command goes on" not in said:
+            raise RuntimeError(f"the run did not say that its kernel died:\n{said}")
         if process.returncode == 0:  # a kernel that is killed when it ends anyway is not missed
-            killed.left = survivors(seen, _END_SECONDS)
+            killed.left = survivors(members, _END_SECONDS)
             return killed
 
 
@@ -172,30 +128,51 @@ def differences(run: Path, undisturbed: Path) -> list[str]:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all that descend from it, parents first."""
+    try:
+        first = psutil.Process(pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def is_kernel(process: psutil.Process) -> bool:
+    """Whether it is a notebook's kernel."""
+    with suppress(psutil.Error):
+        return "ipykernel_launcher" in process.cmdline()
+    return False
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it still runs; one that only waits to be buried does not."""
+    with suppress(psutil.Error):
+        return process.is_running() and process.status() not in ("zombie", "dead")
+    return False
+
+
+def survivors(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those that still live after so many seconds at most."""
+    end = time.monotonic() + seconds
+    while (alive := list(filter(lives, processes))) and time.monotonic() < end:
+        time.sleep(0.1)
+    return alive
+
+
+def main() -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kills", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50, help="default: 50")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--profile", default="smoke", help="default: smoke")
-    parser.add_argument("--keep", type=Path, help="keep the runs here")
-    options = parser.parse_args(arguments)
-    with ExitStack() as stack:
-        if options.keep is None:
-            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="fitclip-kills-"))
-            folder = Path(name)
-        else:
-            folder = options.keep.resolve()
-            folder.mkdir(parents=True)
-        return _measure(folder, options.profile, options.kills, options.seed)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="fitclip-kills-") as name:
+        return _measure(Path(name), options.profile, options.kills, options.seed)
 
 
 def _measure(folder: Path, profile: str, kills: int, seed: int) -> int:
-    scratch = {"TMPDIR": folder / "tmp", "JUPYTER_RUNTIME_DIR": folder / "jupyter"}
-    for path in scratch.values():
-        path.mkdir()
-    environment = os.environ | {name: str(path) for name, path in scratch.items()}
+    environment = os.environ | {"TMPDIR": str(folder / "tmp")}
+    (folder / "tmp").mkdir()
 
     def command(name: str) -> list[str]:
         runs = ["--profile", profile, "--runs-dir", str(folder / name)]
@@ -205,109 +182,88 @@ def _measure(folder: Path, profile: str, kills: int, seed: int) -> int:
     subprocess.run(command("undisturbed"), env=environment, check=True, stdout=subprocess.DEVNULL)
     took = sum(os.times()[2:4]) - sum(before[2:4])
     expected = folder / "undisturbed" / profile
-    print(f"undisturbed: {took:.0f} processor seconds, {len(digests(expected))} files\n")
-    print(_COLUMNS.format("kill", "run", "killed", "after", "where", *_UNITS, "half", "redone"))
-    hits = blows(seed, took / 4)
-    table: list[Kill] = []
-    wrong = runs = 0
-
-    def show(kill: Kill) -> None:
-        table.append(kill)
-        done = (kill.done[unit] for unit in _UNITS)
-        counts = (*done, kill.temporaries, len(kill.redone))
-        row = (len(table), runs, kill.target, f"{kill.seconds:.1f} s", kill.where, *counts)
-        print(_COLUMNS.format(*row), flush=True)
-
-    while len(table) < kills:
-        runs += 1
-        name = f"killed_{runs}"
-        given = itertools.islice(hits, kills - len(table))
-        killed = killed_run(command(name), folder / name / profile, given, show, environment)
-        problems = killed.problems() + differences(folder / name / profile, expected)
+    print(f"undisturbed: {took:.0f} processor seconds, {len(digests(expected))} files")
+    blows = _blows(seed, took / 4)
+    targets: Counter[str] = Counter()
+    wrong = 0
+    for run in itertools.count(1):
+        path = folder / f"killed_{run}" / profile
+        given = itertools.islice(blows, kills - targets.total())
+        killed = killed_run(command(path.parent.name), path, given, environment)
+        targets.update(blow.target for blow in killed.kills)
+        problems = killed.problems() + differences(path, expected)
         wrong += len(problems)
-        print("\n".join([f"{'':9}done, {len(problems)} problems", *problems[:20]]), flush=True)
-        shutil.rmtree(folder / name)
-    targets = Counter(kill.target for kill in table)
-    what = ", ".join(f"{number} {target}" for target, number in targets.most_common())
-    print(f"\n{len(table)} kills ({what}), {runs} runs, {wrong} problems")
-    for variable, path in scratch.items():
-        print(f"left in {variable}: {sum(1 for _ in path.rglob('*'))} files")
+        summary = f"run {run}: {len(killed.kills)} kills, {len(problems)} problems"
+        print("\n".join([summary, *problems[:20]]), flush=True)
+        shutil.rmtree(path.parent)
+        if targets.total() >= kills:
+            break
+    print(f"\n{targets.total()} kills ({dict(targets)}), {run} runs, {wrong} problems")
+    print(f"left in TMPDIR: {sum(1 for _ in (folder / 'tmp').rglob('*'))} files")
     return 1 if wrong else 0
+
+
+def _blows(seed: int, longest: float) -> Iterator[Blow]:
+    """Endless random blows, each at most so many processor seconds after a start."""
+    rng = random.Random(seed)
+    while True:
+        target = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+        yield Blow(target, rng.uniform(0, longest))
 
 
 def _outlasts(process: subprocess.Popen[bytes], seconds: float) -> bool:
     """Wait; whether a process and what it started come to use so many processor seconds."""
     while process.poll() is None:
-        if spent(process.pid) >= seconds:
+        used = 0.0
+        for member in family(process.pid):
+            with suppress(psutil.Error):
+                used += sum(member.cpu_times()[:4])  # its own, and of its children that ended
+        if used >= seconds:
             return True
         time.sleep(0.2)
     return False
 
 
-def _strike(process: subprocess.Popen[bytes], target: str) -> tuple[str, list[Seen]]:
+def _strike(process: subprocess.Popen[bytes], target: str) -> tuple[str, list[psutil.Process]]:
     """Kill; what was killed in fact, and all processes of the run."""
     members = family(process.pid)
-    kernels = [one for one in members if one.is_kernel]
-    if target == KERNEL and kernels:
-        kernels[0].kill()
-        return target, members
-    target = EVERYTHING if target == KERNEL else target
-    for one in members[:1] if target == RUNNER else members:
-        one.kill()
+    kernels = list(filter(is_kernel, members))[:1]
+    if target == KERNEL and not kernels:
+        target = EVERYTHING
+    for member in {KERNEL: kernels, RUNNER: members[:1], EVERYTHING: members}[target]:
+        with suppress(psutil.Error):
+            member.kill()
     return target, members
 
 
-def _where(run: Path, started: int) -> str:
-    """The notebook and the code cell that a run is at."""
-    running = list((run / "notebooks").glob("*.running.ipynb"))
-    stem = running[0].name.partition(".")[0] if running else ""
-    try:
-        if not running or running[0].stat().st_mtime_ns < started:
-            return "between notebooks"
-        cells = json.loads(running[0].read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError):
-        return stem
-    begun = [cell.get("metadata", {}).get("papermill", {}).get("status") for cell in cells]
-    codes = [
-        status for cell, status in zip(cells, begun, strict=True) if cell["cell_type"] == "code"
-    ]
-    return f"{stem}, cell {sum(status in ('running', 'completed') for status in codes)}"
-
-
-def _finished(run: Path) -> tuple[Counter[str], Marks]:
-    """What a run need not do again: how many pieces of each kind, and the marks of their files."""
+def _finished(run: Path) -> Marks:
+    """The marks of the files of work that a run need not do again."""
     while True:
         # The kernel of a killed runner lives for a moment, and moves files.
         with suppress(FileNotFoundError):
-            work = _finished_work(run)
-            files = [path for _, pieces in work for path in pieces]
-            stats = {str(path): path.stat() for path in files}
-            marks = {name: (one.st_ino, one.st_mtime_ns) for name, one in stats.items()}
-            return Counter(kind for kind, _ in work), marks
+            stats = {str(path): path.stat() for path in _finished_files(run)}
+            return {name: (one.st_ino, one.st_mtime_ns) for name, one in stats.items()}
 
 
-def _finished_work(run: Path) -> list[tuple[str, list[Path]]]:
-    """The pieces of work that a run need not do again: the kind of each, and its files."""
-    work = []
+def _finished_files(run: Path) -> Iterator[Path]:
     for stamp in (run / "notebooks").glob("*.stamp.json"):
         stem = stamp.name.partition(".")[0]
-        copies = [stamp.with_name(f"{stem}{suffix}") for suffix in (".ipynb", ".html")]
-        work.append(("notebooks", [stamp, *copies, *_declared(run / stem / MANIFEST_NAME)]))
+        yield from (stamp, *(stamp.with_name(f"{stem}{end}") for end in (".ipynb", ".html")))
+        yield from _declared(run / stem / MANIFEST_NAME)
     for record in run.rglob("frames_*.json"):
-        work.append(("shards", [record, record.with_suffix(".npy")]))
+        yield from (record, record.with_suffix(".npy"))
     for record in (run / "results" / "cells").glob("*.json"):
-        work.append(("cells", [record, record.with_suffix(".parquet")]))
+        yield from (record, record.with_suffix(".parquet"))
     for manifest in run.rglob(MANIFEST_NAME):
         if manifest.parent.parent != run:  # a notebook's is void without its stamp
-            kind = json.loads(manifest.read_text(encoding="utf-8"))["kind"]
-            work.append((_KINDS.get(kind, kind), _declared(manifest)))
-    return work
+            yield from _declared(manifest)
 
 
-def _declared(manifest: Path) -> list[Path]:
+def _declared(manifest: Path) -> Iterator[Path]:
     """A manifest and the outputs that it declares."""
-    outputs = json.loads(manifest.read_text(encoding="utf-8"))["outputs"]
-    return [manifest, *(manifest.parent / name for name in outputs)]
+    yield manifest
+    for name in json.loads(manifest.read_text(encoding="utf-8"))["outputs"]:
+        yield manifest.parent / name
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -51,6 +52,7 @@ FIVE_PERCENT = (0.05, 0.05)
 AT_MOST = (0.0, 0.05)
 
 Rng = np.random.Generator
+Target = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Case:
 
     name: str
     once: Callable[[Rng, int], float]
-    target: tuple[float, float] | None = None
+    target: Target
 
 
 def simulated_hits(
@@ -255,99 +257,83 @@ def false_discoveries(
 def cases() -> list[Case]:
     """The table's lines. The draw's effect of a class is larger, as there are fewer items in it."""
     found = []
-    for items in (300, 1000):
+
+    def add(name: str, target: Target, once: Callable[..., float], **settings: Any) -> None:
+        found.append(Case(name, partial(once, **settings), target))
+
+    for n in (300, 1000):
         for kind, once in (("mean", mean_held), ("difference", difference_held)):
-            plain = partial(once, method="bootstrap", items=items, draws=1)
-            found.append(Case(f"{kind}, bootstrap, n {items}, 1 draw", plain, COVERAGE))
-            for effect, name in ((NONE, "alike"), (SOME, "differ"), (MUCH, "differ much")):
+            line = f"{kind}, bootstrap, n {n}, 1 draw"
+            add(line, COVERAGE, once, method="bootstrap", items=n, draws=1)
+            for effect, name in ((NONE, "are alike"), (SOME, "differ"), (MUCH, "differ much")):
                 for method, target in (("crossed", COVERAGE), ("bootstrap", None)):
-                    several = partial(once, method=method, items=items, draws=3, effect=effect)
-                    line = f"{kind}, {method}, n {items}, 3 draws that {_agree(name)}"
-                    found.append(Case(line, several, target))
-    for accuracy in (0.05, 0.9):
-        for method, draws in (("bootstrap", 1), ("crossed", 3)):
-            edge = partial(mean_held, method=method, items=300, draws=draws, accuracy=accuracy)
-            line = f"mean of {accuracy:.0%}, {method}, n 300, {_draws(draws)}"
-            found.append(Case(line, edge, COVERAGE))
-    for method, target in (("crossed", COVERAGE), ("bootstrap", None)):
-        most = partial(mean_held, method=method, items=1000, draws=3, effect=MOST, accuracy=0.2)
-        found.append(Case(f"mean of 20%, {method}, n 1000, 3 draws that differ most", most, target))
-        panel = partial(
-            difference_held, method=method, items=200, draws=3, effect=SOME, data_sets=5
-        )
-        found.append(
-            Case(f"difference, {method}, 5 sets of n 200, 3 draws that differ", panel, target)
-        )
+                    line = f"{kind}, {method}, n {n}, 3 draws that {name}"
+                    add(line, target, once, method=method, items=n, draws=3, effect=effect)
+    for share in (0.05, 0.9):
+        for how, draws in (("bootstrap", 1), ("crossed", 3)):
+            line = f"mean of {share:.0%}, {how}, n 300, {_draws(draws)}"
+            add(line, COVERAGE, mean_held, method=how, items=300, draws=draws, accuracy=share)
+    for how, target in (("crossed", COVERAGE), ("bootstrap", None)):
+        line = f"mean of 20%, {how}, n 1000, 3 draws that differ most"
+        most = {"items": 1000, "draws": 3, "effect": MOST, "accuracy": 0.2}
+        add(line, target, mean_held, method=how, **most)
+        panel = {"items": 200, "draws": 3, "effect": SOME, "data_sets": 5}
+        line = f"difference, {how}, 5 sets of n 200, 3 draws that differ"
+        add(line, target, difference_held, method=how, **panel)
     for middle in (7.5, 40.5):
         target = COVERAGE if middle > 10 else AT_LEAST  # the steps of small ranks widen it
-        for items in (300, 1000):
-            line = f"median rank {np.ceil(middle):.0f}, bootstrap, n {items}"
-            one = partial(median_held, items=items, draws=1, middle=middle)
-            three = partial(median_held, items=items, draws=3, middle=middle, effect=0.05)
-            found.append(Case(f"{line}, 1 draw", one, target))
-            found.append(Case(f"{line}, 3 draws that differ", three, target))
-    for items, draws, effect in ((300, 1, NONE), (1000, 1, NONE), (300, 3, SOME), (1000, 3, SOME)):
+        for n in (300, 1000):
+            line = f"median rank {np.ceil(middle):.0f}, bootstrap, n {n}"
+            add(f"{line}, 1 draw", target, median_held, items=n, draws=1, middle=middle)
+            three = {"items": n, "draws": 3, "middle": middle, "effect": 0.05}
+            add(f"{line}, 3 draws that differ", target, median_held, **three)
+    for n, draws, effect in ((300, 1, NONE), (1000, 1, NONE), (300, 3, SOME), (1000, 3, SOME)):
         for method, target in (("band", COVERAGE), ("crossed", None)):
-            curve = partial(band_held, items=items, draws=draws, effect=effect, method=method)
             name = "simultaneous band" if method == "band" else "11 single intervals"
-            found.append(Case(f"{name}, all points, n {items}, {_draws(draws)}", curve, target))
-    for items in (14, 30, 100):
+            line = f"{name}, all points, n {n}, {_draws(draws)}"
+            add(line, target, band_held, items=n, draws=draws, effect=effect, method=method)
+    for n in (14, 30, 100):
         for draws, effect in ((1, NONE), (3, 0.27)):
-            one_class = partial(class_held, items=items, draws=draws, effect=effect)
-            found.append(Case(f"class interval, n {items}, {_draws(draws)}", one_class, AT_LEAST))
+            line = f"class interval, n {n}, {_draws(draws)}"
+            add(line, AT_LEAST, class_held, items=n, draws=draws, effect=effect)
     for height, shape in ((0.005, "flat"), (0.1, "curved")):
         for draws, effect in ((1, NONE), (3, SOME)):
-            gap = partial(loss_held, items=300, draws=draws, effect=effect, height=height)
-            found.append(Case(f"selection gap, {shape}, n 300, {_draws(draws)}", gap, AT_LEAST))
-    found += [
-        Case(
-            "paired test errs, continuous, n 300, 1 draw",
-            partial(continuous_test_erred, items=300),
-            FIVE_PERCENT,
-        ),
-        Case(
-            "paired test errs, n 300, 3 draws alike",
-            partial(paired_test_erred, items=300, draws=3),
-            AT_MOST,
-        ),
-        Case(
-            "sign flips err on new draws, n 1000, 3 draws that differ",
-            partial(paired_test_erred, items=1000, draws=3, effect=SOME, test="sign_flip_p"),
-        ),
-    ]
-    for items in (300, 1000):
-        one_draw = partial(paired_test_erred, items=items, draws=1)
-        found.append(Case(f"paired test errs, n {items}, 1 draw", one_draw, AT_MOST))
+            line = f"selection gap, {shape}, n 300, {_draws(draws)}"
+            add(line, AT_LEAST, loss_held, items=300, draws=draws, effect=effect, height=height)
+    line = "paired test errs, continuous, n 300, 1 draw"
+    add(line, FIVE_PERCENT, continuous_test_erred, items=300)
+    add("paired test errs, n 300, 3 draws alike", AT_MOST, paired_test_erred, items=300, draws=3)
+    new = {"items": 1000, "draws": 3, "effect": SOME, "test": "sign_flip_p"}
+    add("sign flips err on new draws, n 1000, 3 draws that differ", None, paired_test_erred, **new)
+    for n in (300, 1000):
+        add(f"paired test errs, n {n}, 1 draw", AT_MOST, paired_test_erred, items=n, draws=1)
     for draws in (3, 5):
         for ratio in (0, 1, 5, 10):
-            null = partial(family_decided, draws=draws, ratio=ratio)
             line = f"family: any of 14 errs, {draws} draws that vary {ratio} times as clips"
-            found.append(Case(line, null, AT_MOST))
+            null = {"draws": draws, "ratio": ratio}
+            add(line, AT_MOST, family_decided, **null)
             if draws == 3:
-                found.append(Case(f"{line}, sign flips", partial(null, sign_flips=True)))
+                add(f"{line}, sign flips", None, family_decided, sign_flips=True, **null)
     for ratio in (1, 5):
         for draws in (3, 5, 8):
-            power = partial(family_decided, draws=draws, ratio=ratio, gain=0.05)
             line = f"family: share of 14 gains of 5 points found, {draws} draws that vary {ratio}"
-            found.append(Case(f"{line} times as clips", power))
-    for classes, items, draws, effect, name in (
+            add(f"{line} times as clips", None, family_decided, draws=draws, ratio=ratio, gain=0.05)
+    for classes, n, draws, effect, name in (
         (74, 14, 1, NONE, "1 draw"),
         (40, 100, 1, NONE, "1 draw"),
         (74, 14, 3, NONE, "3 draws alike"),
         (74, 14, 3, 0.27, "3 draws that differ"),
         (74, 14, 3, 0.85, "3 draws that differ much"),
     ):
-        marked = partial(
-            false_discoveries, classes=classes, items=items, draws=draws, effect=effect
-        )
-        line = f"false discoveries, {classes} classes of {items}, {name}"
-        found.append(Case(line, marked, AT_MOST))
+        line = f"false discoveries, {classes} classes of {n}, {name}"
+        marked = {"classes": classes, "items": n, "draws": draws, "effect": effect}
+        add(line, AT_MOST, false_discoveries, **marked)
         if effect:
-            found.append(Case(f"{line}, sign flips", partial(marked, sign_flips=True)))
-    equal = partial(false_discoveries, classes=40, items=100, draws=3, effect=0.34, gain=0)
+            add(f"{line}, sign flips", None, false_discoveries, sign_flips=True, **marked)
     line = "any class is marked of 40 of 100 that are equal, 3 draws that differ much"
-    found.append(Case(line, equal, AT_MOST))
-    found.append(Case(f"{line}, sign flips", partial(equal, sign_flips=True)))
+    equal = {"classes": 40, "items": 100, "draws": 3, "effect": 0.34, "gain": 0}
+    add(line, AT_MOST, false_discoveries, **equal)
+    add(f"{line}, sign flips", None, false_discoveries, sign_flips=True, **equal)
     return found
 
 
@@ -431,10 +417,6 @@ def _seed(rng: Rng) -> int:
 
 def _draws(draws: int) -> str:
     return "1 draw" if draws == 1 else f"{draws} draws"
-
-
-def _agree(name: str) -> str:
-    return "are alike" if name == "alike" else name
 
 
 if __name__ == "__main__":

@@ -1,85 +1,143 @@
-"""An alpha sweep, videos to stored outcomes, beside the plain way and beside its least parts.
+"""An alpha sweep, videos to stored outcomes, beside its least part: the forward passes alone.
 
     python -m benchmarks.sweep
-    python -m benchmarks.sweep --clips 50 --rounds 1
+    python -m benchmarks.sweep --model ViT-B-16-quickgelu --clips 8 --alphas 2 --rounds 1
 
-The six evaluation sets of the mini benchmark, its teacher, and one student, whose weights are the
-teacher's with noise (no time depends on them). Three ways take turns in one run:
+The six evaluation sets of the mini benchmark; the teacher is the mini benchmark's, or a model of
+open_clip's with random weights; the one student's weights are the teacher's with noise (no time
+depends on them). What takes turns in one run, in seconds and in processor seconds, which say more
+where others use the machine:
 
-    kit      frame stores built anew, `measure`, outcomes of both directions stored
-    plain    the method of the paper's code, written here: for each alpha a deep copy of the model,
-             every video decoded again and transformed in floating point, captions tokenised again
-             and padded, an argsort of the whole score matrix (one direction)
-    least    every video decoded once by the bare decoder, and a forward pass an alpha over pictures
-             and token ids that lie ready in memory
-
-All of them use all cores. Ratios are medians of each round's, of seconds and of processor seconds,
-which say more where others use the machine, and nothing of waiting.
+    frames   frame stores built anew
+    kit      `sweep_alphas` on them, outcomes of both directions stored
+    forward  a bare forward pass an alpha over pictures and token ids that lie ready in memory
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-# Decoding processes import this module again, so the models are imported where they are used.
+N_FRAMES = 4
+NOISE = 0.3  # of the student's weights, in standard deviations of each tensor
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+class Sweep:
+    """One benchmark, teacher and student.
+
+    folder: an empty one, for videos, frames and results.
+    """
+
+    def __init__(self, folder: Path, given: argparse.Namespace) -> None:
+        # Decoding processes import this module again: the models are imported where they are used.
+        import torch
+
+        from data_prep.clip_frames import FrameRule
+        from data_prep.mini_benchmark import TEACHER
+        from data_prep.mini_benchmark.data_sets import EVALUATED
+        from fitclip_core.encoders import ClipEncoder
+        from fitclip_kit.engine.sources import Sources, prepare
+        from fitclip_kit.engine.sweep import Student
+
+        self.folder = folder
+        self.alphas = tuple(number / (given.alphas - 1) for number in range(given.alphas))
+        if given.model:
+            self.encoder: Any = ClipEncoder.from_open_clip(
+                given.model, device=given.device, precision=given.precision
+            )
+        else:
+            self.encoder = ClipEncoder.from_folder(TEACHER, given.device, given.precision)
+        self.rule = FrameRule(N_FRAMES, self.encoder.image_size)
+        self.sets = prepare(
+            Sources(), folder / "data", dict.fromkeys(EVALUATED, given.clips), seed=1
+        )
+        generator = torch.Generator().manual_seed(0)
+        noisy = {
+            name: tensor + NOISE * tensor.std() * torch.randn(tensor.shape, generator=generator)
+            for name, tensor in self.encoder.state().items()
+            if name != "logit_scale"
+        }
+        self.student = Student(1, noisy, "made up")
+        self.stores: list[Any] = []
+        self.frames()
+        self.images = [
+            self.encoder.images(store.frames(range(len(store))), store.frame_counts)
+            for store in self.stores
+        ]
+        texts = [text for one in self.evaluation_sets() for text in _texts(one)]
+        self.tokens = self.encoder.tokenize(texts).to(given.device)
+
+    def frames(self) -> None:
+        from data_prep import frame_store
+
+        shutil.rmtree(self.folder / "frames", ignore_errors=True)
+        self.stores = [
+            frame_store.build(
+                one.clips, one.root, self.folder / "frames" / name, self.rule, progress=False
+            )
+            for name, one in self.sets.items()
+        ]
+
+    def evaluation_sets(self) -> list[Any]:
+        from fitclip_kit.engine.sweep import EvaluationSet
+
+        return [
+            EvaluationSet(name, one.clips, store, templates=one.templates, classes=one.classes)
+            for (name, one), store in zip(self.sets.items(), self.stores, strict=True)
+        ]
+
+    def kit(self) -> None:
+        from fitclip_kit.engine.sweep import sweep_alphas
+        from fitclip_kit.store.results import ResultsStore
+
+        shutil.rmtree(self.folder / "results", ignore_errors=True)
+        results = ResultsStore(self.folder / "results")
+        sets = self.evaluation_sets()
+        sweep_alphas(self.encoder, "made up", [self.student], self.alphas, sets, results)
+
+    def forward(self) -> None:
+        import torch
+
+        with torch.inference_mode():
+            for _ in self.alphas:
+                for images, counts in self.images:
+                    self.encoder.video_features(images, counts)
+                self.encoder.text_features(self.tokens)
+
+
+def _texts(one: Any) -> list[str]:
+    """Captions, or every class in every template."""
+    if one.templates:
+        return [t.replace("{}", label) for label in one.classes for t in one.templates]
+    return list(one.clips["text"])
+
+
+def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="open_clip's name; default: the mini benchmark's teacher")
     parser.add_argument("--clips", type=int, default=200, help="a data set (default: 200)")
+    parser.add_argument("--alphas", type=int, default=11, help="default: 11")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     parser.add_argument("--device", default="cpu", help="default: cpu")
-    parser.add_argument("--precision", default="float32", help="of the kit: float32 or bfloat16")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--precision", default="float32", help="float32 or bfloat16")
+    given = parser.parse_args()
 
     from fitclip_kit.engine.run import ENVIRONMENT
 
     os.environ.update(ENVIRONMENT)  # how threads wait; read when the models are imported
-    import pandas as pd
-
     from benchmarks.side_by_side import seconds
-    from benchmarks.sweep_ways import Ways, differences
 
     with tempfile.TemporaryDirectory() as folder:
-        ways = Ways(Path(folder), given.clips, given.device, given.precision)
-        print(ways.described)
-        timed: dict[str, Callable[[], object]] = {
-            "kit": ways.kit,
-            "plain": ways.plain,
-            "decode": ways.decode,
-            "forward": partial(ways.forward, len(ways.alphas)),
-        }
-        used: dict[str, list[float]] = {name: [] for name in timed}
-        found: dict[str, Any] = {}
-        counted = {name: partial(_counted, name, way, used, found) for name, way in timed.items()}
-        taken = seconds(counted, given.rounds)
-    print(differences(found["kit"], found["plain"]))
-    tables = {"seconds": taken, "processor seconds": pd.DataFrame(used)}
-    for what, table in tables.items():
-        table["least"] = table["decode"] + table["forward"]
-        print(f"{what}:", ", ".join(f"{name} {v:.1f}" for name, v in table.median().items()))
-        print(
-            f"    plain / kit {(table['plain'] / table['kit']).median():.1f} (wanted: 5 or more), "
-            f"kit / least {(table['kit'] / table['least']).median():.2f} (wanted: 1.2 or less)"
-        )
-
-
-def _counted(
-    name: str, way: Callable[[], object], used: dict[str, list[float]], found: dict[str, Any]
-) -> None:
-    """Run it, keep what it found, and note the processor seconds of this process and of those that
-    it ended."""
-    before = sum(os.times()[:4])
-    found[name] = way()
-    used[name].append(sum(os.times()[:4]) - before)
+        sweep = Sweep(Path(folder), given)
+        ways = {"frames": sweep.frames, "kit": sweep.kit, "forward": sweep.forward}
+        for what, table in seconds(ways, given.rounds).items():
+            print(f"{what}:", ", ".join(f"{name} {v:.1f}" for name, v in table.median().items()))
+            print(f"    kit / forward {(table['kit'] / table['forward']).median():.2f}")
 
 
 if __name__ == "__main__":

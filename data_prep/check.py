@@ -17,8 +17,7 @@ import pandas as pd
 
 from data_prep.clip_frames import ClipRequest, FrameRule, clip_frames
 from data_prep.datasets import load, options_of
-from data_prep.datasets.base import DataSet
-from data_prep.datasets.official import OFFICIAL
+from data_prep.datasets.base import OFFICIAL, DataSet
 from data_prep.decode_workers import Failure, available_cores, killable_map
 from fitclip_core.videos import first_rows, video_numbers
 

@@ -1,25 +1,22 @@
-"""The paper's data sets as the user has them on disk, one module each, by name."""
+"""The paper's data sets as the user has them on disk, by name: a module each, which is all that a
+further one needs. Its docstring says which files it wants and what its options are; its `load`
+takes the root, and options by keyword with a default each."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+import pkgutil
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, get_args, get_type_hints
 
 from data_prep.datasets.base import DataSet
 
-LOADERS = (
-    "msrvtt",
-    "didemo",
-    "youcook2",
-    "ucf101",
-    "moments_in_time",
-    "webvid",
-    "cc3m",
-    "coco",
-    "folder",
+LOADERS = tuple(
+    module.name
+    for module in pkgutil.iter_modules(__path__)
+    if module.name not in ("base", "layout", "records")
 )
 
 
@@ -30,14 +27,16 @@ def load(loader: str, root: Path | str, **options: Any) -> DataSet:
     root: the data set's own folder.
     options: the loader's, such as `split` or `captions`.
 
-    Raises: ValueError for an unknown loader or option, an option of another type than its default,
-    and for all that is wrong with the files.
+    Raises: ValueError for an unknown loader or option, an option of another type than its default
+    or another value than there are, and for all that is wrong with the files.
     """
     known = options_of(loader)
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(
             f"{loader} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
         )
+    load_function = _module(loader).load
+    hints = get_type_hints(load_function)
     for name, value in options.items():
         kind = type(known[name])
         if type(value) is not kind:
@@ -45,7 +44,11 @@ def load(loader: str, root: Path | str, **options: Any) -> DataSet:
                 f"{loader}'s option {name} is {value!r}; it must be a {kind.__name__}, such as its "
                 f"default, {known[name]!r}"
             )
-    return _load_of(loader)(Path(root).expanduser(), **options)
+        allowed = get_args(hints[name])
+        if allowed and value not in allowed:
+            raise ValueError(f"{name} is {value!r}; there are {', '.join(allowed)}")
+    data_set: DataSet = load_function(Path(root).expanduser(), **options)
+    return data_set
 
 
 def options_of(loader: str) -> dict[str, Any]:
@@ -53,8 +56,8 @@ def options_of(loader: str) -> dict[str, Any]:
 
     Raises: ValueError for an unknown loader.
     """
-    parameters = list(inspect.signature(_load_of(loader)).parameters.values())
-    return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+    parameters = inspect.signature(_module(loader).load).parameters.values()
+    return {option.name: option.default for option in parameters if option.name != "root"}
 
 
 def documentation(loader: str) -> str:
@@ -62,14 +65,10 @@ def documentation(loader: str) -> str:
 
     Raises: ValueError for an unknown loader.
     """
-    _load_of(loader)
-    module = importlib.import_module(f"data_prep.datasets.{loader}")
-    return inspect.getdoc(module) or ""
+    return inspect.getdoc(_module(loader)) or ""
 
 
-def _load_of(loader: str) -> Callable[..., DataSet]:
+def _module(loader: str) -> ModuleType:
     if loader not in LOADERS:
         raise ValueError(f"there is no loader {loader!r}; there are {', '.join(LOADERS)}")
-    module = importlib.import_module(f"data_prep.datasets.{loader}")
-    load_function: Callable[..., DataSet] = module.load
-    return load_function
+    return importlib.import_module(f"data_prep.datasets.{loader}")

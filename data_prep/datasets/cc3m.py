@@ -14,6 +14,9 @@ An image is a clip of one frame. Files, under the root, in either of two layouts
 The CSV is taken where both are there. Option: split, val or train. Items are in the file's order.
 Many pictures are gone from the web; `missing` lists them. A download in img2dataset's shards has no
 list of its own here: write one as a CSV and use the `folder` loader.
+
+Source: FitCLIP's official code, `aligner/data/conceptual_captions.py`; for the names by CRC-32,
+Frozen in Time's `data_loader/ConceptualCaptions_dataset.py`.
 """
 
 from __future__ import annotations
@@ -22,15 +25,16 @@ import re
 import zlib
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
-from data_prep.annotations import digests, read_table, read_text
-from data_prep.datasets.base import DataSet, data_set
-from data_prep.datasets.checks import of_form, one_of
-from data_prep.datasets.layout import Files, find_file
-from data_prep.datasets.official import size_notes
+from data_prep.annotations import read_table, read_text
+from data_prep.datasets.base import Annotation, DataSet
+from data_prep.datasets.layout import Files
+from data_prep.datasets.records import require_form
 
+OFFICIAL_COUNTS = {"val": {"rows": 15_840}, "train": {"rows": 3_318_333}}
 _TABLES = {
     "val": ("Validation_GCC-1.1.0-Validation.tsv", "GCC-1.1.0-Validation.tsv"),
     "train": ("Train_GCC-training.tsv", "Train-GCC-training.tsv", "GCC-training.tsv"),
@@ -39,66 +43,48 @@ _CRC_FOLDERS = {"val": "validation", "train": "training"}
 _FILE_NAME = re.compile(r"(?!\.{1,2}$)[^/\\:\x00-\x1f]+")
 
 
-def load(root: Path, *, split: str = "val") -> DataSet:
-    """Conceptual Captions 3M from its files; the module says which.
-
-    Raises: ValueError for an unknown option, and for all that is wrong with the files.
-    Source: FitCLIP's official code, `aligner/data/conceptual_captions.py`; for the names by CRC-32,
-    Frozen in Time's `data_loader/ConceptualCaptions_dataset.py`.
-    """
-    one_of("split", split, ("val", "train"))
+def load(root: Path, *, split: Literal["val", "train"] = "val") -> DataSet:
+    """Conceptual Captions 3M from its files."""
+    annotation = Annotation("cc3m", root, OFFICIAL_COUNTS)
     merged = f"gcc3m_{split}_merge.csv"
-    places = [f"annotation_files/{merged}", merged]
-    places += [f"{folder}{name}" for name in _TABLES[split] for folder in ("", "annotations/")]
-    file = find_file(root, places, "CC3M captions")
+    candidates = [f"annotation_files/{merged}", merged]
+    candidates += [f"{folder}{name}" for name in _TABLES[split] for folder in ("", "annotations/")]
+    file = annotation.file(candidates, "CC3M captions")
     if file.name == merged:
-        pictures, folder = _merged(file), split
+        table = read_table(file, ["text", "url", "name"], header=False)
+        require_form(table["name"], table["line"], _FILE_NAME, "file name", file)
     else:
-        pictures, folder = _google(file), _CRC_FOLDERS[split]
-    size = size_notes("cc3m", split, file, {f"rows in {split}": len(pictures)})
+        table = _google(file)
+    folder = split if file.name == merged else _CRC_FOLDERS[split]
+    annotation.compare(split, file, {f"rows in {split}": len(table)})
 
-    repeats = Counter(name for _, name, _ in pictures)
-    rows, dropped = [], []
-    for line, name, text in pictures:
-        item = f"line {line}: {name}"
+    repeats = Counter(table["name"])
+    kept = []
+    for line, name, text in zip(table["line"], table["name"], table["text"], strict=True):
+        empty = not text.strip()
+        kept.append(repeats[name] == 1 and not empty)
         if repeats[name] > 1:
             reason = f"{repeats[name]} rows have this file name; whose picture it is is unknown"
-            dropped.append((item, reason, file.name))
-        elif not text.strip():
-            dropped.append((item, "the caption is empty", file.name))
-        else:
-            rows.append((name, f"{folder}/{name}", text))
-    clips = pd.DataFrame(rows, columns=["clip_id", "path", "text"], dtype="str")
+            annotation.leave_out(f"line {line}: {name}", reason)
+        elif empty:
+            annotation.leave_out(f"line {line}: {name}", "the caption is empty")
+    pictures = table[kept]
+    paths = f"{folder}/" + pictures["name"]
     files = Files(root, root / folder).paths
-    protocol = {
-        "data_set": "CC3M",
-        "split": split,
-        "captions": "the picture's alt text",
-        "annotations": digests(file),
-    }
-    return data_set(
-        "cc3m",
-        root,
-        clips.assign(split=split),
-        dropped=dropped,
-        annotated=len(pictures),
-        found=[path in files for path in clips["path"]],
-        protocol=protocol,
-        size=size,
+    return annotation.data_set(
+        "CC3M",
+        split,
+        pd.DataFrame(
+            {"clip_id": pictures["name"], "path": paths, "text": pictures["text"], "split": split}
+        ),
+        [path in files for path in paths],
+        annotated=len(table),
+        captions="the picture's alt text",
     )
 
 
-def _merged(file: Path) -> list[tuple[int, str, str]]:
-    """(line, file name, caption) of FitCLIP's CSV."""
-    table = read_table(file, ["caption", "url", "file"], header=False)
-    return [
-        (line, of_form(name, _FILE_NAME, "file name", f"{file}, line {line}"), caption)
-        for line, name, caption in zip(table["line"], table["file"], table["caption"], strict=True)
-    ]
-
-
-def _google(file: Path) -> list[tuple[int, str, str]]:
-    """(line, CRC-32 of the URL, caption) of Google's table."""
+def _google(file: Path) -> pd.DataFrame:
+    """Google's table: text, name (CRC-32 of the URL) and line."""
     rows = []
     for line, content in enumerate(read_text(file).split("\n"), start=1):
         if not content.strip():
@@ -109,5 +95,5 @@ def _google(file: Path) -> list[tuple[int, str, str]]:
                 f"{file}, line {line}: {len(fields)} fields where caption, tab and URL belong; the "
                 "file is cut off there, or no CC3M table"
             )
-        rows.append((line, str(zlib.crc32(fields[1].strip().encode())), fields[0]))
-    return rows
+        rows.append((fields[0], str(zlib.crc32(fields[1].strip().encode())), line))
+    return pd.DataFrame(rows, columns=["text", "name", "line"])

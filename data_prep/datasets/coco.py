@@ -20,94 +20,76 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
-from data_prep.annotations import digests, read_json, unique
-from data_prep.datasets.base import DataSet, data_set
-from data_prep.datasets.checks import member, of_form, one_of, typed
-from data_prep.datasets.layout import Files, find_file, locate
-from data_prep.datasets.official import size_notes
+import pandas as pd
 
+from data_prep.annotations import unique
+from data_prep.datasets.base import Annotation, DataSet
+from data_prep.datasets.layout import Files, locate
+from data_prep.datasets.records import member, of_form, read_object, records
+
+OFFICIAL_COUNTS = {
+    "val 2017": {"pictures": 5_000, "captions": 25_014},
+    "train 2017": {"pictures": 118_287, "captions": 591_753},
+    "val 2014": {"pictures": 40_504, "captions": 202_654},
+    "train 2014": {"pictures": 82_783, "captions": 414_113},
+}
 _FILE_NAME = re.compile(r"[\w-]+\.\w+", re.ASCII)
 
 
-def load(root: Path, *, split: str = "val", year: str = "2017", captions: str = "all") -> DataSet:
-    """COCO Captions from its official files; the module says which.
-
-    Raises: ValueError for an unknown option, and for all that is wrong with the files.
-    """
-    one_of("split", split, ("val", "train"))
-    one_of("year", year, ("2017", "2014"))
-    one_of("captions", captions, ("all", "first"))
+def load(
+    root: Path,
+    *,
+    split: Literal["val", "train"] = "val",
+    year: Literal["2017", "2014"] = "2017",
+    captions: Literal["all", "first"] = "all",
+) -> DataSet:
+    """COCO Captions from its official files."""
+    annotation = Annotation("coco", root, OFFICIAL_COUNTS)
     name = f"captions_{split}{year}.json"
-    file = find_file(root, [f"annotations/{name}", name], "COCO captions")
-    content = typed(read_json(file), dict, str(file))
-    pictures = _pictures(file, content)
-    texts = _texts(file, content, pictures)
-    n_texts = sum(len(of_picture) for of_picture in texts.values())
-    counted = {"pictures": len(pictures), "captions": n_texts}
-    size = size_notes("coco", f"{split} {year}", file, counted)
+    file = annotation.file([f"annotations/{name}", name], "COCO captions")
+    pictures, texts = _read(file)
+    n_texts = sum(map(len, texts.values()))
+    found = {"pictures": len(pictures), "captions": n_texts}
+    annotation.compare(f"{split} {year}", file, found)
 
-    items, dropped = [], []
-    for number, picture in pictures.items():
-        stem = picture.rpartition(".")[0]
-        kept = []
-        for place, text in enumerate(texts[number]):
-            if text.strip():
-                kept.append((f"{stem}_{place}", picture, text))
-            else:
-                dropped.append((f"{stem}_{place}", "the caption is empty", name))
-        if not kept:
-            dropped.append((stem, "it has no caption", name))
-        elif captions == "first":
-            items.append((stem, picture, kept[0][2]))
-        else:
-            items += kept
-    folders = (f"{split}{year}/", f"images/{split}{year}/", "images/", "")
-    expected = [[f"{folder}{picture}" for folder in folders] for _, picture, _ in items]
-    paths, layouts = locate(Files(root, root), expected, any_extension=False)
+    first = captions == "first"
     rows = [
-        {"clip_id": clip_id, "path": path, "text": text, "split": split}
-        for (clip_id, _, text), path in zip(items, paths, strict=True)
+        (clip_id, picture, text)
+        for number, picture in pictures.items()
+        for clip_id, text in annotation.captions(
+            picture.rpartition(".")[0], texts[number], first=first
+        )
     ]
-    protocol = {
-        "data_set": f"COCO Captions {year}",
-        "split": split,
-        "captions": f"{'first' if captions == 'first' else 'every'} caption of {name}",
-        "annotations": digests(file),
-    }
-    return data_set(
-        "coco",
-        root,
-        rows,
-        dropped=dropped,
-        annotated=len(pictures) if captions == "first" else n_texts,
-        found=[layout is not None for layout in layouts],
-        protocol=protocol,
-        size=size,
+    folders = (f"{split}{year}/", f"images/{split}{year}/", "images/", "")
+    expected = [[f"{folder}{picture}" for folder in folders] for _, picture, _ in rows]
+    paths, layouts = locate(Files(root, root), expected, any_extension=False)
+    clips = pd.DataFrame(rows, columns=["clip_id", "path", "text"])
+    return annotation.data_set(
+        f"COCO Captions {year}",
+        split,
+        clips.assign(path=paths, split=split),
+        layouts >= 0,
+        annotated=len(pictures) if first else n_texts,
+        captions=f"{'first' if first else 'every'} caption of {name}",
     )
 
 
-def _pictures(file: Path, content: object) -> dict[int, str]:
-    """Image number -> file name."""
-    numbers, names = [], []
-    for place, record in enumerate(member(content, "images", list, str(file))):
-        where = f"{file}, images[{place}]"
-        numbers.append(member(record, "id", int, where))
-        name = member(record, "file_name", str, where)
-        names.append(of_form(name, _FILE_NAME, "COCO file name", where))
-    unique(numbers, "the image number", file)
-    unique(names, "the file name", file)
-    return dict(zip(numbers, names, strict=True))
-
-
-def _texts(file: Path, content: object, pictures: dict[int, str]) -> dict[int, list[str]]:
-    """Image number -> its captions in the file's order."""
-    texts: dict[int, list[str]] = {number: [] for number in pictures}
-    for place, record in enumerate(member(content, "annotations", list, str(file))):
-        where = f"{file}, annotations[{place}]"
-        number = member(record, "image_id", int, where)
-        text = member(record, "caption", str, where)
+def _read(file: Path) -> tuple[dict[int, str], dict[int, list[str]]]:
+    """Image number -> file name, and image number -> its captions in the file's order."""
+    content = read_object(file)
+    listed = member(content, "images", list, str(file))
+    images = [
+        (number, of_form(name, _FILE_NAME, "COCO file name", where)[0])
+        for where, number, name in records(listed, f"{file}, images", id=int, file_name=str)
+    ]
+    unique([number for number, _ in images], "the image number", file)
+    unique([name for _, name in images], "the file name", file)
+    texts: dict[int, list[str]] = {number: [] for number, _ in images}
+    listed = member(content, "annotations", list, str(file))
+    for where, number, text in records(listed, f"{file}, annotations", image_id=int, caption=str):
         if number not in texts:
             raise ValueError(f"{where}: there is no image {number}; take the original file")
         texts[number].append(text)
-    return texts
+    return dict(images), texts

@@ -26,20 +26,28 @@ Options:
 Quirks: val and test paragraphs have up to 70 and 81 words, so that CLIP's 77 tokens cut some.
 Names can end in a bare dot. Two copies of val_data.json in use differ in one record's extension
 (1,094 and 1,093 names; both 1,065 videos). Some papers count 1,003 or 1,004 test videos.
+
+Source: FitCLIP's official code, `aligner/data/didemo.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from data_prep.annotations import digests, read_json, read_text, unique
-from data_prep.datasets.base import DataSet, data_set
-from data_prep.datasets.checks import member, of_form, one_of, typed
-from data_prep.datasets.layout import Files, find_file, locate
-from data_prep.datasets.official import COUNTS, size_notes
+import pandas as pd
 
+from data_prep.annotations import read_json, read_text, unique
+from data_prep.datasets.base import About, Annotation, DataSet
+from data_prep.datasets.layout import Files, locate
+from data_prep.datasets.records import of_form, records, typed
+
+OFFICIAL_COUNTS = {
+    "val": {"descriptions": 4_180, "videos": 1_065},
+    "test": {"descriptions": 4_021, "videos": 1_004},
+    "train": {"descriptions": About(33_005), "videos": 8_395},
+}
 _FOLDERS = ("", "data/", "annotations/")
 _HASH_FOLDERS = ("videos/", "", "data/videos/mp4/")
 _NAME_FOLDERS = ("videos/", "", "video/")
@@ -54,114 +62,101 @@ _RULES = {
 }
 
 
-def load(root: Path, *, split: str = "val", shared_ids: str = "later") -> DataSet:
-    """DiDeMo from its official files, a paragraph a video; the module says which.
-
-    Raises: ValueError for an unknown option, and for all that is wrong with the files.
-    Source: FitCLIP's official code, `aligner/data/didemo.py`.
-    """
-    one_of("split", split, tuple(COUNTS["didemo"]))
-    one_of("shared_ids", shared_ids, tuple(_RULES))
-    file = find_file(root, [f"{folder}{split}_data.json" for folder in _FOLDERS], "DiDeMo texts")
-    dropped: list[tuple[str, str, str]] = []
-    annotated, n_descriptions, descriptions = _read(file, dropped)
+def load(
+    root: Path,
+    *,
+    split: Literal["val", "test", "train"] = "val",
+    shared_ids: Literal["later", "first", "join", "separate"] = "later",
+) -> DataSet:
+    """DiDeMo from its official files, a paragraph a video."""
+    annotation = Annotation("didemo", root, OFFICIAL_COUNTS)
+    file = annotation.file([f"{folder}{split}_data.json" for folder in _FOLDERS], "DiDeMo texts")
+    every, n_descriptions = _read(annotation, file)
+    descriptions = {name: texts for name, texts in every.items() if texts}
 
     videos: dict[str, list[str]] = {}
     for name in descriptions:
         videos.setdefault(_flickr_id(name), []).append(name)
-    counted = {f"descriptions in {split}": n_descriptions, f"videos in {split}": len(videos)}
-    size = size_notes("didemo", split, file, counted)
-    items: list[tuple[str, list[str], list[str]]] = []  # clip id, the video's names, texts' names
+    found = {f"descriptions in {split}": n_descriptions, f"videos in {split}": len(videos)}
+    annotation.compare(split, file, found)
+    items: list[tuple[str, list[str]]] = []  # clip id, the names whose texts it has
     for names in videos.values() if shared_ids != "separate" else ():
         kept = names[-1] if shared_ids == "later" else names[0]
-        items.append((kept, names, names if shared_ids == "join" else [kept]))
+        items.append((kept, names if shared_ids == "join" else [kept]))
         fate = "takes its descriptions" if shared_ids == "join" else "is kept in its place"
         reason = f"another name of the same Flickr video {fate} (shared_ids: {shared_ids})"
-        others = [name for name in names if name != kept]
-        dropped += [(f"{name} (kept: {kept})", reason, file.name) for name in others]
+        for name in names:
+            if name != kept:
+                annotation.leave_out(f"{name} (kept: {kept})", reason)
     if shared_ids == "separate":
-        items = [(name, videos[_flickr_id(name)], [name]) for name in descriptions]
+        items = [(name, [name]) for name in descriptions]
 
-    hashes, hash_files = _hashes(root)
+    hashes = _hashes(annotation)
     files = Files(root, root)
-    expected = [_expected(files, clip_id, names, hashes) for clip_id, names, _ in items]
+    clip_ids = [clip_id for clip_id, _ in items]
+    expected = [
+        _expected(files, clip_id, videos[_flickr_id(clip_id)], hashes) for clip_id in clip_ids
+    ]
     paths, layouts = locate(files, expected)
     by_hash = {
-        layout < len(_HASH_FOLDERS) and _flickr_id(clip_id) in hashes
-        for (clip_id, _, _), layout in zip(items, layouts, strict=True)
-        if layout is not None
+        bool(layout < len(_HASH_FOLDERS) and _flickr_id(clip_id) in hashes)
+        for clip_id, layout in zip(clip_ids, layouts, strict=True)
+        if layout >= 0
     }
-
-    rows = []
-    for (clip_id, _, texts), path in zip(items, paths, strict=True):
-        numbered = sorted(one for name in texts for one in descriptions[name])
-        paragraph = " ".join(text for _, text in numbered)
-        rows.append({"clip_id": clip_id, "path": path, "text": paragraph, "split": split})
-    protocol = {
-        "data_set": "DiDeMo",
-        "split": split,
-        "captions": "paragraph: a video's descriptions, joined with a space",
-        "shared_ids": f"names with one Flickr id are {_RULES[shared_ids]}",
-        "layout": ", ".join(_LAYOUTS[one] for one in sorted(by_hash)) or "no video found",
-        "annotations": digests(file, *hash_files),
-    }
-    return data_set(
-        "didemo",
-        root,
-        rows,
-        dropped=dropped,
-        annotated=annotated,
-        found=[layout is not None for layout in layouts],
-        protocol=protocol,
-        size=size,
+    paragraphs = [
+        " ".join(text for _, text in sorted(one for name in names for one in descriptions[name]))
+        for _, names in items
+    ]
+    return annotation.data_set(
+        "DiDeMo",
+        split,
+        pd.DataFrame({"clip_id": clip_ids, "path": paths, "text": paragraphs, "split": split}),
+        layouts >= 0,
+        annotated=len(every),
+        captions="paragraph: a video's descriptions, joined with a space",
+        shared_ids=f"names with one Flickr id are {_RULES[shared_ids]}",
+        layout=", ".join(_LAYOUTS[one] for one in sorted(by_hash)) or "no video found",
     )
 
 
-def _read(
-    file: Path, dropped: list[tuple[str, str, str]]
-) -> tuple[int, int, dict[str, list[tuple[int, str]]]]:
-    """The numbers of names and of descriptions, and name -> its descriptions with their place in
-    the file."""
+def _read(annotation: Annotation, file: Path) -> tuple[dict[str, list[tuple[int, str]]], int]:
+    """Name -> its descriptions with their places in the file, and how many there are in all; empty
+    ones, and names with no other, are left out."""
     descriptions: dict[str, list[tuple[int, str]]] = {}
-    records = typed(read_json(file), list, str(file))
-    for number, record in enumerate(records):
-        where = f"{file}, [{number}]"
-        name = of_form(member(record, "video", str, where), _NAME, "DiDeMo video name", where)
-        text = member(record, "description", str, where)
-        of_name = descriptions.setdefault(name, [])
+    listed = typed(read_json(file), list, str(file))
+    rows = records(listed, f"{file}, ", video=str, description=str)
+    for number, (where, name, text) in enumerate(rows):
+        of_name = descriptions.setdefault(of_form(name, _NAME, "DiDeMo video name", where)[0], [])
         if text.strip():
             of_name.append((number, text))
         else:
-            dropped.append((f"{name}, [{number}]", "the description is empty", file.name))
+            annotation.leave_out(f"{name}, [{number}]", "the description is empty")
     for name, texts in descriptions.items():
         if not texts:
-            dropped.append((name, "it has no description", file.name))
-    kept = {name: texts for name, texts in descriptions.items() if texts}
-    return len(descriptions), len(records), kept
+            annotation.leave_out(name, "it has no description")
+    return descriptions, len(listed)
 
 
 def _flickr_id(name: str) -> str:
     return name.split("_")[1]
 
 
-def _hashes(root: Path) -> tuple[dict[str, str], list[Path]]:
-    """Flickr id -> YFCC100M hash, and the file; none where there is no such file."""
-    places = [root / f"{folder}yfcc100m_hash.txt" for folder in _FOLDERS]
-    files = [place for place in places if place.is_file()][:1]
+def _hashes(annotation: Annotation) -> dict[str, str]:
+    """Flickr id -> YFCC100M hash; nothing where there is no such file."""
+    candidates = [f"{folder}yfcc100m_hash.txt" for folder in _FOLDERS]
+    if not any((annotation.root / candidate).is_file() for candidate in candidates):
+        return {}
+    file = annotation.file(candidates, "hashes")
     pairs = []
-    for file in files:
-        what = "Flickr id, tab and hash"
-        for number, line in enumerate(read_text(file).split("\n"), start=1):
-            if line.strip():
-                of_form(line.strip(), _HASH_LINE, what, f"{file}, line {number}")
-                pairs.append(line.split())
-        unique([flickr_id for flickr_id, _ in pairs], "the Flickr id", file)
-    return {flickr_id: hashed for flickr_id, hashed in pairs}, files
+    for number, line in enumerate(read_text(file).split("\n"), start=1):
+        if line.strip():
+            of_form(line.strip(), _HASH_LINE, "Flickr id, tab and hash", f"{file}, line {number}")
+            pairs.append(line.split())
+    unique([flickr_id for flickr_id, _ in pairs], "the Flickr id", file)
+    return {flickr_id: hashed for flickr_id, hashed in pairs}
 
 
-def _expected(
-    files: Files, clip_id: str, names: Sequence[str], hashes: dict[str, str]
-) -> list[str]:
+def _expected(files: Files, clip_id: str, names: list[str], hashes: dict[str, str]) -> list[str]:
     """A video's path in each layout; by hash first, where there is a hash file."""
     own_first = sorted(names, key=lambda name: name != clip_id)
     by_name = []

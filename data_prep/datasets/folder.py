@@ -28,14 +28,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
-from data_prep.annotations import digests
 from data_prep.clips import read_clips
-from data_prep.datasets.base import DataSet, data_set
-from data_prep.datasets.checks import one_of
-from data_prep.datasets.layout import find_file
+from data_prep.datasets.base import Annotation, DataSet
 
 _COLUMNS = {"retrieval": "text", "classification": "label"}
 _NAMES = {"retrieval": "caption or text", "classification": "label or class"}
@@ -45,67 +43,57 @@ def load(
     root: Path,
     *,
     table: str = "clips.csv",
-    task: str = "auto",
+    task: Literal["auto", "retrieval", "classification"] = "auto",
     split: str = "",
     prompt: str = "{}",
 ) -> DataSet:
-    """A data set of the user's own; the module says what the table holds.
-
-    Raises: ValueError for a bad option, and for all that is wrong with the table.
-    """
-    one_of("task", task, ("auto", *_COLUMNS))
+    """A data set of the user's own; the module says what the table holds."""
     if prompt != "{}":
         from fitclip_core.video_text import check_templates  # slow to import
 
         check_templates([prompt])
-    file = find_file(root, [table], "table of clips")
+    annotation = Annotation("folder", root, {})
+    file = annotation.file([table], "table of clips")
     rows = read_clips(file)
-    task = _task(file, rows, task)
-    column = _COLUMNS[task]
+    chosen = _task(file, rows, task)
+    column = _COLUMNS[chosen]
     classes = list(rows[column].dropna().unique())
     if split:
         rows = _of_split(file, rows, split)
     annotated = len(rows)
     silent = rows[column].isna()
-    what = _NAMES[task].partition(" ")[0]
-    dropped = [(clip_id, f"it has no {what}", file.name) for clip_id in rows["clip_id"][silent]]
-    rows = rows[~silent].reset_index(drop=True)
-    there = {path: os.path.isfile(root / path) for path in rows["path"].unique()}
-
-    classified = task == "classification"
+    what = _NAMES[chosen].partition(" ")[0]
+    for clip_id in rows["clip_id"][silent]:
+        annotation.leave_out(clip_id, f"it has no {what}")
+    rows = rows[~silent]
+    there = {path: os.path.isfile(root / path) for path in rows["path"].unique()}  # bears any name
     kept = [name for name in ("clip_id", "path", "start", "end", "split", column) if name in rows]
-    return data_set(
-        "folder",
-        root,
-        rows[kept],
-        dropped=dropped,
+    if chosen == "retrieval":
+        about = {"captions": f"the column {what}"}
+    else:
+        about = {"prompts": f"one template, {prompt!r}"}
+    return annotation.data_set(
+        file.stem,
+        split or "all",
+        rows[kept].reset_index(drop=True),
+        [there[path] for path in rows["path"]],
         annotated=annotated,
-        found=[there[path] for path in rows["path"]],
-        templates=(prompt,) if classified else (),
-        classes=classes if classified else (),
-        protocol={
-            "data_set": file.stem,
-            "split": split or "all",
-            **(
-                {"prompts": f"one template, {prompt!r}"}
-                if classified
-                else {"captions": f"the column {what}"}
-            ),
-            "annotations": digests(file),
-        },
+        templates=(prompt,) if chosen == "classification" else (),
+        classes=classes if chosen == "classification" else (),
+        **about,
     )
 
 
 def _task(file: Path, rows: pd.DataFrame, task: str) -> str:
     """The task that the table's columns are for."""
-    wanted = [one for one in _COLUMNS if task in ("auto", one)]
-    possible = [one for one in wanted if _COLUMNS[one] in rows]
+    wanted = [name for name in _COLUMNS if task in ("auto", name)]
+    possible = [name for name in wanted if _COLUMNS[name] in rows]
     if not possible:
-        names = " or ".join(_NAMES[one] for one in wanted)
+        names = " or ".join(_NAMES[name] for name in wanted)
         raise ValueError(f"{file} has no column {names}; add one")
     if len(possible) > 1:
         raise ValueError(
-            f"{file} has {' and '.join(_COLUMNS[one] for one in possible)}; choose the task, "
+            f"{file} has {' and '.join(_COLUMNS[name] for name in possible)}; choose the task, "
             f"{' or '.join(possible)}"
         )
     return possible[0]
@@ -116,4 +104,4 @@ def _of_split(file: Path, rows: pd.DataFrame, split: str) -> pd.DataFrame:
     if split not in there:
         found = f"it has {', '.join(map(repr, there))}" if there else "it has no such column"
         raise ValueError(f"{file} has no row with split {split!r}; {found}")
-    return rows[rows["split"] == split].reset_index(drop=True)
+    return rows[rows["split"] == split]

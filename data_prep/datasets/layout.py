@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
+import numpy as np
+
 VIDEO_SUFFIXES = (
     *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"),
     *(".3gp", ".3g2", ".mts", ".m2ts", ".ts", ".ogv", ".gif"),
@@ -23,23 +25,12 @@ def find_file(root: Path, candidates: Sequence[str], what: str) -> Path:
 
     Raises: ValueError when the root is no folder or none is there; it lists them.
     """
-    _require_folder(root)
+    if not root.is_dir():
+        raise ValueError(f"{root} is no folder; give the data set's own folder as root")
     for candidate in candidates:
         if (root / candidate).is_file():
             return root / candidate
     raise ValueError(f"no {what} under {root}; looked for {', '.join(candidates)}")
-
-
-def find_folder(root: Path, candidates: Sequence[str], what: str) -> Path:
-    """The first of some relative paths that is a folder; "." is the root itself.
-
-    Raises: ValueError when the root is no folder or none is there; it lists them.
-    """
-    _require_folder(root)
-    for candidate in candidates:
-        if (root / candidate).is_dir():
-            return root / candidate
-    raise ValueError(f"no folder of {what} under {root}; looked for {', '.join(candidates)}")
 
 
 @dataclass(frozen=True)
@@ -76,8 +67,11 @@ class Files:
         """
         if path in self.paths:
             return path
-        stem, suffix = _split(path)
-        for candidate in IMAGE_SUFFIXES if suffix in IMAGE_SUFFIXES else VIDEO_SUFFIXES:
+        stem, suffix = os.path.splitext(path)
+        # Another extension belongs to the stem, but for the bare dot of some of DiDeMo's names.
+        if suffix != "." and suffix.lower() not in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
+            stem = path
+        for candidate in IMAGE_SUFFIXES if suffix.lower() in IMAGE_SUFFIXES else VIDEO_SUFFIXES:
             for found in (stem + candidate, stem + candidate.upper(), path + candidate):
                 if found in self.paths:
                     return found
@@ -86,13 +80,13 @@ class Files:
 
 def locate(
     files: Files, candidates: Sequence[Sequence[str]], *, any_extension: bool = True
-) -> tuple[list[str], list[int | None]]:
+) -> tuple[list[str], np.ndarray]:
     """Each item's file, in the first of the layouts in use that has it.
 
     candidates: for each item, the path expected in each layout; the layouts in one order.
     any_extension: whether a file that differs in its extension only will do, as `Files.find` says.
 
-    Returns: the paths, and for each the number of its layout, or None where no file is there; then
+    Returns: the paths, and for each the number of its layout, or -1 where no file is there; then
     the path is the one expected in the layout that most items were found in, or in the first.
     """
     folders = {path.rpartition("/")[0] for path in files.paths}
@@ -104,28 +98,16 @@ def locate(
         worth = any_extension and path.rpartition("/")[0] in folders
         return files.find(path) if worth else None
 
-    found = [
-        next(((path, number) for number, one in enumerate(expected) if (path := look(one))), None)
-        for expected in candidates
-    ]
-    layouts = [None if one is None else one[1] for one in found]
-    usual = Counter(layout for layout in layouts if layout is not None).most_common(1)
+    paths, layouts = [], []
+    for expected in candidates:
+        found = ((look(path), layout) for layout, path in enumerate(expected))
+        path, layout = next(((path, layout) for path, layout in found if path), ("", -1))
+        paths.append(path)
+        layouts.append(layout)
+    usual = Counter(layout for layout in layouts if layout >= 0).most_common(1)
     default = usual[0][0] if usual else 0
-    paths = [
-        expected[default] if one is None else one[0]
-        for one, expected in zip(found, candidates, strict=True)
-    ]
-    return paths, layouts
-
-
-def _split(path: str) -> tuple[str, str]:
-    """Stem and lower-case extension; one that is no video's or image's belongs to the stem, but
-    for a bare dot at the end, as in some of DiDeMo's names."""
-    stem, suffix = os.path.splitext(path)
-    if suffix == ".":
-        return stem, ""
-    known = suffix.lower() in VIDEO_SUFFIXES + IMAGE_SUFFIXES
-    return (stem, suffix.lower()) if known else (path, "")
+    located = [path or expected[default] for path, expected in zip(paths, candidates, strict=True)]
+    return located, np.array(layouts, dtype=int)
 
 
 def _files_below(
@@ -144,8 +126,3 @@ def _files_below(
                 yield from _files_below(entry.path, f"{prefix}{entry.name}/", (*above, here))
             elif os.path.isfile(entry.path) if link else entry.is_file():
                 yield prefix + entry.name
-
-
-def _require_folder(root: Path) -> None:
-    if not root.is_dir():
-        raise ValueError(f"{root} is no folder; give the data set's own folder as root")

@@ -20,80 +20,71 @@ Quirks: train lists have a class number after each path, test lists none. The cl
 folder `HandStandPushups` are found too. The FitCLIP paper's table 1 gives 1,794 test videos, as the
 CLIP paper does; no official split has that many. Of lists cut down to some
 classes every number says so.
+
+Source: FitCLIP's official code, `aligner/data/ucf.py`.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Literal
 
-from data_prep.annotations import digests, read_lines, unique
-from data_prep.datasets.base import DataSet, data_set
-from data_prep.datasets.checks import one_of
-from data_prep.datasets.layout import Files, find_file, locate
-from data_prep.datasets.official import COUNTS, size_notes
+import pandas as pd
 
+from data_prep.annotations import read_lines, unique
+from data_prep.datasets.base import Annotation, DataSet
+from data_prep.datasets.layout import Files, locate
+from data_prep.datasets.records import of_form
+
+OFFICIAL_COUNTS = {
+    "classInd": {"classes": 101},
+    "testlist01": {"videos": 3_783},
+    "testlist02": {"videos": 3_734},
+    "testlist03": {"videos": 3_696},
+    "trainlist01": {"videos": 9_537},
+    "trainlist02": {"videos": 9_586},
+    "trainlist03": {"videos": 9_624},
+}
 TEMPLATES = tuple(
     f"a {kind} of {article} person {verb}{{}}."
     for verb in ("", "using ", "doing ", "during ", "performing ", "practicing ")
     for article in ("a", "the")
     for kind in ("photo", "video", "example", "demonstration")
 )
-_SPLITS = tuple(name for name in COUNTS["ucf101"] if name != "classInd")
-_LIST_FOLDERS = ("ucfTrainTestlist/", "")
+Split = Literal[
+    "testlist01", "testlist02", "testlist03", "trainlist01", "trainlist02", "trainlist03"
+]
 _VIDEO_FOLDERS = ("UCF-101/", "UCF101/", "videos/", "")
 _CLASS_LINE = re.compile(r"(\d+)\s+(\w+)", re.ASCII)
-_LIST_LINE = re.compile(r"((\w+)/v_(\w+)_g\d+_c\d+\.avi)(?:\s+(\d+))?", re.ASCII)
+_LIST_LINE = re.compile(r"((\w+)/(v_(\w+)_g\d+_c\d+\.avi))(?:\s+(\d+))?", re.ASCII)
 
 
-def load(root: Path, *, split: str = "testlist01") -> DataSet:
-    """UCF101 from its official files; the module says which.
-
-    Raises: ValueError for an unknown option, and for all that is wrong with the files.
-    Source: FitCLIP's official code, `aligner/data/ucf.py`.
-    """
-    one_of("split", split, _SPLITS)
-    class_file = find_file(root, [f"{one}classInd.txt" for one in _LIST_FOLDERS], "class list")
-    split_file = find_file(root, [f"{one}{split}.txt" for one in _LIST_FOLDERS], f"list of {split}")
+def load(root: Path, *, split: Split = "testlist01") -> DataSet:
+    """UCF101 from its official files."""
+    annotation = Annotation("ucf101", root, OFFICIAL_COUNTS)
+    lists = ("ucfTrainTestlist/", "")
+    class_file = annotation.file([f"{folder}classInd.txt" for folder in lists], "class list")
+    split_file = annotation.file([f"{folder}{split}.txt" for folder in lists], f"list of {split}")
     classes = _read_classes(class_file)
-    entries = _read_list(split_file, classes)
-    # A file's own name tells the other spelling of its class's folder.
-    expected = [
-        [f"{place}{path}" for place in _VIDEO_FOLDERS]
-        + [f"{place}{in_name}/{PurePosixPath(path).name}" for place in _VIDEO_FOLDERS]
-        for path, _, in_name in entries
-    ]
-    paths, layouts = locate(Files(root, root), expected)
-    rows = [
-        {"clip_id": entry, "path": path, "label": class_name(folder), "split": split}
-        for (entry, folder, _), path in zip(entries, paths, strict=True)
-    ]
-    size = [
-        *size_notes("ucf101", "classInd", class_file, {"classes": len(classes)}),
-        *size_notes("ucf101", split, split_file, {f"videos in {split}": len(entries)}),
-    ]
-    notes = []
+    rows, expected = _read_list(split_file, classes)
+    annotation.compare("classInd", class_file, {"classes": len(classes)})
+    annotation.compare(split, split_file, {f"videos in {split}": len(rows)})
     if split == "testlist01":
-        notes.append(
+        annotation.notes.append(
             "the paper's table 1 gives 1,794 test videos, which is no official split; its released "
             "code evaluates testlist01"
         )
-    return data_set(
-        "ucf101",
-        root,
-        rows,
-        annotated=len(entries),
-        found=[layout is not None for layout in layouts],
+    paths, layouts = locate(Files(root, root), expected)
+    return annotation.data_set(
+        "UCF101",
+        split,
+        pd.DataFrame(rows, columns=["clip_id", "label"]).assign(path=paths, split=split),
+        layouts >= 0,
+        annotated=len(rows),
         templates=TEMPLATES,
         classes=[class_name(folder) for folder in classes],
-        protocol={
-            "data_set": "UCF101",
-            "split": split,
-            "prompts": "the CLIP paper's 48 templates for UCF101",
-            "annotations": digests(class_file, split_file),
-        },
-        size=size,
-        notes=notes,
+        prompts="the CLIP paper's 48 templates for UCF101",
     )
 
 
@@ -112,38 +103,35 @@ def _read_classes(file: Path) -> dict[str, int]:
     """Folder -> number, in the file's order."""
     entries = []
     for line in read_lines(file):
-        match = _CLASS_LINE.fullmatch(line)
-        if match is None:
-            raise ValueError(
-                f"{file}: {line!r} is no class, such as '1 ApplyEyeMakeup'; take the original file"
-            )
+        match = of_form(line, _CLASS_LINE, "class, such as '1 ApplyEyeMakeup'", str(file))
         entries.append((match[2], int(match[1])))
     unique([number for _, number in entries], "class number", file)
     unique([class_name(folder) for folder, _ in entries], "class", file)
     return dict(entries)
 
 
-def _read_list(file: Path, classes: dict[str, int]) -> list[tuple[str, str, str]]:
-    """(path, class's folder, class as the file's name spells it) of each video."""
-    entries = []
+def _read_list(
+    file: Path, classes: dict[str, int]
+) -> tuple[list[tuple[str, str]], list[list[str]]]:
+    """(path, class's name) of each video, and its path in each layout."""
+    rows, expected = [], []
+    what = "video, such as 'Archery/v_Archery_g01_c01.avi', in a train list with its class's number"
     for line in read_lines(file):
-        match = _LIST_LINE.fullmatch(line)
-        if match is None:
-            raise ValueError(
-                f"{file}: {line!r} is no video, such as 'Archery/v_Archery_g01_c01.avi', in a "
-                "train list with its class's number; take the original file"
-            )
-        path, folder, in_name, number = match.groups()
+        match = of_form(line, _LIST_LINE, what, str(file))
+        path, folder, name, class_in_name, number = match.groups()
+        wrong = ""
         if folder not in classes:
-            raise ValueError(
-                f"{file}: the class of {path!r} is not in classInd.txt, which has {len(classes)} "
-                "classes; take both files from the same archive"
+            wrong = (
+                f"the class of {path!r} is not in classInd.txt, which has {len(classes)} classes"
             )
-        if number is not None and int(number) != classes[folder]:
-            raise ValueError(
-                f"{file}: {path!r} has class number {number}, but classInd.txt gives "
-                f"{classes[folder]}; take both files from the same archive"
-            )
-        entries.append((path, folder, in_name))
-    unique([path for path, _, _ in entries], "video", file)
-    return entries
+        elif number is not None and int(number) != classes[folder]:
+            wrong = f"{path!r} has class number {number}, but classInd.txt gives "
+            wrong += str(classes[folder])
+        if wrong:
+            raise ValueError(f"{file}: {wrong}; take both files from the same archive")
+        rows.append((path, class_name(folder)))
+        # A file's own name tells the other spelling of its class's folder.
+        spellings = (path, f"{class_in_name}/{name}")
+        expected.append([f"{place}{one}" for one in spellings for place in _VIDEO_FOLDERS])
+    unique([path for path, _ in rows], "video", file)
+    return rows, expected

@@ -22,6 +22,8 @@ Its id is made of video, start and end, with `_2` for a second text of the same 
 
 Quirks: the CSV has `end` before `start`, ids that begin with `-` or `_`, 3 texts with outer spaces,
 and repeated texts (3,273 distinct). It lacks 21 official validation videos.
+
+Source: FitCLIP's official code, `aligner/data/youcook2.py`.
 """
 
 from __future__ import annotations
@@ -29,16 +31,21 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, NamedTuple
 
-from data_prep.annotations import digests, read_json, read_table, unique
-from data_prep.datasets.base import DataSet, data_set
-from data_prep.datasets.checks import member, of_form, one_of, typed
-from data_prep.datasets.layout import Files, find_file, locate
-from data_prep.datasets.official import size_notes
+import pandas as pd
 
+from data_prep.annotations import read_table, unique
+from data_prep.datasets.base import Annotation, DataSet
+from data_prep.datasets.layout import Files, locate
+from data_prep.datasets.records import member, of_form, read_object, records, require_form, typed
+
+OFFICIAL_COUNTS = {
+    "mil_nce val": {"steps": 3_350},
+    "official val": {"steps": 3_492, "videos": 457},
+    "official train": {"steps": 10_337, "videos": 1_333},
+}
 _SUBSETS = {"val": "validation", "train": "training"}
 _FILES = {
     "mil_nce": [f"{folder}validation_youcook.csv" for folder in ("", "csv/", "annotations/")],
@@ -46,22 +53,14 @@ _FILES = {
 }
 _VIDEO_ID = re.compile(r"[\w-]+", re.ASCII)
 _RECIPE = re.compile(r"\d+", re.ASCII)
-_LAYOUTS = (
-    "{subset}/{recipe}/{video}.mp4",
-    "{recipe}/{video}.mp4",
-    "videos/{subset}/{recipe}/{video}.mp4",
-    "raw_videos/{subset}/{recipe}/{video}.mp4",
-    "videos/{recipe}/{video}.mp4",
-    "raw_videos/{recipe}/{video}.mp4",
-    "videos/{video}.mp4",
-    "raw_videos/{video}.mp4",
-    "{subset}/{video}.mp4",
-    "{video}.mp4",
+_FOLDERS = (
+    *("{subset}/{recipe}/", "{recipe}/"),
+    *("videos/{subset}/{recipe}/", "raw_videos/{subset}/{recipe}/"),
+    *("videos/{recipe}/", "raw_videos/{recipe}/", "videos/", "raw_videos/", "{subset}/", ""),
 )
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(NamedTuple):
     video: str
     recipe: str
     start: float
@@ -74,125 +73,103 @@ class _Step:
         return f"{self.video}_{self.start:.12g}_{self.end:.12g}"
 
 
-def load(root: Path, *, split: str = "val", annotation: str = "mil_nce") -> DataSet:
-    """YouCook2 from its official files, a step an item; the module says which.
-
-    Raises: ValueError for an unknown option, and for all that is wrong with the files.
-    Source: FitCLIP's official code, `aligner/data/youcook2.py`.
-    """
-    one_of("split", split, tuple(_SUBSETS))
-    one_of("annotation", annotation, tuple(_FILES))
+def load(
+    root: Path,
+    *,
+    split: Literal["val", "train"] = "val",
+    annotation: Literal["mil_nce", "official"] = "mil_nce",
+) -> DataSet:
+    """YouCook2 from its official files, a step an item."""
     if split == "train" and annotation == "mil_nce":
         raise ValueError("MIL-NCE's CSV has no training split; give annotation 'official'")
-    file = find_file(root, _FILES[annotation], f"YouCook2 annotation ({annotation})")
+    account = Annotation("youcook2", root, OFFICIAL_COUNTS)
+    file = account.file(_FILES[annotation], f"YouCook2 annotation ({annotation})")
+    subset = _SUBSETS[split]
     if annotation == "mil_nce":
         steps = _read_csv(file)
-        counted = {"steps": len(steps)}
-        notes = ["MIL-NCE's list lacks 21 of the 457 official validation videos"]
+        found = {"steps": len(steps)}
+        account.notes.append("MIL-NCE's list lacks 21 of the 457 official validation videos")
     else:
-        steps, n_videos = _read_json(file, _SUBSETS[split])
-        counted = {"steps": len(steps), f"videos in {_SUBSETS[split]}": n_videos}
-        notes = []
-    size = size_notes("youcook2", f"{annotation} {split}", file, counted)
-    unique(((one.key, one.text) for one in steps), "the step with its text", file)
+        steps, n_videos = _read_json(file, subset)
+        found = {"steps": len(steps), f"videos in {subset}": n_videos}
+    account.compare(f"{annotation} {split}", file, found)
+    unique(((step.key, step.text) for step in steps), "the step with its text", file)
 
-    dropped, items = [], []
+    rows, expected = [], []
     seen: Counter[str] = Counter()
     for step in steps:
-        name = f"{step.where}: {step.key}"
         if not step.text.strip():
-            dropped.append((name, "the text is empty", file.name))
+            account.leave_out(f"{step.where}: {step.key}", "the text is empty")
         elif step.end <= step.start:
-            dropped.append((name, "the step ends before it starts", file.name))
+            account.leave_out(f"{step.where}: {step.key}", "the step ends before it starts")
         else:
             seen[step.key] += 1
             again = f"_{seen[step.key]}" if seen[step.key] > 1 else ""
-            items.append((step.key + again, step))
-    names = {"subset": _SUBSETS[split]}
-    expected = [
-        [one.format(recipe=step.recipe, video=step.video, **names) for one in _LAYOUTS]
-        for _, step in items
-    ]
+            rows.append((step.key + again, step.start, step.end, step.text))
+            file_name = f"{step.video}.mp4"
+            expected.append(
+                [one.format(subset=subset, recipe=step.recipe) + file_name for one in _FOLDERS]
+            )
     paths, layouts = locate(Files(root, root), expected)
-    rows = [
-        {
-            "clip_id": clip_id,
-            "path": path,
-            "start": step.start,
-            "end": step.end,
-            "text": step.text,
-            "split": split,
-        }
-        for (clip_id, step), path in zip(items, paths, strict=True)
-    ]
-    protocol = {
-        "data_set": "YouCook2",
-        "split": split,
-        "captions": "the step's sentence",
-        "annotation": {"mil_nce": "MIL-NCE's list", "official": "official"}[annotation],
-        "annotations": digests(file),
-    }
-    return data_set(
-        "youcook2",
-        root,
-        rows,
-        dropped=dropped,
+    clips = pd.DataFrame(rows, columns=["clip_id", "start", "end", "text"])
+    return account.data_set(
+        "YouCook2",
+        split,
+        clips.assign(path=paths, split=split),
+        layouts >= 0,
         annotated=len(steps),
-        found=[layout is not None for layout in layouts],
-        protocol=protocol,
-        size=size,
-        notes=notes,
+        captions="the step's sentence",
+        annotation="MIL-NCE's list" if annotation == "mil_nce" else "official",
     )
 
 
 def _read_csv(file: Path) -> list[_Step]:
     table = read_table(file, ["video_id", "task", "start", "end", "text"])
+    table["video_id"], table["task"] = table["video_id"].str.strip(), table["task"].str.strip()
+    require_form(table["video_id"], table["line"], _VIDEO_ID, "YouTube id", file)
+    require_form(table["task"], table["line"], _RECIPE, "recipe number", file)
     steps = []
-    for row in table.itertuples():
-        where = f"{file}, line {row.line}"
-        start, end = (_seconds(row, name, where) for name in ("start", "end"))
-        video = of_form(str(row.video_id).strip(), _VIDEO_ID, "YouTube id", where)
-        recipe = of_form(str(row.task).strip(), _RECIPE, "recipe number", where)
-        steps.append(_Step(video, recipe, start, end, str(row.text), f"line {row.line}"))
+    for row in table.to_dict("records"):
+        where = f"line {row['line']}"
+        start, end = (
+            _seconds(row[name], f"{name} ", f"{file}, {where}") for name in ("start", "end")
+        )
+        steps.append(_Step(row["video_id"], row["task"], start, end, row["text"], where))
     return steps
 
 
 def _read_json(file: Path, subset: str) -> tuple[list[_Step], int]:
     """A subset's steps, and the number of its videos."""
-    content = member(typed(read_json(file), dict, str(file)), "database", dict, str(file))
-    videos = [
-        video
+    content = member(read_object(file), "database", dict, str(file))
+    subsets = {
+        video: member(record, "subset", str, f"{file}, {video}")
         for video, record in content.items()
-        if member(record, "subset", str, f"{file}, {video}") == subset
-    ]
+    }
+    videos = [video for video, name in subsets.items() if name == subset]
     if not videos:
-        has = ", ".join(sorted({record["subset"] for record in content.values()})) or "none"
+        has = ", ".join(sorted(set(subsets.values()))) or "none"
         raise ValueError(f"{file} has no video of subset {subset!r}; it has {has}")
     steps = []
     for video in videos:
         at, record = f"{file}, {video}", content[video]
         of_form(video, _VIDEO_ID, "YouTube id", at)
-        recipe = of_form(member(record, "recipe_type", str, at), _RECIPE, "recipe number", at)
-        for number, one in enumerate(member(record, "annotations", list, at)):
-            where = f"{at}, annotations[{number}]"
-            segment = member(one, "segment", list, where)
+        recipe = of_form(member(record, "recipe_type", str, at), _RECIPE, "recipe number", at)[0]
+        listed = member(record, "annotations", list, at)
+        for number, (where, segment, text) in enumerate(
+            records(listed, f"{at}, annotations", segment=list, sentence=str)
+        ):
             if len(segment) != 2:
                 raise ValueError(f"{where}: the segment {segment} is not [start, end]")
-            start, end = (_checked(typed(value, float, where), where) for value in segment)
-            text = member(one, "sentence", str, where)
+            start, end = (_seconds(typed(value, float, where), "", where) for value in segment)
             steps.append(_Step(video, recipe, start, end, text, f"annotations[{number}]"))
     return steps, len(videos)
 
 
-def _seconds(row: Any, name: str, where: str) -> float:
-    text = getattr(row, name)
+def _seconds(value: str | float, what: str, where: str) -> float:
     try:
-        return _checked(float(text), where)
-    except ValueError as error:
-        raise ValueError(f"{where}: {name} {text!r} is no time in seconds") from error
-
-
-def _checked(seconds: float, where: str) -> float:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
     if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"{where}: {seconds} is no time in seconds; take the original file")
-    return float(seconds)
+        raise ValueError(f"{where}: {what}{value!r} is no time in seconds; take the original file")
+    return seconds

@@ -48,7 +48,8 @@ def test_finished_work_has_no_age(kind: str, seconds: int, tmp_path: Path, video
     assert written <= ({"table.json", "manifest.json"} if kind == "notebook" else set())
 
 
-def test_a_run_on_a_jumping_clock(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_a_run_on_a_jumping_clock(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     jumps = [
         f"import os, time\nbefore = time.time()\nfile = open(os.environ['CLOCK_OFF'], 'w')\n"

@@ -8,15 +8,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import psutil
 import pytest
 
-from benchmarks.kills import EVERYTHING, KERNEL, RUNNER, Blow, differences, killed_run
-from benchmarks.processes import Seen, family, survivors
+from benchmarks.kills import (
+    EVERYTHING,
+    KERNEL,
+    RUNNER,
+    Blow,
+    differences,
+    family,
+    is_kernel,
+    killed_run,
+    lives,
+    survivors,
+)
 from benchmarks.run_files import digests
 from fitclip_kit.engine import run
 from fitclip_kit.store.files import remove_abandoned, write_text
@@ -80,6 +92,7 @@ def command(runs: str) -> list[str]:
     return [*COMMAND, "--runs-dir", runs]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(project: Path) -> None:
     before = os.times()
     subprocess.run(command("whole"), cwd=project, env=ENVIRONMENT, check=True)
@@ -87,11 +100,9 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(project
     undisturbed = project / "whole" / "tiny"
     assert len(digests(undisturbed)) > 30
     shares = {EVERYTHING: 0.55, RUNNER: 0.35, KERNEL: 0.35}
-    hits = [Blow(target, share * took) for target, share in shares.items()]
+    blows = (Blow(target, share * took) for target, share in shares.items())
 
-    killed = killed_run(
-        command("killed"), project / "killed" / "tiny", iter(hits), print, ENVIRONMENT, project
-    )
+    killed = killed_run(command("killed"), project / "killed" / "tiny", blows, ENVIRONMENT, project)
 
     assert killed.kills, "else the run was done before it was killed"
     assert killed.problems() == []
@@ -105,7 +116,7 @@ def test_a_rerun_waits_for_the_kernel_of_a_killed_run(tmp_path: Path) -> None:
     first = subprocess.Popen(COMMAND, cwd=project, env=ENVIRONMENT)
     until(lambda: (project / "notebooks" / "begun").exists())
     members = family(first.pid)
-    kernel = next(one for one in members if one.is_kernel)
+    kernel = next(filter(is_kernel, members))
     os.kill(kernel.pid, signal.SIGSTOP)  # it cannot notice that it is alone
     first.kill()
     first.wait()
@@ -115,9 +126,10 @@ def test_a_rerun_waits_for_the_kernel_of_a_killed_run(tmp_path: Path) -> None:
             run.locked(project / "runs" / "tiny").__enter__()
         os.kill(kernel.pid, signal.SIGCONT)
         with run.locked(project / "runs" / "tiny"):
-            assert not kernel.lives
+            assert not lives(kernel)
     finally:
-        kernel.kill()
+        with suppress(psutil.NoSuchProcess):
+            kernel.kill()
     assert survivors(members, 10) == []
 
 
@@ -132,32 +144,13 @@ def test_decoding_ends_with_the_process_that_began_it(tmp_path: Path) -> None:
     """Not after the clip that is in work: a rerun must not meet it."""
     process = subprocess.Popen([sys.executable, "-c", DECODING], env=ENVIRONMENT, cwd=tmp_path)
     until(lambda: len(family(process.pid)) >= 3)
-    assert left_by(process) == []
-
-
-DRAWING = """
-from pathlib import Path
-from data_prep.mini_benchmark import build
-build._BATCH = 100_000  # else it would end soon by itself
-build.build(Path("sets"), {"msrvtt": 3000}, 1, workers=1, progress=False)
-"""
-
-
-def test_drawing_ends_with_the_process_that_began_it(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", DRAWING], env=ENVIRONMENT, cwd=tmp_path)
-    until(lambda: any(tmp_path.rglob("*.mp4")))
-    assert left_by(process) == []
-
-
-def left_by(process: subprocess.Popen[bytes]) -> list[Seen]:
-    """Kill a process; what it started and is still there ten seconds later."""
     members = family(process.pid)
     process.kill()
     process.wait()
     left = survivors(members, 10)
     for one in left:
         one.kill()
-    return left
+    assert left == []
 
 
 # A kill at each step of each kind of work

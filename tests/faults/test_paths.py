@@ -6,10 +6,9 @@ Every loader is given every hostile name. What a name may lead to is judged by t
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -25,6 +24,7 @@ from data_prep.datasets.base import DataSet
 from data_prep.datasets.layout import Files
 from data_prep.decode_workers import Failure
 from fitclip_kit.slider import own_videos
+from tests.data_prep.datasets.examples import EXAMPLES, as_table, lay
 
 OUTSIDE = (
     "outside/secret"  # beside the root; every spelling below means it, or a file of the system
@@ -65,125 +65,6 @@ HOSTILE = {
 }
 
 
-def as_json(content: Any) -> bytes:
-    """With a lone surrogate as JSON can hold it."""
-    return json.dumps(content).encode()
-
-
-def as_bytes(text: str) -> bytes:
-    """UTF-8; half a letter, which has none, as a bad program writes it."""
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
-
-
-def as_table(*rows: tuple[str, ...], separator: str = ",") -> bytes:
-    quoted = [separator.join('"' + one.replace('"', '""') + '"' for one in row) for row in rows]
-    return as_bytes("\n".join([*quoted, ""]))
-
-
-def msrvtt(name: str) -> dict[str, bytes]:
-    caption = {"image_id": name, "caption": "x"}
-    files = {"MSR_VTT.json": as_json({"images": [], "annotations": [caption]})}
-    return files | {"val_list_jsfusion.txt": as_bytes(name)}
-
-
-def youcook2_official(name: str) -> dict[str, bytes]:
-    step = {"segment": [0, 1], "sentence": "x"}
-    record = {"subset": "validation", "recipe_type": "1", "annotations": [step]}
-    return {"youcookii_annotations_trainval.json": as_json({"database": {name: record}})}
-
-
-def coco(name: str) -> dict[str, bytes]:
-    content = {"images": [{"id": 1, "file_name": name}]}
-    content["annotations"] = [{"image_id": 1, "caption": "x"}]
-    return {"captions_val2017.json": as_json(content)}
-
-
-def ucf101(name: str) -> dict[str, bytes]:
-    entry = f"{name}/v_{name}_g01_c01.avi"
-    classes = as_bytes(f"1 {name}")
-    return {"classInd.txt": classes, "testlist01.txt": as_bytes(entry)}
-
-
-def moments(name: str) -> dict[str, bytes]:
-    rows = {"validationSet.csv": as_table((f"x/{name}", "x", "1", "0"))}
-    return rows | {"moments_categories.txt": b"x,0\n"}
-
-
-# Loader, its options, and its files with a name where one becomes a path.
-Way = tuple[str, dict[str, Any], Callable[[str], dict[str, bytes]]]
-WAYS: dict[str, Way] = {
-    "msrvtt": ("msrvtt", {}, msrvtt),
-    "msrvtt_table": (
-        "msrvtt",
-        {"captions": "jsfusion"},
-        lambda name: {
-            "MSRVTT_JSFUSION_test.csv": as_table(("video_id", "sentence"), (name, "x")),
-        },
-    ),
-    "didemo": (
-        "didemo",
-        {},
-        lambda name: {"val_data.json": as_json([{"video": name, "description": "x"}])},
-    ),
-    "didemo_id": (
-        "didemo",
-        {},
-        lambda name: {"val_data.json": as_json([{"video": f"1_{name}_1", "description": "x"}])},
-    ),
-    "didemo_hash": (
-        "didemo",
-        {},
-        lambda name: {
-            "val_data.json": as_json([{"video": "1_2_3.mp4", "description": "x"}]),
-            "yfcc100m_hash.txt": as_bytes(f"2\t{name}"),
-        },
-    ),
-    "youcook2": (
-        "youcook2",
-        {},
-        lambda name: {
-            "validation_youcook.csv": as_table(
-                ("end", "start", "task", "text", "video_id"), ("1", "0", "226", "x", name)
-            )
-        },
-    ),
-    "youcook2_recipe": (
-        "youcook2",
-        {},
-        lambda name: {
-            "validation_youcook.csv": as_table(
-                ("end", "start", "task", "text", "video_id"), ("1", "0", name, "x", "abc")
-            )
-        },
-    ),
-    "youcook2_official": ("youcook2", {"annotation": "official"}, youcook2_official),
-    "ucf101": ("ucf101", {}, ucf101),
-    "moments_in_time": ("moments_in_time", {}, moments),
-    "webvid": (
-        "webvid",
-        {},
-        lambda name: {"results_2M_val.csv": as_table(("videoid", "name"), (name, "x"))},
-    ),
-    "webvid_page": (
-        "webvid",
-        {},
-        lambda name: {
-            "results_2M_val.csv": as_table(("videoid", "name", "page_dir"), ("1", "x", name))
-        },
-    ),
-    "cc3m": (
-        "cc3m",
-        {},
-        lambda name: {"gcc3m_val_merge.csv": as_table(("x", "http://x/y", name))},
-    ),
-    "coco": ("coco", {}, coco),
-    "folder": ("folder", {}, lambda name: {"clips.csv": as_table(("path", "text"), (name, "x"))}),
-}
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A root with something beside it that is worth stealing."""
@@ -195,21 +76,11 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def write(root: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        (root / name).write_bytes(content)
-    return root
-
-
-def test_every_loader_is_attacked() -> None:
-    assert {loader for loader, _, _ in WAYS.values()} == set(datasets.LOADERS)
-
-
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("example", EXAMPLES)
 @pytest.mark.parametrize("attack", HOSTILE)
-def test_names_in_annotations_lead_nowhere_else(root: Path, way: str, attack: str) -> None:
-    loader, options, files = WAYS[way]
-    write(root, files(HOSTILE[attack]))
+def test_names_in_annotations_lead_nowhere_else(root: Path, example: str, attack: str) -> None:
+    loader, options, _, files = EXAMPLES[example]
+    lay(root, files(HOSTILE[attack]))
     try:
         data = datasets.load(loader, root, **options)
     except ValueError:
@@ -299,7 +170,7 @@ ODD = ("pipe", "socket", "folder", "zero", "terminal", "itself", "gone")
 def test_pipes_devices_and_loops_are_no_files(odd: Path) -> None:
     assert Files(odd, odd).paths == {"good.png"}
     rows = [("path", "text"), ("good.png", "x"), *((f"{name}.mp4", name) for name in ODD)]
-    write(odd, {"clips.csv": as_table(*rows)})
+    lay(odd, {"clips.csv": as_table(*rows)})
     data = datasets.load("folder", odd)
     assert data.missing["path"].tolist() == [f"{name}.mp4" for name in ODD]
 
@@ -314,21 +185,10 @@ def test_an_annotation_that_is_no_file_is_not_opened(odd: Path, name: str) -> No
         datasets.load("msrvtt", odd)
 
 
-def test_a_store_lists_what_is_no_file_and_goes_on(odd: Path, tmp_path: Path) -> None:
-    paths = ["good.png", *(f"{name}.mp4" for name in ODD)]
-    clips = pd.DataFrame({"clip_id": paths, "path": paths})
-    folder, rule = tmp_path / "store", FrameRule(n_frames=1, size=8)
-    store = frame_store.build(clips, odd, folder, rule, workers=1, deadline=3.0, progress=False)
-    assert store.clip_ids == ["good.png"]
-    assert dict(
-        zip(store.failures["path"], store.failures["reason"], strict=True)
-    ) == dict.fromkeys(paths[1:], "no such file")
-
-
 def test_links_of_the_users_own_are_followed(root: Path) -> None:
     """On purpose, as large sets lie on other disks: an annotation cannot make a link."""
     (root / "linked.mp4").symlink_to(root.parent / f"{OUTSIDE}.mp4")
-    data = datasets.load("folder", write(root, {"clips.csv": b"path,text\nlinked.mp4,x\n"}))
+    data = datasets.load("folder", lay(root, {"clips.csv": b"path,text\nlinked.mp4,x\n"}))
     assert data.missing.empty
 
 

@@ -77,7 +77,7 @@ def test_two_sweeps_write_the_same_cells(tmp_path: Path) -> None:
 def test_two_build_the_same_frame_store(tmp_path: Path, videos: Videos) -> None:
     work = store_work(videos)
     work(tmp_path / "one")
-    for number in range(10):
+    for number in range(4):
         folder = tmp_path / f"both_{number}"
         assert together(partial(work, folder), partial(work, folder)) == [0, 0]
         assert digests(folder) == digests(tmp_path / "one")

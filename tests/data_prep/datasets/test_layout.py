@@ -1,39 +1,28 @@
-"""Files below a folder, and which of them stands for an annotation's path."""
+"""Files below a folder, which of them stands for an annotation's path, and values of records."""
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from data_prep.datasets.layout import Files, find_file, find_folder, locate
+from data_prep.datasets.layout import Files, find_file, locate
+from data_prep.datasets.records import member, of_form, records, require_form, typed
+from tests.data_prep.datasets.examples import touch
 
 
-def touch(root: Path, *paths: str) -> Files:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).touch()
+def files(root: Path, *paths: str) -> Files:
+    touch(root, *paths)
     return Files(root, root)
 
 
 def test_the_first_place_that_is_there(tmp_path: Path) -> None:
     touch(tmp_path, "b/list.txt", "c/list.txt")
-    assert find_file(tmp_path, ["a/list.txt", "b/list.txt", "c/list.txt"], "list") == (
-        tmp_path / "b/list.txt"
-    )
-    assert find_folder(tmp_path, ["a", "c", "b"], "lists") == tmp_path / "c"
-    assert find_folder(tmp_path, ["a", "."], "lists") == tmp_path
-
-
-def test_what_was_looked_for_is_said(tmp_path: Path) -> None:
-    touch(tmp_path, "a", "b/x")
+    candidates = ["a/list.txt", "b/list.txt", "c/list.txt"]
+    assert find_file(tmp_path, candidates, "list") == tmp_path / "b/list.txt"
     with pytest.raises(ValueError, match=r"no list under .*; looked for x\.txt, b$"):
         find_file(tmp_path, ["x.txt", "b"], "list")
-    with pytest.raises(ValueError, match=r"no folder of videos under .*; looked for a, c$"):
-        find_folder(tmp_path, ["a", "c"], "videos")
-    for call in (find_file, find_folder):
-        for root in (tmp_path / "a", tmp_path / "absent"):
-            with pytest.raises(ValueError, match="is no folder; give the data set's own folder"):
-                call(root, ["x"], "list")
 
 
 def test_all_files_but_hidden_ones(tmp_path: Path) -> None:
@@ -58,16 +47,9 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
         "up": tmp_path,
     }.items():
         (root / name).symlink_to(target)
-    assert Files(root, root).paths == {
-        "own.mp4",
-        "file.mp4",
-        "val/one.mp4",
-        "val/deep/two.mp4",
-        "validation/one.mp4",
-        "validation/deep/two.mp4",
-        "up/elsewhere/one.mp4",
-        "up/elsewhere/deep/two.mp4",
-    }
+    folders = ("val", "validation", "up/elsewhere")
+    linked = {f"{folder}/{name}" for folder in folders for name in ("one.mp4", "deep/two.mp4")}
+    assert Files(root, root).paths == {"own.mp4", "file.mp4", *linked}
 
 
 def test_a_folder_that_cannot_be_read_is_no_empty_one(
@@ -107,18 +89,52 @@ def test_a_folder_that_cannot_be_read_is_no_empty_one(
 def test_another_extension_will_do(
     tmp_path: Path, there: list[str], asked: str, found: str | None
 ) -> None:
-    assert touch(tmp_path, *there).find(asked) == found
+    assert files(tmp_path, *there).find(asked) == found
 
 
 def test_missing_items_get_the_path_in_the_usual_layout(tmp_path: Path) -> None:
-    files = touch(tmp_path, "b/1.mp4", "b/2.avi", "a/3.mp4", "b/3.mp4")
+    there = files(tmp_path, "b/1.mp4", "b/2.avi", "a/3.mp4", "b/3.mp4")
     expected = [[f"{folder}/{k}.mp4" for folder in "abc"] for k in range(1, 5)]
-    paths = ["b/1.mp4", "b/2.avi", "a/3.mp4", "b/4.mp4"]
-    assert locate(files, expected) == (paths, [1, 1, 0, None])
-    paths[1] = "b/2.mp4"
-    assert locate(files, expected, any_extension=False) == (paths, [1, None, 0, None])
-    assert locate(Files(tmp_path, tmp_path / "absent"), expected) == (
-        ["a/1.mp4", "a/2.mp4", "a/3.mp4", "a/4.mp4"],
-        [None] * 4,
-    )
-    assert locate(files, []) == ([], [])
+    for any_extension in (True, False):
+        paths, layouts = locate(there, expected, any_extension=any_extension)
+        second = "b/2.avi" if any_extension else "b/2.mp4"
+        assert paths == ["b/1.mp4", second, "a/3.mp4", "b/4.mp4"]
+        assert layouts.tolist() == [1, 1 if any_extension else -1, 0, -1]
+    paths, layouts = locate(Files(tmp_path, tmp_path / "absent"), expected)
+    assert (paths, layouts.tolist()) == ([f"a/{k}.mp4" for k in range(1, 5)], [-1] * 4)
+    assert locate(there, [])[0] == []
+
+
+def test_names_of_a_form() -> None:
+    form = re.compile(r"v\d")
+    assert of_form("v1", form, "id", "f, line 2")[0] == "v1"
+    require_form(["v1", "v2"], [1, 2], form, "id", Path("f"))
+    for wrong in ("v12", "v1\n", " v1", ""):
+        with pytest.raises(ValueError, match=r"f, line 7: .* is no id; take the original file"):
+            require_form(["v1", wrong], [2, 7], form, "id", Path("f"))
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [("a", str), (1, int), (1.5, float), (1, float), ([], list), ({}, dict)]
+)
+def test_values_of_their_kind(value: Any, kind: type) -> None:
+    assert list(records([{"key": value}], "f", key=kind)) == [("f[0]", value)]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(1, str), ("1", int), (1.0, int), (True, int), (True, float), (None, str), ({}, list)],
+)
+def test_values_of_another_kind(value: Any, kind: type) -> None:
+    with pytest.raises(ValueError, match=r"^f\[0\], 'key': .* is not a"):
+        list(records([{"key": value}], "f", key=kind))
+
+
+def test_what_is_wrong_is_shown_but_not_at_length() -> None:
+    with pytest.raises(ValueError, match=r"f has no 'a'; it has nothing"):
+        member({}, "a", str, "f")
+    with pytest.raises(ValueError, match=r"f has no 'a'; it has b, c:"):
+        member({"b": 1, "c": 2}, "a", str, "f")
+    with pytest.raises(ValueError, match=r"^f: \['x+\.\.\. is not an object") as caught:
+        typed(["x" * 10_000], dict, "f")
+    assert len(str(caught.value)) < 150

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_prep.mini_benchmark import concepts as module
-from data_prep.mini_benchmark.concepts import actions, concept_by_name, concepts, picture_path
+from data_prep.mini_benchmark.concepts import actions, concept_by_name, concepts
 from data_prep.mini_benchmark.sprites import SPRITE_SIZE, sprite
 
 
@@ -14,18 +14,6 @@ def test_concepts_are_many_sorted_and_distinct() -> None:
     assert names == sorted(set(names))
     assert set(concept_by_name()) == set(names)
     assert {"fox", "pizza", "person surfing"} <= set(names)
-
-
-def test_a_picture_shows_one_concept() -> None:
-    pictures = [picture for concept in concepts() for picture in concept.pictures]
-    assert len(set(pictures)) == len(pictures)
-    assert all(1 <= len(concept.pictures) <= module.MAX_PICTURES for concept in concepts())
-
-
-def test_every_picture_exists() -> None:
-    for concept in concepts():
-        for picture in concept.pictures:
-            assert picture_path(picture).is_file(), (concept.name, picture)
 
 
 def test_people_have_variants() -> None:

@@ -116,16 +116,6 @@ def test_distractors_are_as_frequent_as_the_look_says() -> None:
     assert share == pytest.approx(look_of("ucf101").distractor, abs=0.1)
 
 
-def test_every_clip_has_sixteen_or_more_frames() -> None:
-    for data_set in DATA_SETS:
-        assert sum(shot.n_frames for shot in plans(data_set, 1)[0].shots) >= 16
-
-
-def test_equal_states_give_equal_plans() -> None:
-    for data_set in DATA_SETS:
-        assert plans(data_set, 4) == plans(data_set, 4)
-
-
 def test_looks_and_templates_belong_to_data_sets() -> None:
     assert {id(look_of(name)) for name in DATA_SETS} == {id(look) for look in LOOKS.values()}
     assert {id(look_of(name)) for name in WEBVID} == {id(LOOKS["webvid"])}

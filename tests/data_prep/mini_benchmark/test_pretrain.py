@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import pandas as pd
 import pytest
 import torch
@@ -83,20 +82,6 @@ def test_the_folder_is_an_encoder(encoder: ClipEncoder) -> None:
     assert videos.isfinite().all()
     assert encoder.tokenize(["fox"]).shape == (1, CONTEXT_LENGTH)
     assert encoder.tokenize(["fox"]).count_nonzero() == 3  # start, fox, end
-
-
-def test_training_changed_the_weights(encoder: ClipEncoder) -> None:
-    torch.manual_seed(SETTINGS["seed"])
-    config = module.model_config(encoder.model.vocab_size)
-    start = open_clip.CLIP(**config["model_cfg"]).state_dict()
-    moved = [
-        name
-        for name, value in encoder.state().items()
-        if name != "attn_mask" and (value - start[name]).abs().max() > 2e-5
-    ]
-    assert {"visual.conv1.weight", "token_embedding.weight", "text_projection"} <= set(moved)
-    # The same first weights: three steps at most of the warm-up's rate, and float16.
-    assert (encoder.state()["text_projection"] - start["text_projection"]).abs().max() < 2e-3
 
 
 def test_the_same_seed_gives_the_same_bytes(
@@ -209,20 +194,3 @@ def test_wrong_settings_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> No
     with pytest.raises(ValueError, match=f"{name} {wrong[name]}"):
         pretrain(tmp_path, **{**SETTINGS, **wrong})
     assert not list(tmp_path.iterdir())
-
-
-def test_the_command_line_passes_its_settings_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    received: dict[str, Any] = {}
-    monkeypatch.setattr(module, "pretrain", lambda **given: received.update(given))
-    monkeypatch.setattr("sys.argv", ["pretrain", "--out", str(tmp_path), "--steps", "9"])
-    module.main()
-    assert received == {
-        "out": tmp_path,
-        "seed": 2022,
-        "steps": 9,
-        "batch": 256,
-        "learning_rate": 1e-3,
-        "reuse": 3,
-    }

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_prep.mini_benchmark.concepts import Concept, actions
+from data_prep.mini_benchmark.concepts import actions
 from data_prep.mini_benchmark.stills import (
     ACTION,
     COLOURS,
@@ -21,13 +21,6 @@ def test_equal_seeds_give_equal_streams() -> None:
         one, other = first.draw(), second.draw()
         assert one.caption == other.caption
         np.testing.assert_array_equal(one.image, other.image)
-
-
-def test_other_seeds_give_other_pictures() -> None:
-    images, captions = draw_many(24, 3, 12)
-    others, other_captions = draw_many(24, 4, 12)
-    assert len(set(captions) & set(other_captions)) < 3
-    assert not any((one == other).all() for one in images for other in others)
 
 
 @pytest.mark.parametrize("size", [1, 23, 40])
@@ -68,16 +61,6 @@ def test_captions_name_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert min(counts.values()) > 15
     assert with_colour > 15
     assert with_label > 3
-
-
-def test_objects_are_drawn() -> None:
-    """The same stream without its objects has other pictures."""
-
-    class Empty(StillGenerator):
-        def _paste(self, canvas, concept: Concept, x: float, y: float, side: float) -> None:
-            """Leave the canvas empty."""
-
-    assert (StillGenerator(32, 1).draw().image != Empty(32, 1).draw().image).any(-1).mean() > 0.1
 
 
 def test_wrong_settings_are_refused() -> None:
