@@ -52,7 +52,7 @@ class Ways:
 
     def __init__(self, folder: Path, clips: int, device: str, precision: Precision) -> None:
         self._folder, self._device, self._precision = folder, device, precision
-        sources = Sources(teacher={"file": str(TEACHER), "precision": precision})
+        sources = Sources(models={"teacher": {"file": str(TEACHER), "precision": precision}})
         sizes = dict.fromkeys(EVALUATED, clips)
         self._sets = prepare(sources, folder / "data", sizes, seed=1)
         self._teacher = sources.load_teacher(device)

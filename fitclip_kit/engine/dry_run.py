@@ -51,12 +51,19 @@ def dry_run(
     if sources.file is None:
         materials = survey_embedded(sizes, rule, draws)
     else:
-        materials = survey(sources.data_sets, sizes, rule)
+        materials = survey(
+            {
+                name: {"loader": one.loader, "root": one.root, **one.options}
+                for name, one in sources.data_sets.items()
+            },
+            sizes,
+            rule,
+        )
     jobs, problems = notebook_jobs(
         parameters,
         {one.name: one.clips for one in materials},
         references=len(sources.references),
-        released=sources.student is not None,
+        released=sources.models.student is not None,
     )
     found = plan(
         materials,
@@ -85,9 +92,9 @@ def _other_work() -> list[str]:
 
 def _encoder(sources: Sources, device: str) -> tuple[VideoTextEncoder, list[str]]:
     """The teacher, or a model of its size where its weights are not there."""
-    file = sources.teacher["file"]
+    file = sources.models.teacher.file
     if file.startswith("open_clip:") or Path(file).exists():
         return sources.load_teacher(device).encoder, []
-    name = sources.teacher.get("architecture", ARCHITECTURE)
+    name = sources.models.teacher.architecture or ARCHITECTURE
     note = f"The teacher's weights {file} are not there: timed with a random {name}."
     return ClipEncoder.from_open_clip(name, None, device), [note]

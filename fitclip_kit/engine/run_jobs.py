@@ -115,19 +115,20 @@ def run_problems(parameters: Parameters, folder: Path, *, files: bool = False) -
             pick_device(str(values.get("device", "cpu")))
         except ValueError as error:
             found.append(f"{stem} would stop: {error}")
-    released = sources.student is not None
+    released = sources.models.student is not None
     references = len(sources.references)
     return found + notebook_jobs(parameters, clips, references=references, released=released)[1]
 
 
 def _missing(sources: Sources, draws: Sequence[int]) -> Iterator[str]:
     """The models' files that are not there, by the first notebook that reads them."""
-    student = sources.student if 0 in draws else None
-    models = {"teacher": (DATA, sources.teacher), "student": (STUDENTS, student or {})}
+    models = {"teacher": (DATA, sources.models.teacher)}
+    if 0 in draws and sources.models.student:
+        models["student"] = (STUDENTS, sources.models.student)
     models |= {name: (ZERO_SHOT, entry) for name, entry in sources.references.items()}
     for model, (stem, entry) in models.items():
         for key in ("file", "vocabulary"):
-            path = entry.get(key, "open_clip:")
+            path = getattr(entry, key, "open_clip:")
             if not path.startswith("open_clip:") and not Path(path).exists():
                 yield f"{stem} would stop: there is no {path}, the sources' {key} of {model}"
 

@@ -188,8 +188,8 @@ def student_tasks(run: Run) -> Iterator[Task]:
     for training in studies.untrained(_draws(run, material)):
         yield Task(f"student of draw {training.seed}", partial(train_draw, run, training.seed))
     if 0 in run.parameters[STUDENTS]["draws"]:
-        entry = run.sources(STUDENTS).student
-        released = {"file": file_sha256(Path(entry["file"]))} if entry else None
+        entry = run.sources(STUDENTS).models.student
+        released = {"file": file_sha256(Path(entry.file))} if entry else None
         if manifest_problems(run.folder.student(0), kind=students.KIND, inputs=released):
             yield Task("student of draw 0", partial(keep_released, run))
 
