@@ -209,9 +209,9 @@ class Harm:
         self.logs, self.environment = logs, environment
         # job name -> what its log says in the middle, and what is done then
         self.deeds: dict[str, tuple[str, Callable[[str], str]]] = {
-            "fitclip-teacher": ("", self.requeue),
-            "fitclip-sweep": (r"\b[1-5]/6 ", self.kill_job),
-            "fitclip-subset-sizes": (r"cells", self.kill_process),
+            "fitclip-teacher-cells": ("", self.requeue),
+            "fitclip-sweep-cells": (r"\b[1-5]/6 ", self.kill_job),
+            "fitclip-sizes-students": (r"student", self.kill_process),
         }
         self.done: list[str] = []
         self.seen: dict[str, str] = {}  # job -> the node it was last seen on
