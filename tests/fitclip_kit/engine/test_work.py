@@ -141,7 +141,7 @@ def test_what_is_needed_is_said_where_it_is_not_there(tmp_path: Path) -> None:
     run = replace(run_of("smoke"), path=tmp_path)
     works = {work.name: work for work in of_run(run)}
     for name in ("frames of mit", "teacher on mit", "student of draw 1"):
-        with pytest.raises(ValueError, match="run notebook 01_data_prep first|not finished"):
+        with pytest.raises(ValueError, match=r"run notebook 01_data_prep first|not finished"):
             works[name].is_done()
     with pytest.raises(ValueError, match="no part everything; choose from frames, teacher"):
         steps(run, ["everything"])
