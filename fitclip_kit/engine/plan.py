@@ -277,7 +277,7 @@ def timed(encoder: ClipEncoder, rule: FrameRule) -> Timed:
         recipe = Recipe(steps=steps, validate_every=steps, seed=0)
         clips = [TrainingClips(source, texts[:n]) for source in read]
         with redirect_stderr(io.StringIO()):  # no progress bar
-            fit_student(student, encoder, *clips, recipe)
+            fit_student(student, encoder, clips[0], clips[1], clips[2], recipe)
         return (read[0].read_at[-1] - read[0].read_at[0]) / max(steps - 1, 1) / 2
 
     storages: dict[int, int] = {}

@@ -31,7 +31,14 @@ from typing import Annotated, Any, Final, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import AfterValidator, BaseModel, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from data_prep import datasets
 from data_prep.check import check, report
@@ -87,11 +94,14 @@ def _path(text: str, info: ValidationInfo) -> str:
 _Path = Annotated[str, AfterValidator(_path)]
 
 
-class _Strict(BaseModel, extra="forbid", frozen=True, strict=True):
+class _Strict(BaseModel):
     """Unknown keys and changed types are refused."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-class _DataSet(_Strict, extra="allow"):
+
+class _DataSet(_Strict):
+    model_config = ConfigDict(extra="allow")
     loader: str
     root: _Path
 

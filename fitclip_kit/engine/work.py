@@ -391,30 +391,20 @@ def _fused(run: Run, notebook: str, name: str, draw: int, cells: Sequence[Cell])
     return Measured(run, notebook, name, (student_of(draw),), tuple(cells), run.student(draw))
 
 
-def _sizes(run: Run) -> Iterator[Work]:
-    names = [sources.size_study_set(run.sources.evaluated)]
-    last = student_of(max(run.parameters[STUDENTS]["draws"], default=0))
-    after = (frames_of(POOL), frames_of(SELECTION), last)
-    return _study(run, SIZES, names, run.parameters[SIZES]["alphas"], after)
-
-
-def _shares(run: Run) -> Iterator[Work]:
-    values = run.parameters[SHARES]
-    names = sources.share_study_sets(values["evaluated"])
-    after = tuple(map(frames_of, TRAINING_SETS))
-    return _study(run, SHARES, names, [values["fused_alpha"]], after)
-
-
-def _study(
-    run: Run, notebook: str, names: Sequence[str], alphas: Sequence[float], after: tuple[str, ...]
-) -> Iterator[Work]:
+def _study(notebook: str, run: Run) -> Iterator[Work]:
+    values = run.parameters[notebook]
+    if sizes := notebook == SIZES:
+        names, alphas = [sources.size_study_set(run.sources.evaluated)], values["alphas"]
+    else:
+        names, alphas = sources.share_study_sets(values["evaluated"]), [values["fused_alpha"]]
     yield from _teacher(run, notebook, names)
+    read = tuple(map(frames_of, (POOL, SELECTION) if sizes else TRAINING_SETS))
+    last = max(run.parameters[STUDENTS]["draws"], default=0)
     for training in _trainings(run, notebook):
-        made = student_of(training.draw)
+        made = student_of(last if sizes else training.draw)
         if not training.reused:
-            like = () if notebook == SIZES else (made,)
-            made = training.folder.name
-            yield Trained(run, notebook, made, (*after, *like), training)
+            after, made = (*read, made), training.folder.name
+            yield Trained(run, notebook, made, after, training)
         cells = tuple(sweep_cells(names, [_described(training)], alphas))
         yield Measured(run, notebook, f"{made}, fused", (made,), cells, training)
 
@@ -442,8 +432,8 @@ _LISTED: Final[Mapping[str, Callable[[Run], Iterator[Work]]]] = {
     ZERO_SHOT: _zero_shot,
     STUDENTS: _students,
     SWEEP: _sweep,
-    SIZES: _sizes,
-    SHARES: _shares,
+    SIZES: partial(_study, SIZES),
+    SHARES: partial(_study, SHARES),
     FIGURES: _figures,
 }
 

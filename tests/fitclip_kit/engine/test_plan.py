@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,8 +88,8 @@ def test_what_is_done_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyP
     run = small_run(tmp_path)
     sets = {name: Counted(100, 90, 190, "", 0.1) for name in run.sources.names}
     monkeypatch.setattr(Trained, "is_done", lambda self: True)
-    found = table(of_run(run), sets, SPEED, RULE).loc["03_student_distillation"].loc["students"]
-    assert found.tolist() == [1, 0, 0, 0, 0]
+    found = table(of_run(run), sets, SPEED, RULE)
+    assert found.T.to_dict("list")["03_student_distillation", "students"] == [1, 0, 0, 0, 0]
     for kind in {type(work) for work in of_run(run)}:
         monkeypatch.setattr(kind, "is_done", lambda self: True)
     found = table(of_run(run), sets, SPEED, RULE)
@@ -113,7 +113,7 @@ def test_a_frame_store_takes_what_the_plan_says(tmp_path: Path) -> None:
         assert array.stat().st_size - planned == 128, "the array's header"
 
 
-def trained(**changes: Any) -> list[Work]:
+def trained(**changes: Any) -> Sequence[Work]:
     run = run_of("mini", {"03": {"draws": [1], "labelled_batch": 6, **changes}})
     return [work for work in of_run(run) if isinstance(work, Trained)][:1]
 

@@ -170,7 +170,11 @@ def test_models_files_that_are_not_there_are_said(tmp_path: Path) -> None:
 
 def test_less_than_was_asked_for_is_said() -> None:
     assert notes(run_of("smoke").parameters) == []
-    changes = {"07": {"merged_draws": 3}, "06": {"fused_alpha": 0.5}, "05": {"alphas": [1.0]}}
+    changes: Changes = {
+        "07": {"merged_draws": 3},
+        "06": {"fused_alpha": 0.5},
+        "05": {"alphas": [1.0]},
+    }
     assert notes(run_of("smoke", changes).parameters) == [
         "07_supplementary_figures: merged_draws is 3, and all students are 2.",
         "08_supplementary_tables: no claim on 05_subset_size, which is not measured at 0.4.",

@@ -93,7 +93,9 @@ def test_references_and_other_data_sets(tmp_path: Path) -> None:
 
 
 def test_a_students_size_is_that_of_a_walk_through_its_training() -> None:
-    changes = {"03": {**STUDENTS, "unlabelled_batch": 64, "labelled_clips": 100}}
+    changes: dict[str, dict[str, Any]] = {
+        "03": {**STUDENTS, "unlabelled_batch": 64, "labelled_clips": 100}
+    }
     changes |= {"01": {"unlabelled_clips": 20}, "04": {"draws": [1]}, "06": {"draws": [1]}}
     changes["05"] = {"sizes": [4, 200]}
     works = of_run(run_of("mini", changes))
