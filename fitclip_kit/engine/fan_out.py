@@ -25,13 +25,21 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from fitclip_kit.engine.command_line import profile_parser
-from fitclip_kit.engine.fanout import EXECUTORS, read_settings
+from fitclip_kit.engine.fanout import (
+    EXECUTORS,
+    Failure,
+    FanOutFailed,
+    Settings,
+    Task,
+    fan_out,
+    read_settings,
+)
 from fitclip_kit.engine.run import ENVIRONMENT, HERE, locked, make_plan, stopped_by
-from fitclip_kit.engine.run_tasks import PARTS, Run, fan_out_run
+from fitclip_kit.engine.work import PARTS, Run, steps
 
 
 def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> int:
@@ -72,6 +80,42 @@ def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> 
         print(stopped_by(error), file=sys.stderr)
         return 1
     return 0
+
+
+def fan_out_run(
+    run: Run, parts: Collection[str], settings: Settings
+) -> Iterator[tuple[str, int, list[Failure]]]:
+    """Do what is missing of some parts of a run, in their order, each when the one before is done.
+
+    Where tasks fail, the steps that do not need them are done all the same.
+
+    Yields:
+        For each step that was done its title, how many tasks it had, and failed attempts that were
+        made good.
+
+    Raises:
+        ValueError: an unknown part, or one that needs an earlier part which is not done.
+        fanout.FanOutFailed: tasks that failed at every attempt, of all steps, at the end.
+    """
+    total, failures, undone = 0, list[Failure](), list[str]()
+    for title, left in steps(run, parts).items():
+        try:
+            tasks = [Task(work.name, work.do) for work in left()]
+        except ValueError:
+            if not failures:
+                raise
+            undone.append(title)  # for want of what failed
+            continue
+        total += len(tasks)
+        try:
+            made_good = fan_out(tasks, settings, run.path / "fan_out", title=title)
+        except FanOutFailed as error:
+            failures += error.failures
+        else:
+            yield title, len(tasks), made_good
+    if failures:
+        named = ", ".join(sorted(parts, key=PARTS.index))
+        raise FanOutFailed(named, total, failures, undone)
 
 
 if __name__ == "__main__":

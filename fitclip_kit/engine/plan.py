@@ -1,308 +1,356 @@
-"""What a run will need, before it runs: data, disk, hours of decoding and of the device.
-
-Nothing here is read from a finished run. `survey` counts the data, `run_jobs` what the notebooks
-compute, and `calibration` times the model; this module adds up, and `plan_report` puts the sum in
-words.
-"""
+"""What a run will need, before it runs: one of each kind of work timed here, times what is left."""
 
 from __future__ import annotations
 
+import copy
+import io
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+import os
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any, Final, cast
 
+import numpy as np
 import pandas as pd
+import torch
 
+from data_prep.check import check, classes_of, in_bytes, printable, try_clips
 from data_prep.clip_frames import FrameRule
-from fitclip_core.distillation import Recipe
-from fitclip_kit.engine.calibration import Calibration
+from data_prep.clips import read_clips
+from data_prep.decode_workers import available_cores
+from data_prep.mini_benchmark import build
+from data_prep.mini_benchmark.concepts import actions
+from data_prep.mini_benchmark.data_sets import TEMPLATES
+from fitclip_core.devices import pick_device
+from fitclip_core.distillation import Recipe, TrainingClips, fit_student
+from fitclip_core.encoders import ClipEncoder
+from fitclip_kit.engine.sources import TRAINING_SETS
+from fitclip_kit.engine.work import SWEEP, Frames, Measured, Run, Trained, Work, of_run
+from fitclip_kit.weights.models import OPEN_CLIP_PREFIX
 
-Role = Literal["evaluation", "training", "validation"]
-
-RESULT_BYTES = 6  # of one outcome's row in a compressed cell; measured: 3 to 6
-_FLOAT_BYTES = 4
-_TRAINED_STATES = 4  # weights, gradients, AdamW's two moments
-_SQUARED_STATES = 3  # weights, gradients, sums of their squares
-_TABLE = ["notebook", "what", "clips", "disk_bytes", "decode_hours", "device_hours", "basis"]
+ARCHITECTURE = "ViT-B-16-quickgelu"  # timed where the teacher's weights are not there yet
+SECONDS = 15.0  # that the timing of each kind of work may take, about
+_MOST: Final = 64  # clips or texts that are timed at once
+_TRIED: Final = 8  # clips of a data set that are decoded
+_BUSY: Final = 0.5  # load of a core above which the times are not the machine's own
+_RESULT_BYTES: Final = 6  # of one outcome in a compressed cell; measured: 3 to 6
+# Clips and texts that a model reads, by loader, where the user's files are not there.
+NOMINAL: Final = {
+    "msrvtt": (1000, 1000),
+    "youcook2": (3350, 3273),
+    "didemo": (1065, 1065),
+    "ucf101": (3783, 101 * 48),
+    "moments_in_time": (33_900, 339),
+    "webvid": (5000, 5000),
+}
+_UNCOUNTED: Final = (
+    "Not counted: reading the frame store, fusing weights, Fisher information and the loss between "
+    "(notebook 07), ranks, intervals, figures and the start of each notebook, some 10 to 30 s each."
+)
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """How fast this machine decodes clips into the frame store's frames.
-
-    Attributes:
-        clips_per_second: by all workers together.
-        workers: processes at once.
-        measured_on: what was decoded, in words.
+class Counted:
+    """A data set as a run reads it: clips to decode, distinct texts (captions, or classes times
+    prompts), outcomes of a cell, what is there, and the seconds to decode a clip (NaN: not tried).
     """
 
-    clips_per_second: float
-    workers: int
-    measured_on: str
-
-
-@dataclass(frozen=True)
-class Material:
-    """One data set as a run reads it.
-
-    Attributes:
-        name: how the run calls it.
-        role: "evaluation"; "training" (its store holds several draws for each interval); or
-            "validation", on which a training step is chosen.
-        clips: clips to decode.
-        texts: distinct texts that a model reads: captions, or classes times prompts.
-        directions: outcomes that each clip gives: 1 in recognition, 2 in retrieval, and more where
-            clips have several texts.
-        basis: of the counts: "counted", "profile" (the run draws that many) or "nominal".
-        file_bytes: of the video files; None where they were not looked at.
-        decoding: measured on these very clips; None where they were not tried.
-        making_seconds: to draw one clip of the embedded benchmark, all cores at work; 0 for files
-            that are there.
-        examples: some of the texts.
-        note: why it could not be counted, for one.
-    """
-
-    name: str
-    role: Role
     clips: int
     texts: int
-    directions: float = 2
-    basis: str = "nominal"
-    file_bytes: int | None = None
-    decoding: Decoding | None = None
-    making_seconds: float = 0.0
-    examples: tuple[str, ...] = field(default=(), repr=False)
-    note: str = ""
+    outcomes: int
+    said: str
+    decode: float = math.nan
 
 
 @dataclass(frozen=True)
-class Measuring:
-    """A notebook measures models on a data set.
+class Timed:
+    """Seconds for a clip or text ("videos", "texts", "train"), how many were timed at once, the
+    bytes that the backward pass keeps of a clip, and those of the weights."""
 
-    Attributes:
-        notebook: its stem.
-        data_set: the material's name.
-        videos: times that all its videos are encoded.
-        texts: times that all its texts are encoded.
-        cells: of the results that are stored.
+    seconds: Mapping[str, float]
+    batches: Mapping[str, int]
+    kept: float
+    weights: int
+
+
+def plan(run: Run, left_out: Sequence[str] = ()) -> str:
+    """What is left of a run, in words: data, disk, hours and memory; nothing of it is done.
+
+    left_out: what the notebooks will leave out, sentences to print.
+
+    Raises: ValueError for a broken sources file, a device that is not there, or a data set that
+    can neither be counted nor has a known size.
     """
-
-    notebook: str
-    data_set: str
-    videos: int
-    texts: int
-    cells: int
-
-
-@dataclass(frozen=True)
-class Fitting:
-    """A notebook trains students that differ in nothing that takes time.
-
-    Attributes:
-        notebook: its stem.
-        what: the students, in words.
-        students: how many.
-        recipe: how each is trained; its batches are no larger than the sets they are drawn from.
-    """
-
-    notebook: str
-    what: str
-    students: int
-    recipe: Recipe
-
-
-@dataclass(frozen=True)
-class Differentiating:
-    """A notebook computes gradients of models on labelled clips, as for Fisher information.
-
-    Attributes:
-        notebook: its stem.
-        models: how many.
-        clips: that each goes through once.
-        batch: clips at a time.
-    """
-
-    notebook: str
-    models: int
-    clips: int
-    batch: int
-
-
-Job = Measuring | Fitting | Differentiating
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run will need. `plan_report.report` puts it in words.
-
-    Attributes:
-        steps: DataFrame (notebook, what, clips, disk_bytes, decode_hours, device_hours, basis), one
-            row for each data set or group of students that a notebook works on.
-        materials: the data sets.
-        training_bytes: device memory for the largest training step, estimated; 0 if nothing is
-            trained.
-        state_bytes: of it, what does not depend on the batches: weights, gradients, moments.
-        gradient_bytes: device memory for the largest `Differentiating`; 0 if there is none.
-        training_clips: labelled and unlabelled clips of the largest training step.
-        calibration: the device's speeds.
-        decoding: of the materials that were not tried themselves.
-    """
-
-    steps: pd.DataFrame
-    materials: tuple[Material, ...]
-    training_bytes: int
-    state_bytes: int
-    gradient_bytes: int
-    training_clips: int
-    calibration: Calibration
-    decoding: Mapping[Role, Decoding]
-
-    @property
-    def by_notebook(self) -> pd.DataFrame:
-        """Sums over each notebook, in order, and a last row `total`."""
-        columns = ["disk_bytes", "decode_hours", "device_hours"]
-        sums = self.steps.groupby("notebook", sort=False)[columns].sum()
-        sums.loc["total"] = sums.sum()
-        return sums
-
-    @property
-    def fits(self) -> bool | None:
-        """Whether a training step and a gradient fit the device's memory, as far as estimated; None
-        where the memory is not known."""
-        limit = self.calibration.device_bytes
-        return None if limit is None else max(self.training_bytes, self.gradient_bytes) <= limit
-
-
-def plan(
-    materials: Sequence[Material],
-    rule: FrameRule,
-    training_draws: int,
-    jobs: Sequence[Job],
-    calibration: Calibration,
-    decoding: Mapping[Role, Decoding],
-) -> Plan:
-    """Add up what a run reads, writes and computes.
-
-    Args:
-        materials: the data sets.
-        rule: frames of evaluation.
-        training_draws: frames kept for each interval of a training clip.
-        jobs: what is computed, notebook by notebook; each model is taken to be as fast as the
-            calibrated one.
-        calibration: of the teacher's architecture, with the rule's frames.
-        decoding: for materials that were not tried themselves.
-
-    Raises: ValueError when the calibration is of another number or size of frames, a number is
-    negative, or a job is about a data set that is not among the materials.
-
-    Source: `FrameRule.shape` for the frame stores; `distillation.fit_student`,
-    `zero_shot.evaluate` and `merges.fisher_diagonal` for what is computed.
-    """
-    if (calibration.n_frames, calibration.image_size) != (rule.n_frames, rule.size):
-        raise ValueError(
-            f"the calibration is of {calibration.n_frames} frames of {calibration.image_size} px, "
-            f"the run of {rule.n_frames} of {rule.size} px; calibrate with the run's frames"
+    encoder, assumed = _encoder(run)
+    rule = run.rule("", encoder.image_size)
+    own = _decoding(rule, embedded=True) if run.sources.file is None else math.nan
+    sets = {name: counted(run, name, rule, own) for name in run.sources.names}
+    if untried := [name for name, one in sets.items() if math.isnan(one.decode)]:
+        tried = [one.decode for one in sets.values() if not math.isnan(one.decode)]
+        decode = median(tried) if tried else _decoding(rule, embedded=False)
+        like = "the median of the others" if tried else "a made-up clip of 320 x 240 and 250 frames"
+        assumed.append(f"{', '.join(untried)}: {decode:.2g} s to decode a clip, as {like}.")
+        sets |= {name: replace(sets[name], decode=decode) for name in untried}
+    speed, works = timed(encoder, rule), of_run(run)
+    shown = table(works, sets, speed, rule)
+    shown["disk"] = shown["disk"].map(lambda disk: in_bytes(disk) if disk else "-")
+    for column in ("decoding", "device"):
+        shown[column] = shown[column].map(in_time)
+    speeds = [
+        f"{1 / speed.seconds[what]:.3g} {unit} a second, {speed.batches[what]} at once"
+        for what, unit in (
+            ("videos", f"clips of {rule.n_frames} frames encoded"),
+            ("texts", "texts of 10 words encoded"),
+            ("train", "clips trained on, as many labelled as not"),
         )
-    if training_draws < 0:
-        raise ValueError(f"training_draws is {training_draws}; it may not be negative")
-    rules = dict.fromkeys(("evaluation", "validation"), rule)
-    rules["training"] = replace(rule, draws_per_interval=training_draws)
-    rows = [_decode_row(one, rules[one.role], decoding) for one in materials]
-    rows += [_job_row(job, materials, calibration) for job in jobs]
-    recipes = [job.recipe for job in jobs if isinstance(job, Fitting) and job.students]
-    largest = max(recipes, key=lambda one: training_memory(calibration, one), default=None)
-    training_bytes, state_bytes = training_memory(calibration, largest) if largest else (0, 0)
-    return Plan(
-        steps=pd.DataFrame(rows, columns=_TABLE),
-        materials=tuple(materials),
-        training_bytes=training_bytes,
-        state_bytes=state_bytes,
-        gradient_bytes=max(
-            (
-                _SQUARED_STATES * _FLOAT_BYTES * calibration.parameters
-                + job.batch * calibration.activation_bytes
-                for job in jobs
-                if isinstance(job, Differentiating) and job.models
-            ),
-            default=0,
-        ),
-        training_clips=sum(batches(largest)) if largest else 0,
-        calibration=calibration,
-        decoding=decoding,
+    ]
+    assumed += [
+        "Decoding uses all cores. Every set's texts are as long as those timed, and training takes "
+        "time in proportion to its clips, labelled or not.",
+        _UNCOUNTED,
+        *_other_work(),
+    ]
+    told = [
+        f"{name}: {one.clips:,} clips, {one.texts:,} texts; {one.said}"
+        for name, one in sets.items()
+    ]
+    sections = {
+        "Data": told,
+        "Measured here": speeds,
+        "Memory": [_memory(works, speed, _memory_of(encoder.device))],
+        "Assumed": assumed,
+        "Left out": left_out,
+    }
+    lines = [f"Plan for {encoder.name} on {encoder.device} (an estimate, not a promise)", ""]
+    lines += [shown.reset_index().to_string(index=False), ""]
+    lines += [
+        line for title, own in sections.items() if own for line in (f"{title}:", *_wrapped(own))
+    ]
+    return "\n".join(lines)
+
+
+def table(
+    works: Sequence[Work], sets: Mapping[str, Counted], speed: Timed, rule: FrameRule
+) -> pd.DataFrame:
+    """Sums over the work of each notebook and kind, and over all: how many there are, and of those
+    that are left how many, bytes of disk, and seconds of decoding and of the device."""
+    costs = {("train", ""): speed.seconds["train"]}
+    for name, one in sets.items():
+        costs["decode", name] = one.clips * one.decode
+        costs["videos", name] = one.clips * speed.seconds["videos"]
+        costs["texts", name] = one.texts * speed.seconds["texts"]
+    rows = []
+    for work in works:
+        took = sum(times * costs[what] for what, times in work.size().items())
+        disk, decodes = 0.0, isinstance(work, Frames)
+        if isinstance(work, Frames):
+            shape = work.run.rule(work.data_set, rule.size).shape
+            disk = sets[work.data_set].clips * math.prod(shape)
+        elif isinstance(work, Measured):
+            disk = sum(sets[cell.data_set].outcomes for cell in work.cells) * _RESULT_BYTES
+        elif isinstance(work, Trained):
+            disk = speed.weights
+        left = not _is_done(work)
+        sums = (left, left * disk, left * took * decodes, left * took * (not decodes))
+        rows.append((work.notebook, work.kind, 1, *sums))
+    columns = ["notebook", "work", "all", "left", "disk", "decoding", "device"]
+    found = pd.DataFrame(rows, columns=columns).groupby(["notebook", "work"], sort=False).sum()
+    found.loc[("total", ""), :] = found.sum()
+    return found.astype({"all": int, "left": int})
+
+
+def in_time(seconds: float) -> str:
+    """Seconds for people: 40 s, 12.0 min, 3.4 h or 5.1 days."""
+    for size, least, unit in ((86400, 2, "days"), (3600, 1, "h"), (60, 1, "min")):
+        if seconds >= least * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} s" if seconds else "-"
+
+
+def _is_done(work: Work) -> bool:
+    try:
+        return work.is_done()
+    except ValueError:
+        return False  # for want of what it needs
+
+
+def _encoder(run: Run) -> tuple[ClipEncoder, list[str]]:
+    """The teacher, or a model of its size where its weights are not there."""
+    teacher = run.sources.models.teacher
+    if teacher.file.startswith(OPEN_CLIP_PREFIX) or Path(teacher.file).exists():
+        return cast(ClipEncoder, run.model(SWEEP).encoder), []
+    name, device = teacher.architecture or ARCHITECTURE, run.parameters[SWEEP]["device"]
+    note = f"The teacher's weights {teacher.file} are not there: timed with a random {name}."
+    return ClipEncoder.from_open_clip(name, None, pick_device(device)), [note]
+
+
+def counted(run: Run, name: str, rule: FrameRule, embedded: float) -> Counted:
+    """Count a data set as far as its files are there, and decode some of a user's clips.
+
+    embedded: seconds to make and decode a clip of the embedded benchmark.
+    """
+    asked, entry = run.sizes[name], run.sources.data_sets.get(name)
+    if entry is None:
+        labels = {action.label for action in actions() if action.data_set == name}
+        texts = min(len(labels), asked) * len(TEMPLATES[name]) if name in TEMPLATES else asked
+        return Counted(asked, texts, asked * (2 - (name in TEMPLATES)), "made here", embedded)
+    if name in TRAINING_SETS and asked:
+        missing = "" if Path(entry.root).is_dir() else f", but there is no folder {entry.root}"
+        return Counted(asked, asked, 2 * asked, f"as many as asked for{missing}")
+    try:
+        found = check(entry.loader, entry.root, entry.options, decode=_TRIED, rule=rule)
+    except (ValueError, OSError) as error:
+        if entry.loader not in NOMINAL:
+            raise ValueError(f"{name} cannot be counted and has no known size: {error}") from error
+        clips, texts = NOMINAL[entry.loader]
+        clips = asked or clips
+        if entry.loader in ("ucf101", "moments_in_time"):
+            return Counted(clips, texts, clips, f"nominal, not counted: {error}")
+        return Counted(clips, min(clips, texts), 2 * clips, f"nominal, not counted: {error}")
+    there, recognition = found.videos_there, "label" in found.data_set.clips
+    texts = found.captions
+    if recognition:
+        texts = classes_of(found.data_set) * len(found.data_set.templates)
+    said = f"counted, {in_bytes(found.file_bytes)}, {found.videos - there:,} without a file"
+    outcomes = there + (0 if recognition else len(found.there))
+    decode = found.trials["seconds"].median() / available_cores()
+    clips = min(asked, there) if asked else there
+    return Counted(clips, texts, outcomes, "; ".join((said, *found.problems)), decode)
+
+
+def _decoding(rule: FrameRule, *, embedded: bool) -> float:
+    """Seconds to make and decode a clip of the embedded benchmark, or to decode a drifting pattern
+    with some noise; all cores at work."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, took = Path(temporary), [0.0, 0.0]
+        if embedded:
+            sizes = (1, 1 + _TRIED)  # the first clip pays for the start of the process
+            make = [
+                partial(build.build, folder / str(n), {"msrvtt": n}, 0, workers=1) for n in sizes
+            ]
+            took = [_took(partial(one, progress=False)) for one in make]
+            folder = folder / str(sizes[1]) / "msrvtt"
+            clips = read_clips(folder / "clips.csv")
+        else:
+            noise = np.random.default_rng(0).integers(0, 48, (240, 320, 3), np.uint8)
+            x, y = np.arange(320)[None, :, None], np.arange(240)[:, None, None]
+            picture = (noise + 104 + 50 * np.sin(x / 17) + 50 * np.cos(y / 11)).astype(np.uint8)
+            frames = np.stack([np.roll(picture, shift, axis=1) for shift in range(250)])
+            build.encode(folder / "clip.mp4", frames, crf=28)
+            clips = pd.DataFrame({"clip_id": list("abcdefgh"), "path": "clip.mp4"})
+            clips = clips.assign(start=math.nan, end=math.nan)
+        trials = try_clips(clips, folder, rule, _TRIED)
+    made = max(took[1] - took[0], 0) / _TRIED
+    return float(made + trials["seconds"].median()) / available_cores()
+
+
+class _Noise:
+    """Clips for training; they note when they are read, which is once a step."""
+
+    def __init__(self, n: int, rule: FrameRule) -> None:
+        self.clip_ids, self.frame_counts = [str(i) for i in range(n)], np.full(n, rule.n_frames)
+        self.array = np.random.default_rng(0).integers(0, 256, (n, *rule.shape), np.uint8)
+        self.read_at: list[float] = []
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        self.read_at.append(perf_counter())
+        return self.array[indices]
+
+
+def timed(encoder: ClipEncoder, rule: FrameRule) -> Timed:
+    """Time encoding and training; the encoder and PyTorch's random state stay as they are."""
+    texts = [f"{number} a man in the street with a red dog" for number in range(_MOST)]
+    encoder.tokenize(texts)  # a sweep tokenizes once, for all its models
+    noise, student = _Noise(_MOST, rule).array, copy.deepcopy(encoder)
+
+    def step(n: int, steps: int = 3) -> float:
+        """Seconds for each clip of a step on n labelled and n unlabelled ones."""
+        drawn = replace(rule, draws_per_interval=1)
+        read = [_Noise(n, drawn), _Noise(n, drawn), _Noise(n, rule)]
+        recipe = Recipe(steps=steps, validate_every=steps, seed=0)
+        clips = [TrainingClips(source, texts[:n]) for source in read]
+        with redirect_stderr(io.StringIO()):  # no progress bar
+            fit_student(student, encoder, clips[0], clips[1], clips[2], recipe)
+        return (read[0].read_at[-1] - read[0].read_at[0]) / max(steps - 1, 1) / 2
+
+    storages: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        step(1, steps=1)
+    parameters = list(student.model.parameters())
+    for one in parameters:
+        storages.pop(one.untyped_storage().data_ptr(), None)
+    each = {
+        "videos": _each(lambda n: _took(lambda: encoder.encode_videos(noise[:n]))),
+        "texts": _each(lambda n: _took(lambda: encoder.encode_texts(texts[:n]))),
+        "train": _each(step),
+    }
+    return Timed(
+        {what: seconds for what, (seconds, _) in each.items()},
+        {what: n for what, (_, n) in each.items()},
+        kept=sum(storages.values()) / 2,
+        weights=sum(4 * one.numel() for one in parameters),
     )
 
 
-def training_memory(calibration: Calibration, recipe: Recipe) -> tuple[int, int]:
-    """Estimated bytes of device memory for a training step, and the part that does not grow with
-    the batches.
+def _each(took: Callable[[int], float]) -> tuple[float, int]:
+    """Seconds for one of n at once, the median of three timings. n is 1, doubled as long as eight
+    times as much fits `SECONDS`; where not even 1 does, it is timed once."""
+    n, last = 1, took(1)
+    if 8 * last > SECONDS:
+        return last, 1
+    while 2 * n <= _MOST and 8 * last <= SECONDS:
+        n *= 2
+        last = took(n)
+    return median([took(n), took(n), took(n)]) / n, n
 
-    That part is the student's weights, gradients and moments and the teacher's weights. The rest is
-    what the backward pass keeps of the labelled and the unlabelled batch, which are in memory
-    together: `Calibration.activation_bytes` a clip.
-    """
-    teacher = recipe.labelled_share < 1
-    states = (_TRAINED_STATES + teacher) * _FLOAT_BYTES * calibration.parameters
-    return states + calibration.activation_bytes * sum(batches(recipe)), states
+
+def _took(work: Callable[[], object]) -> float:
+    start = perf_counter()
+    work()
+    return perf_counter() - start
 
 
-def batches(recipe: Recipe) -> tuple[int, int]:
-    """Labelled and unlabelled clips of a step; a loss without a share reads none."""
+def _memory_of(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _memory(works: Sequence[Work], speed: Timed, there: int) -> str:
+    """Weights, gradients and AdamW's two moments, the teacher's weights, and what the backward pass
+    keeps of the clips that are computed at once."""
+    needed = 0.0
+    for work in (work for work in works if isinstance(work, Trained)):
+        clips = min(work.batch, work.micro_batch or work.batch)
+        states = 4 + (work.training.recipe.labelled_share < 1)
+        needed = max(needed, states * speed.weights + clips * speed.kept)
+    fits = "." if needed <= there else ": IT WILL NOT FIT; set micro_batch."
     return (
-        recipe.labelled_batch if recipe.labelled_share > 0 else 0,
-        recipe.unlabelled_batch if recipe.labelled_share < 1 else 0,
+        f"The largest training step needs about {in_bytes(needed)}, by what autograd keeps of one "
+        f"clip and without the kernels' workspace. This device has {in_bytes(there)}{fits}"
     )
 
 
-def _decode_row(
-    one: Material, rule: FrameRule, decoding: Mapping[Role, Decoding]
-) -> tuple[object, ...]:
-    speed = one.decoding or decoding[one.role]
-    disk = one.clips * math.prod(rule.shape)
-    seconds = one.clips * (one.making_seconds + 1 / speed.clips_per_second)
-    return ("01_data_prep", one.name, one.clips, disk, seconds / 3600, 0.0, one.basis)
+def _other_work() -> list[str]:
+    """A sentence where other programs keep much of the machine busy, as far as the system tells."""
+    load, cores = os.getloadavg()[0], available_cores()
+    busy = f"Other programs were at work on this machine (load {load:.1f}, {cores} cores): idle, "
+    return [f"{busy}it is faster than measured."] if load > _BUSY * cores else []
 
 
-def _job_row(job: Job, materials: Sequence[Material], speed: Calibration) -> tuple[object, ...]:
-    if isinstance(job, Fitting):
-        return _fitting_row(job, materials, speed)
-    if isinstance(job, Differentiating):
-        clips = job.models * job.clips
-        seconds = clips / speed.training.per_second
-        what = f"gradients of {job.models} models"
-        return (job.notebook, what, clips, 0, 0.0, seconds / 3600, "profile")
-    one = next((one for one in materials if one.name == job.data_set), None)
-    if one is None:
-        raise ValueError(
-            f"{job.notebook} measures on {job.data_set}, which is not among the data sets "
-            f"({', '.join(one.name for one in materials)}); leave it out there or add it here"
-        )
-    seconds = _encoding_seconds(job.videos * one.clips, job.texts * one.texts, speed)
-    disk = round(job.cells * one.clips * one.directions * RESULT_BYTES)
-    return (job.notebook, one.name, one.clips, disk, 0.0, seconds / 3600, one.basis)
-
-
-def _fitting_row(
-    job: Fitting, materials: Sequence[Material], speed: Calibration
-) -> tuple[object, ...]:
-    recipe = job.recipe
-    labelled, unlabelled = batches(recipe)
-    step = (
-        (labelled + unlabelled) / speed.training.per_second
-        + _encoding_seconds(unlabelled, unlabelled, speed)  # the teacher's scores
-        + speed.optimiser_seconds
-    )
-    validation = sum(
-        _encoding_seconds(one.clips, one.texts, speed)
-        for one in materials
-        if one.role == "validation"
-    )
-    validations = 1 + math.ceil(recipe.steps / recipe.validate_every)
-    seconds = job.students * (recipe.steps * step + validations * validation)
-    clips = recipe.steps * (labelled + unlabelled) * job.students
-    disk = job.students * speed.parameters * _FLOAT_BYTES
-    return (job.notebook, job.what, clips, disk, 0.0, seconds / 3600, "profile")
-
-
-def _encoding_seconds(clips: int, texts: int, speed: Calibration) -> float:
-    return clips * speed.n_frames / speed.images.per_second + texts / speed.texts.per_second
+def _wrapped(texts: Iterable[str]) -> list[str]:
+    how: dict[str, Any] = {"initial_indent": "  ", "subsequent_indent": "    "}
+    how |= {"break_long_words": False, "break_on_hyphens": False}
+    return [line for text in texts for line in textwrap.wrap(printable(text), 100, **how)]

@@ -201,23 +201,27 @@ def check_plan(plan: Plan, only: Collection[str] = (), *, files: bool = True) ->
 
     Raises: ParameterError listing all of it.
     """
-    from fitclip_kit.engine.run_check import KIT_NOTEBOOKS  # slow to import, often not needed
-    from fitclip_kit.engine.run_jobs import run_problems
+    from fitclip_kit.engine.run_check import problems  # slow to import, often not needed
+    from fitclip_kit.engine.work import KIT_NOTEBOOKS, Run
 
     if not set(KIT_NOTEBOOKS) <= set(plan.parameters):
         return  # notebooks of another project, of which nothing is known
     others = set(plan.parameters).difference(only) if only else ()
-    found = run_problems(plan.parameters, plan.working_dir, files=files)
+    run = Run(plan.run_dir.resolve(), plan.working_dir.resolve(), plan.parameters)
+    found = problems(run, files=files)
     if stops := [one for one in found if one.split(maxsplit=1)[0] not in others]:
         raise ParameterError("\n".join(stops))
 
 
 def _print_plan(plan: Plan, only: Collection[str]) -> int:
-    from fitclip_kit.engine.dry_run import dry_run  # slow to import, seldom needed
+    from fitclip_kit.engine import plan as planning  # slow to import, seldom needed
+    from fitclip_kit.engine.run_check import notes
+    from fitclip_kit.engine.work import Run
 
     check_plan(plan, only, files=False)
+    run = Run(plan.run_dir.resolve(), plan.working_dir.resolve(), plan.parameters)
     try:
-        print(dry_run(plan.parameters, plan.working_dir, _left_out(plan)))
+        print(planning.plan(run, [*_left_out(plan), *notes(plan.parameters)]))
     except ValueError as error:
         raise ParameterError(str(error)) from error
     return 0
@@ -226,12 +230,11 @@ def _print_plan(plan: Plan, only: Collection[str]) -> int:
 def _left_out(plan: Plan) -> list[str]:
     """What figures and tests will do without, by the data sets that are measured; by notebook."""
     from figures import alpha_curve, beyond, label_share, subset_size
-    from fitclip_kit.engine.run_check import FIGURES
-    from fitclip_kit.engine.run_tasks import SHARES, SIZES, SWEEP, Run
     from fitclip_kit.engine.sources import size_study_set
+    from fitclip_kit.engine.work import FIGURES, SHARES, SIZES, SWEEP, Run
 
     evaluated = {one: plan.parameters[one].get("evaluated", []) for one in plan.parameters}
-    sources = Run(plan.run_dir, plan.working_dir, plan.parameters).sources(SIZES)
+    sources = Run(plan.run_dir, plan.working_dir, plan.parameters).sources
     by_notebook = {
         SWEEP: alpha_curve.left_out(evaluated[SWEEP]),
         SIZES: subset_size.left_out(size_study_set(sources.evaluated)),

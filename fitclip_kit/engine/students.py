@@ -230,13 +230,19 @@ def load(folder: Path, draw: int) -> TrainedStudent:
     Raises:
         ValueError: the folder holds no whole student, or another draw's.
     """
+    described(folder, draw)
+    return _load(folder)
+
+
+def described(folder: Path, draw: int) -> Student:
+    """A draw's student without its weights; ValueError as `load`."""
     problems = manifest_problems(folder, kind=KIND)
     if problems:
         raise ValueError(f"no student in {folder} ({problems[0]}); run the training again")
     kept = read_manifest(folder)["parameters"]["draw"]
     if kept != draw:
         raise ValueError(f"{folder} holds draw {kept}, not {draw}; give that draw's folder")
-    return _load(folder)
+    return _student(folder, {})
 
 
 def kept_recipe(folder: Path) -> Recipe:
@@ -368,6 +374,7 @@ def share_trainings(
     inputs: Mapping[str, str],
     *,
     teacher_temperature: float | None = 0.015,
+    recipe: Recipe | None = None,
 ) -> list[Training]:
     """One draw's students of the label-share study: all as a kept one, but for the losses' weights.
 
@@ -381,6 +388,7 @@ def share_trainings(
             alone, as WiSE-FT does.
         inputs: digests of what the kept one was trained from.
         teacher_temperature: as `Recipe`, of those that have to be trained.
+        recipe: the kept one's; None: read from its folder.
 
     Returns:
         One training for each share.
@@ -393,7 +401,7 @@ def share_trainings(
     """
     if len(set(pseudo_shares)) < len(pseudo_shares):
         raise ValueError(f"shares are repeated: {list(pseudo_shares)}; give each once")
-    recipe = kept_recipe(kept)
+    recipe = recipe or kept_recipe(kept)
     others = replace(recipe, teacher_temperature=teacher_temperature)
     trainings = []
     for share in pseudo_shares:

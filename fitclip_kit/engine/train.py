@@ -24,9 +24,8 @@ from pathlib import Path
 
 from fitclip_core import distributed
 from fitclip_kit.engine.command_line import profile_parser
-from fitclip_kit.engine.fanout import Task
 from fitclip_kit.engine.run import HERE, Plan, locked, make_plan
-from fitclip_kit.engine.run_tasks import STUDENTS, Run, student_tasks
+from fitclip_kit.engine.work import STUDENTS, Run, Work, missing_students
 
 
 def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> int:
@@ -55,13 +54,13 @@ def train(plan: Plan) -> None:
     run = Run(plan.run_dir.resolve(), plan.working_dir.resolve(), plan.parameters)
     with ExitStack() as held:
 
-        def begin() -> list[Task]:
+        def begin() -> list[Work]:
             held.enter_context(locked(plan.run_dir))
-            return list(student_tasks(run))
+            return missing_students(run)
 
         tasks = distributed.on_first_rank(begin)
         for task in tasks:
-            task.call()
+            task.do()
             _say(f"{task.name}: done by {distributed.size()} process(es)")
         if not tasks:
             _say("nothing to do")

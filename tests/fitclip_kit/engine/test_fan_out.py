@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib
@@ -19,13 +20,14 @@ from data_prep.mini_benchmark.data_sets import EVALUATED
 from figures import label_share, subset_size
 from figures.subset_size import IN_DOMAIN_R1
 from fitclip_core import zero_shot
-from fitclip_kit.engine import fan_out, run_tasks, students
-from fitclip_kit.engine.fanout import FanOutFailed, Settings, Task
+from fitclip_kit.engine import fan_out, students
+from fitclip_kit.engine.fan_out import fan_out_run
+from fitclip_kit.engine.fanout import FanOutFailed, Settings
 from fitclip_kit.engine.notebook_files import cell_source, cell_tags, read_notebooks
 from fitclip_kit.engine.parameters import merge_profile
 from fitclip_kit.engine.run import FolderInUse, locked
-from fitclip_kit.engine.run_tasks import PARTS, Run, fan_out_run
 from fitclip_kit.engine.sources import share_study_sets, size_study_set
+from fitclip_kit.engine.work import PARTS, Run, Work, missing_students, steps
 
 NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
 BOOKS = {book.stem: book for book in read_notebooks(NOTEBOOKS)}
@@ -64,16 +66,18 @@ HEAVY = {
     "trained": (students, "fit_student"),
     "measured": (zero_shot, "evaluate"),
 }
-# 6 data sets; one student at 2 alphas, 1 subset of which 2 alphas are measured on one set, 1 share.
+# 6 data sets; one student at 2 alphas, 1 subset of which 2 alphas are measured on one set, 1 share
+# more than the sweep has.
 TASKS = {
-    "shards": 9,
-    "frame stores": 9,
-    "teacher": 6,
-    "references": 0,
-    "students": 1,
-    "sweep": 2,
-    "subset sizes": 1,
-    "label shares": 1,
+    "frames: shards": 9,
+    "frames: frame stores": 9,
+    "teacher: cells": 6,
+    "students: students": 1,
+    "sweep: cells": 2,
+    "sizes: students": 1,
+    "sizes: cells": 1,
+    "shares: students": 1,
+    "shares: cells": 1,
 }
 
 
@@ -179,11 +183,11 @@ def test_lost_things_are_made_again_by_a_fresh_process(
     ]
     (shared.path / "results" / "cells" / f"{lost.digest}.json").unlink()
     local = Settings(executor="local")
-    assert list(fan_out_run(shared, ["sweep"], local)) == [("sweep", 1, [])]
+    assert list(fan_out_run(shared, ["sweep"], local)) == [("sweep: cells", 1, [])]
     assert contents(shared) == before
     (shared.folder.student(1) / students.HISTORY_FILE).write_text("")
-    [task] = run_tasks.student_tasks(shared)
-    pickle.loads(pickle.dumps(task)).call()
+    [student] = missing_students(shared)
+    pickle.loads(pickle.dumps(student)).do()
     assert contents(shared) == before
 
 
@@ -191,9 +195,9 @@ def test_every_shard_is_a_small_task_of_its_own(runs: tuple[Run, Run, Mapping[st
     shared, _, _ = runs
     data = {**shared.parameters["01_data_prep"], "n_frames": 3}
     run = replace(shared, parameters={**shared.parameters, "01_data_prep": data})
-    tasks = list(run_tasks.shard_tasks(run))
-    assert len({task.name for task in tasks}) == len(tasks) == TASKS["shards"]
-    assert max(len(pickle.dumps(task)) for task in tasks) < 20_000
+    shards = steps(run, ["frames"])["frames: shards"]()
+    assert len({shard.name for shard in shards}) == len(shards) == TASKS["frames: shards"]
+    assert max(len(pickle.dumps(shard)) for shard in shards) < 20_000
 
 
 def test_the_studies_are_measured_where_the_figures_look() -> None:
@@ -217,26 +221,28 @@ def test_a_failure_is_told_when_all_that_can_be_done_is_done(
 ) -> None:
     log: list[str] = []
 
-    def needy(run: Run) -> Iterator[Task]:
+    def needy() -> list[Work]:
         raise ValueError("no student")
 
     def broken() -> None:
         raise OSError("no room")
 
-    steps = {
-        title: lambda run: iter([Task("fine", partial(log.append, "fine"))]) for title in TASKS
-    }
-    steps |= {"students": lambda run: iter([Task("draw 1", broken)]), "sweep": needy}
-    monkeypatch.setattr(run_tasks, "_STEPS", steps)
+    def fine(name: str, do: Callable[[], None]) -> Callable[[], list[Any]]:
+        return lambda: [SimpleNamespace(name=name, do=do)]
+
+    todo = {title: fine("fine", partial(log.append, title)) for title in TASKS}
+    todo |= {"students: students": fine("draw 1", broken), "sweep: cells": needy}
+    monkeypatch.setattr(fan_out, "steps", lambda run, parts: todo)
     with pytest.raises(FanOutFailed) as caught:
         list(fan_out_run(new_run(tmp_path), PARTS, Settings()))
-    assert len(log) == 6
+    assert len(log) == len(TASKS) - 2
     said = str(caught.value).splitlines()
     assert said[0].startswith(
-        "frames, teacher, students, sweep, sizes, shares: 1 of 7 tasks failed"
+        "frames, teacher, students, sweep, sizes, shares: 1 of 8 tasks failed"
     )
     assert said[1].startswith("  - draw 1: OSError: no room (attempt 2; log: ")
-    assert said[2:] == ["  - not begun: sweep"]
+    assert said[2:] == ["  - not begun: sweep: cells"]
+    del todo["students: students"]
     with pytest.raises(ValueError, match="no student"):
         list(fan_out_run(new_run(tmp_path), ["sweep"], Settings()))
 

@@ -1,7 +1,8 @@
-"""The plan's sums against a slow count of every picture and text, and what it says."""
+"""The plan's sums against a slow walk through a run, its timings, and what it says."""
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,254 +10,265 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch
+import yaml
+from PIL import Image
 
-from data_prep import frame_store
+from data_prep import check, frame_store
 from data_prep.clip_frames import FrameRule
-from data_prep.mini_benchmark.build import encode
-from fitclip_core.distillation import Recipe
-from fitclip_kit.engine import plan as planning
-from fitclip_kit.engine.calibration import Calibration, Rate
-from fitclip_kit.engine.plan import (
-    Decoding,
-    Differentiating,
-    Fitting,
-    Job,
-    Material,
-    Measuring,
-    Plan,
-    plan,
-)
-from fitclip_kit.engine.plan_report import in_time, report
+from data_prep.mini_benchmark import build
+from fitclip_kit.engine import plan as module
+from fitclip_kit.engine.plan import NOMINAL, Counted, Timed, counted, in_time, plan, table, timed
+from fitclip_kit.engine.work import Run, Trained, Work, of_run
+from tests.kit_run import run_of
+from tests.paper_tree import ITEMS, build_tree
+from tests.tiny_clip import tiny_encoder
 
 RULE = FrameRule(n_frames=4, size=8)
+SECONDS = {"videos": 0.5, "texts": 0.25, "train": 2.0}
+SPEED = Timed(SECONDS, dict.fromkeys(SECONDS, 1), kept=10**8, weights=4000)
 GB = 10**9
 
 
-def rate(per_second: float) -> Rate:
-    return Rate(per_second, 0.9 * per_second, 1.1 * per_second, 3, 2)
-
-
-SPEED = Calibration(
-    model="toy",
-    device="CPU",
-    threads=1,
-    image_size=8,
-    n_frames=4,
-    parameters=1000,
-    images=rate(50.0),
-    texts=rate(20.0),
-    text_words=24.0,
-    training=rate(5.0),
-    optimiser_seconds=0.25,
-    activation_bytes=10**8,
-    device_bytes=16 * GB,
-    peak_bytes=None,
-)
-DECODING: dict[planning.Role, Decoding] = {
-    "evaluation": Decoding(10.0, 2, "a made-up clip"),
-    "training": Decoding(4.0, 2, "a made-up clip"),
-    "validation": Decoding(10.0, 2, "a made-up clip"),
-}
-MATERIALS = (
-    Material("pool", "training", 30, 30, basis="profile"),
-    Material("chosen_on", "validation", 11, 10, basis="profile"),
-    Material("captions", "evaluation", 100, 90, basis="counted", file_bytes=5 * GB),
-    Material("actions", "evaluation", 40, 14, directions=1),
-)
-RECIPE = Recipe(steps=7, validate_every=3, seed=0, labelled_batch=6, unlabelled_batch=5)
-
-
-def measuring(notebook: str, models: int) -> list[Job]:
-    return [Measuring(notebook, name, models, models, models) for name in ("captions", "actions")]
-
-
-def jobs(recipe: Recipe = RECIPE, students: int = 2) -> list[Job]:
-    fitting: list[Job] = [Fitting("03", f"{students} students", students, recipe)]
-    gradients: list[Job] = [Differentiating("07", 3, 12, 4)]
-    tower: list[Job] = [Measuring("07", "captions", 3, 5, 15)]
-    return [*measuring("02", 1), *fitting, *measuring("04", 2 * students), *tower, *gradients]
-
-
-def make(**changes: Any) -> Plan:
-    arguments: dict[str, Any] = {
-        "materials": MATERIALS,
-        "rule": RULE,
-        "training_draws": 3,
-        "jobs": jobs(),
-        "calibration": SPEED,
-        "decoding": DECODING,
+def small_run(tmp_path: Path) -> Run:
+    """One student of each notebook, two alphas, two data sets to measure on."""
+    changes: dict[str, dict[str, Any]] = {
+        "03": {"steps": 5, "validate_every": 2, "labelled_batch": 6, "unlabelled_batch": 4},
+        "04": {"alphas": [0.0, 0.4, 1.0]},
+        "05": {"sizes": [75], "independent_draws": [1], "nested_draws": [], "alphas": [0.4]},
+        "06": {"pseudo_shares": [0.0, 0.0001]},
+        "07": {"tower_sets": ["mit"], "tower_alphas": [0.0, 1.0]},
     }
-    return plan(**(arguments | changes))
+    run = run_of("mini", changes, {"draws": [1], "evaluated": ["msrvtt", "mit"]})
+    return replace(run, path=tmp_path)
 
 
-def said(found: Plan, notes: Sequence[str] = ()) -> str:
-    """The report without its line ends."""
-    return " ".join(report(found, notes).split())
+def test_the_sums_are_those_of_a_walk_through_the_run(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    names = run.sources.names
+    sets = {name: Counted(100, 90, 190, "", 0.1) for name in names}
+    sets |= {"mit": Counted(40, 14, 40, "", 0.2), "webvid_selection": Counted(11, 10, 22, "", 0.3)}
+    once, of_mit = 100 * 0.5 + 90 * 0.25, 40 * 0.5 + 14 * 0.25
+    validation = 11 * 0.5 + 10 * 0.25
 
-
-def hours(found: Plan, notebook: str) -> float:
-    return found.by_notebook["device_hours"].to_dict()[notebook]
-
-
-def seconds_of(clips: int, texts: int) -> float:
-    """Picture by picture, text by text."""
-    return math.fsum([1 / 50.0] * (4 * clips)) + math.fsum([1 / 20.0] * texts)
-
-
-@settings(max_examples=20)
-@given(
-    steps=st.integers(1, 20),
-    every=st.integers(1, 25),
-    share=st.sampled_from([0.0, 0.9999, 1.0]),
-    students=st.integers(1, 3),
-)
-def test_device_hours_are_those_of_a_walk_through_the_run(
-    steps: int, every: int, share: float, students: int
-) -> None:
-    recipe = replace(RECIPE, steps=steps, validate_every=every, labelled_share=share)
-    found = make(jobs=jobs(recipe, students))
-    once = seconds_of(100, 90) + seconds_of(40, 14)
-    training = 0.0
-    for _ in range(students):
-        training += seconds_of(11, 10)  # before the first step
+    def training(steps: int, every: int, clips: int) -> float:
+        seconds = validation
         for step in range(1, steps + 1):
-            if share > 0:
-                training += 6 / 5.0
-            if share < 1:
-                training += 5 / 5.0 + seconds_of(5, 5)
-            training += 0.25
-            if step % every == 0 or step == steps:
-                training += seconds_of(11, 10)
-    sweep = sum(once for _ in range(2 * students))
-    figures = seconds_of(3 * 100, 5 * 90) + 3 * 12 / 5.0
-    assert hours(found, "02") == pytest.approx(once / 3600)
-    assert hours(found, "03") == pytest.approx(training / 3600)
-    assert hours(found, "04") == pytest.approx(sweep / 3600)
-    assert hours(found, "07") == pytest.approx(figures / 3600)
-    assert hours(found, "total") == pytest.approx((once + training + sweep + figures) / 3600)
+            seconds += clips * 2.0 + (validation if step % every == 0 or step == steps else 0)
+        return seconds
 
+    found = table(of_run(run), sets, SPEED, RULE)
+    device = found["device"].to_dict()
+    assert device["02_teacher_zero_shot", "cells"] == pytest.approx(once + of_mit)
+    assert device["03_student_distillation", "students"] == pytest.approx(training(5, 2, 10))
+    assert device["04_alpha_sweep", "cells"] == pytest.approx(2 * (once + of_mit))
+    # half as many clips, so half the steps (2.5 rounds to 2)
+    assert device["05_subset_size", "students"] == pytest.approx(training(2, 1, 6))
+    assert device["05_subset_size", "cells"] == pytest.approx(2 * once), "teacher and fused"
+    assert device["06_label_share", "students"] == pytest.approx(training(5, 2, 6))
+    assert device["06_label_share", "cells"] == pytest.approx(once + of_mit), "the other is swept"
+    figures = 2 * of_mit + 3 * (once + of_mit) + 3 * (once + of_mit)
+    assert device["07_supplementary_figures", "cells"] == pytest.approx(figures)
+    assert device["total", ""] == pytest.approx(sum(device.values()) / 2)
 
-def test_decode_hours_and_disk() -> None:
-    found = make()
-    stores = found.steps[found.steps["notebook"] == "01_data_prep"].set_index("what")
+    assert found["decoding"].to_dict()["01_data_prep", "frame stores"] == pytest.approx(
+        7 * 100 * 0.1 + 40 * 0.2 + 11 * 0.3
+    )
+    disk = found["disk"].to_dict()
     clip = 4 * 8 * 8 * 3
-    expected = {"pool": 30 * 3 * clip, "chosen_on": 11 * clip, "captions": 100 * clip}
-    assert stores["disk_bytes"].to_dict() == expected | {"actions": 40 * clip}
-    assert stores.loc["pool", "decode_hours"] == pytest.approx(30 / 4 / 3600)
-    assert stores.loc["captions", "decode_hours"] == pytest.approx(100 / 10 / 3600)
-    students = found.steps.set_index("notebook").loc["03"]
-    assert students["disk_bytes"] == 2 * 4 * SPEED.parameters
-    cells = found.by_notebook["disk_bytes"]
-    outcomes = (2 * 100 + 40) * planning.RESULT_BYTES
-    assert cells["02"] == outcomes
-    assert cells["04"] == 2 * 2 * outcomes
-    assert cells["07"] == 15 * 2 * 100 * planning.RESULT_BYTES
-    assert cells["total"] == found.steps["disk_bytes"].sum()
+    stores = (5 * 100 + 40 + 11) * clip + 2 * 100 * 3 * clip
+    assert disk["01_data_prep", "frame stores"] == stores, "three draws of the training clips"
+    assert disk["03_student_distillation", "students"] == SPEED.weights
+    assert disk["04_alpha_sweep", "cells"] == 2 * (190 + 40) * 6
+    assert disk["07_supplementary_figures", "cells"] == (4 * 40 + 6 * 230) * 6
+    assert found["all"].to_dict()["total", ""] == found["left"].sum() / 2 == len(of_run(run))
+
+
+def test_what_is_done_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = small_run(tmp_path)
+    sets = {name: Counted(100, 90, 190, "", 0.1) for name in run.sources.names}
+    monkeypatch.setattr(Trained, "is_done", lambda self: True)
+    found = table(of_run(run), sets, SPEED, RULE)
+    assert found.T.to_dict("list")["03_student_distillation", "students"] == [1, 0, 0, 0, 0]
+    for kind in {type(work) for work in of_run(run)}:
+        monkeypatch.setattr(kind, "is_done", lambda self: True)
+    found = table(of_run(run), sets, SPEED, RULE)
+    assert (found.drop(columns="all") == 0).all(axis=None)
 
 
 def test_a_frame_store_takes_what_the_plan_says(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 255, (9, 32, 32, 3), np.uint8)
-    for name in "abc":
-        encode(tmp_path / f"{name}.mp4", frames, crf=30)
-    clips = pd.DataFrame({"clip_id": list("abc"), "path": ["a.mp4", "b.mp4", "c.mp4"]})
-    for draws in (0, 2):
-        rule = replace(RULE, draws_per_interval=draws)
-        folder = tmp_path / f"store{draws}"
+    build.encode(tmp_path / "a.mp4", frames, crf=30)
+    clips = pd.DataFrame({"clip_id": list("ab"), "path": "a.mp4"})
+    clips = clips.assign(start=[0.0, 0.2], end=[1.0, 0.9])
+    run = small_run(tmp_path)
+    sets = {name: Counted(2, 2, 4, "", 0.1) for name in run.sources.names}
+    stores = [work for work in of_run(run) if work.kind == "frame stores"]
+    for work in (stores[0], stores[3]):
+        folder = tmp_path / work.name
+        rule = run.rule(work.name.removeprefix("frames of "), RULE.size)
         frame_store.build(clips, tmp_path, folder, rule, workers=1, progress=False)
-        role: planning.Role = "training" if draws else "evaluation"
-        found = make(materials=[Material("x", role, 3, 3)], training_draws=2, jobs=[])
-        planned = found.by_notebook["disk_bytes"].to_dict()["01_data_prep"]
-        (array,) = folder.glob("*.npy")
+        [array] = folder.glob("*.npy")
+        planned = table([work], sets, SPEED, RULE)["disk"].iloc[0]
         assert array.stat().st_size - planned == 128, "the array's header"
 
 
-def test_a_data_sets_own_decoding_speed_is_taken() -> None:
-    own = replace(MATERIALS[2], decoding=Decoding(2.0, 2, "8 of its clips"))
-    found = make(materials=[own], jobs=[], decoding={})
-    assert found.steps["decode_hours"].iloc[0] == pytest.approx(100 / 2 / 3600)
-    assert "decoding captions: 2 clips a second (8 of its clips" in report(found)
-    assert "none was tried" not in report(found)
-    made = make(materials=[replace(own, making_seconds=0.25)], jobs=[], decoding={})
-    assert made.steps["decode_hours"].iloc[0] == pytest.approx(100 * (0.25 + 1 / 2) / 3600)
-    assert "decoding captions: 250 ms to make one, 2 clips a second" in report(made)
+def trained(**changes: Any) -> Sequence[Work]:
+    run = run_of("mini", {"03": {"draws": [1], "labelled_batch": 6, **changes}})
+    return [work for work in of_run(run) if isinstance(work, Trained)][:1]
 
 
-def test_memory_of_a_training_step_and_of_a_gradient() -> None:
-    found = make()
-    assert found.state_bytes == 5 * 4 * 1000, "weights, gradients, two moments; the teacher"
-    assert found.training_bytes == found.state_bytes + 11 * 10**8
-    assert found.gradient_bytes == 3 * 4 * 1000 + 4 * 10**8, "weights, gradients, their squares"
-    assert found.fits and "WILL NOT FIT" not in report(found)
-    alone = make(jobs=jobs(replace(RECIPE, labelled_share=1.0)))
-    assert alone.training_bytes == 4 * 4 * 1000 + 6 * 10**8, "neither teacher nor unlabelled clips"
-    larger: list[Job] = [*jobs(), Fitting("05", "x", 1, replace(RECIPE, labelled_batch=9))]
-    assert make(jobs=larger).training_clips == 9 + 5
-    tight = make(calibration=replace(SPEED, device_bytes=7 * 10**8))
-    assert not tight.fits
-    assert "WILL NOT FIT" in report(tight) and "about 6 clips in all would fit" in said(tight)
-    tiny = make(calibration=replace(SPEED, device_bytes=10**4))
-    assert "not even one clip would" in said(tiny)
-    unknown = make(calibration=replace(SPEED, device_bytes=None))
-    assert unknown.fits is None and "is not known" in said(unknown)
-    gradients = make(jobs=[Differentiating("07", 1, 32, 16)])
-    assert "A Fisher gradient 1.6 GB (estimate). This device has 16 GB." in said(gradients)
-    cramped = make(jobs=[Differentiating("07", 1, 512, 256)])
-    assert not cramped.fits and "Take a smaller fisher_batch." in said(cramped)
-
-
-def test_nothing_trained() -> None:
-    found = make(jobs=measuring("04", 2))
-    assert "03" not in found.by_notebook.index
-    assert found.training_bytes == 0 and "A training step" not in report(found)
-    assert hours(found, "04") == pytest.approx(
-        2 * (seconds_of(100, 90) + seconds_of(40, 14)) / 3600
-    )
-
-
-def test_report_says_what_is_nominal_and_what_was_measured() -> None:
-    text = said(make(), ["05 would stop: no clips"])
-    assert "Nominal sizes, the files not being there: actions." in text
-    assert "evaluation: 50 pictures a second (45 to 55, 3 timings)" in text
-    assert "evaluation: 20 texts of 24 words on average a second" in text
-    assert "training 4" in text and "measured on a made-up clip with 2 workers" in text
-    assert "captions evaluation 100 90 5 GB counted" in text
-    assert "2 students 8 kB - " in text and "gradients of 3 models - - 7 s" in text
-    assert "05 would stop: no clips" in text
-    assert all(len(line) <= 100 for line in report(make()).split("\n"))
-    hostile = make(materials=[replace(MATERIALS[2], name="\x1b[2J", note="\x1b[2J\n")], jobs=[])
-    assert all(line.isprintable() for line in report(hostile).split("\n"))
-
-
-def other_jobs(*given: Job) -> dict[str, Sequence[Job]]:
-    return {"jobs": given}
+def test_memory_of_a_training_step() -> None:
+    works = trained(unlabelled_batch=5)
+    needed = 5 * 4000 + 11 * 10**8  # weights, gradients, two moments; the teacher
+    said = module._memory(works, SPEED, 16 * GB)
+    assert f"needs about {check.in_bytes(needed)}, by" in said and said.endswith(" 16 GB.")
+    assert "1.1 GB: IT WILL NOT FIT" in module._memory(works, SPEED, needed - 1)
+    assert "NOT FIT" not in module._memory(works, SPEED, needed)
+    alone = replace(SPEED, weights=GB)
+    said = module._memory(trained(labelled_share=1.0), alone, GB)
+    assert "needs about 4.6 GB" in said, "neither teacher nor unlabelled clips"
+    said = module._memory(trained(unlabelled_batch=5, micro_batch=4), alone, GB)
+    assert "needs about 5.4 GB" in said
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"rule": FrameRule(n_frames=4, size=9)}, "calibrate with the run's frames"),
-        ({"rule": FrameRule(n_frames=3, size=8)}, "calibrate with the run's frames"),
-        ({"training_draws": -1}, "may not be negative"),
-        (other_jobs(Measuring("04", "gone", 1, 1, 1)), "04 measures on gone, which is not among"),
-    ],
-)
-def test_wrong_use_is_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make(**changes)
-
-
-@pytest.mark.parametrize(
-    ("given_hours", "text"),
+    ("seconds", "text"),
     [
         (0, "-"),
-        (30 / 3600, "30 s"),
-        (1 / 60, "1.0 min"),
-        (0.5, "30.0 min"),
-        (47.9, "47.9 h"),
-        (60, "2.5 days"),
+        (30, "30 s"),
+        (59.4, "59 s"),
+        (60, "1.0 min"),
+        (1800, "30.0 min"),
+        (47.9 * 3600, "47.9 h"),
+        (60 * 3600, "2.5 days"),
     ],
 )
-def test_time_in_words(given_hours: float, text: str) -> None:
-    assert in_time(given_hours) == text
+def test_time_in_words(seconds: float, text: str) -> None:
+    assert in_time(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("fixed", "each", "n", "expected"),
+    [
+        (0.0, 1e-3, 64, 1e-3),
+        (1.0, 0.0, 64, 1 / 64),
+        (0.0, 0.5, 4, 0.5),  # 8 times the time of 4 is more than fits, of 2 it is not
+        (0.0, 2.0, 1, 2.0),
+    ],
+)
+def test_as_many_are_timed_at_once_as_fit(
+    fixed: float, each: float, n: int, expected: float
+) -> None:
+    calls: list[int] = []
+
+    def took(number: int) -> float:
+        calls.append(number)
+        return fixed + each * number
+
+    assert module._each(took) == (pytest.approx(expected), n)
+    assert calls[-3:] == [n] * 3 if n > 1 else calls == [1], "what is slow is timed once"
+
+
+def test_a_model_is_timed_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SECONDS", 1e-3)
+    encoder = tiny_encoder(0)
+    before = encoder.state()
+    torch.manual_seed(3)
+    random = torch.random.get_rng_state()
+    rules = [FrameRule(n_frames=n, size=encoder.image_size) for n in (2, 4, 6)]
+    found = [timed(encoder, rule) for rule in rules]
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert all(torch.equal(before[name], value) for name, value in encoder.state().items())
+    assert all(one.grad is None for one in encoder.model.parameters())
+    assert all(0 < value < 10 for one in found for value in one.seconds.values())
+    assert {n for one in found for n in one.batches.values()} <= {1, 2, 4, 8, 16, 32, 64}
+    weights = sum(4 * value.numel() for value in encoder.state().values())
+    assert [one.weights for one in found] == [weights] * 3
+    two, four, six = (one.kept for one in found)
+    assert four - two == pytest.approx(six - four, rel=0.01) and two > 0
+    assert two < weights, "the weights, which autograd keeps too, are left out"
+
+
+def count(folder: Path, entry: dict[str, Any], name: str = "mine", clips: int = 0) -> Counted:
+    content = {"data_sets": {name: entry}, "models": {"teacher": {"file": "x"}}}
+    (folder / "data.yaml").write_text(yaml.safe_dump(content))
+    changes = {"01": {"evaluation_clips": clips, "labelled_clips": clips}}
+    run = run_of("mini", changes, {"sources_file": "data.yaml"}, working_dir=folder)
+    return counted(run, name, RULE, math.nan)
+
+
+def test_what_is_not_there_has_its_known_size(tmp_path: Path) -> None:
+    for loader, (clips, texts) in NOMINAL.items():
+        once = loader in ("ucf101", "moments_in_time")
+        entry = {"loader": loader, "root": "gone"}
+        for asked in (0, 20):
+            found = count(tmp_path, entry, clips=asked)
+            number = asked or clips
+            expected = (number, texts if once else min(texts, number), number * (2 - once))
+            assert (found.clips, found.texts, found.outcomes) == expected
+            assert found.said.startswith("nominal, not counted: ") and math.isnan(found.decode)
+    found = count(tmp_path, {"loader": "webvid", "root": "gone"}, "webvid_train", 50)
+    assert (found.clips, found.texts) == (50, 50) and "there is no folder" in found.said
+    with pytest.raises(ValueError, match="mine cannot be counted and has no known size"):
+        count(tmp_path, {"loader": "folder", "root": "gone"})
+
+
+def test_real_layouts_are_counted(realdata: Path, tmp_path: Path) -> None:
+    build_tree(realdata, tmp_path)
+    msrvtt = count(tmp_path, {"loader": "msrvtt", "root": "msrvtt"})
+    assert (msrvtt.clips, msrvtt.outcomes) == (ITEMS - 1, 2 * (ITEMS - 1))
+    assert re.match(r"counted, .* 1 without a file", msrvtt.said) and msrvtt.decode > 0
+    ucf101 = count(tmp_path, {"loader": "ucf101", "root": "ucf101"}, clips=2)
+    assert (ucf101.clips, ucf101.texts) == (2, 3 * 48)
+
+
+def test_a_video_with_several_texts_is_decoded_once(tmp_path: Path) -> None:
+    for name in "ab":
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{name}.png")
+    rows = [("a.png", "x"), ("b.png", "y"), ("a.png", "z"), ("gone.png", "v")]
+    text = "path,caption\n" + "".join(f"{path},{caption}\n" for path, caption in rows)
+    (tmp_path / "clips.csv").write_text(text)
+    found = count(tmp_path, {"loader": "folder", "root": str(tmp_path)})
+    assert (found.clips, found.texts, found.outcomes) == (2, 4, 2 + 3)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The whole plan of a profile, its timings made in a moment."""
+    monkeypatch.setattr(module, "_TRIED", 2)
+    for one in (build, check, module):
+        monkeypatch.setattr(one, "available_cores", lambda: 1)  # fewer processes to start
+    monkeypatch.setattr(module, "timed", lambda encoder, rule: SPEED)
+    monkeypatch.setattr(module.os, "getloadavg", lambda: (0.1, 0.0, 0.0))
+    return lambda run, left_out=(): plan(run, left_out)
+
+
+def test_the_embedded_run_needs_nothing_but_time(
+    quick: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = quick(small_run(tmp_path), ["Figure 1 is left out\x1b[2J."])
+    assert "webvid_unlabelled: 600 clips, 600 texts; made here" in text
+    assert "2 clips of 4 frames encoded a second, 1 at once" in text
+    assert "ucf101: 1,000 clips, 420 texts" in text
+    assert re.search(r"04_alpha_sweep +cells +2 +2 +", text) and re.search(r"total +\d+ +\d+", text)
+    assert "not there" not in text and "Other programs" not in text
+    assert "Left out:\n  Figure 1 is left out\\x1b[2J." in text
+    assert max(map(len, text.splitlines())) <= 100
+    monkeypatch.setattr(module.os, "getloadavg", lambda: (0.9, 0.0, 0.0))
+    assert len(module._other_work()) == 1
+
+
+def test_the_papers_run_is_planned_before_anything_is_there(
+    quick: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ARCHITECTURE", "ViT-S-32-alt")  # made in a moment
+    monkeypatch.setenv("FITCLIP_DATA", str(tmp_path / "nothing"))
+    text = " ".join(quick(replace(run_of("paper"), path=tmp_path)).split())
+    assert "mit: 33,900 clips, 339 texts; nominal, not counted: " in text
+    assert "ViT-B-16.pt are not there: timed with a random ViT-S-32-alt" in text
+    assert "as a made-up clip of 320 x 240" in text and "Left out" not in text
+    assert "05_subset_size students 54 54" in text
+    monkeypatch.delenv("FITCLIP_DATA")
+    with pytest.raises(ValueError, match="holds a variable that is not set"):
+        quick(run_of("paper"))

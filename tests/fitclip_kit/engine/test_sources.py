@@ -132,25 +132,20 @@ def test_paths_may_hold_variables_and_start_at_the_file(
     entry = "a: {loader: folder, root: $MY_DATA/a}, b: {loader: folder, root: b}"
     models = "teacher: {file: 'open_clip:ViT-B-16-quickgelu/openai'}, student: {file: s.pt}"
     sources = read_sources(write(tmp_path, entry, models))
-    assert sources.data_sets["a"]["root"] == str(tmp_path / "there" / "a")
-    assert sources.data_sets["b"]["root"] == str(tmp_path / "b")
-    assert sources.teacher["file"] == "open_clip:ViT-B-16-quickgelu/openai"
-    assert sources.student == {"file": str(tmp_path / "s.pt")}
+    assert sources.data_sets["a"].root == str(tmp_path / "there" / "a")
+    assert sources.data_sets["b"].root == str(tmp_path / "b")
+    assert sources.models.teacher.file == "open_clip:ViT-B-16-quickgelu/openai"
+    assert sources.models.student and sources.models.student.file == str(tmp_path / "s.pt")
     assert sources.digest == file_sha256(tmp_path / "data.yaml")
-    with pytest.raises(ValueError, match=r"a has the path \$NOT_SET/x, which holds a variable"):
+    with pytest.raises(ValueError, match=r"a\.root: \$NOT_SET/x holds a variable"):
         read_sources(write(tmp_path, "a: {loader: folder, root: $NOT_SET/x}"))
 
 
 def test_the_precision_is_the_users_choice_and_in_the_protocol(tmp_path: Path) -> None:
     file = tmp_path / "data.yaml"
-    for precision in ("bfloat16", "float32", "half"):
+    for precision in ("bfloat16", "float32"):
         file.write_text(f"models: {{teacher: {{file: {TEACHER}, precision: {precision}}}}}")
-        sources = read_sources(file)
-        if precision == "half":
-            with pytest.raises(ValueError, match="precision is 'half'; choose one of"):
-                sources.load_teacher()
-            continue
-        teacher = sources.load_teacher()
+        teacher = read_sources(file).load_teacher()
         assert teacher.encoder.precision == precision
         said = {} if precision == "float32" else {"precision": precision}
         assert teacher.protocol == Sources().load_teacher().protocol | said
@@ -159,37 +154,42 @@ def test_the_precision_is_the_users_choice_and_in_the_protocol(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the file must hold"),
-        ("[1, 2]", "the file must hold"),
+        ("", "Input should be a valid dictionary"),
+        ("[1, 2]", "Input should be a valid dictionary"),
         ("data_sets: {", "is not readable YAML"),
         ("models: {}\nmodels: {}", "key 'models' is given twice"),
-        ("data: {}", "the file has unknown keys data; known: data_sets, models"),
-        ("data_sets: []\nmodels: {teacher: {file: a}}", "data_sets must hold"),
-        ("data_sets: {a: {root: b}}\nmodels: {teacher: {file: a}}", "a has no text `loader`"),
-        ("data_sets: {a: {loader: folder}}\nmodels: {teacher: {file: a}}", "no text `root`"),
-        ("data_sets: {a: {loader: x, root: b}}", "there is no loader 'x'; there are msrvtt"),
+        ("data: {}", "data: Extra inputs are not permitted"),
+        ("data_sets: []\nmodels: {teacher: {file: a}}", "data_sets: Input should be"),
+        ("data_sets: {a: {root: b}}\nmodels: {teacher: {file: a}}", "a.loader: Field required"),
         (
-            "data_sets: {a: {loader: folder, root: b, splitt: c}}",
-            "a has unknown keys splitt; known: ",
+            "data_sets: {a: {loader: folder}}\nmodels: {teacher: {file: a}}",
+            "a.root: Field required",
         ),
-        ("data_sets: {}", "teacher must hold"),
-        ("models: {teacher: {path: a}}", "teacher has unknown keys path"),
-        ("models: {teacher: {architecture: a}}", "teacher has no text `file`"),
+        ("data_sets: {a: {loader: x, root: b}}", "a: there is no loader 'x'; there are msrvtt"),
+        ("data_sets: {a: {loader: folder, root: b, splitt: c}}", "a: unknown keys splitt; known: "),
+        ("data_sets: {}", "names no `models`"),
+        ("models: {teacher: {path: a}}", "models.teacher.path: Extra inputs"),
+        ("models: {teacher: {architecture: a}}", "models.teacher.file: Field required"),
+        ("models: {teacher: {file: 5}}", "models.teacher.file: Input should be a valid string"),
+        (
+            "models: {teacher: {file: a, precision: half}}",
+            "models.teacher.precision: Input should be 'float32' or 'bfloat16'",
+        ),
         (
             "models: {teacher: {file: a}, student: {file: a, precision: bfloat16}}",
-            "student has unknown keys precision; known: architecture, file",
+            "models.student.precision: Extra inputs",
         ),
-        ("models: {teachers: {file: a}}", "models has unknown keys teachers"),
+        ("models: {teachers: {file: a}}", "models.teachers: Extra inputs"),
         (
             "models: {teacher: {file: a}, references: {fit: {file: a}}}",
-            "fit has no text `vocabulary`",
+            "models.references.fit.vocabulary: Field required",
         ),
     ],
 )
 def test_what_is_wrong_with_a_sources_file_is_said(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "data.yaml"
     file.write_text(text)
-    with pytest.raises(ValueError, match=message.replace("[", r"\[")) as error:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         read_sources(file)
     assert str(file) in str(error.value)
 
