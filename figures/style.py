@@ -90,9 +90,8 @@ def new_figure(panels: int, height: float, legend_rows: int = 0) -> tuple[Figure
     """
     if panels < 1:
         raise ValueError(f"a figure needs at least one panel, not {panels}")
-    width = COLUMN_WIDTH if panels == 1 else PAGE_WIDTH
     with theme():
-        figure = Figure(width, height)
+        figure = Figure(COLUMN_WIDTH if panels == 1 else PAGE_WIDTH, height)
         axes = figure.subplots(1, panels, squeeze=False)
         share = (FOOTER + legend_rows * _LEGEND_ROW) / height
         figure.set_layout_engine("constrained", rect=(0, share, 1, 1 - share), wspace=0.04)
@@ -136,14 +135,9 @@ def save(
     }
     paths = []
     with theme():
-        footer = figure.text(
-            0.99,
-            0.02 / figure.get_figheight(),
-            provenance_line(provenance),
-            ha="right",
-            fontsize=5.5,
-            color=DRAW,
-        )
+        where = (0.99, 0.02 / figure.get_figheight())
+        line = provenance_line(provenance)
+        footer = figure.text(*where, line, ha="right", fontsize=5.5, color=DRAW)
         try:
             for kind, content in metadata.items():
                 path = stem.with_name(f"{stem.name}.{kind}")
