@@ -143,7 +143,7 @@ def test_texts_and_strips_are_inside_the_picture(shape, text):
     assert picture.y0 >= figure.dpi * style.FOOTER - 1e-6
     assert picture.x1 <= figure.bbox.width + 1e-6
     for label in axes.texts:
-        assert 0 <= label.get_window_extent().x0
+        assert label.get_window_extent().x0 >= 0
         assert label.get_window_extent().x1 <= picture.x0
 
 
