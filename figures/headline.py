@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from figures.outcomes import check_alike, sweep_rows
 from fitclip_core.metrics import error_rate_reduction
-from fitclip_kit.store.results import check_one_training, sweep_rows
 
 
 def headline_table(metrics: pd.DataFrame, alpha: float = 0.4) -> pd.DataFrame:
@@ -23,20 +23,17 @@ def headline_table(metrics: pd.DataFrame, alpha: float = 0.4) -> pd.DataFrame:
     Source: tables 4 and 5.
     """
     metrics = sweep_rows(metrics)
-    check_one_training(metrics, "the metrics")
-    models = {"teacher": 0.0, "student": 1.0, "fused": alpha}
+    check_alike(metrics, ["alpha"], "the metrics")
     index = ["data_set", "direction", "metric"]
-    columns = {}
-    draws = {}
-    used = []
-    for model, place in models.items():
+    columns, draws, used = {}, {}, []
+    for model, place in {"teacher": 0.0, "student": 1.0, "fused": alpha}.items():
         rows = metrics[np.isclose(metrics["alpha"], place, atol=1e-9)]
         if rows.empty:
             there = sorted(set(metrics["alpha"]))
             raise ValueError(f"no metrics of the {model} (alpha {place:g}); alphas there: {there}")
         groups = rows.groupby(index, observed=True, sort=False)
         columns[model] = groups["value"].mean()
-        draws[model] = groups["seed"].agg(lambda seeds: str(sorted(seeds)))
+        draws[model] = groups["draw"].agg(lambda numbers: str(sorted(numbers)))
         used.append(rows)
     table = pd.DataFrame(columns)
     if table.isna().to_numpy().any() or not draws["fused"].equals(draws["student"]):
@@ -58,7 +55,7 @@ def headline_table(metrics: pd.DataFrame, alpha: float = 0.4) -> pd.DataFrame:
         )
     table["n"] = groups["n"].first()
     table["of"] = groups["clips"].first()
-    table["draws"] = used[1].groupby(index, observed=True)["seed"].count()
+    table["draws"] = used[1].groupby(index, observed=True)["draw"].count()
     return table
 
 

@@ -17,7 +17,7 @@ NOT_RECORDED: Final = "not recorded"
 
 Record = Mapping[str, Any]
 
-# How an item of paper_protocol.yaml is read off a record's protocol (or its key); `_others` has
+# How an item of paper_protocol.yaml is read off a record's protocol (or its cell); `_others` has
 # those that take more than a format.
 _FORMS: Final = {
     "data set": "{data_set}",
@@ -32,7 +32,9 @@ _FORMS: Final = {
     "teacher's architecture": "{model[architecture]}",
     "teacher's weights": "sha256 {weights[teacher]:.12}",
     "checkpoint": "{model[file]}",
-    "alpha": "{key[alpha]:.9g}",
+    "labelled_share": "{cell[labelled_share]:.9g}",
+    "labelled_clips": "{cell[labelled_clips]:,}",
+    "alpha": "{cell[alpha]:.9g}",
     "steps": "{training[steps]}",
     "validated every": "{training[validate_every]} steps",
     "unlabelled pool": "{training[material][unlabelled_clips]:,} clips, "
@@ -77,7 +79,7 @@ def protocol_items(records: Sequence[Record], model: str, data_set: str) -> pd.D
     of_training: dict[str, Any] = {}
     if "checkpoint" in wanted:  # a reference
         fixed |= paper["reference_always_different"]
-    if "label_share" in wanted:  # a student, whether fused or not
+    if "labelled_share" in wanted:  # a student, whether fused or not
         wanted |= paper["training"]
         fixed |= paper["student_always_different"]
         of_training |= paper["training_always_different"]
@@ -118,7 +120,9 @@ def _together(texts: Sequence[str | None]) -> str | None:
 
 def _said(record: Record) -> dict[str, str]:
     """What one record says, by item; items of which it says nothing are left out."""
-    protocol = _without_none(record["protocol"]) | {"key": record["key"]}
+    protocol = _without_none(record["protocol"]) | {"cell": _without_none(record["cell"])}
+    if "released" in protocol.get("training", {}):  # its cell has our own settings
+        protocol["cell"] = {"alpha": record["cell"]["alpha"]}
     said = {}
     for item, form in _FORMS.items():
         try:
@@ -155,9 +159,6 @@ def _others(record: Record, protocol: Mapping[str, Any]) -> dict[str, str]:
             said["clips"] += f" (annotation: {size})"
         said["clips measured"] = "all" if measured == asked else f"{measured:,} of {asked:,}"
     training = record["protocol"].get("training") or {}
-    if "released" not in training:  # whose key has our own settings
-        said["label_share"] = f"{record['key']['label_share']:.9g}"
-        said["subset_size"] = f"{record['key']['subset_size']:,}"
     material = training.get("material") or {}
     for kind in ("labelled", "unlabelled"):
         if (batch := training.get(f"{kind}_batch")) is not None:

@@ -12,9 +12,17 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 from pandas.io.formats.style import Styler
 
-from figures.alpha_curve import ZERO_SHOT, panels_of
-from figures.paper import DATASET_TABLES, DELTA, FUSED, REDUCTION, TITLES, paper_table, paper_values
-from figures.paper_tables import measured_table
+from figures.measures import ZERO_SHOT, panels_of
+from figures.paper import (
+    DATASET_TABLES,
+    DELTA,
+    FUSED,
+    REDUCTION,
+    TITLES,
+    layout,
+    paper_table,
+    paper_values,
+)
 from figures.provenance import line as provenance_line
 from figures.provenance import with_commit
 from fitclip_kit.store.files import atomic_path, write_text
@@ -70,7 +78,7 @@ def result_table(table: str, beside: pd.DataFrame) -> pd.DataFrame:
     Raises: ValueError for another table.
     Source: supplement, tables 2 to 6.
     """
-    sides = {HERE: measured_table(table, beside), PAPER: paper_table(table).astype(float)}
+    sides = {HERE: layout(beside, table, "value"), PAPER: paper_table(table).astype(float)}
     both = {
         (*_levels(column), side): numbers[column]
         for column in sides[PAPER].columns
