@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from fitclip_core import ensembling, zero_shot
 from fitclip_core.merges import Schedule, Share
+from fitclip_kit.engine.measure import Student
 from fitclip_kit.engine.merge_distance import fisher_alpha
-from fitclip_kit.engine.sweep import Student
 from fitclip_kit.slider import fishers
 from fitclip_kit.slider.fusion import LINEAR, Fusion, linear_at, merged
 from fitclip_kit.slider.material import ClipSet, Material
@@ -47,9 +47,9 @@ def unseen(share: float) -> None:
 class LiveModel:
     """One model that is set to any fusion in place, with a memory of the features it gave.
 
-    Features and outcomes are those that `sweep.sweep_alphas`, `measure_merges` and
-    `measure_tower_map` store: the same weights encode the same batches. A video's features depend
-    on the vision tower alone and a text's on the text tower alone, so they are kept by tower.
+    Features and outcomes are those that `measure.measure` stores: the same weights encode the same
+    batches. A video's features depend on the vision tower alone and a text's on the text tower
+    alone, so they are kept by tower.
 
     Methods may be called from any thread. One at a time computes; what is kept is answered at once,
     also meanwhile, and so is `has`. Work looks at `stop` before every block of a tower and every

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, cast
@@ -17,12 +16,12 @@ from fitclip_core import zero_shot
 from fitclip_core.devices import pick_device
 from fitclip_core.encoders import ClipEncoder
 from fitclip_kit.engine import students
+from fitclip_kit.engine.measure import MEASURED_BY, EvaluationSet, Student
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.engine.sources import read_sources
-from fitclip_kit.engine.sweep import MEASURED_BY, EvaluationSet, Student
 from fitclip_kit.store.code import code_digest
 from fitclip_kit.store.files import read_manifest
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import Cell
 
 TRAINING, SWEEP = "03_student_distillation", "04_alpha_sweep"
 MEASURED_AT: Final = {"retrieval": 5, "classification": 1}
@@ -122,8 +121,6 @@ class Material:
         students: draw -> trained student.
         sets: name -> data set, in the sources' order.
         alphas: the sweep's, ascending.
-        label_share: weight of the labelled loss in the students' training.
-        subset_size: number of labelled clips in the students' training.
         keys: the sweep's stored cells of these students, data set by data set and by alpha.
         model: JSON data on the teacher.
     """
@@ -134,9 +131,7 @@ class Material:
     students: dict[int, Student]
     sets: dict[str, ClipSet]
     alphas: tuple[float, ...]
-    label_share: float
-    subset_size: int
-    keys: list[CellKey]
+    keys: list[Cell]
     model: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -165,15 +160,12 @@ def open_material(run_dir: Path | str, sources_file: str = "", device: str = "cp
             )
     teacher = sources.load_teacher(pick_device(device))
     draws = [int(draw) for draw in swept["parameters"]["draws"]]
-    settings = trained["parameters"]
-    label_share, subset_size = float(settings["labelled_share"]), int(settings["labelled_clips"])
-    cell = partial(CellKey.at, label_share=label_share, subset_size=subset_size)
+    known = {draw: students.load(run.student(draw), draw).student for draw in draws}
     alphas = sorted({round(float(alpha), 9) for alpha in swept["parameters"]["alphas"]})
-    stored = run.results.keys()
     swept_sets = {
-        key.data_set
-        for key in stored
-        if key.seed in draws and key == cell(key.alpha, seed=key.seed, data_set=key.data_set)
+        cell.data_set
+        for cell in run.results.cells()
+        if cell.draw in known and cell == known[cell.draw].cell(cell.data_set, cell.alpha)
     }
     if not swept_sets:
         raise ValueError(f"{run.path} holds no cell of a sweep; run notebook {SWEEP} first")
@@ -181,12 +173,11 @@ def open_material(run_dir: Path | str, sources_file: str = "", device: str = "cp
     by_set = {  # the teacher's cell is one for all draws
         name: list(
             dict.fromkeys(
-                cell(alpha, seed=draw, data_set=name) for alpha in alphas for draw in draws
+                student.cell(name, alpha) for alpha in alphas for student in known.values()
             )
         )
         for name in sorted(swept_sets, key=lambda name: (order.get(name, len(order)), name))
     }
-    known = {draw: students.load(run.student(draw), draw).student for draw in draws}
     weights = {draw: student.sha256 for draw, student in known.items()}
     data_sets = {name: run.evaluation_set(name) for name in by_set}
     stale = sum(
@@ -207,8 +198,6 @@ def open_material(run_dir: Path | str, sources_file: str = "", device: str = "cp
         students=known,
         sets={name: _clip_set(one) for name, one in data_sets.items()},
         alphas=tuple(alphas),
-        label_share=label_share,
-        subset_size=subset_size,
         keys=list(chain.from_iterable(by_set.values())),
         model=dict(teacher.protocol),
     )
@@ -223,7 +212,7 @@ def _finished(run: RunFolder, notebook: str) -> dict[str, Any]:
 
 def _stale_cells(
     run: RunFolder,
-    keys: Sequence[CellKey],
+    keys: Sequence[Cell],
     data_set: EvaluationSet,
     teacher_sha256: str,
     students_sha256: Mapping[int, str],
@@ -237,8 +226,8 @@ def _stale_cells(
         except ValueError as error:
             raise ValueError(f"{error}; run notebook {SWEEP} again") from error
         weights = {"teacher": teacher_sha256}
-        if key.alpha:
-            weights["student"] = students_sha256[key.seed]
+        if key.draw is not None:
+            weights["student"] = students_sha256[key.draw]
         expected = {**data_set.protocol, "weights": weights}
         if wrong := [name for name, value in expected.items() if protocol.get(name) != value]:
             raise ValueError(

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 
-from figures.alpha_curve import Measure
+from figures.measures import Measure
+from figures.outcomes import Ranks, ranks_of, sweep_rows
 from fitclip_core.statistics import mean_interval
 from fitclip_kit.store.results import (
     CLASSIFICATION,
-    NO_DRAW,
     OUTCOME_COLUMNS,
     SHARES,
-    CellKey,
+    Cell,
     metric_table,
-    rank_table,
-    sweep_rows,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +72,7 @@ class StoredSweep:
         self.measures: dict[str, Measure] = dict(measures)
         chosen = _of_measures(sweep_rows(outcomes), self.measures)
         tables = {
-            name: rank_table(chosen, name, measure.direction)
+            name: ranks_of(chosen, name, measure.direction)
             for name, measure in self.measures.items()
         }
         self.alphas, self.draws = _alphas_and_draws(tables)
@@ -86,7 +84,7 @@ class StoredSweep:
             for draw in self.draws:
                 by_draw = [points[alpha, self._stored(draw, alpha)] for alpha in self.alphas]
                 self._curves[name, draw] = _curve(self.alphas, by_draw)
-            mean = _mean_points(self.alphas, tables[name] <= measure.k, points)
+            mean = _mean_points(tables[name], measure.k, points)
             self._curves[name, None] = _curve(self.alphas, mean)
 
     @classmethod
@@ -141,7 +139,7 @@ class StoredSweep:
         """
         self._check(data_set, draw)
         _check_alpha(alpha)
-        alpha = round(float(alpha), 9)  # as CellKey keeps it
+        alpha = round(float(alpha), 9)  # as Cell keeps it
         return self._cells.get((data_set, alpha, self._stored(draw, alpha)))
 
     def at(self, data_set: str, draw: int | None, alpha: float) -> Point:
@@ -172,8 +170,8 @@ class StoredSweep:
         """`at` on every data set, in the order of `measures`."""
         return {name: self.at(name, draw, alpha) for name in self.measures}
 
-    def _stored(self, draw: int, alpha: float) -> int:
-        return NO_DRAW if alpha == 0 else draw
+    def _stored(self, draw: int, alpha: float) -> int | None:
+        return None if alpha == 0 else draw
 
     def _check(self, data_set: str, draw: int | None) -> None:
         if data_set not in self.measures:
@@ -196,9 +194,8 @@ def share_point(outcomes: pd.DataFrame, measure: Measure, status: Status = "exac
             that the kit reports.
     """
     rows = of_direction(outcomes, measure.direction)
-    # Any cell's key does: the table only groups by it.
-    key = CellKey.reference("explored", measure.data_set)
-    metrics = metric_table(rows.assign(**asdict(key)), n_resamples=1)
+    # Any cell does: the table only groups by it.
+    metrics = metric_table(rows.assign(**asdict(Cell(measure.data_set))), n_resamples=1)
     (ends,) = _measured(metrics, measure).values()
     return Point(*ends, status)
 
@@ -224,66 +221,61 @@ def _of_measures(outcomes: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.
     return outcomes[wanted].astype({name: "str" for name in names if name in outcomes})
 
 
-def _alphas_and_draws(tables: Mapping[str, pd.DataFrame]) -> tuple[list[float], list[int]]:
+def _alphas_and_draws(tables: Mapping[str, Ranks]) -> tuple[list[float], list[int]]:
     """What the data sets have in common, which must be all."""
     first_name, first = next(iter(tables.items()))
-    for name, table in tables.items():
-        if not table.columns.equals(first.columns):
-            differing = sorted(set(table.columns) ^ set(first.columns))
+    for name, ranks in tables.items():
+        if ranks.draws != first.draws:
             raise ValueError(
-                f"{name} and {first_name} do not have the same (alpha, draw) cells: "
-                f"{differing[:5]} in one only; finish the sweep or leave a data set out"
+                f"{name} and {first_name} do not have the same alphas and draws: {ranks.draws} and "
+                f"{first.draws}; finish the sweep or leave a data set out"
             )
-    alphas = sorted({float(alpha) for alpha in first.columns.get_level_values("alpha")})
-    draws = sorted({int(seed) for seed in first.columns.get_level_values("seed")} - {NO_DRAW})
-    for alpha in alphas:
-        expected = [NO_DRAW] if alpha == 0 else draws
-        present = first[alpha].columns.tolist()
-        if present != expected:
-            raise ValueError(
-                f"draws at alpha {alpha:g} are {present}, not {expected}; finish the sweep"
-            )
+    draws = first.same_draws()
     if not draws:
         raise ValueError("the sweep has no student, only the teacher; run notebook 04 with draws")
-    return alphas, draws
+    return list(first.points), draws
 
 
 def _cells(
     outcomes: pd.DataFrame, clips: Mapping[str, int]
 ) -> dict[tuple[Hashable, ...], pd.DataFrame]:
-    """(data set, alpha, seed) -> the cell's outcomes."""
-    cells = {}
-    for place, rows in outcomes.groupby(["data_set", "alpha", "seed"], observed=True):
+    """(data set, alpha, draw) -> the cell's outcomes."""
+    cells: dict[tuple[Hashable, ...], pd.DataFrame] = {}
+    by = ["data_set", "alpha", "draw"]
+    for (name, alpha, draw), rows in outcomes.groupby(by, observed=True, dropna=False):
         cell = rows.reindex(columns=list(OUTCOME_COLUMNS)).reset_index(drop=True)
-        if (name := str(place[0])) in clips:
+        if name in clips:
             cell.attrs["coverage"] = {"clips": clips[name]}
-        cells[place] = cell
+        cells[name, alpha, _draw(draw)] = cell
     return cells
 
 
-def _measured(metrics: pd.DataFrame, measure: Measure) -> dict[tuple[float, int], Ends]:
-    """A measure's value and ends at each (alpha, seed) of the metrics."""
+def _draw(draw: Any) -> int | None:
+    return None if pd.isna(draw) else int(draw)
+
+
+def _measured(metrics: pd.DataFrame, measure: Measure) -> dict[tuple[float, int | None], Ends]:
+    """A measure's value and ends at each (alpha, draw) of the metrics."""
     kind = "classification" if measure.direction == CLASSIFICATION else "retrieval"
     names = [name for name, k in SHARES[kind].items() if k == measure.k]
     if not names:
         known = sorted(SHARES[kind].values())
         raise ValueError(f"{measure.data_set}: k is {measure.k} for {kind}; give one of {known}")
     rows = metrics[(metrics["data_set"] == measure.data_set) & (metrics["metric"] == names[0])]
-    columns = (rows[name].tolist() for name in ("alpha", "seed", *CURVE_COLUMNS))
-    return {(alpha, seed): tuple(ends) for alpha, seed, *ends in zip(*columns, strict=True)}
+    columns = (rows[name].tolist() for name in ("alpha", "draw", *CURVE_COLUMNS))
+    return {(alpha, _draw(draw)): tuple(ends) for alpha, draw, *ends in zip(*columns, strict=True)}
 
 
 def _mean_points(
-    alphas: Sequence[float], hits: pd.DataFrame, single: Mapping[tuple[float, int], Ends]
+    ranks: Ranks, k: int, single: Mapping[tuple[float, int | None], Ends]
 ) -> list[Ends]:
     """Each alpha's mean over draws and its interval; where one draw stands, that draw's."""
     points = []
-    for alpha in alphas:
-        by_draw = hits[alpha]
-        if by_draw.shape[1] == 1:
-            points.append(single[alpha, int(by_draw.columns[0])])
+    for alpha, by_draw in ranks.points.items():
+        if len(by_draw) == 1:
+            points.append(single[alpha, next(iter(ranks.draws[alpha]), None)])
         else:
-            found = mean_interval(by_draw.to_numpy(np.float64).T, within=(0, 1))
+            found = mean_interval((by_draw <= k).astype(np.float64), within=(0, 1))
             points.append((found.estimate, found.low, found.high))
     return points
 

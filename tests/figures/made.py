@@ -56,7 +56,7 @@ def sweep(
 
 
 def swept_hits(hits_of: Callable[[str, float, int | None], Any], **options: Any) -> pd.DataFrame:
-    """`sweep` with hits_of(...) -> [items] of whether the rank is a hit of the data set's measure."""
+    """`sweep` with hits_of(...) -> [items] of whether each is a hit of the data set's measure."""
 
     def ranks_of(data_set: str, alpha: float, draw: int | None) -> np.ndarray:
         return as_ranks(hits_of(data_set, alpha, draw), BY_NAME[data_set])

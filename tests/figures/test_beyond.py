@@ -119,7 +119,10 @@ def test_variants_are_compared_with_the_plain_sweep_of_the_same_draws_and_alpha(
         draws = ([2] if row["alpha"] else [None]) if renormalised else [1, 3]
         variant = {"merge": AVERAGE if renormalised else "far_off", "renormalise": renormalised}
         plain, other = (
-            [hits(outcomes, one, draws, alpha=row["alpha"], **where) for one in SCOPES[row["scope"]]]
+            [
+                hits(outcomes, one, draws, alpha=row["alpha"], **where)
+                for one in SCOPES[row["scope"]]
+            ]
             for where in ({"merge": AVERAGE, "renormalise": False}, variant)
         )
         found = paired_difference(plain, other)

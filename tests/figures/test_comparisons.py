@@ -64,7 +64,7 @@ def test_clear_differences_are_called_and_others_are_not():
 
 @pytest.mark.parametrize("alpha", [0, 1, 0.5])
 def test_only_a_fused_model_of_the_sweep_is_compared(alpha):
-    with pytest.raises(ValueError, match="is an end of the sweep|is not in the sweep"):
+    with pytest.raises(ValueError, match=r"is an end of the sweep|is not in the sweep"):
         fusion_comparisons(swept_hits(lambda *_: first(20)), alpha)
 
 
@@ -183,4 +183,3 @@ def test_headline_table_refuses_holes():
     fewer = metrics.assign(n=metrics["n"].where(metrics["alpha"] != 0.4, 39))
     with pytest.raises(ValueError, match="not measured on equally many clips of mit"):
         headline_table(fewer)
-

@@ -104,9 +104,7 @@ def test_maps_must_be_whole_and_have_equal_and_unequal_alphas():
     outcomes = towers(noisy(30))
     cell = (outcomes["alpha"] == 1) & (outcomes["text_alpha"] == 0.4)
     fewer = outcomes[(outcomes["data_set"] == "msrvtt") | (outcomes["alpha"] < 1)]
-    diagonal, aside = (
-        towers(noisy(30), vision=(0.0,), text=(alpha,)) for alpha in (0.0, 1.0)
-    )
+    diagonal, aside = (towers(noisy(30), vision=(0.0,), text=(alpha,)) for alpha in (0.0, 1.0))
     for table, measures, match in (
         (outcomes, [Measure("other", "text_to_video", 5)], r"map of other; .*'mit', 'msrvtt'"),
         (outcomes[~cell], MEASURES, "map of msrvtt is not whole"),

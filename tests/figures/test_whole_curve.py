@@ -1,9 +1,8 @@
 import numpy as np
-import pandas as pd
 import pytest
 
 from figures.comparisons import off_zero
-from figures.measures import IN_DOMAIN, ZERO_SHOT, panels_of
+from figures.measures import panels_of
 from figures.whole_curve import (
     band_curve,
     band_in_words,

@@ -8,11 +8,11 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from figures.alpha_curve import Measure
+from figures.measures import Measure
 from fitclip_core.zero_shot import Trial
 from fitclip_kit.slider.material import ClipSet, Material
 from fitclip_kit.slider.stored import StoredSweep
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import Cell, typed
 
 ALPHAS = (0.0, 0.25, 0.5, 1.0)
 DRAWS = (1, 4)
@@ -76,7 +76,9 @@ def outcomes(draws=DRAWS, alphas=ALPHAS) -> pd.DataFrame:
         direction = "text_to_video" if one.task == "retrieval" else "classification"
         for alpha in alphas:
             for draw in draws if alpha else draws[:1]:
-                key = CellKey.at(alpha, label_share=0.9, subset_size=8, seed=draw, data_set=name)
+                key = Cell(
+                    alpha=alpha, labelled_share=0.9, labelled_clips=8, draw=draw, data_set=name
+                )
                 table = pd.DataFrame({"item": one.clip_ids})
                 table["direction"] = direction
                 table["rank"] = rng.integers(1, len(one.texts) + 1, CLIPS).astype(float)
@@ -84,7 +86,7 @@ def outcomes(draws=DRAWS, alphas=ALPHAS) -> pd.DataFrame:
                 table["label"] = labels
                 table["predicted"] = rng.choice(CLASSES, CLIPS) if labels is not None else None
                 tables.append(table.assign(**vars(key)))
-    return pd.concat(tables, ignore_index=True)
+    return typed(pd.concat(tables, ignore_index=True))
 
 
 def sweep(draws=DRAWS, alphas=ALPHAS) -> StoredSweep:

@@ -15,16 +15,16 @@ from pandas.testing import assert_frame_equal
 from torch import Tensor
 
 from fitclip_core import ensembling, merges, zero_shot
+from fitclip_kit.engine.measure import measure, tower_cells
 from fitclip_kit.engine.merge_distance import distance_taken, fisher_alpha
 from fitclip_kit.engine.run_folder import RunFolder
-from fitclip_kit.engine.sweep import measure_tower_map, sweep_alphas
 from fitclip_kit.slider import fishers
 from fitclip_kit.slider.fusion import Fusion
 from fitclip_kit.slider.live import LiveModel, Superseded, _Features
 from fitclip_kit.slider.material import ClipSet, Material
-from fitclip_kit.store.results import CellKey, ResultsStore
+from fitclip_kit.store.results import Cell, ResultsStore
 from fitclip_kit.weights import checkpoints
-from tests.fitclip_kit.slider.tiny_material import DATA_SETS, tiny_material
+from tests.fitclip_kit.slider.tiny_material import DATA_SETS, sweep_into, teacher_of, tiny_material
 from tests.tiny_clip import labelled_clips
 
 LINEAR = "linear in depth"
@@ -122,43 +122,24 @@ def test_outcomes_are_those_of_a_model_with_the_fused_weights(material, fusion, 
 
 def test_outcomes_are_those_that_the_sweep_stores(material, tmp_path):
     results, alphas = ResultsStore(tmp_path), [0.0, 0.3, 0.7, 1.0]
-    settings = {"label_share": material.label_share, "subset_size": material.subset_size}
-    keys = sweep_alphas(
-        material.encoder,
-        material.teacher_sha256,
-        list(material.students.values()),
-        alphas,
-        DATA_SETS,
-        results,
-        **settings,
-    )
     live = LiveModel(material)
-    for key in keys:
-        draw = max(key.seed, 1)  # the teacher's is -1, and any student's will do
-        assert_stored(
-            results, key, live.outcomes(Fusion.at(draw, key.alpha), material.sets[key.data_set])
-        )
+    for cell in sweep_into(results, material, alphas):
+        fusion = Fusion.at(cell.draw or 1, cell.alpha)  # for the teacher any student will do
+        assert_stored(results, cell, live.outcomes(fusion, material.sets[cell.data_set]))
 
 
 def test_outcomes_are_those_that_the_tower_map_stores(material, tmp_path):
     results = ResultsStore(tmp_path)
-    measure_tower_map(
-        material.encoder,
-        material.teacher_sha256,
-        material.students[1],
-        [0.2, 0.6],
-        [0.0, 0.6],
-        DATA_SETS[:1],
-        results,
-    )
-    live = LiveModel(material)
-    for vision, text in [(0.2, 0.0), (0.2, 0.6), (0.6, 0.0), (0.6, 0.6)]:
-        key = CellKey.towers(vision, text, label_share=0, subset_size=0, seed=1, data_set="pairs")
-        found = live.outcomes(Fusion(1, vision, text), material.sets["pairs"])
-        assert_stored(results, key, found)
+    student, live = material.students[1], LiveModel(material)
+    cells = tower_cells(["pairs"], student, [0.0, 0.2, 0.6])
+    measure(cells, teacher_of(material), DATA_SETS, results, students=[student])
+    for cell in cells:
+        assert cell.text_alpha is not None
+        fusion = Fusion(1, cell.alpha, cell.text_alpha)
+        assert_stored(results, cell, live.outcomes(fusion, material.sets["pairs"]))
 
 
-def assert_stored(results: ResultsStore, key: CellKey, found: pd.DataFrame) -> None:
+def assert_stored(results: ResultsStore, key: Cell, found: pd.DataFrame) -> None:
     columns = ["direction", "item", "rank", "label", "predicted"]
     stored, now = (
         table[columns].astype("str").sort_values(columns).reset_index(drop=True)

@@ -13,7 +13,7 @@ from fitclip_kit.slider.fusion import Fusion
 from fitclip_kit.slider.live import LiveModel
 from fitclip_kit.slider.material import ClipSet, open_material
 from fitclip_kit.store.files import MANIFEST_NAME
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import Cell
 from tests.fitclip_kit.slider.small_run import ALPHAS, DRAWS, EVALUATED, TRAINING, build_run
 from tests.fitclip_kit.slider.tiny_material import tiny_material, uneven
 
@@ -37,9 +37,9 @@ def test_a_finished_run_is_opened(finished):
     assert list(material.sets) == list(EVALUATED)  # in the embedded benchmark's order
     assert material.alphas == ALPHAS
     assert {draw: one.draw for draw, one in material.students.items()} == {1: 1, 2: 2}
-    training = TRAINING["labelled_share"], TRAINING["labelled_clips"]
-    assert (material.label_share, material.subset_size) == training
-    assert sorted(material.keys, key=str) == sorted(material.run.results.keys(), key=str)
+    trained = {(one.labelled_share, one.labelled_clips) for one in material.students.values()}
+    assert trained == {(TRAINING["labelled_share"], TRAINING["labelled_clips"])}
+    assert sorted(material.keys, key=str) == sorted(material.run.results.cells(), key=str)
     assert len(material.keys) == len(EVALUATED) * (1 + len(DRAWS) * 2)
     stored = material.run.results.record(material.keys[0])["protocol"]
     assert stored["model"] == material.model
@@ -68,13 +68,7 @@ def test_the_live_model_gives_what_is_stored(finished):
     live = LiveModel(material)
     for draw, alpha in [(1, 0.4), (2, 1.0)]:
         found = live.outcomes(Fusion.at(draw, alpha), material.sets["ucf101"])
-        key = CellKey.at(
-            alpha,
-            label_share=material.label_share,
-            subset_size=material.subset_size,
-            seed=draw,
-            data_set="ucf101",
-        )
+        key = material.students[draw].cell("ucf101", alpha)
         stored = material.run.results.outcomes([key]).set_index("item")
         found = found.set_index("item").loc[stored.index.astype("str")]
         assert found["rank"].tolist() == stored["rank"].tolist()
@@ -83,18 +77,18 @@ def test_the_live_model_gives_what_is_stored(finished):
 
 def test_cells_of_other_studies_and_draws_play_no_part(run):
     results = RunFolder(run).results
-    key = next(filter(lambda key: key.model == "fused", results.keys()))
+    key = next(filter(lambda key: key.model == "fused", results.cells()))
     outcomes, protocol = results.outcomes([key]), results.record(key)["protocol"]
     training: dict[str, Any] = {
-        "label_share": key.label_share,
-        "subset_size": key.subset_size,
+        "labelled_share": key.labelled_share,
+        "labelled_clips": key.labelled_clips,
     }
     for other in (
-        CellKey.variant("fisher", 0.4, **training, seed=1, data_set="other"),
-        CellKey.reference("frozen_in_time", "other"),
-        CellKey.at(0.4, **training, seed=501, data_set="other"),
-        CellKey.at(0.4, label_share=1.0, subset_size=32, seed=1, data_set="other"),
-        CellKey.at(0.0, **training, seed=1, data_set="other"),
+        Cell(merge="fisher", alpha=0.4, **training, draw=1, data_set="other"),
+        Cell(model="frozen_in_time", data_set="other"),
+        Cell(alpha=0.4, **training, draw=1, sampling="independent", data_set="other"),
+        Cell(alpha=0.4, labelled_share=1.0, labelled_clips=32, draw=1, data_set="other"),
+        Cell(alpha=0.0, **training, draw=1, data_set="other"),
     ):
         results.write(other, outcomes, protocol)
     material = open_material(run)
@@ -129,7 +123,7 @@ def test_another_sources_file_is_refused(run, tmp_path):
 
 def test_a_missing_cell_is_named(run):
     results = RunFolder(run).results
-    key = next(filter(lambda key: key.alpha == 0.4, results.keys()))
+    key = next(filter(lambda key: key.alpha == 0.4, results.cells()))
     next((run / "results" / "cells").glob(f"{key.digest}.json")).unlink()
     with pytest.raises(ValueError, match="not been evaluated; run notebook 04_alpha_sweep again"):
         open_material(run)

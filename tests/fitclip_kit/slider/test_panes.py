@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fitclip_core import zero_shot
-from fitclip_kit.engine.sweep import EvaluationSet
+from fitclip_kit.engine.measure import EvaluationSet
 from fitclip_kit.slider import panes
 from fitclip_kit.slider.fusion import Fusion
 from fitclip_kit.slider.live import LiveModel

@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from figures.alpha_curve import Measure, Panel, alpha_table
+from figures.hits import PanelHits, point_numbers
+from figures.measures import Measure
 from fitclip_core.statistics import crossed_interval
 from fitclip_kit.slider.stored import Point, StoredSweep, of_direction, share_point
-from fitclip_kit.store.results import CellKey, ResultsStore
+from fitclip_kit.store.results import Cell, ResultsStore
 
 ALPHAS, DRAWS, ITEMS = (0.0, 0.3, 1.0), (1, 2, 4), 15
-TRAINING: dict[str, Any] = {"label_share": 0.5, "subset_size": 9}
+TRAINING: dict[str, Any] = {"labelled_share": 0.5, "labelled_clips": 9}
 MEASURES = {
     "clips": Measure("clips", "text_to_video", 5),
     "actions": Measure("actions", "classification", 1),
@@ -44,7 +45,7 @@ def store(folder, *, alphas=ALPHAS, draws=DRAWS, items=ITEMS, seed=0):
     for data_set in MEASURES:
         for alpha in alphas:
             for draw in draws:
-                key = CellKey.at(alpha, **TRAINING, seed=draw, data_set=data_set)
+                key = Cell(alpha=alpha, **TRAINING, draw=draw, data_set=data_set)
                 if key not in keys:
                     results.write(key, cell_outcomes(data_set, rng, items), {})
                     keys.append(key)
@@ -76,7 +77,7 @@ def sweep(finished):
 def stored_ranks(finished, data_set, draw, alpha):
     """Slow: one cell's file, read by itself."""
     results, _ = finished
-    key = CellKey.at(alpha, **TRAINING, seed=draw, data_set=data_set)
+    key = Cell(alpha=alpha, **TRAINING, draw=draw, data_set=data_set)
     table = results.outcomes([key])
     return table[table["direction"] == MEASURES[data_set].direction].reset_index(drop=True)
 
@@ -108,7 +109,7 @@ def test_a_draws_curve_has_the_shares_and_binomial_ends_of_its_cells(
 def test_a_draws_curve_has_the_numbers_of_the_metrics_table(finished, sweep):
     results, keys = finished
     metrics = results.metrics(keys)
-    chosen = metrics[(metrics["metric"] == "top1") & metrics["seed"].isin([-1, 2])]
+    chosen = metrics[(metrics["metric"] == "top1") & (metrics["draw"].fillna(2) == 2)]
     expected = chosen.sort_values("alpha")[["value", "ci_low", "ci_high"]].to_numpy()
     np.testing.assert_array_equal(sweep.curve("actions", 2).to_numpy()[:, 1:], expected)
 
@@ -116,8 +117,8 @@ def test_a_draws_curve_has_the_numbers_of_the_metrics_table(finished, sweep):
 @pytest.mark.parametrize("data_set", MEASURES)
 def test_the_mean_curve_is_figure_3s(finished, sweep, data_set):
     results, keys = finished
-    panel = Panel("one", "", "", (MEASURES[data_set],))
-    expected = alpha_table(results.outcomes(keys), panels=[panel])
+    hits = PanelHits(results.outcomes(keys), [MEASURES[data_set]])
+    expected = pd.DataFrame([point_numbers(hits.at(alpha)) for alpha in hits.alphas])
     curve = sweep.curve(data_set)
     np.testing.assert_allclose(curve["value"], expected["value"])
     ends = ["ci_low", "ci_high"]
@@ -218,8 +219,8 @@ def test_variants_and_references_are_not_on_the_curve(finished, sweep, tmp_path)
     results, keys = store(tmp_path)
     rng = np.random.default_rng(5)
     others = [
-        CellKey.reference("frozen", "clips"),
-        CellKey.variant("fisher", 0.3, **TRAINING, seed=1, data_set="clips"),
+        Cell(model="frozen", data_set="clips"),
+        Cell(merge="fisher", alpha=0.3, **TRAINING, draw=1, data_set="clips"),
     ]
     for key in others:
         results.write(key, cell_outcomes("clips", rng), {})
@@ -264,8 +265,10 @@ def test_sweeps_it_refuses(finished):
     shorter = [key for key in keys if (key.data_set, key.alpha) != ("actions", 0.3)]
     with pytest.raises(ValueError, match=r"actions and clips do not have the same"):
         StoredSweep(results.outcomes(shorter), MEASURES)
-    lacking = [key for key in keys if (key.seed, key.alpha) != (2, 0.3)]
-    with pytest.raises(ValueError, match=r"draws at alpha 0.3 are \[1, 4\], not \[1, 2, 4\]"):
+    lacking = [key for key in keys if (key.draw, key.alpha) != (2, 0.3)]
+    with pytest.raises(
+        ValueError, match=r"do not have the same alphas|alpha 0\.3 have the draws \[1, 4\]"
+    ):
         StoredSweep(results.outcomes(lacking), MEASURES)
     with pytest.raises(ValueError, match="no student"):
         StoredSweep(results.outcomes([key for key in keys if key.alpha == 0]), MEASURES)

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from figures.alpha_curve import Measure
+from figures.measures import Measure
 from fitclip_core import metrics
 from fitclip_core.statistics import per_class_differences
 from fitclip_kit.slider import views
 from fitclip_kit.slider.stored import Point, StoredSweep, share_point
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import Cell, typed
 
 RETRIEVAL = Measure("clips", "text_to_video", 5)
 TOP_1 = Measure("actions", "classification", 1)
@@ -38,10 +38,10 @@ def classified(ranks, labels):
 def small_sweep():
     tables = []
     for alpha, ranks in ((0, [1, 9, 9, 9]), (0.5, [1, 1, 9, 9]), (1, [1, 1, 1, 9])):
-        key = CellKey.at(alpha, label_share=1, subset_size=5, seed=3, data_set="clips")
+        key = Cell(alpha=alpha, labelled_share=1, labelled_clips=5, draw=3, data_set="clips")
         table = retrieval(ranks)
         tables.append(table.assign(**vars(key)))
-    return StoredSweep(pd.concat(tables, ignore_index=True), {"clips": RETRIEVAL})
+    return StoredSweep(typed(pd.concat(tables, ignore_index=True)), {"clips": RETRIEVAL})
 
 
 def test_the_metrics_table_puts_a_point_beside_teacher_and_student():
