@@ -9,8 +9,6 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from figures import style
-from figures.subset_size import TEACHER_LINE
-from figures.whole_curve import alpha_axis
 
 
 def loss_curve(losses: pd.DataFrame) -> Figure:
@@ -33,8 +31,8 @@ def loss_curve(losses: pd.DataFrame) -> Figure:
         label = f"mean of {curves.shape[1]} draws" if several else "the one draw"
         handles += ax.plot(mean, color=style.LINE, marker=".", markersize=4, label=label)
         ends = mean.iloc[[0, -1]]
-        handles += ax.plot(ends, label="straight line between the ends", **TEACHER_LINE)
-        alpha_axis(ax)
+        handles += ax.plot(ends, label="straight line between the ends", **style.TEACHER)
+        style.alpha_axis(ax)
         ax.set_ylabel("Contrastive loss (nats)")
         style.shared_legend(figure, handles, columns=2)
     return figure

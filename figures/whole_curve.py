@@ -17,6 +17,7 @@ from figures import style
 from figures.comparisons import LEVEL, off_zero
 from figures.hits import PanelHits, stacked
 from figures.measures import IN_DOMAIN, Panel, measure_name, panels_in
+from figures.style import alpha_axis
 from fitclip_core.statistics import (
     compared_with_best,
     crossed_interval,
@@ -243,7 +244,7 @@ def _draw_band(ax: Axes, rows: pd.DataFrame) -> list[Artist]:
             label=label,
         )
     ax.axhline(0, **style.TEACHER)
-    style.alpha_axis(ax)
+    alpha_axis(ax)
     return [bar, band, *marks]
 
 
