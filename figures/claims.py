@@ -13,18 +13,19 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from figures.alpha_curve import IN_DOMAIN, ZERO_SHOT, Measure, Panel, PanelHits
 from figures.class_effects import heterogeneity_p_value, qualitative_interaction_p_value
-from figures.comparisons import decision, fusion_comparisons, holm
-from figures.label_share import MEASURES
-from figures.outcomes import sweep_rows
+from figures.comparisons import LEVEL, decision, difference, fusion_comparisons, holm
+from figures.hits import PanelHits, as_hits, sweep_ranks
+from figures.label_share import MEASURES, share_hits
+from figures.measures import PANELS, SIZE_MEASURE, ZERO_SHOT, Measure, Panel
+from figures.outcomes import ranks_of, sweep_rows
 from figures.paper import paper_values
 from figures.per_class import item_labels, per_class_table
-from figures.rank_curves import curve_order, model_ranks
-from figures.study_comparisons import share_comparisons
-from figures.subset_size import IN_DOMAIN_R1, check_same_draws, study_hits
+from figures.rank_curves import curve_order
+from figures.study_comparisons import share_comparisons, size_hits
+from figures.subset_size import subset_hits
 from figures.whole_curve import best_table
-from fitclip_core.statistics import Values, paired_difference
+from fitclip_core.statistics import paired_difference
 from fitclip_kit.store.results import CLASSIFICATION, SHARES
 
 HOLDS: Final = "holds"
@@ -50,7 +51,8 @@ _COLUMNS: Final = [
 ]
 _POINTS: Final = "points"
 _SHARE: Final = 1e-4  # of the pseudo-label loss, in the paper's claims
-_PANELS: Final = {panel.name: panel for panel in (IN_DOMAIN, ZERO_SHOT)}
+_EACH_END: Final = round(2 * LEVEL - 1, 12)  # of intervals each of whose ends is a bound with LEVEL
+_CLASSES: Final = Measure("mit", CLASSIFICATION, 1)  # of figure 1
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class _Finding:
     """What a test found: an estimate with its interval, and the side that the paper is on.
 
     `settled` is the verdict where it is not, or not only, the p-value and interval that decide;
-    without both the p-value decides alone. `level` is the interval's where it is a special one.
+    without both the p-value decides alone.
     """
 
     measured: float
@@ -88,15 +90,12 @@ class _Finding:
     settled: str = ""
     unit: str = _POINTS
     found: str = ""
-    level: float | None = None
+    level: float = LEVEL
 
 
 def read_claims() -> list[Claim]:
-    """The paper's claims in the order of the supplement.
-
-    Source: supplement, sections 2 to 8.
-    """
-    return [Claim(**one) for one in _file()["claims"]]
+    """The paper's claims in the order of the supplement, sections 2 to 8."""
+    return [Claim(**claim) for claim in _file()["claims"]]
 
 
 def _file() -> dict[str, Any]:
@@ -110,9 +109,6 @@ def claims_table(
     references: pd.DataFrame | None = None,
     *,
     alpha: float = 0.4,
-    level: float = 0.95,
-    n_resamples: int = 10_000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Every claim of the paper beside what was measured here, and whether it holds on this data.
 
@@ -123,36 +119,31 @@ def claims_table(
     One row a claim. Columns: name, kind (phenomenon or constant), claim, where, paper (its
     evidence), measured, ci_low, ci_high (in `unit`: percentage points, or percent of the rank),
     p_value, p_holm (corrected for all claims that have one), n (items), draws, verdict, found (what
-    else the test shows), decided_by, level. What was not measured is NaN. Fusion and label shares
-    are tested as in `fusion_comparisons` and `share_comparisons`, on the same numbers.
+    else the test shows), decided_by, level. What was not measured is NaN.
 
     The verdict is "holds" or "does not hold" when the difference is on the paper's or the other
     side by p_holm and interval (`comparisons.decision`), or by what `decided_by` says; "consistent"
     when a value that the paper finds best is one of several that may be; "cannot be decided here"
     when no outcome of this size, or no study of the kit, shows it; else "undecided".
 
-    Raises: ValueError when outcomes are incomplete or mixed, as the functions above say.
+    Raises: ValueError when outcomes are incomplete or mixed.
     Source: supplement, sections 2 to 8; Holm (1979) for the correction; Schuirmann (1987) for two
     one-sided tests of a margin; Hsu (1984) for comparisons with the best.
     """
-    data = _Data(sweep, label_share, subset_size, references, alpha, level, n_resamples, seed)
+    data = _Data(sweep, label_share, subset_size, references, alpha)
     claims, rules = read_claims(), _file()["decided_by"]
-    found = [_TESTS[claim.test](data, **claim.settings) for claim in claims]
-    p_values = np.array([math.nan if one is None else one.p_value for one in found])
-    tested = ~np.isnan(p_values)
-    corrected = np.full(len(p_values), math.nan)
-    corrected[tested] = holm(p_values[tested])
+    findings = [_TESTS[claim.test](data, **claim.settings) for claim in claims]
+    p_values = [math.nan if finding is None else finding.p_value for finding in findings]
     keys = ["data_set", "metric", "model"]
     numbers = paper_values().drop_duplicates(keys).set_index(keys)["value"]
     rows = []
-    for claim, finding, p_holm in zip(claims, found, corrected, strict=True):
+    for claim, finding, p_holm in zip(claims, findings, holm(np.array(p_values)), strict=True):
         row = {name: getattr(claim, name) for name in ("name", "kind", "claim", "where")}
         row |= {"paper": _evidence(claim.paper, numbers), "verdict": NOT_MEASURED, "p_holm": p_holm}
-        row |= {"unit": "", "found": "", "level": level}
+        row |= {"unit": "", "found": "", "level": LEVEL}
         row["decided_by"] = rules[claim.test].format(**claim.settings)
         if finding is not None:
-            row |= vars(finding) | {"verdict": _verdict(finding, p_holm, level)}
-            row["level"] = finding.level or level
+            row |= vars(finding) | {"verdict": _verdict(finding, p_holm)}
         elif "reason" in claim.settings:
             row |= {"verdict": CANNOT, "found": claim.settings["reason"]}
         rows.append(row)
@@ -161,23 +152,18 @@ def claims_table(
 
 
 def claims_text(table: pd.DataFrame) -> str:
-    """What `claims_table` found, as Markdown: phenomena, then constants, by verdict.
-
-    Raises: ValueError when the table is empty.
-    """
-    if table.empty:
-        raise ValueError("no claims to put in words; claims_table makes them")
-    parts, usual = [], float(table["level"].max())
+    """What `claims_table` found, as Markdown: phenomena, then constants, by verdict."""
+    parts = []
     for kind, title in KINDS.items():
         for verdict, words in VERDICTS.items():
             rows = table[(table["kind"] == kind) & (table["verdict"] == verdict)]
-            lines = [f"- {_sentence(row, usual)}" for row in rows.to_dict("records")]
+            lines = [f"- {_sentence(row)}" for row in rows.to_dict("records")]
             if lines:
                 parts.append(f"**{title}: {words[0].lower()}{words[1:]}**\n\n" + "\n".join(lines))
     one_draw = (table["draws"].dropna() <= 1).all()
     over = "items (one draw: nothing is known of others)" if one_draw else "items and draws"
     parts.append(
-        f"In brackets are {usual:.0%} intervals over {over}, or of the level named; p-values are "
+        f"In brackets are {LEVEL:.0%} intervals over {over}, or of the level named; p-values are "
         "of the intervals' own t tests (for classes: given these students), Holm-corrected for "
         f"{table['p_holm'].notna().sum()} claims. Undecided is what these data do not settle, "
         "consistent what they leave beside other values; what cannot be decided, no outcome of "
@@ -192,19 +178,21 @@ def claims_printed(table: pd.DataFrame) -> pd.DataFrame:
     Phenomena come first, then constants. Differences are in percentage points where they have no
     unit.
     """
-    usual = float(table["level"].max())
     records = [row for kind in KINDS for row in table[table["kind"] == kind].to_dict("records")]
-    texts = {
-        "Claim": [row["claim"] for row in records],
-        "Kind": [row["kind"] for row in records],
-        "Where": [row["where"] for row in records],
-        "Paper": [row["paper"].replace(f" {_POINTS} (", " (") for row in records],
-        "Here": [_measured(row).removesuffix(f" {_POINTS}") for row in records],
-        f"{usual:.0%} interval": [_interval(row, usual) for row in records],
-        "p": [_p(row["p_holm"]).removeprefix("= ") for row in records],
-        "Verdict": [row["verdict"] for row in records],
-    }
-    return pd.DataFrame(texts).set_index("Claim")
+    rows = [
+        {
+            "Claim": row["claim"],
+            "Kind": row["kind"],
+            "Where": row["where"],
+            "Paper": row["paper"].replace(f" {_POINTS} (", " ("),
+            "Here": _measured(row).removesuffix(f" {_POINTS}"),
+            f"{LEVEL:.0%} interval": _interval(row),
+            "p": _p(row["p_holm"]).removeprefix("= "),
+            "Verdict": row["verdict"],
+        }
+        for row in records
+    ]
+    return pd.DataFrame(rows).set_index("Claim")
 
 
 @dataclass(frozen=True)
@@ -216,18 +204,6 @@ class _Data:
     subset_size: pd.DataFrame | None
     references: pd.DataFrame | None
     alpha: float
-    level: float
-    n_resamples: int
-    seed: int
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {"level": self.level, "n_resamples": self.n_resamples, "seed": self.seed}
-
-    @property
-    def two_sided(self) -> float:
-        """Level of the interval of which each end is a bound with `level`."""
-        return round(2 * self.level - 1, 12)
 
     def swept(self, measures: Sequence[Measure], *alphas: float) -> bool:
         """Whether the sweep has the teacher, the student and these alphas on the data sets."""
@@ -236,54 +212,53 @@ class _Data:
     @cached_property
     def fusion(self) -> dict[tuple[str, str], dict[Any, Any]]:
         """`fusion_comparisons` of the data sets that were measured, by scope and end."""
-        panels = [one for one in _PANELS.values() if self.swept(one.measures, self.alpha)]
+        panels = [panel for panel in PANELS if self.swept(panel.measures, self.alpha)]
         if ZERO_SHOT not in panels:
-            panels += [
-                Panel(one.data_set, "", "", (one,))
-                for one in ZERO_SHOT.measures
-                if self.swept([one], self.alpha)
-            ]
+            alone = [Panel(measure.data_set, (measure,)) for measure in ZERO_SHOT.measures]
+            panels += [panel for panel in alone if self.swept(panel.measures, self.alpha)]
         if not panels:
             return {}
-        table = fusion_comparisons(self.sweep, self.alpha, panels=panels, **self.settings)
+        table = fusion_comparisons(self.sweep, self.alpha, panels)
         return {(row["scope"], row["versus"]): row for row in table.to_dict("records")}
+
+    @cached_property
+    def shared(self) -> list[Measure]:
+        """What the study of label shares measured with labels alone and with the paper's share."""
+        study = self.label_share
+        if study is None:
+            return []
+        both = [
+            study[np.isclose(study["labelled_share"].astype(float), 1 - share, atol=1e-9)]
+            for share in (0, _SHARE)
+        ]
+        return [
+            measure
+            for measure in MEASURES
+            if all(_covers(side, [measure], [self.alpha]) for side in both)
+        ]
 
     @cached_property
     def shares(self) -> dict[str, dict[Any, Any]]:
         """`share_comparisons` of the data sets that were measured, by scope."""
-        study = self.label_share
-        if study is None:
+        if self.label_share is None or not self.shared:
             return {}
-        # Both of the shares that are compared, each by itself.
-        both = [
-            study[np.isclose(study["labelled_share"], 1 - one, atol=1e-9)] for one in (0, _SHARE)
-        ]
-        there = [
-            one for one in MEASURES if all(_covers(side, [one], [self.alpha]) for side in both)
-        ]
-        if not there:
-            return {}
-        table = share_comparisons(study, _SHARE, self.alpha, measures=there, **self.settings)
+        table = share_comparisons(self.label_share, _SHARE, self.alpha, measures=self.shared)
         return {row["scope"]: row for row in table.to_dict("records")}
-
-    @cached_property
-    def reference_size(self) -> int:
-        """The labelled clips of the sweep's students, which stand for the paper's 4,500."""
-        return int(sweep_rows(self.sweep)["labelled_clips"].fillna(0).max())
 
     @cached_property
     def alphas(self) -> dict[str, pd.DataFrame]:
         """Each alpha against the best, by panel, of those that were measured whole."""
-        whole = {name: one for name, one in _PANELS.items() if self.swept(one.measures)}
-        hits = {name: PanelHits(self.sweep, one.measures) for name, one in whole.items()}
+        whole = [panel for panel in PANELS if self.swept(panel.measures)]
+        hits = {panel.name: PanelHits(self.sweep, panel.measures) for panel in whole}
         return {
-            name: self.best({alpha: one.at(alpha) for alpha in one.alphas})
-            for name, one in hits.items()
+            name: best_table({alpha: of_panel.at(alpha) for alpha in of_panel.alphas})
+            for name, of_panel in hits.items()
         }
 
-    def best(self, hits: Mapping[float, Sequence[np.ndarray]]) -> pd.DataFrame:
-        """`whole_curve.best_table` with these settings."""
-        return best_table(hits, level=self.level, seed=self.seed)
+    @cached_property
+    def reference_size(self) -> int:
+        """The labelled clips of the sweep's students, which stand for the paper's 4,500."""
+        return int(sweep_rows(self.sweep)["labelled_clips"].max())
 
     @cached_property
     def sizes(self) -> dict[float, list[np.ndarray]]:
@@ -292,13 +267,12 @@ class _Data:
         Empty when the study was not measured, or lacks the sweep's number.
         """
         study = self.subset_size
-        if study is None or not _covers(study, [IN_DOMAIN_R1], [self.alpha]):
+        if study is None or not _covers(study, [SIZE_MEASURE], [self.alpha]):
             return {}
-        teacher, found = study_hits(study, self.alpha, IN_DOMAIN_R1, "labelled_clips")
-        check_same_draws({n: hits.columns for n, hits in found.items()}, "students of size")
-        if self.reference_size not in found or len(found) < 2:
+        sizes = size_hits(subset_hits(study, self.alpha, SIZE_MEASURE))
+        if self.reference_size not in sizes or len(sizes) < 3:
             return {}
-        return {0: [teacher.to_numpy().T]} | {n: [one.to_numpy().T] for n, one in found.items()}
+        return {size: [hits] for size, hits in sizes.items()}
 
 
 def _fusion(data: _Data, scope: str, versus: str, expected: str) -> _Finding | None:
@@ -311,16 +285,16 @@ def _pseudo_labels(data: _Data, data_set: str, expected: str) -> _Finding | None
 
 def _pseudo_labels_similar(data: _Data, data_set: str, margin: float) -> _Finding | None:
     """Two one-sided tests: an interval of level 1 - 2 * 0.05 within the margin."""
-    study = data.label_share
-    if study is None or data_set not in data.shares:
+    if data.label_share is None or data_set not in data.shares:
         return None
-    measures = [one for one in MEASURES if one.data_set == data_set]
-    settings = data.settings | {"level": data.two_sided}
-    table = share_comparisons(study, _SHARE, data.alpha, measures=measures, **settings)
-    (row,) = table.to_dict("records")
-    low, high = 100 * row["ci_low"], 100 * row["ci_high"]
-    settled, found = _within(margin, low, high, (high - low) / 2)
-    return _of_row(row, p_value=math.nan, settled=settled, found=found, level=data.two_sided)
+    measures = [measure for measure in data.shared if measure.data_set == data_set]
+    study = share_hits(data.label_share, data.alpha, measures)[data_set]
+    mixed = study.hits[round(_SHARE, 9)]
+    found = paired_difference(study.hits[0], mixed, level=_EACH_END)
+    ends = 100 * np.array([found.estimate, found.low, found.high])
+    settled, words = _within(margin, ends[1], ends[2], (ends[2] - ends[1]) / 2)
+    rest = {"settled": settled, "found": words, "level": _EACH_END}
+    return _finding(ends, found.n, len(mixed[0]), **rest)
 
 
 def _best_alpha(data: _Data, scope: str, best: float) -> _Finding | None:
@@ -334,9 +308,9 @@ def _close_alpha(data: _Data, scope: str, margin: float) -> _Finding | None:
     if table is None or (row := _row_of(table, data.alpha)) is None:
         return None
     ends = [100 * np.maximum(-row[name], 0) for name in ("lead", "ci_high", "ci_low")]
-    settled, found = _within(margin, ends[1], ends[2], 100 * row["reach"])
-    found = f"highest in hindsight: α = {_highest(table)}" + (found and f"; {found}")
-    rest = {"settled": settled, "found": found, "level": data.two_sided}
+    settled, words = _within(margin, ends[1], ends[2], 100 * row["reach"])
+    words = f"highest in hindsight: α = {_highest(table)}" + (words and f"; {words}")
+    rest = {"settled": settled, "found": words, "level": _EACH_END}
     return _finding(ends, row["n"], row["draws"], **rest)
 
 
@@ -345,17 +319,17 @@ def _best_size(data: _Data) -> _Finding | None:
     if not data.sizes:
         return None
     stands = f"{data.reference_size:,} clips stand for 4,500; "
-    return _of_best(data.best(data.sizes), data.reference_size, found=stands)
+    return _of_best(best_table(data.sizes), data.reference_size, found=stands)
 
 
 def _largest_size(data: _Data) -> _Finding | None:
     """The largest subset against every smaller one, where it is above the sweep's."""
-    subsets = {n: hits for n, hits in data.sizes.items() if n > 0}
+    subsets = {size: hits for size, hits in data.sizes.items() if size > 0}
     largest = max(subsets, default=0)
-    if largest <= data.reference_size:
+    if not subsets or largest <= data.reference_size:
         return None
     words = {FAILS: HOLDS, HOLDS: FAILS}  # being the best is what refutes this claim
-    found = _of_best(data.best(subsets), largest, found=f"the largest is {largest:,} clips; ")
+    found = _of_best(best_table(subsets), largest, found=f"the largest is {largest:,} clips; ")
     return found and replace(found, settled=words.get(found.settled, UNDECIDED))
 
 
@@ -364,10 +338,9 @@ def _rank_curve(data: _Data, data_set: str, at_most: float) -> _Finding | None:
     measure = Measure(data_set, "text_to_video", 1)
     if not data.swept([measure], data.alpha):
         return None
-    teacher, fused = model_ranks(data.sweep, data_set, measure.direction, [0.0, data.alpha])
-    logarithms = (np.log(ranks.to_numpy().T) for ranks in (teacher, fused))
-    found = paired_difference(*logarithms, **data.settings)
-    order = curve_order(data.sweep, data.alpha, data_set=data_set, level=data.level, seed=data.seed)
+    ranks = sweep_ranks(data.sweep, data_set, measure.direction, [0.0, data.alpha])
+    found = paired_difference(*map(np.log, ranks.arrays))
+    order = curve_order(data.sweep, data.alpha, data_set=data_set)
     settled = ""
     if order["lower"] > at_most / 100 * order["cutoffs"]:
         settled = FAILS
@@ -376,7 +349,7 @@ def _rank_curve(data: _Data, data_set: str, at_most: float) -> _Finding | None:
     return _finding(
         100 * np.expm1([found.estimate, found.low, found.high]),
         found.n,
-        fused.shape[1],
+        len(ranks.draws),
         p_value=found.p_value,
         expected="lower",
         settled=settled,
@@ -388,37 +361,32 @@ def _rank_curve(data: _Data, data_set: str, at_most: float) -> _Finding | None:
 
 def _classes(data: _Data, classes: Sequence[str], expected: str) -> _Finding | None:
     """Fused minus teacher on the clips of some classes of Moments in Time."""
-    if not data.swept([Measure("mit", CLASSIFICATION, 1)], data.alpha):
+    if not data.swept([_CLASSES], data.alpha):
         return None
-    rows = data.sweep[data.sweep["data_set"] == "mit"]
+    rows = data.sweep[data.sweep["data_set"] == _CLASSES.data_set]
     chosen = rows[rows["label"].isin(classes)]
     if set(chosen["label"]) != set(classes):
         return None
-    teacher, fused = (
-        (ranks.to_numpy().T <= 1).astype(np.float64)
-        for ranks in model_ranks(chosen, "mit", CLASSIFICATION, [0.0, data.alpha])
-    )
-    return _paired(data, teacher, fused, draws=len(fused), expected=expected)
+    teacher, fused = _top_1(data, chosen)
+    return _of_row(difference([teacher], [fused]), expected=expected)
 
 
 def _class_spread(data: _Data) -> _Finding | None:
     """Item differences are averaged over draws: the tests are about these students."""
-    if not data.swept([Measure("mit", CLASSIFICATION, 1)], data.alpha):
+    if not data.swept([_CLASSES], data.alpha):
         return None
-    ranks = model_ranks(data.sweep, "mit", CLASSIFICATION, [0.0, data.alpha])
-    teacher, fused = ((one <= 1).mean(axis=1) for one in ranks)
-    labels = item_labels(data.sweep, "mit").reindex(teacher.index).to_numpy(str)
-    differences = (fused - teacher).to_numpy()
-    settings = {"n_resamples": data.n_resamples, "seed": data.seed}
-    differ = heterogeneity_p_value(differences, labels, **settings)
+    teacher, fused = _top_1(data, data.sweep)
+    labels = item_labels(data.sweep, _CLASSES.data_set).sort_index().to_numpy(str)
+    differences = fused.mean(axis=0) - teacher.mean(axis=0)
+    differ = heterogeneity_p_value(differences, labels)
     # Each class by itself at 5%: that all gain is shown only if each of them does.
-    table = per_class_table(data.sweep, data.alpha, level=data.two_sided)
+    table = per_class_table(data.sweep, data.alpha, level=_EACH_END)
     one_sign = (table["ci_low"] > 0).all() or (table["ci_high"] < 0).all()
     higher, lower = ((sign * table["difference"] > 1e-12).sum() for sign in (1, -1))
     return _finding(
         (math.nan, math.nan, math.nan),
         len(differences),
-        ranks[1].shape[1],
+        len(fused),
         p_value=qualitative_interaction_p_value(differences, labels),
         settled=FAILS if one_sign else "",
         unit="",
@@ -427,29 +395,37 @@ def _class_spread(data: _Data) -> _Finding | None:
     )
 
 
+def _top_1(data: _Data, rows: pd.DataFrame) -> list[np.ndarray]:
+    """Hits of the teacher and of the fused model on Moments in Time, [draws, items] each."""
+    ranks = sweep_ranks(rows, _CLASSES.data_set, CLASSIFICATION, [0.0, data.alpha])
+    return [as_hits(array, _CLASSES) for array in ranks.arrays]
+
+
 def _references(data: _Data, of: str, minus: str, expected: str) -> _Finding | None:
     """Two reference models' difference on the mean of the five data sets."""
     if data.references is None:
         return None
-    hits = [
-        [
-            rows[(rows["data_set"] == one.data_set) & (rows["direction"] == one.direction)]
-            .set_index("item")["rank"]
-            .sort_index()
-            .le(one.k)
-            for one in ZERO_SHOT.measures
-        ]
-        for rows in (data.references[data.references["model"] == one] for one in (minus, of))
-    ]
-    if any(one.empty for side in hits for one in side):
+    sides = [data.references[data.references["model"] == model] for model in (minus, of)]
+    wanted = {measure.data_set for measure in ZERO_SHOT.measures}
+    if any(wanted - set(rows["data_set"]) for rows in sides):
         return None
-    if not all(one.index.equals(other.index) for one, other in zip(*hits, strict=True)):
+    first, second = (
+        [ranks_of(rows, measure.data_set, measure.direction) for measure in ZERO_SHOT.measures]
+        for rows in sides
+    )
+    if not all(one.items.equals(other.items) for one, other in zip(first, second, strict=True)):
         raise ValueError(
             f"{of} and {minus} were not measured on the same clips; measure them again with the "
             "same frames"
         )
-    first, second = ([one.to_numpy(np.float64) for one in side] for side in hits)
-    return _paired(data, first, second, draws=1, expected=expected)
+    hits = (
+        [
+            as_hits(one.at(0.0), measure)
+            for one, measure in zip(side, ZERO_SHOT.measures, strict=False)
+        ]
+        for side in (first, second)
+    )
+    return _of_row(difference(*hits), expected=expected)
 
 
 _TESTS: Final[dict[str, Callable[..., _Finding | None]]] = {
@@ -523,13 +499,6 @@ def _within(margin: float, low: float, high: float, reach: float) -> tuple[str, 
     return (CANNOT if found else UNDECIDED), found
 
 
-def _paired(data: _Data, first: Values, second: Values, *, draws: int, expected: str) -> _Finding:
-    """The finding of hits second - first."""
-    found = paired_difference(first, second, **data.settings)
-    ends = 100 * np.array([found.estimate, found.low, found.high])
-    return _finding(ends, found.n, draws, p_value=found.p_value, expected=expected)
-
-
 def _of_row(row: Mapping[Any, Any] | None, **rest: Any) -> _Finding | None:
     """The finding of a comparison's row, whose differences are fractions."""
     if row is None:
@@ -544,12 +513,12 @@ def _finding(ends: Sequence[float] | np.ndarray, n: int, draws: int, **rest: Any
     return _Finding(measured=measured, ci_low=low, ci_high=high, n=n, draws=draws, **rest)
 
 
-def _verdict(finding: _Finding, p_holm: float, level: float) -> str:
+def _verdict(finding: _Finding, p_holm: float) -> str:
     if finding.settled:
         return finding.settled
     if math.isnan(finding.measured):
-        return HOLDS if p_holm <= 1 - level else UNDECIDED
-    side = decision(vars(finding) | {"p_holm": p_holm, "level": level})
+        return HOLDS if p_holm <= 1 - LEVEL else UNDECIDED
+    side = decision(vars(finding) | {"p_holm": p_holm})
     if side == "undecided":
         return UNDECIDED
     return HOLDS if side == finding.expected else FAILS
@@ -576,10 +545,10 @@ def _metric(measure: Measure) -> str:
     return next(name for name, k in SHARES[kind].items() if k == measure.k)
 
 
-def _sentence(row: Mapping[Any, Any], usual: float) -> str:
+def _sentence(row: Mapping[Any, Any]) -> str:
     parts = [f"{row['claim']} ({row['where']})"]
     p = _p(row["p_holm"])
-    numbers = [] if math.isnan(row["measured"]) else [f"{_measured(row)} {_interval(row, usual)}"]
+    numbers = [] if math.isnan(row["measured"]) else [f"{_measured(row)} {_interval(row)}"]
     numbers += [] if p == "–" else [f"p {p}"]
     parts += [", ".join(numbers)] if numbers else []
     return ": ".join(parts) + (f"; {row['found']}" if row["found"] else "")
@@ -589,10 +558,10 @@ def _measured(row: Mapping[Any, Any]) -> str:
     return "–" if math.isnan(row["measured"]) else f"{_signed(row['measured'])} {row['unit']}"
 
 
-def _interval(row: Mapping[Any, Any], usual: float) -> str:
+def _interval(row: Mapping[Any, Any]) -> str:
     if math.isnan(row["ci_low"]):
         return "–"
-    level = "" if row["level"] == usual else f" ({row['level']:.0%})"
+    level = "" if row["level"] == LEVEL else f" ({row['level']:.0%})"
     return f"[{_signed(row['ci_low'])}, {_signed(row['ci_high'])}]{level}"
 
 

@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
-from figures.alpha_curve import Measure, Panel, PanelHits, panels_in
+from figures.hits import PanelHits
+from figures.measures import Panel, measure_name, panels_in, scopes_of
 from fitclip_core.statistics import paired_difference
 
+LEVEL: Final = 0.95  # of every interval, as of fitclip_core.statistics
+_FLIPS: Final = 10_000
 _ENDS: Final = {"teacher": 0.0, "student": 1.0}
 
 
 def fusion_comparisons(
-    outcomes: pd.DataFrame,
-    alpha: float = 0.4,
-    *,
-    panels: Sequence[Panel] | None = None,
-    level: float = 0.95,
-    n_resamples: int = 10_000,
-    seed: int = 0,
+    outcomes: pd.DataFrame, alpha: float = 0.4, panels: Sequence[Panel] | None = None
 ) -> pd.DataFrame:
     """Fused at `alpha` minus teacher and minus student, per panel and per data set of it.
 
-    Panels are by default those of the data sets in the outcomes (`alpha_curve.panels_in`). A panel
+    Panels are by default those of the data sets in the outcomes (`measures.panels_in`). A panel
     of one data set is that data set and is listed once. Columns: scope (panel or data set),
-    measure, versus, alpha, difference, ci_low, ci_high (fractions; positive is in favour of fusion;
-    `statistics.paired_difference`), p_value (of the interval's t), p_holm (corrected for all rows
-    of this table), sign_flip_p (sign flips over items, given these draws; not corrected), n
-    (items), draws, draws_same_sign (draws whose own difference has the mean's sign), level,
-    verdict.
-
-    The verdict is "higher" or "lower" when p_holm <= 1 - level, else "undecided".
+    measure, versus, alpha, and those of `difference` and `decided`; positive is in favour of
+    fusion.
 
     Raises: ValueError when alpha is not in the sweep, or is 0 or 1.
-    Source: tables 4 and 5 compare the same models, without a test; Holm (1979) for the correction.
+    Source: tables 4 and 5 compare the same models, without a test.
     """
     rows = []
-    for scope, measures in scopes_of(panels or panels_in(outcomes)):
+    for scope, measures in scopes_of(panels or panels_in(outcomes)).items():
         hits = PanelHits(outcomes, measures)
         fused = hits.at(alpha)
         if hits.alphas[hits.place(alpha)] in _ENDS.values():
@@ -47,26 +40,19 @@ def fusion_comparisons(
         for end, end_alpha in _ENDS.items():
             rows.append(
                 {"scope": scope, "measure": measure_name(measures), "versus": end, "alpha": alpha}
-                | difference(hits.at(end_alpha), fused, level, n_resamples, seed)
+                | difference(hits.at(end_alpha), fused)
             )
     return decided(rows)
 
 
-def difference(
-    first: Sequence[np.ndarray],
-    second: Sequence[np.ndarray],
-    level: float,
-    n_resamples: int,
-    seed: int,
-) -> dict[str, Any]:
+def difference(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> dict[str, Any]:
     """A comparison's row: hits second - first of data sets that count equally, [draws, items] each.
 
-    Its entries are the columns of `fusion_comparisons` from difference on, without p_holm and
-    verdict, which `decided` adds.
+    difference, ci_low, ci_high (fractions; `statistics.paired_difference`), p_value (of the
+    interval's t), sign_flip_p (sign flips over items, given these draws; not corrected), n (items),
+    draws, draws_same_sign (draws whose own difference has the mean's sign), level.
     """
-    found = paired_difference(
-        list(first), list(second), level=level, n_resamples=n_resamples, seed=seed
-    )
+    found = paired_difference(list(first), list(second), level=LEVEL, n_resamples=_FLIPS)
     by_draw = np.mean(
         [other.mean(axis=1) - one.mean(axis=1) for one, other in zip(first, second, strict=True)],
         axis=0,
@@ -81,12 +67,15 @@ def difference(
         "n": found.n,
         "draws": len(by_draw),
         "draws_same_sign": int(np.sum(signs[1:] == signs[0])),
-        "level": level,
+        "level": LEVEL,
     }
 
 
 def decided(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """A table of comparisons with p_holm, corrected for all of its rows, and the verdicts."""
+    """A table of comparisons with p_holm, corrected for all of its rows, and the verdicts.
+
+    The verdict is "higher" or "lower" when p_holm <= 1 - level, else "undecided".
+    """
     table = pd.DataFrame(list(rows))
     corrected = holm(table["p_value"].to_numpy())
     table.insert(list(table.columns).index("p_value") + 1, "p_holm", corrected)
@@ -111,11 +100,27 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return corrected
 
 
+def decision(row: Mapping[Any, Any]) -> str:
+    """The verdict of a comparison's row: "higher", "lower" or "undecided".
+
+    row: p_holm, level, ci_low and ci_high. Where p_holm is at most 1 - level, so is the p-value,
+    and the interval of the same t lies on one side of 0.
+    """
+    if row["p_holm"] > 1 - row["level"]:
+        return "undecided"
+    return str(off_zero(row["ci_low"], row["ci_high"]))
+
+
+def off_zero(low: ArrayLike, high: ArrayLike) -> np.ndarray:
+    """Verdicts by intervals' ends: "higher" or "lower" where they leave out 0, else "undecided"."""
+    above, below = np.asarray(low) > 0, np.asarray(high) < 0
+    return np.where(above, "higher", np.where(below, "lower", "undecided"))
+
+
 def verdict(comparisons: pd.DataFrame) -> str:
     """What `fusion_comparisons` shows, in words: Markdown, a sentence per panel, a line per row.
 
-    A scope's sentence says whether fusion is higher than both ends. Everything comes from the
-    numbers in the table.
+    A scope's sentence says whether fusion is higher than both ends.
 
     Raises: ValueError when the table is empty.
     """
@@ -125,49 +130,38 @@ def verdict(comparisons: pd.DataFrame) -> str:
     for scope, rows in comparisons.groupby("scope", sort=False):
         measured = f"{rows['measure'].iloc[0]}, n = {rows['n'].iloc[0]}"
         lines = [f"**{scope}** ({measured}): {_summary(rows)}"]
-        lines += [_sentence(row) for row in rows.to_dict("records")]
+        for row in rows.to_dict("records"):
+            against = f"fused (α = {row['alpha']:g}) − {row['versus']}"
+            lines.append(f"- {against}: {difference_in_words(row)}")
         paragraphs.append("\n".join(lines))
-    first = comparisons.iloc[0]
     paragraphs.append(
-        f"Differences are in percentage points, with {first['level']:.0%} intervals over items"
-        f"{' and draws' if first['draws'] > 1 else ' (one draw: nothing is known of others)'}. "
-        f"p-values are of the same t, Holm-corrected for {len(comparisons)} comparisons, as the "
-        "intervals are not. Undecided means that these data do not settle the sign, not that the "
-        "two are equal."
+        f"{differences_are(comparisons)} Undecided means that these data do not settle the sign, "
+        "not that the two are equal."
     )
     return "\n\n".join(paragraphs)
 
 
-def scopes_of(panels: Sequence[Panel]) -> list[tuple[str, tuple[Measure, ...]]]:
-    """What is compared: each panel, then each data set of it; name and measures, no name twice."""
-    scopes = [(panel.name, panel.measures) for panel in panels]
-    return scopes + [
-        (measure.data_set, (measure,))
-        for panel in panels
-        if len(panel.measures) > 1
-        for measure in panel.measures
-    ]
+def difference_in_words(row: Mapping[Any, Any]) -> str:
+    """A comparison's difference, interval, p-value, draws of its sign and verdict."""
+    draws = f", {row['draws_same_sign']} of {row['draws']} draws of this sign"
+    draws = draws if row["draws"] > 1 else ""
+    return f"{in_points(row)}, {p_in_words(row['p_holm'])}{draws}: {row['verdict']}"
 
 
-def measure_name(measures: Sequence[Measure]) -> str:
-    """What is measured, in words: of one data set, or the mean over several."""
-    if len(measures) == 1:
-        return f"{measures[0].data_set} {measures[0].name}"
-    names = sorted({measure.name for measure in measures})
-    return f"mean of {' and '.join(names)} over {len(measures)} data sets"
+def in_points(row: Mapping[Any, Any]) -> str:
+    """A comparison's difference with its interval, in percentage points: "+3.1 [-1.0, +7.2]"."""
+    value, low, high = (100 * row[name] for name in ("difference", "ci_low", "ci_high"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def decision(row: dict) -> str:
-    """The verdict of a comparison's row: "higher", "lower" or "undecided".
-
-    row: p_holm, level, ci_low and ci_high, as in `fusion_comparisons`. Where p_holm is at most
-    1 - level, so is the p-value, and the interval of the same t lies on one side of 0.
-    """
-    if row["p_holm"] > 1 - row["level"]:
-        return "undecided"
-    if row["ci_low"] > 0:
-        return "higher"
-    return "lower" if row["ci_high"] < 0 else "undecided"
+def differences_are(table: pd.DataFrame) -> str:
+    """What the numbers of a table of comparisons are, in two sentences."""
+    one_draw = " (one draw: nothing is known of others)"
+    return (
+        f"Differences are in percentage points, with {LEVEL:.0%} intervals over items"
+        f"{' and draws' if table['draws'].max() > 1 else one_draw}. p-values are of the same t, "
+        f"Holm-corrected for {len(table)} comparisons, as the intervals are not."
+    )
 
 
 def p_in_words(p_value: float) -> str:
@@ -186,12 +180,3 @@ def _summary(rows: pd.DataFrame) -> str:
         for end, word in found.items()
     ]
     return f"fusion is {', '.join(parts)}; it is not shown to beat both ends."
-
-
-def _sentence(row: dict) -> str:
-    return (
-        f"- fused (α = {row['alpha']:g}) − {row['versus']}: {100 * row['difference']:+.1f} "
-        f"[{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}], "
-        f"{p_in_words(row['p_holm'])}, {row['draws_same_sign']} of {row['draws']} draws of this "
-        f"sign: {row['verdict']}"
-    )

@@ -35,8 +35,8 @@ def frame_strips(frames: np.ndarray, texts: Sequence[str], titles: Sequence[str]
         )
     _, count, height, width, _ = frames.shape
     gap = np.full((max(1, height // 12), count * width, 3), 255, np.uint8)
-    strips = [np.concatenate(list(clip), axis=1) for clip in frames]
-    pixels = np.concatenate([part for strip in strips for part in (strip, gap)][:-1])
+    strips = [part for clip in frames for part in (np.concatenate([*clip], axis=1), gap)]
+    pixels = np.concatenate(strips[:-1])
     figure, (axes,) = style.new_figure(1, 1)
     figure.set_layout_engine("none")
     with style.theme():

@@ -24,19 +24,16 @@ def headline_table(metrics: pd.DataFrame, alpha: float = 0.4) -> pd.DataFrame:
     """
     metrics = sweep_rows(metrics)
     check_alike(metrics, ["alpha"], "the metrics")
-    models = {"teacher": 0.0, "student": 1.0, "fused": alpha}
     index = ["data_set", "direction", "metric"]
-    columns = {}
-    draws = {}
-    used = []
-    for model, place in models.items():
+    columns, draws, used = {}, {}, []
+    for model, place in {"teacher": 0.0, "student": 1.0, "fused": alpha}.items():
         rows = metrics[np.isclose(metrics["alpha"], place, atol=1e-9)]
         if rows.empty:
             there = sorted(set(metrics["alpha"]))
             raise ValueError(f"no metrics of the {model} (alpha {place:g}); alphas there: {there}")
         groups = rows.groupby(index, observed=True, sort=False)
         columns[model] = groups["value"].mean()
-        draws[model] = groups["draw"].agg(lambda draws: str(sorted(draws)))
+        draws[model] = groups["draw"].agg(lambda numbers: str(sorted(numbers)))
         used.append(rows)
     table = pd.DataFrame(columns)
     if table.isna().to_numpy().any() or not draws["fused"].equals(draws["student"]):

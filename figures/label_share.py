@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import Any, Final
 
@@ -15,24 +16,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
-from figures import alpha_curve, style
-from figures.alpha_curve import IN_DOMAIN, ZERO_SHOT, Measure, panels_of
-from figures.subset_size import (
-    DRAW_DOT,
-    TEACHER_LINE,
-    check_same_draws,
-    log_axis,
-    log_places,
-    point,
-    study_hits,
-)
-from fitclip_kit.store.results import CLASSIFICATION
+from figures import style
+from figures.hits import point_numbers, study_hits, with_best
+from figures.log_axis import log_axis, log_places
+from figures.measures import Measure, measure_name, share_measures
+from figures.outcomes import same_draws
 
-_ORDER: Final = ("mit", "ucf101", "msrvtt", "youcook2", "didemo")
 MEAN: Final = "mean"
-
+MEASURES: Final = share_measures()  # the paper's
 _COLUMNS: Final = 3
 _ROW: Final = 1.65  # in
 _LINE: Final[dict[str, Any]] = {
@@ -41,168 +33,128 @@ _LINE: Final[dict[str, Any]] = {
     "marker": "o",
     "markersize": 3.4,
 }
-# One data set's hits: the teacher's, and the fused model's by share; [items, draws] each.
-_Hits = tuple[pd.DataFrame, dict[float, pd.DataFrame]]
 
 
-def measures_of(data_sets: Collection[str]) -> tuple[Measure, ...]:
-    """What figure 5 shows of some data sets: the zero-shot ones, in its order.
+@dataclass(frozen=True)
+class ShareHits:
+    """Hits of some data sets: the teacher's, [1, items] each, and by pseudo-label share the fused
+    model's, [draws, items] each."""
 
-    Where there is none it is the student's own domain.
+    measures: Sequence[Measure]
+    teacher: list[np.ndarray]
+    hits: Mapping[float, list[np.ndarray]]
+    draws: list[int]
+
+
+def share_hits(
+    outcomes: pd.DataFrame, alpha: float, measures: Sequence[Measure]
+) -> dict[str, ShareHits]:
+    """Hits of the study by scope: each data set, and "mean" of all where there are several.
+
+    Raises: ValueError as `hits.study_hits`, when there is no measure, or when the data sets have
+    not the same shares and draws.
     """
-    panels = {panel.name: panel.measures for panel in panels_of(data_sets)}
-    if ZERO_SHOT.name not in panels:
-        return panels.get(IN_DOMAIN.name, ())
-    return tuple(sorted(panels[ZERO_SHOT.name], key=lambda one: _ORDER.index(one.data_set)))
-
-
-MEASURES: Final = measures_of(_ORDER)
-
-
-def left_out(data_sets: Collection[str]) -> list[str]:
-    """What the study lacks where it is measured on some data sets (`measures_of`), a sentence
-    each; none for the paper's five."""
-    own = IN_DOMAIN.measures[0].data_set
-    lines = alpha_curve.left_out([own, *(name for name in data_sets if name != own)])
-    if own in data_sets and IN_DOMAIN.measures != measures_of(data_sets):
-        lines.append(f"{own}, of the student's own domain, is left out of this study.")
-    return lines
+    if not measures:
+        raise ValueError("there is no measure of the study; give at least one")
+    studies = {
+        measure: study_hits(outcomes, alpha, measure, by="labelled_share") for measure in measures
+    }
+    shares = sorted({share for study in studies.values() for share in study.hits}, reverse=True)
+    places = {}
+    for measure, study in studies.items():
+        for share in shares:
+            place = f"{measure.data_set} at pseudo-label share {1 - share:.9g}"
+            if share not in study.draws:
+                raise ValueError(f"there are no outcomes of {place}; finish the study")
+            places[place] = study.draws[share]
+    draws = same_draws(places, "outcomes of")
+    scopes = {measure.data_set: [measure] for measure in measures}
+    if len(measures) > 1:
+        scopes[MEAN] = list(measures)
+    return {
+        scope: ShareHits(
+            chosen,
+            [studies[one].teacher for one in chosen],
+            {round(1 - share, 9): [studies[one].hits[share] for one in chosen] for share in shares},
+            draws,
+        )
+        for scope, chosen in scopes.items()
+    }
 
 
 def share_table(
-    outcomes: pd.DataFrame,
-    alpha: float = 0.4,
-    *,
-    measures: Sequence[Measure] = MEASURES,
-    mean: bool = True,
-    level: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    outcomes: pd.DataFrame, alpha: float = 0.4, *, measures: Sequence[Measure] = MEASURES
 ) -> pd.DataFrame:
     """The numbers of the label-share study: one row per data set and share of the pseudo-labels.
 
     Columns: scope (data set, or "mean": of all with equal weights, where there are several),
     measure, alpha, pseudo_share (weight of the distillation loss, 1 - labelled_share; 0 is training
-    on labels alone, as WiSE-FT does), value (mean over draws), ci_low, ci_high (over items and
-    draws; over items with one draw), n (items), draws, draw_low, draw_high (the extreme draws),
-    teacher (its value), best (highest of its scope in hindsight; of equal ones the smallest share).
-    Values are fractions.
+    on labels alone, as WiSE-FT does), those of `hits.point_numbers`, teacher (its value), best
+    (highest of its scope in hindsight; of equal ones the smallest share).
 
-    Raises: ValueError when the outcomes lack a data set, the teacher or this alpha, mix students of
-    several labelled_clips, or have not the same draws at each share of each data set.
+    Raises: ValueError as `share_hits`.
     Source: supplement, section 8 and figure 5.
     """
     rows = [
-        {"scope": scope, "measure": name, "alpha": alpha, "pseudo_share": share}
-        | point([hits[share].to_numpy().T for _, hits in parts], level, n_resamples, seed)
-        | {"teacher": float(np.mean([teacher.to_numpy().mean() for teacher, _ in parts]))}
-        for scope, name, parts in _scopes(outcomes, alpha, measures, mean)
-        for share in parts[0][1]
+        {"scope": scope, "measure": measure_name(study.measures), "alpha": alpha}
+        | {"pseudo_share": share}
+        | point_numbers(hits)
+        | {"teacher": float(np.mean([teacher.mean() for teacher in study.teacher]))}
+        for scope, study in share_hits(outcomes, alpha, measures).items()
+        for share, hits in study.hits.items()
     ]
-    table = pd.DataFrame(rows)
-    best = table["value"].round(12).groupby(table["scope"]).idxmax()
-    return table.assign(best=table.index.isin(best))
+    return with_best(pd.DataFrame(rows), "scope")
 
 
 def share_draws(
-    outcomes: pd.DataFrame,
-    alpha: float = 0.4,
-    *,
-    measures: Sequence[Measure] = MEASURES,
-    mean: bool = True,
+    outcomes: pd.DataFrame, alpha: float = 0.4, *, measures: Sequence[Measure] = MEASURES
 ) -> pd.DataFrame:
     """Each single draw of the study: scope, alpha, pseudo_share, draw, value (fraction).
 
-    Raises: ValueError as `share_table`.
+    Raises: ValueError as `share_hits`.
     """
     rows = [
         (scope, alpha, share, draw, value)
-        for scope, _, parts in _scopes(outcomes, alpha, measures, mean)
-        for share in parts[0][1]
-        for draw, value in pd.concat([hits[share].mean() for _, hits in parts], axis=1)
-        .mean(axis=1)
-        .items()
+        for scope, study in share_hits(outcomes, alpha, measures).items()
+        for share, hits in study.hits.items()
+        for draw, value in zip(
+            study.draws, np.mean([of_set.mean(axis=1) for of_set in hits], axis=0), strict=True
+        )
     ]
     return pd.DataFrame(rows, columns=["scope", "alpha", "pseudo_share", "draw", "value"])
 
 
 def label_share(
-    outcomes: pd.DataFrame,
-    alpha: float = 0.4,
-    *,
-    measures: Sequence[Measure] = MEASURES,
-    mean: bool = True,
-    level: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    outcomes: pd.DataFrame, alpha: float = 0.4, *, measures: Sequence[Measure] = MEASURES
 ) -> Figure:
-    """Draw figure 5: a panel for each data set and, if wanted, one for their mean; a page wide.
+    """Draw figure 5: a panel for each data set and one for their mean; a page wide.
 
     The pseudo-labels' share is on a log axis with 0, labels alone, set apart and not joined to the
-    others. The band is of the level at each share; the teacher is a dashed line.
+    others. The band is of 95% at each share; the teacher is a dashed line.
 
     Raises: ValueError as `share_table`.
     Source: supplement, figure 5.
     """
-    table = share_table(
-        outcomes,
-        alpha,
-        measures=measures,
-        mean=mean,
-        level=level,
-        n_resamples=n_resamples,
-        seed=seed,
-    )
-    draws = share_draws(outcomes, alpha, measures=measures, mean=mean)
+    table = share_table(outcomes, alpha, measures=measures)
+    draws = share_draws(outcomes, alpha, measures=measures)
     scopes = list(table["scope"].unique())
+    names = {one.data_set: one.name.split()[-1].capitalize() for one in measures}
+    names[MEAN] = " and ".join(sorted({one.name.split()[-1] for one in measures}))
     with style.theme():
         figure, axes, spare = _grid(len(scopes))
         for place, (scope, ax) in enumerate(zip(scopes, axes, strict=True)):
             _draw_panel(ax, table[table["scope"] == scope], draws[draws["scope"] == scope])
             title = f"mean of {len(measures)} data sets" if scope == MEAN else scope
             ax.set_title(f"({ascii_lowercase[place]}) {title}", loc="left", weight="bold")
-            ax.set_ylabel(_axis_name(measures, scope))
+            ax.set_ylabel(f"{names[scope]} (%)")
             if place + _COLUMNS >= len(scopes):
                 ax.set_xlabel("Share of the pseudo-label loss")
-        handles = _legend(int(table["draws"].iloc[0]), level)
+        handles = _legend(int(table["draws"].iloc[0]))
         if spare is None:
             style.shared_legend(figure, handles, columns=len(handles))
         else:
             spare.legend(handles=handles, loc="center", frameon=False, labelspacing=0.8)
     return figure
-
-
-def share_hits(outcomes: pd.DataFrame, alpha: float, measure: Measure) -> _Hits:
-    """`subset_size.study_hits` by the share of the pseudo-labels, ascending."""
-    teacher, found = study_hits(outcomes, alpha, measure, "labelled_share")
-    shares = sorted(found, reverse=True)
-    return teacher, {round(1 - share, 9): found[share] for share in shares}
-
-
-def _scopes(
-    outcomes: pd.DataFrame, alpha: float, measures: Sequence[Measure], mean: bool
-) -> list[tuple[str, str, list[_Hits]]]:
-    """What has a panel: its name, its measure, and the hits of its data sets."""
-    if not measures:
-        raise ValueError("there is no measure to draw; give at least one")
-
-    study = {measure: share_hits(outcomes, alpha, measure) for measure in measures}
-    shares = sorted({share for _, found in study.values() for share in found})
-    check_same_draws(
-        {
-            f"{measure.data_set} at pseudo-label share {share:g}": (
-                found[share].columns if share in found else ()
-            )
-            for measure, (_, found) in study.items()
-            for share in shares
-        },
-        "outcomes of",
-    )
-    scopes = [(measure.data_set, measure.name, [one]) for measure, one in study.items()]
-    if mean and len(study) > 1:
-        names = sorted({measure.name for measure in measures})
-        scopes.append((MEAN, f"mean of {' and '.join(names)}", list(study.values())))
-    return scopes
 
 
 def _grid(panels: int) -> tuple[Figure, list[Axes], Axes | None]:
@@ -217,19 +169,9 @@ def _grid(panels: int) -> tuple[Figure, list[Axes], Axes | None]:
     return figure, cells[:panels], cells[panels] if free else None
 
 
-def _axis_name(measures: Sequence[Measure], scope: str) -> str:
-    kinds = {
-        measure.data_set: f"{'top-' if measure.direction == CLASSIFICATION else 'R@'}{measure.k}"
-        for measure in measures
-    }
-    if scope == MEAN:
-        return f"{' and '.join(sorted(set(kinds.values())))} (%)"
-    return f"{kinds[scope].capitalize()} (%)"
-
-
 def _draw_panel(ax: Axes, rows: pd.DataFrame, draws: pd.DataFrame) -> None:
     places = log_places(list(rows["pseudo_share"]))
-    ax.axhline(100 * rows["teacher"].iloc[0], **TEACHER_LINE)
+    ax.axhline(100 * rows["teacher"].iloc[0], **style.TEACHER)
     alone = rows["pseudo_share"] == 0
     for part in (rows[alone], rows[~alone]):
         x = part["pseudo_share"].map(places)
@@ -240,9 +182,10 @@ def _draw_panel(ax: Axes, rows: pd.DataFrame, draws: pd.DataFrame) -> None:
             ax.fill_between(x, low, high, color=style.BAND, linewidth=0)
         ax.plot(x, 100 * part["value"], **_LINE, zorder=3)
     if rows["draws"].iloc[0] > 1:
-        ax.plot(draws["pseudo_share"].map(places), 100 * draws["value"], **DRAW_DOT, zorder=2.5)
+        x = draws["pseudo_share"].map(places)
+        ax.plot(x, 100 * draws["value"], **style.DRAW_DOT, zorder=2.5)
     ax.margins(y=0.08)
-    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    style.round_steps(ax.yaxis, 5)
     names = _share_names(list(places))
     log_axis(ax, places, names, turn=any("·" in name for name in names.values()))
     sns.despine(ax=ax)
@@ -263,16 +206,13 @@ def _share_name(share: float) -> str:
     return power if float(digits) == 1 else f"{float(digits):g}·{power}"
 
 
-def _legend(draws: int, level: float) -> list[Artist]:
+def _legend(draws: int) -> list[Artist]:
     several = draws > 1
-    handles: list[Artist] = [
+    over = "items × draws" if several else "items"
+    dots = [Line2D([], [], **style.DRAW_DOT, label="each draw")] if several else []
+    return [
         Line2D([], [], **_LINE, label=f"mean of {draws} draws" if several else "the one draw"),
-        Line2D([], [], **TEACHER_LINE, label="teacher's level"),
-        Patch(
-            color=style.BAND,
-            label=f"{level:.0%} interval ({'items × draws' if several else 'items'})",
-        ),
+        *dots,
+        Line2D([], [], **style.TEACHER, label="teacher's level"),
+        Patch(color=style.BAND, label=f"95% interval ({over})"),
     ]
-    if several:
-        handles.insert(1, Line2D([], [], **DRAW_DOT, label="each draw"))
-    return handles

@@ -9,8 +9,6 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from figures import style
-from figures.subset_size import TEACHER_LINE
-from figures.whole_curve import alpha_axis
 
 
 def loss_curve(losses: pd.DataFrame) -> Figure:
@@ -19,22 +17,22 @@ def loss_curve(losses: pd.DataFrame) -> Figure:
     `losses` has columns draw, alpha and loss (nats), such as `loss_barrier.loss_along_line` gives
     for each draw. The dashed line joins the mean's ends: above it there is a barrier.
 
-    Raises: ValueError when a column is missing or the draws do not have the same alphas.
+    Raises: ValueError when the draws do not have the same alphas.
     """
     curves = _loss_curves(losses)
-    mean = curves.mean(axis=1)
+    mean, several = curves.mean(axis=1), curves.shape[1] > 1
     with style.theme():
         figure, (ax,) = style.new_figure(1, height=2.4, legend_rows=2)
         handles: list[Artist] = []
-        if curves.shape[1] > 1:
+        if several:
             drawn = ax.plot(curves.index, curves, color=style.DRAW, linewidth=0.6)
             drawn[0].set_label("each draw")
             handles.append(drawn[0])
-        label = f"mean of {curves.shape[1]} draws" if curves.shape[1] > 1 else "the one draw"
+        label = f"mean of {curves.shape[1]} draws" if several else "the one draw"
         handles += ax.plot(mean, color=style.LINE, marker=".", markersize=4, label=label)
         ends = mean.iloc[[0, -1]]
-        handles += ax.plot(ends, label="straight line between the ends", **TEACHER_LINE)
-        alpha_axis(ax)
+        handles += ax.plot(ends, label="straight line between the ends", **style.TEACHER)
+        style.alpha_axis(ax)
         ax.set_ylabel("Contrastive loss (nats)")
         style.shared_legend(figure, handles, columns=2)
     return figure
@@ -51,11 +49,11 @@ def losses_in_words(losses: pd.DataFrame, barriers: Mapping[int, float]) -> str:
     curves = _loss_curves(losses)
     if set(barriers) != set(curves):
         raise ValueError(f"barriers are of draws {list(barriers)}, losses of {list(curves)}")
-    with_barrier = {draw: value for draw, value in barriers.items() if round(value, 12) > 0}
+    higher = [barrier for barrier in barriers.values() if round(barrier, 12) > 0]
     rise = (
-        f"In {len(with_barrier)} of {len(barriers)} draws the loss rises above the straight line "
-        f"between its ends, by at most {max(with_barrier.values()):.3f} nats."
-        if with_barrier
+        f"In {len(higher)} of {len(barriers)} draws the loss rises above the straight line "
+        f"between its ends, by at most {max(higher):.3f} nats."
+        if higher
         else f"In none of {len(barriers)} draws does the loss rise above the straight line between "
         "its ends: there is no barrier at these alphas."
     )
@@ -70,9 +68,7 @@ def losses_in_words(losses: pd.DataFrame, barriers: Mapping[int, float]) -> str:
 
 def _loss_curves(losses: pd.DataFrame) -> pd.DataFrame:
     """A row per alpha, a column per draw."""
-    if missing := {"draw", "alpha", "loss"} - set(losses.columns):
-        raise ValueError(f"the losses have no column {sorted(missing)}")
-    curves = losses.pivot(index="alpha", columns="draw", values="loss").sort_index()
+    curves = losses.pivot(index="alpha", columns="draw", values="loss")
     if curves.empty or curves.isna().to_numpy().any():
         raise ValueError("the draws' losses are not of the same alphas; compute all of them")
     return curves

@@ -38,14 +38,12 @@ _DATASET_COLUMNS: Final = {
 
 
 def paper_table(table: str) -> pd.DataFrame:
-    """One of the paper's tables as printed.
+    """One of the paper's tables: "1a" to "1c" (data sets), "2a" to "5c" and "6" (results).
 
-    table: "1a" to "1c" (data sets), "2a" to "5c" and "6" (results).
-
-    Results have a row a model and a column a metric: percent, and ranks for MdR, which are whole
-    numbers. "Delta" is positive where FitCLIP is better, so is its error rate reduction. Table 6
-    has a column a data set, with its metric under it. The data sets' tables have a row a data set;
-    `samples` and `classes` are numbers.
+    Results have a row a model and a column a metric: percent, and ranks for MdR. "Delta" is
+    positive where FitCLIP is better, so is its error rate reduction. Table 6 has a column a data
+    set, with its metric under it. The data sets' tables have a row a data set; `samples` and
+    `classes` are numbers.
 
     Raises: ValueError for another table.
     Source: supplement, tables 1 to 6.
@@ -53,15 +51,7 @@ def paper_table(table: str) -> pd.DataFrame:
     if table in DATASET_TABLES:
         rows = _read("paper_datasets.csv", {"classes": "Int64", "samples": "Int64"})
         return rows[rows["table"] == table].set_index("dataset")[_DATASET_COLUMNS[table]]
-    values = layout(paper_values(), table, "value")
-    for metric in values.columns[values.columns == "MdR"]:
-        printed = [
-            value if row == REDUCTION else int(value) for row, value in values[metric].items()
-        ]
-        values[metric] = pd.Series(
-            printed, values.index, dtype=object if REDUCTION in values.index else "int64"
-        )
-    return values
+    return layout(paper_values(), table, "value")
 
 
 def paper_values() -> pd.DataFrame:
@@ -69,12 +59,9 @@ def paper_values() -> pd.DataFrame:
 
     Columns: table, data_set (the kit's name), model (the paper's row), metric (R@1, R@5, R@10, MdR,
     top1, top5), value (percent; ranks for MdR).
-
-    Source: supplement, tables 2 to 6.
     """
     rows = _read("paper_tables.csv", {"value": "float64"}).rename(columns={"dataset": "data_set"})
-    names = {title: name for name, title in TITLES.items()}
-    return rows.assign(data_set=rows["data_set"].map(names))
+    return rows.replace({"data_set": {title: name for name, title in TITLES.items()}})
 
 
 def layout(rows: pd.DataFrame, table: str, column: str) -> pd.DataFrame:
@@ -93,7 +80,7 @@ def layout(rows: pd.DataFrame, table: str, column: str) -> pd.DataFrame:
     across = ["data_set", "metric"] if table == "6" else "metric"
     wide = chosen.pivot(index="model", columns=across, values=column)
     in_order = chosen.drop_duplicates(across).set_index(across).index
-    return wide.reindex(index=chosen["model"].unique(), columns=in_order).rename_axis("model")
+    return wide.reindex(index=chosen["model"].unique(), columns=in_order)
 
 
 def _read(name: str, types: dict[str, str]) -> pd.DataFrame:

@@ -15,11 +15,12 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from figures import style
-from figures.rank_curves import model_ranks
-from figures.whole_curve import off_zero
+from figures.comparisons import LEVEL, off_zero
+from figures.hits import sweep_ranks
 from fitclip_core.statistics import per_class_differences
 from fitclip_kit.store.results import CLASSIFICATION
 
+_COUNT: Final = 25  # classes in a panel
 _ROW: Final = 0.128  # in; a class
 _FEWEST: Final = 8  # rows that there is room for
 _NAME: Final = 24  # letters of a class name that are shown
@@ -27,11 +28,7 @@ _NARROWEST: Final = 0.4  # of the wider panel
 
 
 def per_class_table(
-    outcomes: pd.DataFrame,
-    alpha: float = 0.4,
-    *,
-    data_set: str = "mit",
-    level: float = 0.95,
+    outcomes: pd.DataFrame, alpha: float = 0.4, *, data_set: str = "mit", level: float = LEVEL
 ) -> pd.DataFrame:
     """Top-1 of the model at `alpha` minus the teacher's, class by class, the largest first.
 
@@ -50,39 +47,52 @@ def per_class_table(
     """
     if alpha == 0:
         raise ValueError("alpha 0 is the teacher itself; give the alpha to compare with it")
-    teacher, other = model_ranks(outcomes, data_set, CLASSIFICATION, [0.0, alpha])
-    labels = item_labels(outcomes, data_set).reindex(teacher.index)
-    table = per_class_differences(
-        (teacher.to_numpy().T <= 1).astype(np.float64),
-        (other.to_numpy().T <= 1).astype(np.float64),
-        labels.to_numpy(str),
-        level=level,
-    ).rename(columns={"low": "ci_low", "high": "ci_high"})
+    ranks = sweep_ranks(outcomes, data_set, CLASSIFICATION, [0.0, alpha])
+    sides = ((array <= 1).astype(np.float64) for array in ranks.arrays)
+    labels = item_labels(outcomes, data_set).reindex(ranks.items)
+    table = per_class_differences(*sides, labels.to_numpy(str), level=level)
+    table = table.rename(columns={"low": "ci_low", "high": "ci_high"})
     table.insert(0, "data_set", data_set)
     table.insert(1, "alpha", float(alpha))
-    table["draws"] = other.shape[1]
+    table["draws"] = len(ranks.arrays[1])
     table["level"] = level
-    sides = off_zero(table["ci_low"], table["ci_high"])
-    table["verdict"] = np.where(table["q_value"] <= 1 - level, sides, "undecided")
+    verdicts = off_zero(table["ci_low"], table["ci_high"])
+    table["verdict"] = np.where(table["q_value"] <= 1 - level, verdicts, "undecided")
     # Rounded, so that equal shares do not differ by the order of a sum.
     order = table.assign(difference=-table["difference"].round(12))
     return table.loc[order.sort_values(["difference", "class"]).index].reset_index(drop=True)
 
 
-def per_class(table: pd.DataFrame, *, count: int = 25) -> Figure:
-    """Draw figure 1 from `per_class_table`: the `count` largest and smallest differences.
+def item_labels(outcomes: pd.DataFrame, data_set: str) -> pd.Series:
+    """The one label of each item of a recognition data set, by item.
+
+    Raises: ValueError when an item has none or two.
+    """
+    rows = outcomes[(outcomes["data_set"] == data_set) & (outcomes["direction"] == CLASSIFICATION)]
+    pairs = rows[["item", "label"]].drop_duplicates().astype({"item": str})
+    if (without := pairs["label"].isna()).any():
+        raise ValueError(f"item {pairs.loc[without, 'item'].iloc[0]!r} of {data_set} has no label")
+    if (repeated := pairs["item"].duplicated()).any():
+        item = pairs.loc[repeated, "item"].iloc[0]
+        labels = sorted(pairs.loc[pairs["item"] == item, "label"].astype(str))
+        raise ValueError(
+            f"item {item!r} of {data_set} has several labels: {labels}; measure all models again "
+            "with the same annotations"
+        )
+    return pairs.set_index("item")["label"].astype(str)
+
+
+def per_class(table: pd.DataFrame) -> Figure:
+    """Draw figure 1 from `per_class_table`: the 25 largest and the 25 smallest differences.
 
     Two panels at page width, in order of the difference, an inch of bar being as much in both.
-    With at most 2 * count classes all are shown, the upper half on the left, each class once.
+    With at most 50 classes all are shown, the upper half on the left, each class once.
     Dark bars are the classes with a verdict; of a name, 24 letters are shown.
 
-    Raises: ValueError when the table is empty or count is not positive.
     Source: supplement, figure 1.
     """
-    if table.empty or count < 1:
-        raise ValueError(f"{len(table)} classes and count {count}; give at least one of each")
-    shown = min(count, math.ceil(len(table) / 2))
-    upper, lower = table.iloc[:shown], table.iloc[max(shown, len(table) - count) :]
+    shown = min(_COUNT, math.ceil(len(table) / 2))
+    upper, lower = table.iloc[:shown], table.iloc[max(shown, len(table) - _COUNT) :]
     parts = [part for part in (upper, lower) if len(part)]
     first = table.iloc[0]
     with style.theme():
@@ -110,40 +120,17 @@ def per_class(table: pd.DataFrame, *, count: int = 25) -> Figure:
     return figure
 
 
-def item_labels(outcomes: pd.DataFrame, data_set: str) -> pd.Series:
-    """The one label of each item of a recognition data set, by item.
-
-    Raises: ValueError when an item has none or two.
-    """
-    rows = outcomes[(outcomes["data_set"] == data_set) & (outcomes["direction"] == CLASSIFICATION)]
-    pairs = rows[["item", "label"]].drop_duplicates()
-    without = pairs["label"].isna()
-    if without.any():
-        raise ValueError(f"item {pairs.loc[without, 'item'].iloc[0]!r} of {data_set} has no label")
-    repeated = pairs["item"].duplicated()
-    if repeated.any():
-        item = pairs.loc[repeated, "item"].iloc[0]
-        found = sorted(pairs.loc[pairs["item"] == item, "label"].astype(str))
-        raise ValueError(
-            f"item {item!r} of {data_set} has several labels: {found}; measure all models again "
-            "with the same annotations"
-        )
-    return pairs.set_index("item")["label"].astype(str)
-
-
 def _limits(parts: list[pd.DataFrame]) -> list[tuple[float, float]]:
     """The panels' x ranges in points, 0 and every interval included, none much the narrower."""
     ends = []
     for part in parts:
         values = 100 * part[["difference", "ci_low", "ci_high"]].to_numpy(np.float64)
-        low, high = min(np.nanmin(values), 0.0), max(np.nanmax(values), 0.0)
-        ends.append((low, high))
+        ends.append((min(np.nanmin(values), 0.0), max(np.nanmax(values), 0.0)))
     widest = max(max(high - low for low, high in ends), 1.0)
     limits = []
     for low, high in ends:
-        missing = max(_NARROWEST * widest - (high - low), 0) / 2
-        margin = 0.04 * widest
-        limits.append((low - missing - margin, high + missing + margin))
+        more = max(_NARROWEST * widest - (high - low), 0) / 2 + 0.04 * widest
+        limits.append((low - more, high + more))
     return limits
 
 
@@ -151,14 +138,8 @@ def _draw_bars(ax: Axes, part: pd.DataFrame) -> None:
     places = np.arange(len(part))
     percent = 100 * part[["difference", "ci_low", "ci_high"]].to_numpy(np.float64)
     settled = (part["verdict"] != "undecided").to_numpy()
-    ax.barh(
-        places,
-        percent[:, 0],
-        height=0.72,
-        color=np.where(settled, style.LINE, style.BAND),
-        edgecolor=style.LINE,
-        linewidth=0.4,
-    )
+    colours = np.where(settled, style.LINE, style.BAND)
+    ax.barh(places, percent[:, 0], height=0.72, color=colours, edgecolor=style.LINE, linewidth=0.4)
     ax.hlines(places, percent[:, 1], percent[:, 2], color=style.INK, linewidth=0.7)
     ax.axvline(0, color=style.INK, linewidth=0.6)
     names = [
@@ -167,31 +148,20 @@ def _draw_bars(ax: Axes, part: pd.DataFrame) -> None:
     ]
     ax.set_yticks(places, names, fontsize=7, parse_math=False)
     ax.tick_params(axis="y", length=0, pad=2)
-    ax.grid(axis="x", color="#e2e2e2", linewidth=0.4)
+    ax.grid(axis="x", color=style.GRID, linewidth=0.4)
     ax.set_axisbelow(True)
     sns.despine(ax=ax, left=True)
 
 
 def _draw_legend(figure: Figure, table: pd.DataFrame) -> None:
-    level, several = table["level"].iloc[0], table["draws"].iloc[0] > 1
+    level = table["level"].iloc[0]
     settled = int((table["verdict"] != "undecided").sum())
-    style.shared_legend(
-        figure,
-        [
-            Patch(
-                facecolor=style.LINE,
-                edgecolor=style.LINE,
-                linewidth=0.4,
-                label=f"q ≤ {1 - level:.2g} ({settled} of {len(table)} classes)",
-            ),
-            Patch(facecolor=style.BAND, edgecolor=style.LINE, linewidth=0.4, label="undecided"),
-            Line2D(
-                [],
-                [],
-                color=style.INK,
-                linewidth=0.7,
-                label=f"{level:.0%} interval ({'clips × draws' if several else 'clips'})",
-            ),
-        ],
-        columns=3 if len(figure.axes) > 1 else 1,
-    )
+    decided = f"q ≤ {1 - level:.2g} ({settled} of {len(table)} classes)"
+    over = "clips × draws" if table["draws"].iloc[0] > 1 else "clips"
+    edge = {"edgecolor": style.LINE, "linewidth": 0.4}
+    handles = [
+        Patch(facecolor=style.LINE, **edge, label=decided),
+        Patch(facecolor=style.BAND, **edge, label="undecided"),
+        Line2D([], [], color=style.INK, linewidth=0.7, label=f"{level:.0%} interval ({over})"),
+    ]
+    style.shared_legend(figure, handles, columns=3 if len(figure.axes) > 1 else 1)

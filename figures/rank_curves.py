@@ -15,9 +15,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from figures import style
-from figures.outcomes import ranks_of, same_draws, sweep_rows
+from figures.comparisons import LEVEL
+from figures.hits import sweep_ranks
 from fitclip_core.statistics import simultaneous_band
 
+DIRECTION: Final = "text_to_video"  # the paper's
 # How the line and the band are drawn; told apart in grey by dashes, and by edges or filling.
 _LINES: Final[dict[str, dict[str, Any]]] = {
     "teacher": {"color": style.INK, "linestyle": (0, (4, 2)), "linewidth": 1.0},
@@ -36,35 +38,8 @@ _BANDS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def model_ranks(
-    outcomes: pd.DataFrame, data_set: str, direction: str, alphas: Sequence[float]
-) -> list[pd.DataFrame]:
-    """Ranks of one data set and direction at each alpha: a row per item, a column per draw.
-
-    Values are 1-based mid-ranks; rows are the same items in the same order in all tables. The
-    teacher, alpha 0, has the one column None.
-
-    Raises: ValueError when an alpha was not measured, alphas above 0 do not have the same draws, or
-    as `outcomes.ranks_of`.
-    """
-    ranks = ranks_of(sweep_rows(outcomes), data_set, direction)
-    known = [ranks.known(alpha) for alpha in alphas]
-    same_draws({alpha: ranks.draws[alpha] for alpha in known}, f"{data_set}, {direction}: alpha")
-    return [
-        pd.DataFrame(ranks.points[alpha].T, ranks.items, ranks.draws[alpha] or [None])
-        for alpha in known
-    ]
-
-
 def rank_curve_table(
-    outcomes: pd.DataFrame,
-    alpha: float = 0.4,
-    *,
-    data_set: str = "msrvtt",
-    direction: str = "text_to_video",
-    level: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    outcomes: pd.DataFrame, alpha: float = 0.4, *, data_set: str = "msrvtt"
 ) -> pd.DataFrame:
     """The sorted ranks of the teacher, the student and the model fused at `alpha`.
 
@@ -76,70 +51,54 @@ def rank_curve_table(
     is that of R@k at every k together (`statistics.simultaneous_band`), read the other way round,
     so it covers the whole curve at once; it ends at the largest rank seen.
 
-    Raises: ValueError when the outcomes lack the teacher, the student or this alpha, or as
-    `model_ranks`.
+    Raises: ValueError when the outcomes lack the teacher, the student or this alpha, or alpha is
+    not between 0 and 1.
     Source: supplement, figure 2.
     """
-    alphas = _alphas(alpha)
+    models = {"teacher": 0.0, "student": 1.0, "fused": _fused(alpha)}
     tables = []
-    for model, ranks in zip(
-        alphas, model_ranks(outcomes, data_set, direction, list(alphas.values())), strict=True
-    ):
-        cutoffs, hits = _hits([ranks])
-        band = simultaneous_band(hits[0], level=level, n_resamples=n_resamples, seed=seed)
-        n = len(ranks)
-        curves = {
+    found = sweep_ranks(outcomes, data_set, DIRECTION, list(models.values()))
+    for (model, at), ranks in zip(models.items(), found.arrays, strict=True):
+        cutoffs, (hits,) = _hits([ranks])
+        band = simultaneous_band(hits)
+        n = ranks.shape[1]
+        position = np.arange(1, n + 1)
+        columns = {
+            "data_set": data_set,
+            "direction": DIRECTION,
+            "model": model,
+            "alpha": at,
+            "position": position,
+            "share": position / n,
             "rank": _first_reaching(band.estimate, cutoffs, n),
-            "ci_low": _first_reaching(_rising(band.high), cutoffs, n),
+            # An upper band of a share that only grows: no end may exceed a later one.
+            "ci_low": _first_reaching(np.minimum.accumulate(band.high[::-1])[::-1], cutoffs, n),
             "ci_high": _first_reaching(band.low, cutoffs, n),
         }
-        position = np.arange(1, n + 1)
-        tables.append(
-            pd.DataFrame(
-                {
-                    "data_set": data_set,
-                    "direction": direction,
-                    "model": model,
-                    "alpha": alphas[model],
-                    "position": position,
-                    "share": position / n,
-                    **curves,
-                    "n": n,
-                    "draws": ranks.shape[1],
-                    "level": level,
-                }
-            )
-        )
+        counts = {"n": n, "draws": len(ranks), "level": LEVEL}
+        tables.append(pd.DataFrame(columns | counts))
     return pd.concat(tables, ignore_index=True)
 
 
 def curve_order(
-    outcomes: pd.DataFrame,
-    alpha: float = 0.4,
-    *,
-    data_set: str = "msrvtt",
-    direction: str = "text_to_video",
-    level: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    outcomes: pd.DataFrame, alpha: float = 0.4, *, data_set: str = "msrvtt"
 ) -> pd.Series:
     """How often the fused curve of figure 2 lies below the teacher's, that is, ranks better.
 
     Entries: positions (n), below, equal, above (shares of the positions, as in `rank_curve_table`;
     their sum is 1), cutoffs (distinct ranks k seen, less the largest), higher, lower (numbers of
     these k at which R@k of the fused model minus the teacher's, on the same texts, leaves out 0 on
-    that side, with the given level for all k together), level.
+    that side, by a 95% band for all k together).
 
     Raises: ValueError as `rank_curve_table`.
     Source: supplement, section 3 ("under the CLIP curve for virtually all points").
     """
-    _alphas(alpha)
-    both = model_ranks(outcomes, data_set, direction, [0.0, alpha])
-    cutoffs, (teacher, fused) = _hits(both)
-    n = len(both[0])
+    ranks = sweep_ranks(outcomes, data_set, DIRECTION, [0.0, _fused(alpha)])
+    cutoffs, (teacher, fused) = _hits(ranks.arrays)
+    n = len(ranks.items)
     curves = [_first_reaching(hits.mean(axis=(0, 1)), cutoffs, n) for hits in (teacher, fused)]
     gap = np.sign(curves[1] - curves[0])
-    band = simultaneous_band(fused - teacher, level=level, n_resamples=n_resamples, seed=seed)
+    band = simultaneous_band(fused - teacher)
     return pd.Series(
         {
             "positions": n,
@@ -149,7 +108,6 @@ def curve_order(
             "cutoffs": len(cutoffs) - 1,  # at the largest rank seen every R@k is 1
             "higher": int(np.sum(band.low > 0)),
             "lower": int(np.sum(band.high < 0)),
-            "level": level,
         },
         dtype=object,
     )
@@ -161,7 +119,7 @@ def order_in_words(order: pd.Series) -> str:
         f"The fused model's curve lies below the teacher's at {order['below']:.1%} of "
         f"{order['positions']} positions, on it at {order['equal']:.1%} and above it at "
         f"{order['above']:.1%}. Of {order['cutoffs']} cutoffs k, the fused model's R@k is higher "
-        f"at {order['higher']} and lower at {order['lower']}, by a {order['level']:.0%} band for "
+        f"at {order['higher']} and lower at {order['lower']}, by a {LEVEL:.0%} band for "
         "all cutoffs together; the others are undecided."
     )
 
@@ -173,57 +131,44 @@ def rank_curves(table: pd.DataFrame) -> Figure:
     better. The bands of teacher and fused model are shown; whether the two differ is answered by
     `curve_order`, where texts are paired.
 
-    Raises: ValueError when the table is empty or holds more than one data set or direction.
     Source: supplement, figure 2.
     """
-    scopes = table[["data_set", "direction"]].drop_duplicates()
-    if len(scopes) != 1:
-        raise ValueError(
-            f"the table holds {len(scopes)} data sets and directions; give that of one"
-        )
-    scope = scopes.iloc[0]
+    first = table.iloc[0]
     with style.theme():
         figure, (ax,) = style.new_figure(1, height=2.9, legend_rows=3)
         handles: list[Artist] = []
         for model, look in _LINES.items():
             rows = table[table["model"] == model]
             share = np.concatenate([[0], rows["share"]])
-            steps = {
-                name: np.concatenate([rows[name].iloc[:1], rows[name]])
+            rank, low, high = (
+                np.concatenate([rows[name].iloc[:1], rows[name]])
                 for name in ("rank", "ci_low", "ci_high")
-            }
-            if model in _BANDS:
-                ax.fill_between(
-                    share, steps["ci_low"], steps["ci_high"], step="pre", **_BANDS[model]
-                )
-            handles += ax.plot(
-                share, steps["rank"], drawstyle="steps-pre", label=_label(rows.iloc[0]), **look
             )
-        first = table.iloc[0]
+            if model in _BANDS:
+                ax.fill_between(share, low, high, step="pre", **_BANDS[model])
+            label = _label(rows.iloc[0])
+            handles += ax.plot(share, rank, drawstyle="steps-pre", label=label, **look)
         handles += [
-            Patch(**look, label=f"{first['level']:.0%} band, {model}")
-            for model, look in _BANDS.items()
+            Patch(**look, label=f"{LEVEL:.0%} band, {model}") for model, look in _BANDS.items()
         ]
         _finish(ax, float(table["rank"].max()))
-        asked, ranked = str(scope["direction"]).split("_to_")
-        ax.set_xlabel(f"Share of {asked}s, sorted by rank (n = {first['n']:,})")
-        ax.set_ylabel(f"Rank of the right {ranked}")
-        ax.set_title(str(scope["data_set"]), loc="left", weight="bold")
+        ax.set_xlabel(f"Share of texts, sorted by rank (n = {first['n']:,})")
+        ax.set_ylabel("Rank of the right video")
+        ax.set_title(str(first["data_set"]), loc="left", weight="bold")
         style.shared_legend(figure, handles, columns=2)
     return figure
 
 
-def _alphas(alpha: float) -> dict[str, float]:
+def _fused(alpha: float) -> float:
     if not 0 < alpha < 1:
         raise ValueError(f"alpha {alpha:g} is no fused model's; give one between 0 and 1")
-    return {"teacher": 0.0, "student": 1.0, "fused": float(alpha)}
+    return alpha
 
 
-def _hits(models: Sequence[pd.DataFrame]) -> tuple[np.ndarray, list[np.ndarray]]:
+def _hits(models: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
     """The ranks seen in any model, ascending, and each model's hits: [draws, items, ranks]."""
-    ranks = [one.to_numpy(np.float64).T for one in models]
-    cutoffs = np.unique(np.concatenate([one.ravel() for one in ranks]))
-    return cutoffs, [(one[:, :, None] <= cutoffs).astype(np.float64) for one in ranks]
+    cutoffs = np.unique(np.concatenate([ranks.ravel() for ranks in models]))
+    return cutoffs, [(ranks[:, :, None] <= cutoffs).astype(np.float64) for ranks in models]
 
 
 def _first_reaching(shares: np.ndarray, cutoffs: np.ndarray, n: int) -> np.ndarray:
@@ -234,11 +179,6 @@ def _first_reaching(shares: np.ndarray, cutoffs: np.ndarray, n: int) -> np.ndarr
     reached = shares >= wanted[:, None]
     reached[:, -1] = True
     return cutoffs[reached.argmax(axis=1)]
-
-
-def _rising(high: np.ndarray) -> np.ndarray:
-    """An upper band of a share that only grows: no end may exceed a later one."""
-    return np.minimum.accumulate(high[::-1])[::-1]
 
 
 def _label(row: pd.Series) -> str:

@@ -14,7 +14,9 @@ import numpy as np
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.ticker import MaxNLocator
 
 from figures.provenance import line as provenance_line
 from figures.provenance import with_commit
@@ -31,6 +33,17 @@ LINE: Final = sns.color_palette("colorblind").as_hex()[0]
 BAND: Final = "#c5dcea"
 DRAW: Final = "#7a7a7a"
 INK: Final = "#1a1a1a"
+SECOND: Final = "#b34700"  # beside LINE
+GRID: Final = "#e2e2e2"
+TEACHER: Final[dict[str, Any]] = {"color": INK, "linewidth": 0.7, "linestyle": (0, (4, 3))}
+DRAW_DOT: Final[dict[str, Any]] = {
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 2.2,
+    "markerfacecolor": "white",
+    "markeredgecolor": DRAW,
+    "markeredgewidth": 0.6,
+}
 
 _FONT: Final = 7.5  # pt at final size
 _RC: Final[dict[str, Any]] = {
@@ -90,9 +103,8 @@ def new_figure(panels: int, height: float, legend_rows: int = 0) -> tuple[Figure
     """
     if panels < 1:
         raise ValueError(f"a figure needs at least one panel, not {panels}")
-    width = COLUMN_WIDTH if panels == 1 else PAGE_WIDTH
     with theme():
-        figure = Figure(width, height)
+        figure = Figure(COLUMN_WIDTH if panels == 1 else PAGE_WIDTH, height)
         axes = figure.subplots(1, panels, squeeze=False)
         share = (FOOTER + legend_rows * _LEGEND_ROW) / height
         figure.set_layout_engine("constrained", rect=(0, share, 1, 1 - share), wspace=0.04)
@@ -116,6 +128,21 @@ def shared_legend(
     )
 
 
+def alpha_axis(ax: Axes) -> None:
+    """An x axis of alpha from teacher to student, and a y axis with round steps."""
+    names = ["0\nteacher", "0.2", "0.4", "0.6", "0.8", "1\nstudent"]
+    ax.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1], names)
+    ax.set_xlim(-0.04, 1.04)
+    ax.set_xlabel("α, weight of the student", labelpad=-6)
+    round_steps(ax.yaxis)
+    sns.despine(ax=ax)
+
+
+def round_steps(axis: Axis, most: int = 6) -> None:
+    """Ticks at 1, 2 or 5 of a power of ten, at most this many steps of them."""
+    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
+
+
 def save(
     figure: matplotlib.figure.Figure, stem: Path | str, provenance: Mapping[str, str]
 ) -> list[Path]:
@@ -136,14 +163,9 @@ def save(
     }
     paths = []
     with theme():
-        footer = figure.text(
-            0.99,
-            0.02 / figure.get_figheight(),
-            provenance_line(provenance),
-            ha="right",
-            fontsize=5.5,
-            color=DRAW,
-        )
+        where = (0.99, 0.02 / figure.get_figheight())
+        line = provenance_line(provenance)
+        footer = figure.text(*where, line, ha="right", fontsize=5.5, color=DRAW)
         try:
             for kind, content in metadata.items():
                 path = stem.with_name(f"{stem.name}.{kind}")

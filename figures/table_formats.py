@@ -8,13 +8,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
+from pandas.io.formats.style import Styler
 
-from figures.alpha_curve import ZERO_SHOT, panels_of
-from figures.paper import DATASET_TABLES, DELTA, FUSED, REDUCTION, TITLES, paper_table, paper_values
-from figures.paper_tables import measured_table
+from figures.measures import ZERO_SHOT, panels_of
+from figures.paper import (
+    DATASET_TABLES,
+    DELTA,
+    FUSED,
+    REDUCTION,
+    TITLES,
+    layout,
+    paper_table,
+    paper_values,
+)
 from figures.provenance import line as provenance_line
 from figures.provenance import with_commit
 from fitclip_kit.store.files import atomic_path, write_text
@@ -54,14 +62,6 @@ _LONG_TABLE: Final = 25  # rows from which a LaTeX table goes over several pages
 _WIDE_TABLE: Final = 12  # columns from which it is in small letters
 _LONG_TEXT: Final = 20  # letters from which its columns have several lines
 # Of underscores those that could begin or end a stressed word, of ampersands those of entities.
-# pandas' options that files would follow, as pandas has them before a user sets others.
-_OPTIONS: Final = (
-    *("display.colheader_justify", "right"),
-    *("display.multi_sparse", True),
-    *("display.html.use_mathjax", True),
-    *("styler.sparse.columns", True),
-    *("styler.latex.environment", None),
-)
 _MARKDOWN: Final = re.compile(r"([\\`*|<$~]|(?<=\])\(|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;))")
 _FORMULA: Final = re.compile(r"\s*[=+\-@＝＋－＠]")  # what spreadsheets compute; they skip spaces
 # A number, maybe with others beside.
@@ -78,7 +78,7 @@ def result_table(table: str, beside: pd.DataFrame) -> pd.DataFrame:
     Raises: ValueError for another table.
     Source: supplement, tables 2 to 6.
     """
-    sides = {HERE: measured_table(table, beside), PAPER: paper_table(table).astype(float)}
+    sides = {HERE: layout(beside, table, "value"), PAPER: paper_table(table).astype(float)}
     both = {
         (*_levels(column), side): numbers[column]
         for column in sides[PAPER].columns
@@ -222,12 +222,11 @@ def markdown(
     texts: pd.DataFrame, caption: str, provenance: str, bold: pd.DataFrame | None = None
 ) -> str:
     """A table of texts as Markdown (with the tables of GitHub's), its first column the index."""
-    table = _rendered(texts, bold, escape_markdown, "**{}**".format)
-    rows = [" ".join(filter(None, _levels(column))) for column in table.columns]
-    right = [_is_number(texts[column]) for column in texts.columns]
+    table = _escaped(texts, bold, escape_markdown, "**{}**")
+    right = (_is_number(texts[column]) for column in texts.columns)
     lines = [
-        rows,
-        ["---", *("---:" if one else "---" for one in right)],
+        [_joined(column) for column in table.columns],
+        ["---", *("---:" if number else "---" for number in right)],
         *table.to_numpy().tolist(),
     ]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -241,28 +240,28 @@ def latex(
 
     The caption ends with the provenance.
     """
-    table = _rendered(texts, bold, _escape_latex, r"\textbf{{{}}}".format)
-    long = len(table) >= _LONG_TABLE
-    columns = [pd.Series(map(str, texts.index)), *(texts[name] for name in texts)]
+    table = _escaped(texts, bold, _escape_latex, r"\textbf{{{}}}")
     # After the end of a row or a rule, a bracket or a star would be an option of theirs.
     heads = [f"{{}}{text}" if text[:1] in ("[", "*") else text for text in table.iloc[:, 0]]
     table.isetitem(0, heads)
-    with pd.option_context(*_OPTIONS):
-        body = table.to_latex(
-            index=False,
-            escape=False,
-            column_format="".join(
-                _latex_column(column, width=(0.12 if place else 0.24) if long else None)
-                for place, column in enumerate(columns)
-            ),
-            multicolumn_format="c",
-            longtable=long,
-            caption=f"{_escape_latex(caption)} ({_escape_latex(provenance)}).",
-        )
+    long = len(table) >= _LONG_TABLE
+    columns = [pd.Series(map(str, texts.index)), *(texts[name] for name in texts)]
+    body = _styled(table).to_latex(
+        column_format="".join(
+            _latex_column(column, width=(0.12 if place else 0.24) if long else None)
+            for place, column in enumerate(columns)
+        ),
+        hrules=True,
+        multicol_align="c",
+        sparse_columns=True,
+        environment="longtable" if long else "table",
+        position_float=None if long else "centering",
+        caption=f"{_escape_latex(caption)} ({_escape_latex(provenance)}).",
+    )
     small = r"\footnotesize\setlength{\tabcolsep}{3pt}" + "\n"
     if long:
         return f"% packages: booktabs, longtable\n{{{small}{body}}}\n"
-    start = "\\centering\n" + (small if len(columns) >= _WIDE_TABLE else "")
+    start = small if len(columns) >= _WIDE_TABLE else ""
     return "% packages: booktabs\n" + body.replace(r"\begin{tabular}", start + r"\begin{tabular}")
 
 
@@ -270,15 +269,12 @@ def page(
     texts: pd.DataFrame, caption: str, provenance: str, bold: pd.DataFrame | None = None
 ) -> str:
     """A table of texts as a piece of HTML: caption, table and provenance."""
-    table = _rendered(texts, bold, html.escape, "<b>{}</b>".format)
-    with pd.option_context(*_OPTIONS):
-        body = table.to_html(index=False, escape=False, border=0, classes="paper-table")
-    lines = (
-        f"<p>{html.escape(caption)}</p>",
-        body,
-        f"<p><small>{html.escape(provenance)}</small></p>",
+    table = _styled(_escaped(texts, bold, html.escape, "<b>{}</b>"))
+    body = table.to_html(
+        exclude_styles=True, sparse_columns=True, table_attributes='class="paper-table"'
     )
-    return "\n".join(lines) + "\n"
+    footer = f"<p><small>{html.escape(provenance)}</small></p>"
+    return f"<p>{html.escape(caption)}</p>\n{body}{footer}\n"
 
 
 def write(
@@ -299,7 +295,7 @@ def write(
     line = provenance_line(with_commit(provenance))
     formats = {"md": markdown, "tex": latex, "html": page}
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("csv", *formats)]
-    names = [_no_formula(" ".join(filter(None, _levels(one)))) for one in numbers]
+    names = [_no_formula(_joined(column)) for column in numbers]
     flat = numbers.set_axis(names, axis=1).apply(_no_formulas)
     named = not isinstance(numbers.index, pd.RangeIndex)
     if named:
@@ -334,25 +330,30 @@ def _covered(least: int, most: int, of: int) -> str:
     return measured if least == of else f"{measured} of {of:,}"
 
 
-def _rendered(
-    texts: pd.DataFrame,
-    bold: pd.DataFrame | None,
-    escape: Callable[[str], str],
-    strong: Callable[[str], str],
+def _escaped(
+    texts: pd.DataFrame, bold: pd.DataFrame | None, escape: Callable[[str], str], strong: str
 ) -> pd.DataFrame:
     """The texts with their index as first column, everything escaped, for one format."""
-    marked = np.zeros(texts.shape, bool) if bold is None else bold.to_numpy()
-    rows = [
-        [escape(str(name))]
-        + [strong(escape(text)) if mark else escape(text) for text, mark in zip(*line, strict=True)]
-        for name, *line in zip(texts.index, texts.to_numpy(), marked, strict=True)
-    ]
+    cells = texts.map(escape)
+    if bold is not None:
+        cells = cells.mask(bold.to_numpy(), cells.map(strong.format))
     depth = texts.columns.nlevels
     names = [(str(texts.index.name or ""), *[""] * (depth - 1)), *map(_levels, texts.columns)]
-    escaped = [tuple(map(escape, name)) for name in names]
+    names = [tuple(map(escape, name)) for name in names]
+    table = cells.reset_index(drop=True)
+    table.insert(0, names[0], [escape(str(name)) for name in texts.index])
     if depth == 1:
-        return pd.DataFrame(rows, columns=[name for (name,) in escaped])
-    return pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(escaped))
+        return table.set_axis([name for (name,) in names], axis=1)
+    return table.set_axis(pd.MultiIndex.from_tuples(names), axis=1)
+
+
+def _styled(table: pd.DataFrame) -> Styler:
+    """Texts as they are, whatever a user's options of pandas."""
+    return Styler(table, escape=None).format(str).hide(axis="index")
+
+
+def _joined(column: Any) -> str:
+    return " ".join(filter(None, _levels(column)))
 
 
 def _is_number(texts: pd.Series) -> bool:

@@ -1,8 +1,9 @@
-"""A heat map of accuracy over an alpha for each tower: the vision one's and the text one's."""
+"""An alpha for each tower: a heat map over both, and whether they beat the same alpha in both."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -13,59 +14,41 @@ from matplotlib.patches import Rectangle
 from seaborn.utils import relative_luminance
 
 from figures import style
+from figures.comparisons import difference, in_points, off_zero
+from figures.hits import as_hits
+from figures.measures import Measure
+from figures.outcomes import ranks_of, tower_rows
+from figures.whole_curve import halves
 
-_AXES: Final = ["vision_alpha", "text_alpha"]
+_CELL: Final = ["vision_alpha", "text_alpha"]
 _DIGIT: Final = 0.64  # width of a digit, in units of the font's size
 _SMALLEST: Final = 5.0  # pt; smaller numbers are left out
 
 
-def tower_grid(table: pd.DataFrame, data_set: str | None = None) -> pd.DataFrame:
+def tower_values(outcomes: pd.DataFrame, measures: Sequence[Measure]) -> pd.DataFrame:
+    """The values of a tower map: data_set, draw, vision_alpha, text_alpha, value (fraction).
+
+    outcomes: holds cells with a text_alpha; others are left out.
+
+    Raises: ValueError as `tower_comparison`.
+    """
+    arrays, cells, draws = _tower_hits(outcomes, measures)
+    rows = [
+        (measure.data_set, draw, *cell, hits[row, :, place].mean())
+        for measure, hits in zip(measures, arrays, strict=True)
+        for row, draw in enumerate(draws)
+        for place, cell in enumerate(cells)
+    ]
+    return pd.DataFrame(rows, columns=["data_set", "draw", *_CELL, "value"])
+
+
+def tower_grid(values: pd.DataFrame) -> pd.DataFrame:
     """The map's numbers: a row per alpha of the vision tower, a column per alpha of the text tower.
 
-    `table` has a row per vision_alpha, text_alpha, data_set and, where there are several draws,
-    draw, with the fraction `value`. Of one data set, or the mean of all with equal weights; draws
-    are averaged. Alphas are kept to 9 decimals, ascending.
-
-    Raises: ValueError when a column or the data set is missing, a value is not in [0, 1], a cell is
-    given twice, or the data sets and draws do not all have every cell.
+    values: of `tower_values`; data sets count equally, draws are averaged.
     """
-    missing = {*_AXES, "data_set", "value"} - set(table.columns)
-    if missing:
-        raise ValueError(f"the table has no column {sorted(missing)}; it has {list(table.columns)}")
-    there = sorted(set(table["data_set"].astype(str)))
-    if data_set is not None:
-        table = table[table["data_set"] == data_set]
-    if table.empty:
-        raise ValueError(f"no values of {data_set or 'any data set'}; there are: {there}")
-    wrong = ~table["value"].between(0, 1)
-    if wrong.any():
-        raise ValueError(
-            f"{wrong.sum()} values are not in [0, 1], the first is "
-            f"{table.loc[wrong, 'value'].iloc[0]}; give fractions"
-        )
-    by = ["data_set", *(["draw"] if "draw" in table else [])]
-    rows = table.assign(**{axis: table[axis].astype(float).round(9) for axis in _AXES})
-    rows["data_set"] = rows["data_set"].astype(str)
-    if (twice := rows.duplicated([*by, *_AXES])).any():
-        cell = rows.loc[twice, [*by, *_AXES]].iloc[0].to_dict()
-        raise ValueError(f"the table holds {cell} twice; give each cell once")
-    wide = rows.pivot(index=by, columns=_AXES, values="value")
-    cells = pd.MultiIndex.from_product([sorted(rows[axis].unique()) for axis in _AXES], names=_AXES)
-    wide = wide.reindex(columns=cells)
-    if (holes := wide.isna()).to_numpy().any():
-        row, column = np.argwhere(holes.to_numpy())[0]
-        vision, text = wide.columns[column]
-        raise ValueError(
-            f"{wide.index[row]} has no value at vision alpha {vision:g}, text alpha {text:g}; "
-            f"measure the whole grid ({holes.to_numpy().sum()} cells are missing)"
-        )
-    return wide.groupby(level="data_set").mean().mean().unstack("text_alpha")
-
-
-def best_cell(grid: pd.DataFrame) -> tuple[float, float]:
-    """(vision_alpha, text_alpha) of the highest value; of equal ones the smallest alphas."""
-    row, column = _best_place(grid)
-    return float(grid.index[row]), float(grid.columns[column])
+    means = values.groupby(["data_set", *_CELL])["value"].mean()
+    return means.groupby(level=_CELL).mean().unstack("text_alpha")
 
 
 def tower_map(grid: pd.DataFrame, measure: str) -> Figure:
@@ -74,12 +57,9 @@ def tower_map(grid: pd.DataFrame, measure: str) -> Figure:
     Cells where both towers have the same alpha, which are those of the plain sweep, have a thin
     outline; the best one in hindsight has a thick one. `measure` names the values, say "Mean of R@5
     and top-1". Numbers are left out where the cells are too small for them.
-
-    Raises: ValueError when the grid is empty.
     """
-    if grid.empty:
-        raise ValueError("the grid is empty; tower_grid makes one")
-    row, column = _best_place(grid)
+    # Rounded, so that equal shares do not differ by the order of a sum.
+    row, column = divmod(int(np.argmax(grid.to_numpy().round(12))), grid.shape[1])
     with style.theme():
         figure, (ax,) = style.new_figure(1, height=3.1)
         numbers = (100 * grid).map(lambda value: f"{value:.1f}")
@@ -106,9 +86,9 @@ def tower_map(grid: pd.DataFrame, measure: str) -> Figure:
             number.set_color("white" if relative_luminance(colour) < 0.2 else style.INK)
         same = [
             _outline(ax, place, other_place, 0.7)
-            for place, one in enumerate(grid.index)
-            for other_place, other in enumerate(grid.columns)
-            if one == other
+            for place, vision in enumerate(grid.index)
+            for other_place, text in enumerate(grid.columns)
+            if vision == text
         ]
         best = _outline(ax, row, column, 1.8)
         best.set_label(
@@ -133,6 +113,96 @@ def tower_map(grid: pd.DataFrame, measure: str) -> Figure:
     return figure
 
 
+def tower_comparison(outcomes: pd.DataFrame, measures: Sequence[Measure]) -> pd.DataFrame:
+    """Whether two alphas, one for each tower, beat the same alpha in both.
+
+    Compared are the best cell off the map's diagonal and the best one on it, by the mean of the
+    measures with equal weights. Chosen and compared on the same items, both are the best of many,
+    and the off-diagonal one of more: that row has no test. In the second row they are chosen on a
+    random half of each set's items and compared on the other half. Both halves have the same
+    draws, whom the choice may suit.
+
+    Columns: chosen_on, vision_alpha, text_alpha (the best pair of unequal alphas), same_alpha (the
+    best of the equal ones), difference (pair minus same), ci_low, ci_high (fractions), p_value
+    (NaN without test), n (items compared), draws, level, verdict ("higher", "lower", "undecided",
+    or "no test").
+
+    Raises: ValueError when there is no measure, the map was not measured whole, holds no equal or
+    no unequal alphas, or a data set has one item.
+    """
+    arrays, cells, _ = _tower_hits(outcomes, measures)
+    same = np.isclose(cells.get_level_values(0), cells.get_level_values(1), atol=1e-9)
+    if same.all() or not same.any():
+        raise ValueError(f"the map's cells are {list(cells)}; it needs equal and unequal alphas")
+    firsts, seconds = map(list, zip(*map(halves, arrays), strict=True))
+    rows = []
+    for chosen_on, chosen, test in (
+        ("the same items", arrays, arrays),
+        ("half of the items", firsts, seconds),
+    ):
+        # Rounded, so that equal shares do not differ by the order of a sum.
+        means = np.mean([hits.mean(axis=(0, 1)) for hits in chosen], axis=0).round(12)
+        equal, pair = (np.flatnonzero(group)[means[group].argmax()] for group in (same, ~same))
+        row = difference(*([hits[:, :, place] for hits in test] for place in (equal, pair)))
+        # The p-value is of the interval's own t: it is small where the interval leaves out 0.
+        tested = {"verdict": str(off_zero(row["ci_low"], row["ci_high"]))}
+        untested = {"p_value": np.nan, "verdict": "no test"}
+        where = (chosen_on, *cells[pair], cells[equal][0])
+        names = ("chosen_on", *_CELL, "same_alpha")
+        row = dict(zip(names, where, strict=True)) | row
+        rows.append(row | (untested if test is chosen else tested))
+    return pd.DataFrame(rows).drop(columns=["sign_flip_p", "draws_same_sign"])
+
+
+def towers_in_words(table: pd.DataFrame) -> str:
+    """What `tower_comparison` found, in two sentences of Markdown."""
+    lines = []
+    for row in table.to_dict("records"):
+        test = (
+            "both are the best of many on these items, so this is no test"
+            if row["verdict"] == "no test"
+            else f"p = {row['p_value']:.3f}: {row['verdict']}"
+        )
+        lines.append(
+            f"Chosen on {row['chosen_on']}: vision {row['vision_alpha']:g} and text "
+            f"{row['text_alpha']:g} against {row['same_alpha']:g} in both, {in_points(row)} points "
+            f"on {row['n']:,} items; {test}."
+        )
+    several = table["draws"].iloc[0] > 1
+    lines.append(
+        "Both halves are of the same students, whom the choice may suit."
+        if several
+        else "With one draw, nothing is known of other students."
+    )
+    return " ".join(lines)
+
+
+def _tower_hits(
+    outcomes: pd.DataFrame, measures: Sequence[Measure]
+) -> tuple[list[np.ndarray], pd.MultiIndex, list[int]]:
+    """Each measure's hits, [draws, items, cells], the cells' two alphas, and the draws."""
+    if not measures:
+        raise ValueError("there is no measure; give at least one")
+    rows = tower_rows(outcomes)
+    arrays = []
+    draws: list[Mapping[Any, list[int]]] = []
+    for measure in measures:
+        if measure.data_set not in set(rows["data_set"]):
+            there = sorted(set(rows["data_set"].astype(str)))
+            raise ValueError(f"no tower map of {measure.data_set}; there are: {there or 'none'}")
+        by = ("alpha", "text_alpha")
+        ranks = ranks_of(rows, measure.data_set, measure.direction, by)
+        alphas = [sorted({cell[axis] for cell in ranks.points}) for axis in (0, 1)]
+        cells = pd.MultiIndex.from_product(alphas, names=_CELL)
+        if len(cells) != len(ranks.points) or len(set(map(tuple, ranks.draws.values()))) > 1:
+            raise ValueError(f"the map of {measure.data_set} is not whole; measure all its cells")
+        arrays.append(np.stack([as_hits(ranks.at(cell), measure) for cell in cells], axis=-1))
+        draws.append(ranks.draws)
+    if any(of_set != draws[0] for of_set in draws):
+        raise ValueError("the data sets' maps have other draws or alphas; measure the same ones")
+    return arrays, cells, draws[0][cells[0]]
+
+
 def _number_size(ax: Axes, numbers: pd.DataFrame) -> float:
     """The largest font, up to 7 pt, at which each number fits its cell."""
     box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
@@ -141,11 +211,6 @@ def _number_size(ax: Axes, numbers: pd.DataFrame) -> float:
     # The names and the colour bar, not laid out yet, will take a seventh of the width.
     across = 0.86 * 72 * box.width / columns / (longest * _DIGIT)
     return min(7.0, 0.9 * across, 0.7 * 72 * box.height / rows)
-
-
-def _best_place(grid: pd.DataFrame) -> tuple[int, int]:
-    """Row and column of the highest value, rounded so that equal shares are equal."""
-    return divmod(int(np.argmax(grid.to_numpy().round(12))), grid.shape[1])
 
 
 def _outline(ax: Axes, row: int, column: int, width: float) -> Rectangle:

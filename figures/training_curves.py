@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any, Final
 
 import numpy as np
@@ -18,9 +19,8 @@ def training_curves(histories: Mapping[int, pd.DataFrame], best_steps: Mapping[i
     """Training and validation loss over optimiser steps, a line a draw; the kept step is marked.
 
     histories: by draw, `distillation.StudentFit.history`. best_steps: by draw, the step kept.
-    Losses are in nats, both directions summed.
-
-    Without a history, as where only a released student is used, the axes say so.
+    Losses are in nats, both directions summed. Without a history, as where only a released student
+    is used, the axes say so.
 
     Raises: ValueError when a draw's best step is missing or was not validated.
     """
@@ -31,33 +31,25 @@ def training_curves(histories: Mapping[int, pd.DataFrame], best_steps: Mapping[i
         )
     figure, (training, validation) = style.new_figure(2, 2.1)
     with style.theme():
-        for place, (draw, history) in enumerate(sorted(histories.items())):
-            look: dict[str, Any] = {
-                "color": style.LINE,
-                "lw": 1,
-                "linestyle": _DASHES[place % len(_DASHES)],
-            }
+        for dashes, (draw, history) in zip(cycle(_DASHES), sorted(histories.items()), strict=False):
+            look: dict[str, Any] = {"color": style.LINE, "lw": 1, "linestyle": dashes}
             smooth = history["labelled_loss"].rolling(5, min_periods=1).mean()
             training.plot(history["step"], smooth, **look)
-            validated = history[history["validation_loss"].notna()]
-            validation.plot(
-                validated["step"], validated["validation_loss"], label=f"draw {draw}", **look
-            )
-            best = validated[validated["step"] == best_steps[draw]]
-            if best.empty:
+            losses = history.dropna(subset="validation_loss").set_index("step")["validation_loss"]
+            validation.plot(losses, label=f"draw {draw}", **look)
+            best = best_steps[draw]
+            if best not in losses:
                 raise ValueError(
-                    f"draw {draw} has no validation loss at its best step {best_steps[draw]}; "
+                    f"draw {draw} has no validation loss at its best step {best}; "
                     "give the history and the best step of one fit"
                 )
-            validation.plot(best["step"], best["validation_loss"], "o", color=style.INK, ms=4)
-        training.set(xlabel="Step", ylabel="Contrastive loss (nats)", title="Labelled batches")
-        validation.set(xlabel="Step", ylabel="Contrastive loss (nats)", title="Validation set")
+            validation.plot(best, losses[best], "o", color=style.INK, ms=4)
+        for axes, title in ((training, "Labelled batches"), (validation, "Validation set")):
+            axes.set(xlabel="Step", ylabel="Contrastive loss (nats)", title=title)
+            if not histories:
+                words = "no student trained here"
+                axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center")
         if histories:
             validation.plot(np.nan, np.nan, "o", color=style.INK, ms=4, label="kept")
             validation.legend(frameon=False)
-        else:
-            for axes in (training, validation):
-                axes.text(
-                    0.5, 0.5, "no student trained here", transform=axes.transAxes, ha="center"
-                )
     return figure

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike
 
 from figures import style
-from figures.alpha_curve import IN_DOMAIN, Panel, PanelHits, panels_in
-from figures.comparisons import measure_name
-from figures.subset_size import TEACHER_LINE
+from figures.comparisons import LEVEL, off_zero
+from figures.hits import PanelHits, stacked
+from figures.measures import IN_DOMAIN, Panel, measure_name, panels_in
+from figures.style import alpha_axis
 from fitclip_core.statistics import (
     compared_with_best,
     crossed_interval,
@@ -33,17 +31,10 @@ _SELECTION: Final = [
 ]
 
 
-def band_table(
-    outcomes: pd.DataFrame,
-    *,
-    panels: Sequence[Panel] | None = None,
-    level: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
-) -> pd.DataFrame:
+def band_table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Each alpha's value and its difference to the teacher, with bands for all alphas together.
 
-    Panels are by default those of the data sets in the outcomes (`alpha_curve.panels_in`).
+    The panels are those of the data sets in the outcomes (`measures.panels_in`).
 
     Columns: panel, alpha, value, value_low, value_high (simultaneous band of the curve),
     difference (to the teacher, on the same items), ci_low, ci_high (interval of this alpha by
@@ -55,17 +46,13 @@ def band_table(
     Source: Montiel Olea and Plagborg-Møller 2019; figure 3 has neither.
     """
     tables = []
-    for panel in panels or panels_in(outcomes):
+    for panel in panels_in(outcomes):
         hits = PanelHits(outcomes, panel.measures)
-        curves = _curves(hits)
-        gains = [data - data[:, :, :1] for data in curves]
-        settings: dict[str, Any] = {"level": level, "n_resamples": n_resamples, "seed": seed}
-        whole = simultaneous_band(curves, **settings)
-        band = simultaneous_band(gains, **settings)
-        alone = [
-            crossed_interval([data[:, :, place] for data in gains], level=level)
-            for place in range(len(hits.alphas))
-        ]
+        curves = hits.curves()
+        gains = [curve - curve[:, :, :1] for curve in curves]
+        whole, band = simultaneous_band(curves), simultaneous_band(gains)
+        places = range(len(hits.alphas))
+        alone = [crossed_interval([gain[:, :, place] for gain in gains]) for place in places]
         points = pd.DataFrame(
             {
                 "panel": panel.name,
@@ -74,13 +61,13 @@ def band_table(
                 "value_low": whole.low,
                 "value_high": whole.high,
                 "difference": band.estimate,
-                "ci_low": [one.low for one in alone],
-                "ci_high": [one.high for one in alone],
+                "ci_low": [interval.low for interval in alone],
+                "ci_high": [interval.high for interval in alone],
                 "band_low": band.low,
                 "band_high": band.high,
                 "n": hits.n_items,
                 "draws": len(hits.draws),
-                "level": level,
+                "level": LEVEL,
             }
         )
         points["alone"] = off_zero(points["ci_low"], points["ci_high"])
@@ -94,17 +81,12 @@ def band_curve(table: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
 
     Filled marks are alphas at which the band for all alphas together leaves out 0. One panel is one
     column wide, two are a page wide. `panels` are those of the table, for their titles.
-
-    Raises: ValueError when a panel is not in the table.
     """
     columns = 2 if len(panels) == 1 else 4
     with style.theme():
         figure, axes = style.new_figure(len(panels), height=2.5, legend_rows=4 // columns)
         for letter, panel, ax in zip(ascii_lowercase, panels, axes, strict=False):
-            rows = table[table["panel"] == panel.name]
-            if rows.empty:
-                raise ValueError(f"the table has no panel {panel.name}; give those that it has")
-            handles = _draw_band(ax, rows)
+            handles = _draw_band(ax, table[table["panel"] == panel.name])
             title = panel.title if len(panels) == 1 else f"({letter}) {panel.title}"
             ax.set_title(title, loc="left", weight="bold")
         axes[0].set_ylabel("Gain over the teacher (points)")
@@ -118,29 +100,19 @@ def band_in_words(table: pd.DataFrame) -> str:
     for panel, rows in table.groupby("panel", sort=False):
         points = rows[rows["alpha"] > 0]
         parts = [
-            f"{verdict} at α = {_listed(found['alpha'])}"
-            for verdict, found in points.groupby("together")
+            f"{verdict} at α = {_listed(shown['alpha'])}"
+            for verdict, shown in points.groupby("together")
         ]
         only = points[(points["alone"] != "undecided") & (points["together"] == "undecided")]
-        more = (
-            f" Each α by itself would have decided {_listed(only['alpha'])} as well."
-            if len(only)
-            else ""
-        )
+        decided = f"Each α by itself would have decided {_listed(only['alpha'])} as well."
         lines.append(
-            f"**{panel}**: against the teacher, all {len(points)} alphas together at "
-            f"{points['level'].iloc[0]:.0%}: {'; '.join(parts)}.{more}"
+            f"**{panel}**: against the teacher, all {len(points)} alphas together at {LEVEL:.0%}: "
+            f"{'; '.join(parts)}.{f' {decided}' if len(only) else ''}"
         )
     return "\n\n".join(lines)
 
 
-def best_table(
-    hits: Mapping[float, Sequence[np.ndarray]],
-    *,
-    level: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
-) -> pd.DataFrame:
+def best_table(hits: Mapping[float, Sequence[np.ndarray]]) -> pd.DataFrame:
     """Each value of a curve against the best of the others, for all values together.
 
     hits: value (an alpha, a number of clips) -> hits of each data set, [draws, items] each; one
@@ -153,81 +125,61 @@ def best_table(
     Raises: ValueError as `statistics.compared_with_best`.
     Source: Hsu 1984; the paper picks the highest.
     """
-    curves = _stacked(hits.values())
-    found = compared_with_best(curves, level=level, n_resamples=n_resamples, seed=seed)
-    table = pd.DataFrame({"value": list(hits), "lead": found.lead})
-    return table.assign(
-        ci_low=found.low,
-        ci_high=found.high,
-        reach=found.reach,
-        left=found.left,
-        n=found.n,
-        draws=len(curves[0]),
+    curves = stacked(list(hits.values()))
+    best = compared_with_best(curves)
+    return pd.DataFrame(
+        {
+            "value": list(hits),
+            "lead": best.lead,
+            "ci_low": best.low,
+            "ci_high": best.high,
+            "reach": best.reach,
+            "left": best.left,
+            "n": best.n,
+            "draws": len(curves[0]),
+        }
     )
 
 
-def selection_table(
-    outcomes: pd.DataFrame,
-    beforehand: float = 0.4,
-    *,
-    panels: Sequence[Panel] | None = None,
-    level: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
-) -> pd.DataFrame:
+def selection_table(outcomes: pd.DataFrame, beforehand: float = 0.4) -> pd.DataFrame:
     """What an alpha chosen on other data loses to the best one in hindsight.
 
     For each zero-shot data set alpha is chosen on the other zero-shot sets: labels of the set
     itself would make it another task. In the student's domain it is chosen on a random half of each
-    data set's items and tested on the other half. Panels are by default those of the data sets in
-    the outcomes; one zero-shot set alone has no row, as there is no other to choose on.
+    data set's items and tested on the other half. The panels are those of the data sets in the
+    outcomes; one zero-shot set alone has no row, as there is no other to choose on.
 
     Columns: scope (tested on), measure, chosen_on, chosen, hindsight (alphas), gap (fraction, never
     negative), ci_low, ci_high (`statistics.selection_gap`; the high end is what may be quoted),
     beforehand, beforehand_gap (the same gap of the alpha fixed beforehand), n (test items), draws,
-    level. `seed` is of the halves too.
+    level.
 
     Raises: ValueError when `beforehand` is not in the sweep, there are fewer than two in-domain
     items, or the outcomes do not hold the panels' sweep.
     """
-    trials = []
-    for panel in panels or panels_in(outcomes):
-        hits = PanelHits(outcomes, panel.measures)
-        curves = _curves(hits)
-        if panel.name == IN_DOMAIN.name:
-            split = [halves(data, seed) for data in curves]
-            validation, test = ([pair[side] for pair in split] for side in (0, 1))
-            where = (panel.name, panel.measures, "half of the items")
-            trials.append((*where, hits, validation, test))
-            continue
-        for place, one in enumerate(panel.measures if len(curves) > 1 else ()):
-            others = curves[:place] + curves[place + 1 :]
-            several = f"{len(others)} other zero-shot sets"
-            chosen_on = f"the {several if len(others) > 1 else 'other zero-shot set'}"
-            trials.append((one.data_set, (one,), chosen_on, hits, others, [curves[place]]))
     rows = []
-    for scope, measures, chosen_on, hits, validation, test in trials:
-        found = selection_gap(
-            validation, test, hits.alphas, level=level, n_resamples=n_resamples, seed=seed
-        )
-        curve = np.mean([data.mean(axis=(0, 1)) for data in test], axis=0)
-        rows.append(
-            {
-                "scope": scope,
-                "measure": measure_name(measures),
-                "chosen_on": chosen_on,
-                "chosen": found.chosen,
-                "hindsight": found.hindsight,
-                "gap": found.gap,
-                "ci_low": found.low,
-                "ci_high": found.high,
-                "beforehand": beforehand,
-                "beforehand_gap": curve.max() - curve[hits.place(beforehand)],
-                "n": found.n,
-                "draws": len(hits.draws),
-                "level": level,
-            }
-        )
+    for panel in panels_in(outcomes):
+        hits = PanelHits(outcomes, panel.measures)
+        curves = hits.curves()
+        trials = []
+        if panel.name == IN_DOMAIN.name:
+            split = [halves(curve) for curve in curves]
+            sides = ([pair[side] for pair in split] for side in (0, 1))
+            trials.append((panel.name, panel.measures, "half of the items", *sides))
+        elif len(curves) > 1:
+            several = f"{len(curves) - 1} other zero-shot sets"
+            on = f"the {several if len(curves) > 2 else 'other zero-shot set'}"
+            for place, measure in enumerate(panel.measures):
+                others = curves[:place] + curves[place + 1 :]
+                trials.append((measure.data_set, (measure,), on, others, [curves[place]]))
+        for scope, measures, on, validation, test in trials:
+            found = selection_gap(validation, test, hits.alphas)
+            means = np.mean([curve.mean(axis=(0, 1)) for curve in test], axis=0)
+            ends = (found.chosen, found.hindsight, found.gap, found.low, found.high)
+            beforehand_gap = means.max() - means[hits.place(beforehand)]
+            counts = (found.n, len(hits.draws), LEVEL)
+            where = (scope, measure_name(measures), on)
+            rows.append((*where, *ends, beforehand, beforehand_gap, *counts))
     return pd.DataFrame(rows, columns=_SELECTION)
 
 
@@ -254,7 +206,7 @@ def selection_in_words(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def halves(data: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def halves(data: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Two random halves of the items of [draws, items, ...]; the second has the odd one.
 
     Raises: ValueError when there is one item.
@@ -266,53 +218,21 @@ def halves(data: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return data[:, order[: items // 2]], data[:, order[items // 2 :]]
 
 
-def off_zero(low: ArrayLike, high: ArrayLike) -> np.ndarray:
-    """Verdicts by intervals' ends: "higher" or "lower" where they leave out 0, else "undecided"."""
-    above, below = np.asarray(low) > 0, np.asarray(high) < 0
-    return np.where(above, "higher", np.where(below, "lower", "undecided"))
-
-
-def alpha_axis(ax: Axes) -> None:
-    """An x axis of alpha from teacher to student."""
-    names = ["0\nteacher", "0.2", "0.4", "0.6", "0.8", "1\nstudent"]
-    ax.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1], names)
-    ax.set_xlim(-0.04, 1.04)
-    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    ax.set_xlabel("α, weight of the student", labelpad=-6)
-    sns.despine(ax=ax)
-
-
-def _curves(hits: PanelHits) -> list[np.ndarray]:
-    """Each data set's hits, [draws, items, alphas]; the teacher's repeat for each draw."""
-    return _stacked([hits.at(alpha) for alpha in hits.alphas])
-
-
-def _stacked(points: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:
-    """Points' hits of each data set, [draws, items] each, as [draws, items, points] a data set."""
-    return [
-        np.stack(np.broadcast_arrays(*data_set), axis=-1) for data_set in zip(*points, strict=True)
-    ]
-
-
 def _draw_band(ax: Axes, rows: pd.DataFrame) -> list[Artist]:
     percent = 100 * rows[["difference", "ci_low", "ci_high", "band_low", "band_high"]]
-    x, level = rows["alpha"].to_numpy(), rows["level"].iloc[0]
-    band = ax.fill_between(
-        x,
-        percent["band_low"],
-        percent["band_high"],
-        color=style.BAND,
-        linewidth=0,
-        label=f"{level:.0%} band, all α together",
-    )
+    x = rows["alpha"].to_numpy()
+    ends, label = (percent["band_low"], percent["band_high"]), f"{LEVEL:.0%} band, all α together"
+    band = ax.fill_between(x, *ends, color=style.BAND, linewidth=0, label=label)
     ax.plot(x, percent["difference"], color=style.LINE, linewidth=1)
     look: dict[str, Any] = {"color": style.INK, "linewidth": 0.8}
     ax.vlines(x, percent["ci_low"], percent["ci_high"], **look)
-    bar = Line2D([], [], **look, label=f"{level:.0%} interval, each α by itself")
+    bar = Line2D([], [], **look, label=f"{LEVEL:.0%} interval, each α by itself")
     marks = []
-    for settled, face in ((True, style.LINE), (False, "white")):
-        chosen = rows["together"].ne("undecided").to_numpy() == settled
-        chosen &= x > 0
+    for settled, face, label in (
+        (True, style.LINE, "differs from the teacher, by the band"),
+        (False, "white", "undecided"),
+    ):
+        chosen = (rows["together"].ne("undecided").to_numpy() == settled) & (x > 0)
         marks += ax.plot(
             x[chosen],
             percent.loc[chosen, "difference"],
@@ -321,9 +241,9 @@ def _draw_band(ax: Axes, rows: pd.DataFrame) -> list[Artist]:
             markersize=3.6,
             color=style.LINE,
             markerfacecolor=face,
-            label="differs from the teacher, by the band" if settled else "undecided",
+            label=label,
         )
-    ax.axhline(0, **TEACHER_LINE)
+    ax.axhline(0, **style.TEACHER)
     alpha_axis(ax)
     return [bar, band, *marks]
 

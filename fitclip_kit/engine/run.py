@@ -229,17 +229,19 @@ def _print_plan(plan: Plan, only: Collection[str]) -> int:
 
 def _left_out(plan: Plan) -> list[str]:
     """What figures and tests will do without, by the data sets that are measured; by notebook."""
-    from figures import alpha_curve, beyond, label_share, subset_size
+    from figures import measures
     from fitclip_kit.engine.sources import size_study_set
     from fitclip_kit.engine.work import FIGURES, SHARES, SIZES, SWEEP, Run
 
     evaluated = {one: plan.parameters[one].get("evaluated", []) for one in plan.parameters}
     sources = Run(plan.run_dir, plan.working_dir, plan.parameters).sources
     by_notebook = {
-        SWEEP: alpha_curve.left_out(evaluated[SWEEP]),
-        SIZES: subset_size.left_out(size_study_set(sources.evaluated)),
-        SHARES: label_share.left_out(evaluated[SHARES]),
-        FIGURES: beyond.left_out(evaluated[FIGURES], plan.parameters[FIGURES]["tower_sets"]),
+        SWEEP: measures.left_out(evaluated[SWEEP]),
+        SIZES: measures.left_out_of_sizes(size_study_set(sources.evaluated)),
+        SHARES: measures.left_out_of_shares(evaluated[SHARES]),
+        FIGURES: measures.left_out_of_figures(
+            evaluated[FIGURES], plan.parameters[FIGURES]["tower_sets"]
+        ),
     }
     return [f"{stem}: {line}" for stem, lines in by_notebook.items() for line in lines]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import pandas as pd
 
-from figures.alpha_curve import Measure
+from figures.measures import Measure
 from figures.outcomes import Ranks, ranks_of, sweep_rows
 from fitclip_core.statistics import mean_interval
 from fitclip_kit.store.results import (

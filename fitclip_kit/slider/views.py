@@ -17,7 +17,7 @@ from scipy.special import softmax
 from scipy.stats import rankdata
 from torch import Tensor
 
-from figures.alpha_curve import Measure
+from figures.measures import Measure
 from fitclip_core.metrics import per_class_accuracy
 from fitclip_core.statistics import per_class_differences
 from fitclip_kit.slider.stored import Point, Status, StoredSweep, of_direction, share_point

@@ -15,8 +15,8 @@ GALLERY = Path(__file__).parents[2] / "figures" / "gallery"
 def test_figure_3_is_rebuilt_from_the_committed_outcomes() -> None:
     outcomes = pd.read_parquet(GALLERY / "outcomes.parquet")
 
-    table = alpha_table(outcomes, n_resamples=200)
-    figure = alpha_curve(outcomes, n_resamples=200)
+    table = alpha_table(outcomes)
+    figure = alpha_curve(outcomes)
 
     assert len(figure.axes) == 2
     in_domain = table[table["panel"] == "in_domain"]
@@ -38,7 +38,7 @@ def test_the_readme_shows_the_default_runs_table_of_claims_and_pictures_that_are
 def test_the_readmes_headline_is_of_the_committed_outcomes() -> None:
     readme = (GALLERY.parents[1] / "README.md").read_text(encoding="utf-8")
     headline = readme.partition("| percent, ")[2].partition("\n\n")[0].splitlines()
-    tests = fusion_comparisons(pd.read_parquet(GALLERY / "outcomes.parquet"), n_resamples=1)
+    tests = fusion_comparisons(pd.read_parquet(GALLERY / "outcomes.parquet"))
     for row in tests.to_dict("records"):
         ends = (100 * row[name] for name in ("difference", "ci_low", "ci_high"))
         cell = "{:+.1f} [{:+.1f}, {:+.1f}] {}".format(*ends, row["verdict"])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 import pytest
 
 from figures import paper
@@ -11,7 +11,6 @@ from figures.paper import DELTA, REDUCTION, layout, paper_table, paper_values
 
 FIGURES = Path(paper.__file__).parent
 TRANSCRIBED = FIGURES / ".." / ".." / "shared" / "paper"
-FUSION_TABLES = ("4a", "4b", "5a", "5b", "5c")
 
 
 @pytest.mark.parametrize("name", ["tables", "datasets"])
@@ -22,7 +21,7 @@ def test_the_package_holds_the_transcription_byte_for_byte(name):
     assert (FIGURES / f"paper_{name}.csv").read_bytes() == source.read_bytes()
 
 
-def test_tables_have_the_papers_shapes():
+def test_tables_have_the_papers_shapes_and_our_names():
     shapes = {name: paper_table(name).shape for name in paper.RESULT_TABLES}
     assert shapes == {
         **dict.fromkeys(("2a", "2b"), (3, 2)),
@@ -31,8 +30,11 @@ def test_tables_have_the_papers_shapes():
         **dict.fromkeys(("5a", "5b", "5c"), (5, 4)),
         "6": (3, 5),
     }
-    assert len(paper_values()) == sum(rows * columns for rows, columns in shapes.values())
+    values = paper_values()
+    assert len(values) == sum(rows * columns for rows, columns in shapes.values())
     assert not any(paper_table(name).isna().any(axis=None) for name in shapes)
+    assert set(values["data_set"]) == set(paper.TITLES)
+    assert set(values["model"]) == {*paper.MODELS, DELTA, REDUCTION}
 
 
 def test_cells_read_off_the_page():
@@ -40,40 +42,26 @@ def test_cells_read_off_the_page():
     assert list(table.columns) == ["R@1", "R@5", "R@10", "MdR"]
     assert list(table.loc["Teacher (CLIP)"]) == [5.3, 14.6, 20.9, 94]
     assert table.index.tolist() == ["Teacher (CLIP)", "Student", "FitCLIP", DELTA, REDUCTION]
-    assert [type(value) for value in table["MdR"]] == [int, int, int, int, float]
     assert list(table.loc[REDUCTION]) == [0.5, 1.1, 1.5, 20.2]
-    frozen = paper_table("3c")
-    assert frozen["MdR"].tolist() == [14, 9, 7]
-    assert frozen["MdR"].dtype == "int64"
-    assert frozen.loc["Frozen in Time CC3M+WebVid+COCO", "R@10"] == 56.8
+    assert paper_table("3c")["MdR"].tolist() == [14, 9, 7]
     assert paper_table("2b")["top1"].tolist() == [36.9, 49.2, 51.9]
     labels_alone = paper_table("6")
     assert labels_alone.index.tolist() == ["CLIP", "WiSE-FT", "FitCLIP"]
     assert list(labels_alone.columns) == [
-        ("UCF101", "top1"),
-        ("MiT", "top1"),
-        ("MSR-VTT", "R@5"),
-        ("YouCook2", "R@5"),
-        ("DiDeMo", "R@5"),
+        *(("UCF101", "top1"), ("MiT", "top1")),
+        *(("MSR-VTT", "R@5"), ("YouCook2", "R@5"), ("DiDeMo", "R@5")),
     ]
     assert list(labels_alone.loc["WiSE-FT"]) == [72.5, 22.0, 59.9, 15.1, 55.4]
-
-
-def test_data_sets_read_off_the_page():
     assert list(paper_table("1a").loc["CC3M"]) == ["images", "clean", 3_000_000]
     assert paper_table("1b").to_dict("index") == {
         "MiT": {"classes": 339, "samples": 33900},
         "UCF101": {"classes": 101, "samples": 1794},
     }
-    assert paper_table("1c")["samples"].to_dict() == {
-        "MSR-VTT": 1000,
-        "YouCook2": 3305,
-        "DiDeMo": 4021,
-    }
+    assert paper_table("1c")["samples"].tolist() == [1000, 3305, 4021]
     assert paper_table("1c")["genre"].tolist() == ["UGC", "Cooking", "UGC"]
 
 
-@pytest.mark.parametrize("name", FUSION_TABLES)
+@pytest.mark.parametrize("name", ["4a", "4b", "5a", "5b", "5c"])
 def test_our_gains_of_the_papers_columns_are_the_papers_printed_rows(name):
     table = paper_table(name)
     for metric in map(str, table.columns):
@@ -81,6 +69,13 @@ def test_our_gains_of_the_papers_columns_are_the_papers_printed_rows(name):
         pair = column["Teacher (CLIP)"], column["FitCLIP"]
         assert round(improvement(metric, *pair), 1) == column[DELTA]
         assert round(reduction(metric, *pair), 1) == column[REDUCTION]
+
+
+def test_gains_by_hand():
+    assert (improvement("R@5", 40, 55), improvement("MdR", 4, 3)) == (15, 1)
+    assert reduction("R@5", 40, 55) == pytest.approx(25)
+    assert reduction("MdR", 4, 5) == pytest.approx(-25)
+    assert np.isnan(reduction("top1", 100, 100))
 
 
 def test_table_6_repeats_tables_4_and_5():
@@ -93,13 +88,6 @@ def test_table_6_repeats_tables_4_and_5():
     assert set(repeated[columns].itertuples(index=False, name=None)) <= elsewhere
 
 
-def test_every_data_set_and_model_has_a_name_of_ours():
-    values = paper_values()
-    assert set(values["data_set"]) == set(paper.TITLES)
-    assert set(values["model"]) == {*paper.MODELS, DELTA, REDUCTION}
-    assert values["value"].notna().all()
-
-
 @pytest.mark.parametrize("name", ["7", "2", "4c", ""])
 def test_another_table_is_refused(name):
     with pytest.raises(ValueError, match=f"no table '{name}'; the paper has 1a, 1b, 1c, 2a"):
@@ -108,11 +96,7 @@ def test_another_table_is_refused(name):
 
 def test_layout_leaves_numbers_alone_and_holes_open():
     rows = paper_values()
-    rows["mine"] = range(len(rows))
-    rows.loc[rows["model"] == "Student", "mine"] = float("nan")
+    rows["mine"] = [float("nan") if model == "Student" else 1.0 for model in rows["model"]]
     table = layout(rows, "4a", "mine")
-    pd.testing.assert_index_equal(table.index, paper_table("4a").index)
-    pd.testing.assert_index_equal(table.columns, paper_table("4a").columns)
-    assert table.loc["Student"].isna().all()
-    first = rows.index[rows["table"] == "4a"][0]
-    assert list(table.loc["Teacher (CLIP)"]) == [first, first + 1]
+    assert table.columns.equals(paper_table("4a").columns)
+    assert table.loc["Student"].isna().all() and (table.drop("Student") == 1).all(axis=None)

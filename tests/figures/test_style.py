@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from figures import style
+from figures import provenance, style
+from fitclip_kit.store.code import code_commit
 
 PROVENANCE = {"results": "0123456789abcdef" * 4, "commit": "fedcba98"}
 
@@ -31,20 +32,6 @@ def small_figure(panels=1):
     return figure
 
 
-def test_two_saves_give_the_same_bytes(tmp_path):
-    figure = small_figure()
-    first = [path.read_bytes() for path in style.save(figure, tmp_path / "a", PROVENANCE)]
-    second = [path.read_bytes() for path in style.save(figure, tmp_path / "b", PROVENANCE)]
-    other = [path.read_bytes() for path in style.save(small_figure(), tmp_path / "a", PROVENANCE)]
-    assert first == second == other
-
-
-def test_another_process_gives_the_same_bytes(tmp_path):
-    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "there")], check=True)
-    for here in style.save(small_figure(), tmp_path / "here", {"results": "abc"}):
-        assert here.read_bytes() == here.with_stem("there").read_bytes()
-
-
 USERS = {
     "text.usetex": "True", "savefig.transparent": "True", "savefig.bbox": "tight",
     "savefig.dpi": "50", "savefig.facecolor": "black", "axes.grid": "True",
@@ -58,33 +45,12 @@ USERS = {
 }  # fmt: skip
 
 
-def hostile(folder, lines):
-    """A user's environment with these lines of matplotlibrc, a backend that needs a screen, and
-    ASCII for everything that names no encoding."""
-    folder.mkdir()
-    (folder / "matplotlibrc").write_text("\n".join(lines) + "\n")
-    users = {"MPLCONFIGDIR": str(folder), "MPLBACKEND": "TkAgg", "LC_ALL": "C"}
-    users |= {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "DISPLAY": ""}
-    return {**os.environ, **users}
-
-
-# Each setting alone would do, but a process takes two seconds.
-@pytest.mark.parametrize("first", range(3))
-def test_a_users_settings_change_no_byte(tmp_path, first):
-    lines = [f"{name}: {value}" for name, value in list(USERS.items())[first::3]]
-    environment = hostile(tmp_path / "settings", lines)
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "there")], env=environment, stderr=-1
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    for here in style.save(small_figure(), tmp_path / "here", {"results": "abc"}):
-        assert here.read_bytes() == here.with_stem("there").read_bytes()
-
-
-def test_settings_made_in_the_session_change_no_byte(tmp_path):
-    files = style.save(small_figure(), tmp_path / "a", PROVENANCE)
-    expected = [path.read_bytes() for path in files]
-    shown = small_figure()._repr_png_()
+def test_two_saves_give_the_same_bytes_whatever_the_settings_of_the_session(tmp_path):
+    figure = small_figure()
+    expected = [path.read_bytes() for path in style.save(figure, tmp_path / "a", PROVENANCE)]
+    shown = figure._repr_png_()
+    again = [path.read_bytes() for path in style.save(figure, tmp_path / "b", PROVENANCE)]
+    assert again == expected
     users: Any = {name: value for name, value in USERS.items() if name != "backend"}
     with matplotlib.rc_context(users):
         figure = small_figure()
@@ -93,12 +59,33 @@ def test_settings_made_in_the_session_change_no_byte(tmp_path):
         assert figure._repr_png_() == shown
 
 
+# Each setting alone would do, but a process takes two seconds.
+@pytest.mark.parametrize("first", range(3))
+def test_another_process_with_a_users_settings_gives_the_same_bytes(tmp_path, first):
+    """A backend that needs a screen, and ASCII for everything that names no encoding."""
+    settings = tmp_path / "settings"
+    settings.mkdir()
+    lines = [f"{name}: {value}" for name, value in list(USERS.items())[first::3]]
+    (settings / "matplotlibrc").write_text("\n".join(lines) + "\n")
+    users = {"MPLCONFIGDIR": str(settings), "MPLBACKEND": "TkAgg", "LC_ALL": "C"}
+    users |= {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "DISPLAY": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "there")], env=os.environ | users, stderr=-1
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    for here in style.save(small_figure(), tmp_path / "here", {"results": "abc"}):
+        assert here.read_bytes() == here.with_stem("there").read_bytes()
+
+
 def test_files_hold_no_date_and_no_program_but_the_provenance(tmp_path):
-    png, pdf = style.save(small_figure(), tmp_path / "figure.v2", PROVENANCE)
+    figure = small_figure()
+    png, pdf = style.save(figure, tmp_path / "figure.v2", PROVENANCE)
     assert (png.name, pdf.name) == ("figure.v2.png", "figure.v2.pdf")
     with Image.open(png) as image:
         assert set(image.info) == {"dpi", "Description"}
         assert PROVENANCE["results"] in image.info["Description"]
+        bottom = np.asarray(image.convert("L"))[-int(300 * style.FOOTER) :]
+    assert (bottom < 200).any() and figure.texts == []  # the line is in the files only
     content = pdf.read_bytes()
     for word in (b"CreationDate", b"ModDate", b"Producer", b"Creator", b"atplotlib"):
         assert word not in content
@@ -113,19 +100,19 @@ def test_a_figure_has_the_width_of_a_column_or_a_page(tmp_path, panels, inches):
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
-def test_the_provenance_line_is_in_the_files_only(tmp_path):
-    figure = small_figure()
-    style.save(figure, tmp_path / "with", PROVENANCE)
-    assert figure.texts == []
-    with Image.open(tmp_path / "with.png") as image:
-        bottom = np.asarray(image.convert("L"))[-int(300 * style.FOOTER) :]
-    assert (bottom < 200).any()
-
-
-def test_a_figure_without_provenance_is_not_saved(tmp_path):
+def test_a_figure_needs_a_panel_and_a_provenance(tmp_path):
     with pytest.raises(ValueError, match="provenance"):
         style.save(small_figure(), tmp_path / "figure", {})
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="at least one panel"):
+        style.new_figure(0, 2.0)
+
+
+def test_the_provenance_has_the_commit_and_its_line_twelve_letters():
+    assert provenance.with_commit({"results": "abc"}) == {"commit": code_commit(), "results": "abc"}
+    assert provenance.with_commit({"commit": "mine"}) == {"commit": "mine"}
+    values = {"results": "0123456789abcdef", "commit": "fedcba9876543210-dirty"}
+    assert provenance.line(values) == "results 0123456789ab · commit fedcba987654-dirty"
 
 
 def test_the_callers_settings_and_figures_are_left_alone():
@@ -134,11 +121,6 @@ def test_the_callers_settings_and_figures_are_left_alone():
     small_figure()
     assert dict(matplotlib.rcParams) == before
     assert plt.get_fignums() == open_figures
-
-
-def test_a_figure_needs_a_panel():
-    with pytest.raises(ValueError, match="at least one panel"):
-        style.new_figure(0, 2.0)
 
 
 def test_line_band_and_draws_differ_in_grey():

@@ -1,85 +1,129 @@
 import itertools
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
-from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from figures.tower_map import best_cell, tower_grid, tower_map
+from figures.measures import Measure
+from figures.tower_map import (
+    tower_comparison,
+    tower_grid,
+    tower_map,
+    tower_values,
+    towers_in_words,
+)
+from fitclip_core.statistics import paired_difference
+from fitclip_kit.store.results import Cell
 from tests.figure_layout import texts_are_apart
+from tests.figures.made import BY_NAME, TRAINING, hits, noisy, of, together
+
+MEASURES = (BY_NAME["msrvtt"], BY_NAME["mit"])
+ALPHAS = (0.0, 0.4, 1.0)
 
 
-def table_of(vision, text, data_sets=("x", "y"), draws=None, seed=0):
-    rng = np.random.default_rng(seed)
-    cells = itertools.product(vision, text, data_sets, draws or [None])
-    names = ["vision_alpha", "text_alpha", "data_set", "draw"]
-    table = pd.DataFrame(list(cells), columns=names).assign(value=lambda t: rng.random(len(t)))
-    return table if draws else table.drop(columns="draw")
+def towers(ranks_of, *, draws=(1,), items=30, vision=ALPHAS, text=ALPHAS):
+    """Outcomes with ranks_of(data_set, vision, text, draw) -> [items]."""
+    return together(
+        of(
+            Cell(measure.data_set, alpha=one, text_alpha=other, draw=draw, **TRAINING),
+            np.broadcast_to(ranks_of(measure.data_set, one, other, draw), items),
+            measure.direction,
+        )
+        for measure, one, other, draw in itertools.product(MEASURES, vision, text, draws)
+    ).sample(frac=1, random_state=0)
 
 
-@pytest.mark.parametrize("draws", [None, (1, 2, 3)])
-@pytest.mark.parametrize(("vision", "text"), [((0, 0.4, 1), (0, 0.5)), ((0.4,), (0.2,))])
-def test_grid_is_the_mean_over_data_sets_and_draws(vision, text, draws):
-    table = table_of(vision, text, draws=draws)
-    grid = tower_grid(table.sample(frac=1, random_state=2))
-    assert list(grid.index) == list(vision) and list(grid.columns) == list(text)
+def grid_of(vision, text, seed=0):
+    return tower_grid(tower_values(towers(noisy(30, seed), vision=vision, text=text), MEASURES))
+
+
+@pytest.mark.parametrize("draws", [(1,), (3, 8)])
+def test_values_and_grid_are_the_looked_up_shares(draws):
+    outcomes = towers(noisy(30), draws=draws, text=(0.0, 0.2))
+    values = tower_values(outcomes, MEASURES)
+    assert len(values) == 2 * len(draws) * 6
+    for row in values.to_dict("records"):
+        where = {"alpha": row["vision_alpha"], "text_alpha": row["text_alpha"]}
+        found = hits(outcomes, BY_NAME[row["data_set"]], [row["draw"]], **where)
+        assert row["value"] == pytest.approx(found.mean())
+    grid = tower_grid(values)
     assert (grid.index.name, grid.columns.name) == ("vision_alpha", "text_alpha")
-    for (row, one), (column, other) in itertools.product(enumerate(vision), enumerate(text)):
-        cell = table[(table["vision_alpha"] == one) & (table["text_alpha"] == other)]
-        assert grid.to_numpy()[row, column] == pytest.approx(cell["value"].mean())
-    alone = tower_grid(table.astype({"data_set": "category"}), "y")
-    pd.testing.assert_frame_equal(alone, tower_grid(table[table["data_set"] == "y"]))
+    assert (list(grid.index), list(grid.columns)) == (list(ALPHAS), [0, 0.2])
+    cell = values[(values["vision_alpha"] == 0.4) & (values["text_alpha"] == 0.2)]
+    assert grid.to_numpy()[1, 1] == pytest.approx(cell["value"].mean())
 
 
-def test_data_sets_count_equally_whatever_their_draws():
-    table = pd.concat([table_of([0], [0], "x", (1, 2, 3)), table_of([0], [0], "y", (1,), seed=1)])
-    means = table.groupby("data_set")["value"].mean()
-    assert tower_grid(table).iloc[0, 0] == pytest.approx(means.mean())
+@pytest.mark.parametrize("draws", [(1,), (3, 8)])
+def test_the_comparison_is_the_slow_search(draws):
+    outcomes = towers(noisy(30, 1), draws=draws, text=(0.0, 0.2, 1.0))
+    table = tower_comparison(outcomes, MEASURES)
+    order = np.random.default_rng(0).permutation(30)
+    cells = {
+        cell: [hits(outcomes, one, draws, alpha=cell[0], text_alpha=cell[1]) for one in MEASURES]
+        for cell in itertools.product(ALPHAS, (0.0, 0.2, 1.0))
+    }
+    sides = ((slice(None), slice(None)), (order[:15], order[15:]))
+    for (chosen, test), row in zip(sides, table.to_dict("records"), strict=True):
+        best = {}
+        for cell, found in cells.items():
+            value = round(np.mean([one[:, chosen].mean() for one in found]), 12)
+            kind = cell[0] == cell[1]
+            if kind not in best or value > best[kind][0]:
+                best[kind] = (value, cell)
+        pair, same = best[False][1], best[True][1]
+        assert (row["vision_alpha"], row["text_alpha"], row["same_alpha"]) == (*pair, same[0])
+        first, second = ([one[:, test] for one in cells[cell]] for cell in (same, pair))
+        found = paired_difference(first, second)
+        assert (row["difference"], row["ci_low"]) == pytest.approx((found.estimate, found.low))
+        assert row["n"] == found.n and row["draws"] == len(draws)
+    assert np.isnan(table["p_value"][0]) and table["verdict"][0] == "no test"
+    assert table["p_value"][1] == pytest.approx(found.p_value)
 
 
-def test_alphas_that_differ_by_rounding_are_one():
-    table = table_of([0.1 * 3], [0.3])
-    pd.testing.assert_frame_equal(tower_grid(table), tower_grid(table.assign(vision_alpha=0.3)))
+@pytest.mark.parametrize(
+    ("better", "verdict"), [((0.0, 1.0), "higher"), ((0.4, 0.4), "lower"), (None, "undecided")]
+)
+def test_verdicts_are_of_the_other_half(better, verdict):
+    def ranks_of(data_set, vision, text, draw):
+        return 1.0 if (vision, text) == better else 9.0
+
+    table = tower_comparison(towers(ranks_of), MEASURES)
+    assert table["verdict"].tolist() == ["no test", verdict]
+    assert table["n"].tolist() == [60, 30]
+    words = towers_in_words(table)
+    assert f": {verdict}." in words and "this is no test" in words
+    assert words.endswith("nothing is known of other students.")
+    if better == (0.0, 1.0):
+        assert "vision 0 and text 1 against 0 in both, +100.0 [" in words
+    both = tower_comparison(towers(ranks_of, draws=(1, 2)), MEASURES)
+    assert "other students" not in towers_in_words(both)
 
 
-def test_incomplete_tables_are_refused():
-    table = table_of((0, 1), (0, 0.5))
-    with pytest.raises(ValueError, match=r"no values of z; there are: .*'x', 'y'"):
-        tower_grid(table, "z")
-    with pytest.raises(ValueError, match="no values of any data set"):
-        tower_grid(table.iloc[:0])
-    with pytest.raises(ValueError, match=r"no column \['data_set'\]"):
-        tower_grid(table.drop(columns="data_set"))
-    with pytest.raises(ValueError, match=r"'data_set': 'x', .* twice"):
-        tower_grid(pd.concat([table, table.iloc[:1]]))
-    with pytest.raises(
-        ValueError, match=r"y.* no value at vision alpha 1, text alpha 0\.5.*1 cells"
+def test_maps_must_be_whole_and_have_equal_and_unequal_alphas():
+    outcomes = towers(noisy(30))
+    cell = (outcomes["alpha"] == 1) & (outcomes["text_alpha"] == 0.4)
+    fewer = outcomes[(outcomes["data_set"] == "msrvtt") | (outcomes["alpha"] < 1)]
+    diagonal, aside = (towers(noisy(30), vision=(0.0,), text=(alpha,)) for alpha in (0.0, 1.0))
+    for table, measures, match in (
+        (outcomes, [Measure("other", "text_to_video", 5)], r"map of other; .*'mit', 'msrvtt'"),
+        (outcomes[~cell], MEASURES, "map of msrvtt is not whole"),
+        (fewer, MEASURES, "other draws or alphas"),
+        (diagonal, MEASURES, "equal and unequal"),
+        (aside, MEASURES, "equal and unequal"),
+        (outcomes, [], "no measure"),
+        (towers(noisy(1), items=1), MEASURES, "one item"),
     ):
-        tower_grid(table.iloc[:-1])
-    for wrong in (44.0, np.nan, -0.1):
-        with pytest.raises(ValueError, match="1 values are not in"):
-            tower_grid(table.assign(value=[wrong, *table["value"][1:]]))
-
-
-def test_best_cell():
-    grid = tower_grid(table_of((0, 0.4, 1), (0, 0.5)))
-    one, other = best_cell(grid)
-    assert grid[other][one] == grid.to_numpy().max()
-    tied = grid * 0 + 0.5
-    tied.iloc[2, 1] = 0.5 + 1e-15  # a sum in another order
-    assert best_cell(tied) == (0, 0)
+        with pytest.raises(ValueError, match=match):
+            tower_comparison(table, measures)
 
 
 def test_the_map_is_the_grid():
-    grid = tower_grid(table_of((0, 0.5, 1), (0, 0.25, 0.5, 1)))
+    grid = grid_of((0, 0.5, 1), (0, 0.25, 0.5, 1))
     figure = tower_map(grid, "R@5")
     ax, bar = figure.axes
-    mesh = ax.collections[0]
-    np.testing.assert_allclose(
-        np.ravel(np.asarray(mesh.get_array())), 100 * grid.to_numpy().ravel()
-    )
+    mesh = np.asarray(ax.collections[0].get_array())
+    np.testing.assert_allclose(mesh.ravel(), 100 * grid.to_numpy().ravel())
     numbers = [text.get_text() for text in ax.texts]
     assert numbers == [f"{100 * value:.1f}" for value in grid.to_numpy().ravel()]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "0.25", "0.5", "1"]
@@ -88,19 +132,18 @@ def test_the_map_is_the_grid():
     assert low < high  # alphas grow upwards
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("α of the text tower", "α of the vision tower")
     assert bar.get_ylabel() == "R@5 (%)"
-    outlines = [
-        (patch.get_xy(), patch.get_linewidth())
-        for patch in ax.patches
-        if isinstance(patch, Rectangle)
-    ]
+    outlines = [(patch.get_xy(), patch.get_linewidth()) for patch in ax.patches]
     assert [place for place, width in outlines if width < 1] == [(0, 0), (2, 1), (3, 2)]
     row, column = np.unravel_index(grid.to_numpy().argmax(), grid.shape)
     assert [place for place, width in outlines if width > 1] == [(column, row)]
+    tied = grid * 0 + 0.5
+    tied.iloc[2, 1] = 0.5 + 1e-15  # a sum in another order
+    words = [text.get_text() for text in tower_map(tied, "R@5").findobj(Text)]
+    assert "best: vision 0, text 0, 50.0%" in words
 
 
 def test_letters_stand_out_from_their_cell():
-    figure = tower_map(tower_grid(table_of(np.linspace(0, 1, 6), np.linspace(0, 1, 6))), "R@5")
-    ax = figure.axes[0]
+    ax = tower_map(grid_of(np.linspace(0, 1, 6), np.linspace(0, 1, 6)), "R@5").axes[0]
 
     def luminance(colour):
         linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
@@ -121,18 +164,10 @@ def test_letters_stand_out_from_their_cell():
     ],
 )
 def test_no_text_is_clipped_or_covered(vision, text, numbers):
-    grid = tower_grid(table_of(vision, text))
+    grid = grid_of(vision, text)
     figure = tower_map(grid, "Mean of R@5 and top-1")
     assert len(figure.axes[0].texts) == (grid.size if numbers else 0)
     for number in figure.axes[0].texts:
         assert float(number.get_fontsize()) >= 5
     if numbers:
         texts_are_apart(figure)
-
-
-def test_equal_values_and_an_empty_grid():
-    grid = tower_grid(table_of((0, 1), (0, 1)).assign(value=0.5))
-    words = [text.get_text() for text in tower_map(grid, "R@5").findobj(Text)]
-    assert "best: vision 0, text 0, 50.0%" in words
-    with pytest.raises(ValueError, match="grid is empty"):
-        tower_map(grid.iloc[:0], "R@5")

@@ -17,8 +17,8 @@ import torch
 import yaml
 
 from data_prep.mini_benchmark.data_sets import EVALUATED
-from figures.paper import paper_table
-from figures.paper_tables import beside_paper, measured_table
+from figures.paper import layout, paper_table
+from figures.paper_tables import beside_paper
 from fitclip_kit.engine.parameters import read_profile
 from fitclip_kit.engine.run import main
 from fitclip_kit.store.files import manifest_problems
@@ -209,7 +209,7 @@ def test_the_sweep_has_both_students_and_the_reference(run: Path) -> None:
 def test_results_land_in_the_papers_tables(run: Path) -> None:
     beside = beside_paper(ResultsStore(run / "results"))
     for name in ("2a", "2b", "3a", "3b", "3c", "4a", "4b", "5a", "5b", "5c", "6"):
-        table, printed_table = measured_table(name, beside), paper_table(name)
+        table, printed_table = layout(beside, name, "value"), paper_table(name)
         assert table.index.equals(printed_table.index), name
         assert table.columns.equals(printed_table.columns), name
         there = table.notna().all(axis=1)

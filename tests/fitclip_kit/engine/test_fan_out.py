@@ -17,8 +17,7 @@ import pytest
 
 from data_prep import frame_store
 from data_prep.mini_benchmark.data_sets import EVALUATED
-from figures import label_share, subset_size
-from figures.subset_size import IN_DOMAIN_R1
+from figures.measures import SIZE_MEASURE, share_measures, size_measure
 from fitclip_core import zero_shot
 from fitclip_kit.engine import fan_out, students
 from fitclip_kit.engine.fan_out import fan_out_run
@@ -201,11 +200,11 @@ def test_every_shard_is_a_small_task_of_its_own(runs: tuple[Run, Run, Mapping[st
 
 
 def test_the_studies_are_measured_where_the_figures_look() -> None:
-    assert size_study_set(EVALUATED) == IN_DOMAIN_R1.data_set
+    assert size_study_set(EVALUATED) == SIZE_MEASURE.data_set
     for evaluated in (EVALUATED, EVALUATED[:1], EVALUATED[1:3]):
-        measures = label_share.measures_of(evaluated)
+        measures = share_measures(evaluated)
         assert {one.data_set for one in measures} == set(share_study_sets(evaluated))
-        assert subset_size.measure_of(size_study_set(evaluated)).k == 1
+        assert size_measure(size_study_set(evaluated)).k == 1
 
 
 def test_a_part_says_what_it_needs(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from figures.alpha_curve import Measure
+from figures.measures import Measure
 from fitclip_core.zero_shot import Trial
 from fitclip_kit.slider.material import ClipSet, Material
 from fitclip_kit.slider.stored import StoredSweep

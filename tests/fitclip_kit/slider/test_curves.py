@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from figures.alpha_curve import Measure
+from figures.measures import Measure
 from fitclip_kit.slider import curves
 from fitclip_kit.slider.stored import Point, StoredSweep
 

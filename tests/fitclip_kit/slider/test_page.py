@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from figures.alpha_curve import Measure
+from figures.measures import Measure
 from fitclip_kit.engine.report import external_loads
 from fitclip_kit.slider import page
 from fitclip_kit.slider.stored import StoredSweep

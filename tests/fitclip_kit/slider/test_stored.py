@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from figures.alpha_curve import Measure, Panel, alpha_table
+from figures.hits import PanelHits, point_numbers
+from figures.measures import Measure
 from fitclip_core.statistics import crossed_interval
 from fitclip_kit.slider.stored import Point, StoredSweep, of_direction, share_point
 from fitclip_kit.store.results import Cell, ResultsStore
@@ -116,8 +117,8 @@ def test_a_draws_curve_has_the_numbers_of_the_metrics_table(finished, sweep):
 @pytest.mark.parametrize("data_set", MEASURES)
 def test_the_mean_curve_is_figure_3s(finished, sweep, data_set):
     results, keys = finished
-    panel = Panel("one", "", "", (MEASURES[data_set],))
-    expected = alpha_table(results.outcomes(keys), panels=[panel])
+    hits = PanelHits(results.outcomes(keys), [MEASURES[data_set]])
+    expected = pd.DataFrame([point_numbers(hits.at(alpha)) for alpha in hits.alphas])
     curve = sweep.curve(data_set)
     np.testing.assert_allclose(curve["value"], expected["value"])
     ends = ["ci_low", "ci_high"]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from figures.alpha_curve import Measure
+from figures.measures import Measure
 from fitclip_core import metrics
 from fitclip_core.statistics import per_class_differences
 from fitclip_kit.slider import views

@@ -1,0 +1,374 @@
+"""The studies of subset sizes and of label shares: tables, figures, and tests between trainings."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.text import Text
+
+from figures import style
+from figures.label_share import MEASURES, label_share, share_draws, share_table
+from figures.log_axis import log_places
+from figures.measures import SIZE_MEASURE
+from figures.study_comparisons import share_comparisons, size_comparisons
+from figures.subset_size import subset_draws, subset_size, subset_table
+from fitclip_core.statistics import mean_interval, paired_difference
+from fitclip_kit.store.results import Cell
+from tests.figure_layout import texts_are_apart
+from tests.figures.made import BY_NAME, as_ranks, first, hits, of, together
+
+PAPER = (563, 1125, 1688, 2250, 3375, 4500, 9000, 18000, 36000)
+BOTH = {"independent": (1, 2, 3), "nested": (1, 2, 3)}
+TWO = (BY_NAME["msrvtt"], BY_NAME["mit"])
+SHARES = (0, 1e-4)
+
+
+def sizes(hits_of, wanted=(10, 20, 40), draws=BOTH, alphas=(0.4, 1), items=40, share=1):
+    """Outcomes with hits_of(size, sampling, draw, alpha) -> [items]; size 0 is the teacher."""
+    cells = [(Cell("webvid_val"), hits_of(0, None, None, 0))]
+    for alpha, size, sampling in itertools.product(alphas, wanted, draws):
+        for draw in draws[sampling]:
+            made = {"labelled_clips": size, "labelled_share": share}
+            cell = Cell("webvid_val", alpha=alpha, draw=draw, sampling=sampling, **made)
+            cells.append((cell, hits_of(size, sampling, draw, alpha)))
+    return together(
+        of(cell, as_ranks(np.broadcast_to(right, items), SIZE_MEASURE), "text_to_video")
+        for cell, right in cells
+    )
+
+
+def shares(ranks_of, wanted=SHARES, draws=(1, 2), measures=TWO, items=40, clips=9):
+    """Outcomes with ranks_of(data set, pseudo-label share or None of the teacher, draw)."""
+    tables = []
+    for measure in measures:
+        for share, draw in [(None, None), *itertools.product(wanted, draws)]:
+            trained = {"draw": draw, "labelled_clips": clips, "labelled_share": 1 - (share or 0)}
+            cell = Cell(
+                measure.data_set,
+                **({} if share is None else {"alpha": 0.4} | trained),
+            )
+            ranks = np.broadcast_to(ranks_of(measure.data_set, share, draw), items)
+            tables.append(of(cell, ranks, measure.direction))
+    return together(tables)
+
+
+def noisy_hits(items=40, seed=0):
+    rng = np.random.default_rng(seed)
+    return lambda *_: rng.random(items) < 0.4
+
+
+def noisy_ranks(items=40, seed=0):
+    rng = np.random.default_rng(seed)
+    return lambda *_: rng.integers(1, 9, items)
+
+
+def words_of(figure):
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+# Subset sizes
+
+
+def test_table_of_sizes_by_hand():
+    right = {
+        (0, None, None): 1,
+        **{(10, "independent", 3): 2, (10, "independent", 4): 3},
+        **{(20, "independent", 3): 4, (20, "independent", 4): 0},
+        **{(10, "nested", 3): 1, (20, "nested", 3): 0},
+    }
+    draws = {"independent": (3, 4), "nested": (3,)}
+    outcomes = sizes(lambda *cell: first(right[cell[:3]], 4), (10, 20), draws, (0.4,), items=4)
+    table = subset_table(outcomes.sample(frac=1, random_state=1).astype({"item": "category"}))
+    table = table.set_index(["sampling", "labelled_clips"])
+    independent, nested = table.loc["independent"], table.loc["nested"]
+    assert independent.index.tolist() == nested.index.tolist() == [0, 10, 20]
+    assert independent["value"].tolist() == [0.25, 0.625, 0.5]
+    assert independent["draw_low"].tolist() == [0.25, 0.5, 0]
+    assert independent["draw_high"].tolist() == [0.25, 0.75, 1]
+    assert independent["draws"].tolist() == [1, 2, 2]
+    assert independent["best"].tolist() == [False, True, False]
+    assert nested["value"].tolist() == [0.25, 0.25, 0]
+    assert nested["best"].tolist() == [True, False, False]  # of equal ones the smallest
+    assert set(table["n"]) == {4}
+    singles = subset_draws(outcomes).set_index(["labelled_clips", "sampling", "draw"])["value"]
+    expected = {cell: count / 4 for cell, count in right.items() if cell[0]}
+    assert singles.to_dict() == expected
+
+
+def test_intervals_of_sizes_are_over_items_and_draws():
+    outcomes = sizes(noisy_hits())
+    table = subset_table(outcomes).set_index(["sampling", "labelled_clips"])
+    where = {"sampling": "nested", "labelled_clips": 20, "alpha": 0.4}
+    for values, place in (
+        (hits(outcomes, SIZE_MEASURE, [None], alpha=0), ("independent", 0)),
+        (hits(outcomes, SIZE_MEASURE, [1, 2, 3], **where), ("nested", 20)),
+    ):
+        interval = mean_interval(values, within=(0, 1))
+        ends = table.loc[place, ["ci_low", "ci_high"]].tolist()
+        assert ends == pytest.approx([interval.low, interval.high], rel=1e-12)
+
+
+def test_what_is_no_study_of_sizes_is_refused():
+    outcomes = sizes(noisy_hits(4), items=4)
+    mixed = together([outcomes, sizes(noisy_hits(4), items=4, share=0.9).iloc[4:]])
+    hole = outcomes["draw"].eq(2) & (outcomes["labelled_clips"] == 20)
+    hole &= (outcomes["sampling"] == "nested") & (outcomes["alpha"] == 0.4)
+    for table, alpha, match in (
+        (mixed, 0.4, r"labelled_share \[0\.9, 1\.0\]"),
+        (outcomes.assign(data_set="msrvtt"), 0.4, "no outcomes of webvid_val, text_to_video"),
+        (outcomes, 0.3, r"alpha 0\.3 was not measured .*: 0, 0\.4, 1"),
+        (outcomes[outcomes["alpha"] > 0], 0.4, "alpha 0 was not measured"),
+        (outcomes[outcomes["alpha"] == 0], 0.4, r"alpha 0\.4 was not measured"),
+        (outcomes, 0, "alpha is 0"),
+        (outcomes[~hole.fillna(False)], 0.4, r"nested subsets of size 10 .* but 20 has \[1, 3\]"),
+        (outcomes.drop(outcomes.index[-1]), 1, "'clip0003' has no rank"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            subset_table(table, alpha)
+    with pytest.raises(ValueError, match="no alpha to draw"):
+        subset_size(outcomes, ())
+
+
+@pytest.mark.parametrize("draws", [{"independent": (5,)}, BOTH])
+def test_lines_and_dots_are_those_of_the_table_of_sizes(draws):
+    outcomes = sizes(noisy_hits(), (12, 25, 50), draws)
+    figure = subset_size(outcomes, (0.4, 1))
+    for alpha, ax in zip((0.4, 1), figure.axes, strict=True):
+        table = subset_table(outcomes, alpha)
+        lines = {line.get_label(): line for line in ax.lines}
+        for sampling, rows in table.groupby("sampling"):
+            drawn = np.asarray(lines[str(sampling)].get_ydata())
+            np.testing.assert_allclose(drawn, 100 * rows["value"])
+        dots = [line for line in ax.lines if line.get_markersize() == 2.2]
+        single = subset_draws(outcomes, alpha)["value"]
+        drawn = np.sort(np.concatenate([[], *(line.get_ydata() for line in dots)]))
+        expected = [] if draws != BOTH else np.sort(100 * single)
+        np.testing.assert_allclose(drawn, expected)
+        paths = [path for part in ax.collections for path in part.get_paths()]
+        ends = {tuple(np.round(np.asarray(path.vertices)[:, 1], 9)) for path in paths}
+        intervals = 100 * table[["ci_low", "ci_high"]].to_numpy()
+        assert ends == {tuple(np.round(pair, 9)) for pair in intervals}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "draws", "alphas"),
+    [
+        (PAPER, BOTH, (0.4,)),
+        (PAPER, BOTH, (0.4, 1)),
+        ((12, 25, 50, 100, 150, 300), {"independent": (1, 2, 3)}, (0.4,)),
+        ((7,), {"independent": (0,)}, (1,)),
+        ((100, 101, 102, 36000), {"independent": (0,), "nested": (0,)}, (0.4,)),
+    ],
+)
+def test_no_text_of_figure_4_is_clipped_or_covered(wanted, draws, alphas):
+    figure = subset_size(sizes(noisy_hits(5), wanted, draws, alphas, items=5), alphas)
+    texts_are_apart(figure)
+    expected = {"Text-to-video R@1 (%)", "Labelled clips (0: the teacher)", "0"}
+    expected |= {f"{size:,}" for size in PAPER} if wanted == PAPER else set()
+    assert expected <= set(words_of(figure))
+
+
+@given(st.sets(st.integers(0, 10**6), min_size=1, max_size=12))
+def test_places_on_a_log_axis_keep_order_and_ratios(values):
+    places = log_places(list(values))
+    assert list(places) == sorted(values)
+    ordered = list(places.values())
+    assert len(ordered) == 1 or all(
+        0 <= place < following <= 1 for place, following in itertools.pairwise(ordered)
+    )
+    positive = [value for value in places if value > 0]
+    if len(positive) > 2:
+        low, middle, high = positive[0], positive[1], positive[-1]
+        share = (places[middle] - places[low]) / (places[high] - places[low])
+        assert share == pytest.approx(np.log(middle / low) / np.log(high / low))
+
+
+def test_places_on_a_log_axis_need_values_of_at_least_0():
+    for values in ([], [-1, 2]):
+        with pytest.raises(ValueError, match="at least 0"):
+            log_places(values)
+
+
+def test_size_comparisons_by_hand():
+    count = {0: 10, 10: 12, 20: 20, 40: 4}
+
+    def hits_of(size, sampling, draw, alpha):
+        return first(count[size] + ((sampling, draw) == ("nested", 2)))
+
+    outcomes = sizes(hits_of, draws={"independent": (1, 2), "nested": (1, 2)})
+    table = size_comparisons(outcomes, 20)
+    assert table["value"].tolist() == [0, 10, 40]
+    assert (table["versus"] == 20).all() and (table["varied"] == "labelled clips").all()
+    # The last draw of each size has one hit more; the teacher has no draws.
+    expected = [-(10 + 0.25) / 40, -8 / 40, -16 / 40]
+    assert table["difference"].to_numpy() == pytest.approx(expected)
+    assert table["draws"].tolist() == [4] * 3 and table["draws_same_sign"].tolist() == [4] * 3
+    assert table["n"].tolist() == [40] * 3 and table["verdict"].iloc[-1] == "lower"
+
+
+def test_sizes_are_paired_by_item_and_draw():
+    outcomes = sizes(noisy_hits())
+    table = size_comparisons(outcomes, 20)
+    found = {0: hits(outcomes, SIZE_MEASURE, [None], alpha=0)}
+    for size in (10, 20, 40):
+        where = {"labelled_clips": size, "alpha": 0.4}
+        samplings = ("independent", "nested")
+        found[size] = np.concatenate(
+            [hits(outcomes, SIZE_MEASURE, [1, 2, 3], sampling=one, **where) for one in samplings]
+        )
+    for row in table.to_dict("records"):
+        pair = paired_difference(found[20], found[row["value"]], n_resamples=10_000)
+        expected = [pair.estimate, pair.low, pair.high, pair.p_value, pair.sign_flip_p]
+        columns = ["difference", "ci_low", "ci_high", "p_value", "sign_flip_p"]
+        assert [row[name] for name in columns] == pytest.approx(expected)
+    assert (table["p_holm"] >= table["p_value"]).all()
+
+
+def test_sizes_that_cannot_be_compared_are_refused():
+    outcomes = sizes(noisy_hits())
+    for reference in (0, 30):
+        match = f"compared with {reference}, and there are 10, 20, 40"
+        with pytest.raises(ValueError, match=match):
+            size_comparisons(outcomes, reference)
+    with pytest.raises(ValueError, match="there are 10; give one of them, and measure another"):
+        size_comparisons(sizes(noisy_hits(), (10,)), 10)
+    gone = (outcomes["labelled_clips"] == 20) & (outcomes["sampling"] == "nested")
+    with pytest.raises(ValueError, match="students of size 10 have the draws"):
+        size_comparisons(outcomes[~gone.fillna(False)], 10)
+
+
+# Label shares
+
+
+def test_table_of_shares_by_hand():
+    right = {
+        **{("msrvtt", None, None): 2, ("msrvtt", 0, 1): 4, ("msrvtt", 0, 2): 2},
+        **{("msrvtt", 1e-4, 1): 1, ("msrvtt", 1e-4, 2): 1, ("mit", None, None): 1},
+        **{("mit", 0, 1): 0, ("mit", 0, 2): 1, ("mit", 1e-4, 1): 4, ("mit", 1e-4, 2): 3},
+    }
+
+    def ranks_of(data_set, share, draw):
+        return as_ranks(first(right[data_set, share, draw], 4), BY_NAME[data_set])
+
+    outcomes = shares(ranks_of, items=4)
+    table = share_table(outcomes, measures=TWO)
+    assert table["scope"].tolist() == ["msrvtt", "msrvtt", "mit", "mit", "mean", "mean"]
+    assert table["pseudo_share"].tolist() == [0, 1e-4] * 3
+    assert table["value"].tolist() == [0.75, 0.25, 0.125, 0.875, 0.4375, 0.5625]
+    assert table["teacher"].tolist() == [0.5, 0.5, 0.25, 0.25, 0.375, 0.375]
+    assert table["best"].tolist() == [True, False, False, True, False, True]
+    assert table["draw_low"].tolist() == [0.5, 0.25, 0, 0.75, 0.375, 0.5]
+    assert table["draw_high"].tolist() == [1, 0.25, 0.25, 1, 0.5, 0.625]
+    assert table["n"].tolist() == [4, 4, 4, 4, 8, 8] and set(table["draws"]) == {2}
+    draws = share_draws(outcomes, measures=TWO).query("scope == 'mean'")
+    singles = draws[["pseudo_share", "draw", "value"]].to_numpy().tolist()
+    assert singles == [[0, 1, 0.5], [0, 2, 0.375], [1e-4, 1, 0.625], [1e-4, 2, 0.5]]
+    alone = share_table(outcomes, measures=TWO[:1])
+    assert set(alone["scope"]) == {"msrvtt"}
+    assert len(label_share(outcomes, measures=TWO[:1]).axes) == 1
+
+
+def test_of_equal_values_the_smallest_share_is_best_and_order_does_not_matter():
+    outcomes = shares(lambda *_: 1, wanted=(1e-2, 0, 1e-3))
+    table = share_table(outcomes.sample(frac=1, random_state=1), measures=TWO)
+    assert table.loc[table["best"], "pseudo_share"].tolist() == [0, 0, 0]
+    assert table["pseudo_share"].tolist() == [0, 1e-3, 1e-2] * 3
+
+
+def test_numbers_of_shares_are_those_of_items_and_draws_of_all_data_sets():
+    outcomes = shares(noisy_ranks(), draws=(1, 2, 3))
+    mixed, alone = (
+        [hits(outcomes, one, [1, 2, 3], labelled_share=1 - share) for one in TWO]
+        for share in (1e-4, 0)
+    )
+    table = share_table(outcomes, measures=TWO).set_index(["scope", "pseudo_share"])
+    tests = share_comparisons(outcomes, measures=TWO).set_index("scope")
+    for scope, place in (("mit", slice(1, 2)), ("mean", slice(0, 2))):
+        interval = mean_interval(mixed[place], within=(0, 1))
+        ends = table.loc[(scope, 1e-4), ["ci_low", "ci_high"]].tolist()
+        assert ends == pytest.approx([interval.low, interval.high], rel=1e-12)
+        pair = paired_difference(alone[place], mixed[place])
+        found = tests.loc[scope, ["difference", "ci_low", "p_value"]].tolist()
+        assert found == pytest.approx([pair.estimate, pair.low, pair.p_value])
+
+
+def test_what_is_no_study_of_shares_is_refused():
+    outcomes = shares(noisy_ranks())
+    of_mit = outcomes["data_set"] == "mit"
+    alone = (outcomes["labelled_share"] == 1) & of_mit
+    other = shares(noisy_ranks(), clips=10)
+    for table, measures, match in (
+        (outcomes, MEASURES, "no outcomes of ucf101, classification"),
+        (outcomes, (), "no measure"),
+        (outcomes[outcomes["alpha"] > 0], TWO, "alpha 0 was not measured on msrvtt"),
+        (together([outcomes, other[other["alpha"] > 0]]), TWO, r"labelled_clips \[9, 10\]"),
+        (outcomes[~alone], TWO, "no outcomes of mit at pseudo-label share 0;"),
+        (
+            outcomes[~(alone & (outcomes["draw"] == 2).fillna(False))],
+            TWO,
+            r"msrvtt at pseudo-label share 0 have the draws \[1, 2\], but mit at .* share 0 has",
+        ),
+    ):
+        for made in (share_table, share_comparisons):
+            with pytest.raises(ValueError, match=match):
+                made(table, measures=measures)
+    for share in (0, 1e-3):
+        with pytest.raises(ValueError, match=r"there are 0, 0\.0001; give a share above 0"):
+            share_comparisons(outcomes, share, measures=TWO)
+
+
+def test_share_comparisons_by_hand():
+    def ranks_of(data_set, share, draw):
+        better = {"mit": 20, "didemo": -8}.get(data_set, 0) if share == 1e-4 else 0
+        return as_ranks(first(15 + better + (draw == 3)), BY_NAME[data_set])
+
+    table = share_comparisons(shares(ranks_of, draws=(1, 2, 3), measures=MEASURES))
+    table = table.set_index("scope")
+    expected = {"mit": 0.5, "didemo": -0.2, "msrvtt": 0, "mean": 0.3 / 5}
+    for scope, difference in expected.items():
+        assert table.loc[scope, "difference"] == pytest.approx(difference, abs=1e-12)
+    verdicts = {"mit": "higher", "didemo": "lower", "msrvtt": "undecided"}
+    assert table["verdict"].to_dict().items() >= verdicts.items()
+    assert table.loc["mean", "n"] == 200 and table.loc["msrvtt", "p_value"] == 1
+    assert (table["value"] == 1e-4).all() and (table["versus"] == 0).all()
+
+
+def test_lines_dots_and_bands_are_those_of_the_table_of_shares():
+    outcomes = shares(noisy_ranks(), (0, 1e-5, 1e-4, 1e-2))
+    table = share_table(outcomes, measures=TWO)
+    draws = share_draws(outcomes, measures=TWO)
+    panels = [ax for ax in label_share(outcomes, measures=TWO).axes if ax.lines]
+    for ax, (scope, rows) in zip(panels, table.groupby("scope", sort=False), strict=True):
+        lines = [line for line in ax.lines if line.get_color() == style.LINE]
+        values = [100 * rows["value"].iloc[:1], 100 * rows["value"].iloc[1:]]
+        for line, expected in zip(lines, values, strict=True):  # labels alone are not joined
+            np.testing.assert_allclose(np.asarray(line.get_ydata()), expected)
+        (teacher,) = (line for line in ax.lines if line.get_linestyle() == "--")
+        np.testing.assert_allclose(np.asarray(teacher.get_ydata()), 100 * rows["teacher"].iloc[0])
+        (dots,) = (line for line in ax.lines if line.get_markersize() == 2.2)
+        singles = 100 * draws.loc[draws["scope"] == scope, "value"]
+        np.testing.assert_allclose(np.asarray(dots.get_ydata()), singles)
+        paths = [path.vertices for part in ax.collections for path in part.get_paths()]
+        drawn = set(np.round(np.concatenate(paths)[:, 1], 6))
+        assert set(np.round(100 * rows[["ci_low", "ci_high"]].to_numpy().ravel(), 6)) <= drawn
+
+
+@pytest.mark.parametrize(
+    ("wanted", "draws", "shown"),
+    [
+        ((0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2), (1, 2, 3), {"0", "10⁻⁵", "10⁻⁴", "10⁻³"}),
+        ((0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5), (1,), {"10⁻⁴"}),
+        ((1e-4,), (1,), {"10⁻⁴"}),
+        ((0, 2.5e-4, 0.5), (1,), {"0", "2.5·10⁻⁴", "5·10⁻¹"}),
+    ],
+)
+def test_no_text_of_figure_5_is_clipped_or_covered(wanted, draws, shown):
+    figure = label_share(shares(noisy_ranks(5), wanted, draws, MEASURES, items=5))
+    texts_are_apart(figure)
+    words = set(words_of(figure))
+    expected = {"(a) mit", "(e) didemo", "Top-1 (%)", "R@5 (%)", "teacher's level"}
+    assert expected | shown | {"(f) mean of 5 data sets"} <= words
+    assert "3·10⁻⁵" not in words
+    assert ("each draw" in words) is (len(draws) > 1)
