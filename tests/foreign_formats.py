@@ -35,8 +35,7 @@ TINY_CLIP: dict[str, Any] = {
 def tiny_clip_state(seed: int = 0, **changes: Any) -> dict[str, Tensor]:
     """Random weights of `TINY_CLIP`."""
     torch.manual_seed(seed)
-    state = open_clip.CLIP(**{**TINY_CLIP, **changes}).state_dict()
-    return {name: value.detach() for name, value in state.items()}
+    return open_clip.CLIP(**{**TINY_CLIP, **changes}).state_dict()
 
 
 def tiny_frozen_in_time_state() -> dict[str, Tensor]:

@@ -76,10 +76,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     (DeepSpeed), `model_state` or `model_state_dict`; FitCLIP's student (no `logit_scale`, or NaN);
     a Lightning checkpoint of the official code, also after
     `prepare_trained_checkpoint_for_evaluation`; Frozen in Time; and safetensors. What DataParallel,
-    torch.compile, FSDP and the like add to the names is taken off, in any order.
-
-    Args:
-        path: the file. The tensors are views of the mapped file.
+    torch.compile, FSDP and the like add to the names is taken off, in any order. The tensors are
+    views of the mapped file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -111,11 +109,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def with_text_names_of(own: Iterable[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state with its text tower's names as a model has them: with or without `text.` before.
 
-    open_clip writes `text.` where the tower is a module of its own (CustomTextCLIP).
-
-    Args:
-        own: names of the model's tensors.
-        state: tensors by name; another state than of these two forms is returned as it is.
+    open_clip writes `text.` where the tower is a module of its own (CustomTextCLIP). `own` are the
+    model's names; another state than of these two forms is returned as it is.
     """
     token, names = "token_embedding.weight", set(own)
     if token in names and f"text.{token}" in state:
@@ -215,23 +210,20 @@ def _student(
     state: Mapping[str, Tensor], left_out: dict[str, str], path: Path
 ) -> dict[str, Tensor]:
     """The student of a Lightning module's state; everything else must be known."""
-    unknown = []
-    for name in state:
-        reasons = [why for known, why in _LIGHTNING_LEFT_OUT.items() if re.fullmatch(known, name)]
-        if reasons:
-            left_out[name] = reasons[0]
-        elif not name.startswith(_STUDENT):
-            unknown.append(name)
-    if unknown:
+    known = {
+        name: reason
+        for name in state
+        for pattern, reason in _LIGHTNING_LEFT_OUT.items()
+        if re.fullmatch(pattern, name)
+    }
+    student = {name: value for name, value in state.items() if name.startswith(_STUDENT)}
+    if unknown := [name for name in state if name not in known and name not in student]:
         raise ValueError(
             f"{path} has {len(unknown)} tensors that are neither the student's, the teacher's nor "
             f"of the known settings: {', '.join(unknown)}"
         )
-    return {
-        name.removeprefix(_STUDENT): value
-        for name, value in state.items()
-        if name.startswith(_STUDENT)
-    }
+    left_out |= known
+    return {name.removeprefix(_STUDENT): value for name, value in student.items()}
 
 
 def _check_readable(state: Mapping[str, Tensor], path: Path) -> None:

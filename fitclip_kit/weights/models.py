@@ -121,18 +121,18 @@ def load_frozen_in_time(
     Raises:
         ValueError: a file is missing, of another kind, or its tensors do not fit.
     """
-    path, words = Path(file).expanduser(), Path(vocabulary).expanduser()
-    for needed in (path, words):
+    path, vocabulary = Path(file).expanduser(), Path(vocabulary).expanduser()
+    for needed in (path, vocabulary):
         if not needed.is_file():
             raise ValueError(f"there is no file {needed}")
     checkpoint = read_checkpoint(path)
     if "video_model.cls_token" not in checkpoint.state:
         raise ValueError(f"{path} is of the kind {checkpoint.kind}, not Frozen in Time's")
     encoder = FrozenInTimeEncoder.from_state(
-        checkpoint.state, vocabulary=words, n_frames=n_frames, name=path.name, device=device
+        checkpoint.state, vocabulary, n_frames=n_frames, name=path.name, device=device
     )
     protocol = _protocol("frozen_in_time", checkpoint, path)
-    protocol |= {"n_frames": n_frames, "vocabulary_sha256": file_sha256(words)}
+    protocol |= {"n_frames": n_frames, "vocabulary_sha256": file_sha256(vocabulary)}
     return LoadedModel(encoder, checkpoint.sha256, protocol)
 
 
@@ -164,9 +164,9 @@ def infer_architecture(state: Mapping[str, Tensor]) -> str:
         text = {f"text {key}": size for key, size in config["text_cfg"].items()}
         if sizes.items() <= {**vision, **text, "embed_dim": config["embed_dim"]}.items():
             return name
-    found = ", ".join(f"{key} {size}" for key, size in sizes.items())
+    told = ", ".join(f"{key} {size}" for key, size in sizes.items())
     raise ValueError(
-        f"no known architecture has these sizes: {found}. Known: {', '.join(CLIP_ARCHITECTURES)}; "
+        f"no known architecture has these sizes: {told}. Known: {', '.join(CLIP_ARCHITECTURES)}; "
         "for another one give `architecture`, or a folder in open_clip's layout"
     )
 

@@ -168,9 +168,9 @@ class _Archive:
             data = memoryview(self._mapped)[start : start + entry.file_size]
             if len(data) != entry.file_size or zlib.crc32(data) != entry.CRC:
                 self.fail(f"the record {name} does not have its checksum; fetch the file again")
-            found = torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0).byte()
+            record = torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0).byte()
             # torch.save aligns records; another zip program may not.
-            self._records[name] = found if found.data_ptr() % 16 == 0 else found.clone()
+            self._records[name] = record if record.data_ptr() % 16 == 0 else record.clone()
         return self._records[name]
 
 
@@ -190,11 +190,11 @@ class _Machine(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Stub:
         """A stub of a known class; any other is refused."""
         # torch.save writes the module's name of Python 2.
-        found = Stub("builtins" if module == "__builtin__" else module, name)
+        stub = Stub("builtins" if module == "__builtin__" else module, name)
         in_package = module.split(".")[0] in _KNOWN_PACKAGES and "." not in name
-        if not in_package and name not in _KNOWN.get(found.module, ()):
-            self._refuse(found.path)
-        return found
+        if not in_package and name not in _KNOWN.get(stub.module, ()):
+            self._refuse(stub.path)
+        return stub
 
     def persistent_load(self, pid: Any) -> Stub:
         """Where a tensor's elements lie, unread: the storage's class with record and length."""

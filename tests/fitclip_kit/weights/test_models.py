@@ -273,8 +273,8 @@ def test_frozen_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     class Encoder:
         @classmethod
-        def from_state(cls, state: Any, **settings: Any) -> str:
-            given.update(settings, state=state)
+        def from_state(cls, state: Any, vocabulary: Path, **settings: Any) -> str:
+            given.update(settings, state=state, vocabulary=vocabulary)
             return "encoder"
 
     monkeypatch.setattr(models, "FrozenInTimeEncoder", Encoder)

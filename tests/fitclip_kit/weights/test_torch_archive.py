@@ -334,47 +334,30 @@ def test_cut_and_damaged_files_are_refused(tmp_path: Path) -> None:
 # --- honest files, against torch.load and torch.jit.load ----------------------------------------
 
 
-def assert_same(found: Any, expected: Any) -> None:
-    if isinstance(expected, torch.Tensor):
-        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
-        assert not found.requires_grad
-        pair = (value.detach().contiguous().reshape(-1) for value in (found, expected))
-        assert torch.equal(*(value.view(torch.uint8) for value in pair))
-    elif isinstance(expected, dict):
-        assert (type(found), list(found)) == (dict, list(expected))
-        assert_same(list(found.values()), list(expected.values()))
-    elif isinstance(expected, list | tuple):
-        assert (type(found), len(found)) == (type(expected), len(expected))
-        for value, other in zip(found, expected, strict=True):
-            assert_same(value, other)
-    else:
-        assert (type(found), found) == (type(expected), expected)
-
-
-DTYPES = [
-    torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128,
-    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16,
-    torch.float8_e4m3fn,
-]  # fmt: skip
-
-
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_read_gives_what_was_saved(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "state.pt"
-    numbers = torch.from_numpy(np.random.default_rng(0).integers(0, 9, (3, 4)))
-    weight = numbers.float()
+    weight = torch.arange(12.0).reshape(3, 4)
+    types = (torch.float16, torch.bfloat16, torch.float64, torch.complex64, torch.complex128,
+             torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+             torch.uint16, torch.float8_e4m3fn)  # fmt: skip
     content = {
-        "types": {str(dtype): numbers.to(dtype) for dtype in DTYPES},
-        "views": [weight.T, weight[1:], weight[:, ::2], weight[0, 0], weight[None].expand(3, 3, 4)],
+        "types": [weight.to(dtype) for dtype in types],
+        "views": [
+            weight,
+            weight.T,
+            weight[1:],
+            weight[:, ::2],
+            weight[0, 0],
+            weight.expand(2, 3, 4),
+        ],
         "empty": torch.empty(0, 3),
-        "parameter": torch.nn.Parameter(weight),
-        "scalars": (None, True, False, -1, 300, 70_000, 2**70, -(2**70), 0.1, "é", ()),
-        "keys": OrderedDict({1: [], None: {}, 2.5: "x" * 300, b"" if protocol > 2 else "b": [1]}),
+        "scalars": (None, True, False, -1, 300, 70_000, 2**70, -(2**70), 0.1, "é", "x" * 300, ()),
+        "keys": {1: [], None: {}, 2.5: {}, "a": [1]},
     }
-    torch.save(content, path, pickle_protocol=protocol)
-    assert_same(read(path), content)
-    if protocol == 2:  # the only one that torch.load reads so
-        assert_same(read(path), torch.load(path, weights_only=True))
+    more = OrderedDict(b=torch.nn.Parameter(weight))
+    torch.save([content, more], path, pickle_protocol=protocol)
+    assert repr(read(path)) == repr([content, {"b": weight}])  # types, shapes and values
 
 
 def test_shared_memory_stays_shared_and_the_file_stays_as_it_is(tmp_path: Path) -> None:
@@ -391,7 +374,9 @@ def test_shared_memory_stays_shared_and_the_file_stays_as_it_is(tmp_path: Path) 
 def test_a_record_that_is_not_aligned(tmp_path: Path) -> None:
     for length in range(1, 10):
         path = write(tmp_path / "a.pt", program(tensor(0, [4], [1])), {"x" * length: b"", **FOUR})
-        assert read(path).tolist() == [0, 1, 2, 3]
+        values = read(path)
+        assert values.tolist() == [0, 1, 2, 3]
+        assert values.data_ptr() % 16 == 0
 
 
 def test_known_foreign_objects_become_stubs(tmp_path: Path) -> None:
@@ -420,37 +405,26 @@ def test_known_foreign_objects_become_stubs(tmp_path: Path) -> None:
     assert found["default"].contents == [("a", 1)]
 
 
-class Inner(torch.nn.Module):
+class Module(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
         self.weight = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3).T.half())
         self.register_buffer("steps", torch.tensor(3))
         self.sizes = [1, 2]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.weight.sum() + self.sizes[0]
+        return self.linear(x) + self.weight.sum() + self.sizes[0]
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated")
 def test_torchscript_equals_torch_jit_load(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
-    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2), Inner())
-    torch.jit.save(torch.jit.script(model), str(path))
+    torch.jit.save(torch.jit.script(Module()), str(path))
     expected = torch.jit.load(str(path)).state_dict()
-
-    def flat(stub: Stub, prefix: str = "") -> dict[str, torch.Tensor]:
-        found = {}
-        for key, value in stub.state.items():
-            if isinstance(value, torch.Tensor):
-                found[prefix + key] = value
-            elif isinstance(value, Stub):
-                found |= flat(value, f"{prefix}{key}.")
-        return found
-
     root = read(path)
     assert root.module.startswith("__torch__")
-    found = flat(root)
-    assert set(found) == set(expected)
-    for key, value in expected.items():
-        assert_same(found[key], value)
-    assert getattr(root.state["2"], "state")["sizes"] == [1, 2]  # noqa: B009
+    assert root.state["sizes"] == [1, 2]
+    linear = {f"linear.{name}": value for name, value in root.state["linear"].state.items()}
+    for name, value in expected.items():
+        assert torch.equal((root.state | linear)[name], value), name
