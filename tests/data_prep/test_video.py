@@ -486,6 +486,7 @@ STRANGERS = {
     "<?xml version='1.0'?><Error><Code>AccessDenied</Code>": "a web page or a server's error",
     '{"error": "quota"}': "a web page or a server's error",
     "PK\3\4": "an archive",
+    "%PDF-1.7": "a PDF document",
     "": "empty",
 }
 
