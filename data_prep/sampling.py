@@ -86,7 +86,7 @@ def segment_indices(times: np.ndarray, start: float, end: float) -> tuple[int, i
     times = np.asarray(times, dtype=np.float64)
     if times.size == 0:
         raise ValueError("the video has no frames")
-    if start > times[-1] and start - times[-1] > np.diff(times[-2:], prepend=0.0)[-1]:
+    if start - times[-1] > np.diff(times[-2:], prepend=0.0)[-1]:
         raise ValueError(
             f"the segment starts at {start:g} s, after the video's last frame at {times[-1]:.3f} s"
         )

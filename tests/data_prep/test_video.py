@@ -280,6 +280,8 @@ def test_display_matrices_are_applied(tmp_path: Path, name: str) -> None:
         ((0.7071, 0.7071, -0.7071, 0.7071), (0, 0, 1 << 30)),  # an eighth of a turn
         ((1, 0.5, 0, 1), (0, 0, 1 << 30)),  # slanted
         ((-1, 0, 0, 1), (1 << 20, 0, 1 << 30)),  # in perspective
+        ((1, 0, 0, 1), (0, 1 << 20, 1 << 30)),
+        ((1, 0, 0, 1), (0, 0, 0)),
         ((0, 0, 0, 0), (0, 0, 1 << 30)),
         ((1, 0, 0, 0), (0, 0, 1 << 30)),
     ],
@@ -486,6 +488,7 @@ STRANGERS = {
     "<?xml version='1.0'?><Error><Code>AccessDenied</Code>": "a web page or a server's error",
     '{"error": "quota"}': "a web page or a server's error",
     "PK\3\4": "an archive",
+    "%PDF-1.7": "a PDF document",
     "": "empty",
 }
 
