@@ -119,6 +119,7 @@ def test_fewer_are_a_note_and_a_rounded_number_leaves_room() -> None:
         ("didemo", "val", {"descriptions": 4_021}, "4,021 descriptions, as test has, and val has"),
         ("didemo", "val", {"videos": 1_066}, "1,066 videos and val has 1,065"),
         ("ucf101", "testlist01", {"videos": 3_734}, "3,734 videos, as testlist02 has, and testl"),
+        ("ucf101", "testlist03", {"videos": 3_697}, "3,697 videos and testlist03 has 3,696"),
         ("webvid", "val", {"rows": 2_500_000}, "2,500,000 rows and val has about 5,000, so it is"),
         ("webvid", "train", {"rows": 5_000}, "5,000 rows, as val has, and train has about 2,500,0"),
         ("youcook2", "mil_nce val", {"steps": 3_351}, "3,351 steps and mil_nce val has 3,350"),

@@ -18,7 +18,7 @@ GOOD = (
     "six,http://x.org/6,a name (1)%20.jpg\n"
 )
 GOOGLE = "Validation_GCC-1.1.0-Validation.tsv"
-GOOD_GOOGLE = 'a "b\thttp://x.org/1\nc, d; e\thttp://x.org/2\n\nf"\thttp://x.org/3\n'
+GOOD_GOOGLE = 'a "b\thttp://x.org/1\nc, d; e\thttp://x.org/2\n\nf"\thttp://x.org/3 \n'
 
 
 def test_fitclips_table(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ REFUSED = [
     (TABLE, GOOD.replace("five.jpg", ".."), r"line 5: '\.\.' is no file"),
     (TABLE, GOOD.replace("five.jpg", "C:x.jpg"), "'C:x.jpg' is no file name"),
     (TABLE, GOOD.replace("five.jpg", ""), "line 5: '' is no file name"),
-    (GOOGLE, GOOD_GOOGLE[:-16], "line 4: 1 fields where caption, tab"),
+    (GOOGLE, GOOD_GOOGLE[:-17], "line 4: 1 fields where caption, tab"),
     (GOOGLE, "a\t\n", "line 1: 2 fields where caption, tab and"),
     (GOOGLE, "a,b\n", "line 1: 1 fields where caption, tab and URL"),
 ]

@@ -64,6 +64,7 @@ def test_classes_in_other_layouts(tmp_path: Path, classes: bytes) -> None:
     assert load("moments_in_time", other).classes == plain.classes
 
 
+V2_CLASSES = "".join(f"{chr(97 + k // 26)}{chr(97 + k % 26)}\n" for k in range(305)).encode()
 REFUSED = [
     (1, TABLE[:-13], "line 3: 2 fields where 4 belong"),
     (1, b"path,label,agree,disagree\n" + TABLE, "line 1: 'path' is no video"),
@@ -78,6 +79,7 @@ REFUSED = [
     (0, b"0,hitting\n", "line 1: 'hitting' is no class number"),
     (0, CLASSES + b"hitting,9\n", "class 'hitting' is there 2 times"),
     (0, CLASSES + b"running,3\n", "class number '3' is there 2 times"),
+    (0, V2_CLASSES, "has 305 classes, as version v2 has; version is 'v1': choose version 'v2'"),
 ]
 
 

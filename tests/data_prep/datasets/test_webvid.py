@@ -86,6 +86,11 @@ def test_the_layout_with_most_videos_is_taken(tmp_path: Path) -> None:
     data = load("webvid", tmp_path)
     assert data.protocol["layout"] == "videos/{videoid}.mp4"
     assert len(data.missing) == 7
+    # Half of them in an earlier folder are not enough.
+    touch_files(tmp_path / "videos", *(f"val/{k}.mp4" for k in range(5)))
+    touch_files(tmp_path / "videos", *(f"{k}.mp4" for k in range(4, 10)))
+    data = load("webvid", tmp_path)
+    assert (data.protocol["layout"], len(data.missing)) == ("videos/{videoid}.mp4", 1)
 
 
 def test_a_table_without_page_dir(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ from fitclip_kit.weights import checkpoints
 from tests.fitclip_kit.slider.small_run import build_run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from benchmarks.browser import PATIENCE, ROOT, Explorer, Server, find_chromium, launch, serving  # noqa: E402
+from tests.browser import PATIENCE, ROOT, Explorer, Server, find_chromium, launch, serving  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import (

@@ -1,4 +1,4 @@
-"""A server and a browser for the slider's page: shared by its tests and by its benchmark."""
+"""A server and a browser for the tests of the slider's page."""
 
 from __future__ import annotations
 
