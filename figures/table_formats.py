@@ -124,7 +124,7 @@ def headline_numbers(beside: pd.DataFrame) -> pd.DataFrame:
 
     Source: supplement, tables 4 and 5.
     """
-    rows = beside[beside["table"] != "6"].set_index(["data_set", "metric", "model"])
+    rows = beside[beside["table"] != "6"].set_index(["data_set", "metric", "model"]).sort_index()
     measured = set(rows.index[rows["value"].notna()].get_level_values("data_set"))
     panels = {panel.name: panel for panel in panels_of(measured)}
     table = {}
