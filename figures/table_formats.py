@@ -130,7 +130,7 @@ def headline_numbers(beside: pd.DataFrame) -> pd.DataFrame:
     table = {}
     for measure in panels.get(ZERO_SHOT.name, ZERO_SHOT).measures:
         metric = "top1" if measure.direction == CLASSIFICATION else "R@5"
-        of_set = rows.loc[(measure.data_set, metric)]
+        of_set: Any = rows.loc[(measure.data_set, metric)]
         numbers: dict[tuple[str, str], Any] = {}
         for title, model in _HEADLINE.items():
             names = {PAPER: "paper", HERE: "value"}
