@@ -204,7 +204,8 @@ def _plain_and_variant(
 ) -> list[np.ndarray]:
     """Hits of the plain sweep and of a variant, [draws, items], the variant's draws."""
     ranks = [ranks_of(rows, measure.data_set, measure.direction) for rows in (plain, variant)]
-    of_plain, draws = ([*one.draws[one.known(alpha)]] or [None] for one in ranks)
+    teacher: list[int | None] = [None]
+    of_plain, draws = (one.draws[one.known(alpha)] or teacher for one in ranks)
     lacking = [draw for draw in draws if draw not in of_plain]
     if lacking or not ranks[0].items.equals(ranks[1].items):
         raise ValueError(

@@ -29,9 +29,10 @@ class PanelHits:
         rows = sweep_rows(outcomes)
         ranks = [ranks_of(rows, one.data_set, one.direction) for one in measures]
         first = ranks[0]
+        teacher: list[int | None] = [None]
         for measure, other in zip(measures, ranks, strict=True):
             cells = [
-                {(alpha, draw) for alpha, draws in one.draws.items() for draw in draws or [None]}
+                {(alpha, draw) for alpha, draws in one.draws.items() for draw in draws or teacher}
                 for one in (first, other)
             ]
             if differing := sorted(cells[0] ^ cells[1], key=str):

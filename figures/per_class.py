@@ -48,13 +48,13 @@ def per_class_table(
     if alpha == 0:
         raise ValueError("alpha 0 is the teacher itself; give the alpha to compare with it")
     ranks = sweep_ranks(outcomes, data_set, CLASSIFICATION, [0.0, alpha])
-    sides = ((array <= 1).astype(np.float64) for array in ranks.arrays)
+    teacher, other = ((array <= 1).astype(np.float64) for array in ranks.arrays)
     labels = item_labels(outcomes, data_set).reindex(ranks.items)
-    table = per_class_differences(*sides, labels.to_numpy(str), level=level)
+    table = per_class_differences(teacher, other, labels.to_numpy(str), level=level)
     table = table.rename(columns={"low": "ci_low", "high": "ci_high"})
     table.insert(0, "data_set", data_set)
     table.insert(1, "alpha", float(alpha))
-    table["draws"] = len(ranks.arrays[1])
+    table["draws"] = len(other)
     table["level"] = level
     verdicts = off_zero(table["ci_low"], table["ci_high"])
     table["verdict"] = np.where(table["q_value"] <= 1 - level, verdicts, "undecided")

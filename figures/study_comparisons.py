@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ def size_hits(study: StudyHits) -> dict[int, np.ndarray]:
     Raises: ValueError when the sizes do not have the same draws.
     """
     hits: dict[int, list[np.ndarray]] = {}
-    draws: dict[int, list[int]] = {}
+    draws: dict[int, list[Any]] = {}
     for (sampling, size), array in study.hits.items():
         hits.setdefault(size, []).append(array)
         draws.setdefault(size, []).extend((sampling, draw) for draw in study.draws[sampling, size])

@@ -12,6 +12,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 from pandas.io.formats.style import Styler
 
+from figures.comparisons import LEVEL
 from figures.measures import ZERO_SHOT, panels_of
 from figures.paper import (
     DATASET_TABLES,
@@ -21,7 +22,6 @@ from figures.paper import (
     TITLES,
     layout,
     paper_table,
-    paper_values,
 )
 from figures.provenance import line as provenance_line
 from figures.provenance import with_commit
@@ -34,6 +34,12 @@ BLANK: Final = "–"
 
 _COUNTS: Final = ("samples", "classes")
 _PRINTED: Final = {"top1": "Top 1", "top5": "Top 5"}
+_HEADLINE: Final = {
+    "Teacher": "Teacher (CLIP)",
+    "Student": "Student",
+    FUSED: FUSED,
+    "Gain": DELTA,
+}
 _RIVALS: Final = ["WiSE-FT", FUSED]  # of table 6, where the paper sets the better one in bold
 _CAPTIONS: Final = {
     "1a": "data sets for pretraining",
@@ -48,15 +54,8 @@ _CAPTIONS: Final = {
 _LATEX: Final = str.maketrans(
     {letter: f"\\{letter}" for letter in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {
-        "Δ": r"$\Delta$",
-        "α": r"$\alpha$",
-        "λ": r"$\lambda$",
-        "−": "$-$",
-        "–": "--",
-        "·": r"$\cdot$",
-    }
-    | {"<": "$<$", ">": "$>$"}
+    | {"Δ": r"$\Delta$", "α": r"$\alpha$", "λ": r"$\lambda$", "·": r"$\cdot$"}
+    | {"−": "$-$", "–": "--", "<": "$<$", ">": "$>$"}
 )
 _LONG_TABLE: Final = 25  # rows from which a LaTeX table goes over several pages, in small letters
 _WIDE_TABLE: Final = 12  # columns from which it is in small letters
@@ -125,40 +124,39 @@ def headline_numbers(beside: pd.DataFrame) -> pd.DataFrame:
 
     Source: supplement, tables 4 and 5.
     """
-    of_fusion = beside[beside["table"] != "6"]
-    rows = {
-        (row["data_set"], row["metric"], row["model"]): row for row in of_fusion.to_dict("records")
-    }
-    models = {"Teacher": "Teacher (CLIP)", "Student": "Student", FUSED: FUSED, "Gain": DELTA}
-    found = {}
-    measured = set(of_fusion.loc[of_fusion["value"].notna(), "data_set"])
+    rows = beside[beside["table"] != "6"].set_index(["data_set", "metric", "model"]).sort_index()
+    measured = set(rows.index[rows["value"].notna()].get_level_values("data_set"))
     panels = {panel.name: panel for panel in panels_of(measured)}
+    table = {}
     for measure in panels.get(ZERO_SHOT.name, ZERO_SHOT).measures:
         metric = "top1" if measure.direction == CLASSIFICATION else "R@5"
+        of_set: Any = rows.loc[(measure.data_set, metric)]
         numbers: dict[tuple[str, str], Any] = {}
-        for title, model in models.items():
-            row = rows[measure.data_set, metric, model]
-            numbers |= {(title, PAPER): row["paper"], (title, HERE): row["value"]}
+        for title, model in _HEADLINE.items():
+            names = {PAPER: "paper", HERE: "value"}
             if model in (FUSED, DELTA):
-                numbers |= {(title, "low"): row["ci_low"], (title, "high"): row["ci_high"]}
-        numbers |= {("Clips", HERE): row["n"], ("Clips", "asked for"): row["clips"]}
-        found[f"{TITLES[measure.data_set]}, {_PRINTED.get(metric, metric)}"] = numbers
-    table = pd.DataFrame(found.values(), index=pd.Index(found, name="Data set"))
-    table.columns = pd.MultiIndex.from_tuples([*table.columns])
-    return table.astype(dict.fromkeys(table[["Clips"]].columns, "Int64"))
+                names |= {"low": "ci_low", "high": "ci_high"}
+            numbers |= {(title, side): of_set.loc[model, name] for side, name in names.items()}
+        fused = of_set.loc[FUSED]
+        numbers |= {("Clips", HERE): fused["n"], ("Clips", "asked for"): fused["clips"]}
+        table[f"{TITLES[measure.data_set]}, {_PRINTED.get(metric, metric)}"] = numbers
+    found = pd.DataFrame.from_dict(table, orient="index").rename_axis("Data set")
+    found.columns = pd.MultiIndex.from_tuples([*found.columns])
+    return found.astype(dict.fromkeys(found[["Clips"]].columns, "Int64"))
 
 
-def headline_printed(numbers: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
-    """The texts of `headline_numbers`, each interval of this level in one column."""
+def headline_printed(numbers: pd.DataFrame) -> pd.DataFrame:
+    """The texts of `headline_numbers`, each interval in one column."""
     texts: dict[tuple[str, str], list[str]] = {}
-    for title in ("Teacher", "Student", FUSED, "Gain"):
-        row = DELTA if title == "Gain" else title
+    for title, model in _HEADLINE.items():
         for side in (PAPER, HERE):
-            texts[title, side] = [_number(row, "", value) for value in numbers[title, side]]
+            texts[title, side] = [_number(model, "", value) for value in numbers[title, side]]
         if (title, "low") in numbers:
             ends = zip(numbers[title, "low"], numbers[title, "high"], strict=True)
-            texts[title, f"{level:.0%} interval"] = [
-                BLANK if pd.isna(low) else f"[{_number(row, '', low)}, {_number(row, '', high)}]"
+            texts[title, f"{LEVEL:.0%} interval"] = [
+                BLANK
+                if pd.isna(low)
+                else f"[{_number(model, '', low)}, {_number(model, '', high)}]"
                 for low, high in ends
             ]
     clips = zip(numbers["Clips", HERE], numbers["Clips", "asked for"], strict=True)
@@ -195,27 +193,26 @@ def better(numbers: pd.DataFrame) -> pd.DataFrame:
     return bold
 
 
-def caption_of(table: str, beside: pd.DataFrame | None = None) -> str:
-    """What one of the paper's tables shows, in a line; table: "1a" to "6".
+def caption_of(table: str, beside: pd.DataFrame) -> str:
+    """What one of the paper's tables shows, and how many clips its numbers cover, in a line.
 
-    beside: what `paper_tables.beside_paper` gives; with it, how many clips the numbers cover.
+    table: "1a" to "6". beside: what `paper_tables.beside_paper` gives.
     """
-    values = paper_values()
-    data_sets = values.loc[values["table"] == table, "data_set"].unique()
+    rows = beside[beside["table"] == table]
+    data_sets = rows["data_set"].unique()
     what = _CAPTIONS.get(table) or _CAPTIONS[table[0]]
     of = f"{TITLES[data_sets[0]]}, " if len(data_sets) == 1 else ""
     caption = f"The paper's table {table}: {of}{what}"
-    if beside is None:
-        return caption
-    measured = beside[(beside["table"] == table) & beside["n"].notna()]
     covered = {
-        data_set: _covered(rows["n"].min(), rows["n"].max(), rows["clips"].max())
-        for data_set, rows in measured.groupby("data_set", sort=False)
+        str(data_set): _covered(part["n"].min(), part["n"].max(), part["clips"].max())
+        for data_set, part in rows[rows["n"].notna()].groupby("data_set", sort=False)
     }
+    if not covered:
+        return caption
     if len(data_sets) == 1:
-        return caption + "".join(f" ({clips} clips)" for clips in covered.values())
-    listed = ", ".join(f"{TITLES[str(name)]} {clips}" for name, clips in covered.items())
-    return f"{caption} (clips: {listed})" if listed else caption
+        return f"{caption} ({covered[data_sets[0]]} clips)"
+    listed = ", ".join(f"{TITLES[name]} {clips}" for name, clips in covered.items())
+    return f"{caption} (clips: {listed})"
 
 
 def markdown(

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from figures import style
 from figures.comparisons import LEVEL, off_zero
 from figures.hits import PanelHits, stacked
-from figures.measures import IN_DOMAIN, Panel, measure_name, panels_in
+from figures.measures import IN_DOMAIN, Measure, Panel, measure_name, panels_in
 from figures.style import alpha_axis
 from fitclip_core.statistics import (
     compared_with_best,
@@ -29,6 +29,9 @@ _SELECTION: Final = [
     *("scope", "measure", "chosen_on", "chosen", "hindsight", "gap", "ci_low", "ci_high"),
     *("beforehand", "beforehand_gap", "n", "draws", "level"),
 ]
+
+# Tested on, by what, chosen on; and the curves that alpha is chosen and tested on.
+_Trial = tuple[str, Sequence[Measure], str, list[np.ndarray], list[np.ndarray]]
 
 
 def band_table(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -161,11 +164,11 @@ def selection_table(outcomes: pd.DataFrame, beforehand: float = 0.4) -> pd.DataF
     for panel in panels_in(outcomes):
         hits = PanelHits(outcomes, panel.measures)
         curves = hits.curves()
-        trials = []
+        trials: list[_Trial] = []
         if panel.name == IN_DOMAIN.name:
             split = [halves(curve) for curve in curves]
-            sides = ([pair[side] for pair in split] for side in (0, 1))
-            trials.append((panel.name, panel.measures, "half of the items", *sides))
+            firsts, seconds = ([pair[side] for pair in split] for side in (0, 1))
+            trials.append((panel.name, panel.measures, "half of the items", firsts, seconds))
         elif len(curves) > 1:
             several = f"{len(curves) - 1} other zero-shot sets"
             on = f"the {several if len(curves) > 2 else 'other zero-shot set'}"

@@ -13,7 +13,12 @@ SWEPT = tuple(measure for panel in PANELS for measure in panel.measures)
 BY_NAME = {measure.data_set: measure for measure in SWEPT}
 DRAWS = (1, 2, 3)
 TRAINING = {"labelled_clips": 20, "labelled_share": 0.9999}
-TYPES = {"draw": "Int64", "labelled_clips": "Int64", "labelled_share": float, "text_alpha": float}
+TYPES: dict[str, Any] = {
+    "draw": "Int64",
+    "labelled_clips": "Int64",
+    "labelled_share": float,
+    "text_alpha": float,
+}
 
 
 def of(cell: Cell, ranks: Any, direction: str, labels: Any = "a", first: int = 0) -> pd.DataFrame:

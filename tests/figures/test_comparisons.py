@@ -1,5 +1,7 @@
 """The tests of fusion, in numbers and words, and the headline table."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -114,7 +116,13 @@ def test_holm_is_the_definition_and_keeps_the_order(p_values):
 
 
 def table_with(*verdicts, draws=3):
-    numbers = {"difference": 0.0312, "ci_low": -0.01, "ci_high": 0.0724, "n": 1000, "alpha": 0.4}
+    numbers: dict[str, Any] = {
+        "difference": 0.0312,
+        "ci_low": -0.01,
+        "ci_high": 0.0724,
+        "n": 1000,
+        "alpha": 0.4,
+    }
     numbers |= {"draws": draws, "draws_same_sign": 2, "measure": "msrvtt R@5"}
     names = ("scope", "versus", "verdict", "p_holm")
     return pd.DataFrame([dict(zip(names, row, strict=True)) | numbers for row in verdicts])
@@ -156,17 +164,18 @@ def test_headline_table_by_hand():
     outcomes = swept_hits(lambda _, alpha, draw: first(right[alpha, draw]), draws=(1, 2))
     reference = of(Cell("msrvtt", model="another"), np.ones(40), "text_to_video")
     table = headline_table(metric_table(together([outcomes, reference])))
-    found = table.loc["msrvtt", "text_to_video", "R@5"]
-    assert found[["teacher", "student", "fused"]].tolist() == [25, 25, 62.5]
+    rows: Any = table.to_dict("index")
+    found = rows["msrvtt", "text_to_video", "R@5"]
+    assert [found[name] for name in ("teacher", "student", "fused")] == [25, 25, 62.5]
     assert found["improvement"] == 37.5
     assert found["error_rate_reduction"] == pytest.approx(100 * 37.5 / 75)
-    assert found[["n", "draws"]].tolist() == [40, 2]
+    assert (found["n"], found["draws"]) == (40, 2)
     # Medians: 5.5 for the teacher, 5.25 and 5 for the draws; a lower rank is an improvement.
-    median = table.loc["msrvtt", "text_to_video", "MdR"]
+    median = rows["msrvtt", "text_to_video", "MdR"]
     assert median["improvement"] == pytest.approx(5.5 - (5.25 + 5) / 2)
     assert median["error_rate_reduction"] == pytest.approx(100 * (5.5 - 5.125) / 5.5)
     # Every rank is below 10: no error is left to reduce.
-    assert pd.isna(table.loc["msrvtt", "text_to_video", "R@10"]["error_rate_reduction"])
+    assert pd.isna(rows["msrvtt", "text_to_video", "R@10"]["error_rate_reduction"])
 
 
 def test_headline_table_refuses_holes():

@@ -1,6 +1,7 @@
 """The studies of subset sizes and of label shares: tables, figures, and tests between trainings."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def words_of(figure):
 
 
 def test_table_of_sizes_by_hand():
-    right = {
+    right: dict[Any, int] = {
         (0, None, None): 1,
         **{(10, "independent", 3): 2, (10, "independent", 4): 3},
         **{(20, "independent", 3): 4, (20, "independent", 4): 0},
@@ -99,7 +100,7 @@ def test_table_of_sizes_by_hand():
 
 def test_intervals_of_sizes_are_over_items_and_draws():
     outcomes = sizes(noisy_hits())
-    table = subset_table(outcomes).set_index(["sampling", "labelled_clips"])
+    table: Any = subset_table(outcomes).set_index(["sampling", "labelled_clips"])
     where = {"sampling": "nested", "labelled_clips": 20, "alpha": 0.4}
     for values, place in (
         (hits(outcomes, SIZE_MEASURE, [None], alpha=0), ("independent", 0)),
@@ -144,7 +145,7 @@ def test_lines_and_dots_are_those_of_the_table_of_sizes(draws):
         dots = [line for line in ax.lines if line.get_markersize() == 2.2]
         single = subset_draws(outcomes, alpha)["value"]
         drawn = np.sort(np.concatenate([[], *(line.get_ydata() for line in dots)]))
-        expected = [] if draws != BOTH else np.sort(100 * single)
+        expected = np.sort(100 * single) if draws == BOTH else np.zeros(0)
         np.testing.assert_allclose(drawn, expected)
         paths = [path for part in ax.collections for path in part.get_paths()]
         ends = {tuple(np.round(np.asarray(path.vertices)[:, 1], 9)) for path in paths}
@@ -243,7 +244,7 @@ def test_sizes_that_cannot_be_compared_are_refused():
 
 
 def test_table_of_shares_by_hand():
-    right = {
+    right: dict[Any, int] = {
         **{("msrvtt", None, None): 2, ("msrvtt", 0, 1): 4, ("msrvtt", 0, 2): 2},
         **{("msrvtt", 1e-4, 1): 1, ("msrvtt", 1e-4, 2): 1, ("mit", None, None): 1},
         **{("mit", 0, 1): 0, ("mit", 0, 2): 1, ("mit", 1e-4, 1): 4, ("mit", 1e-4, 2): 3},
@@ -283,8 +284,8 @@ def test_numbers_of_shares_are_those_of_items_and_draws_of_all_data_sets():
         [hits(outcomes, one, [1, 2, 3], labelled_share=1 - share) for one in TWO]
         for share in (1e-4, 0)
     )
-    table = share_table(outcomes, measures=TWO).set_index(["scope", "pseudo_share"])
-    tests = share_comparisons(outcomes, measures=TWO).set_index("scope")
+    table: Any = share_table(outcomes, measures=TWO).set_index(["scope", "pseudo_share"])
+    tests: Any = share_comparisons(outcomes, measures=TWO).set_index("scope")
     for scope, place in (("mit", slice(1, 2)), ("mean", slice(0, 2))):
         interval = mean_interval(mixed[place], within=(0, 1))
         ends = table.loc[(scope, 1e-4), ["ci_low", "ci_high"]].tolist()
