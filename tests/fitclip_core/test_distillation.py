@@ -11,11 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fitclip_core.augmentation import Part, crop_and_flip, crop_boxes, draw_frames
-from fitclip_core.distillation import Recipe, TrainingClips, _batches, attention_kernel
-from fitclip_core.encoders import ClipEncoder
+from fitclip_core.clips import Part, TrainingClips, crop_and_flip, crop_boxes, draw_frames
+from fitclip_core.distillation import Recipe, _batches, attention_kernel
+from fitclip_core.encoders import ClipEncoder, Precision
 from fitclip_core.losses import fitclip_loss
-from fitclip_core.video_text import Precision
 from tests.tiny_training import (
     RECIPE,
     SIZE,

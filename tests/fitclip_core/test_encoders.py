@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from fitclip_core.clips import locate_clips
 from fitclip_core.encoders import ClipEncoder
-from fitclip_core.video_text import locate_clips
 from tests import foreign_formats as formats
 
 MERGES = ["t h", "th e</w>", "c a", "ca t</w>"]

@@ -10,15 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fitclip_core.ensembling import (
-    AlphaSweep,
-    fisher,
-    fisher_diagonal,
-    interpolate,
-    linear_in_depth,
-    per_tower,
-)
+from fitclip_core.ensembling import AlphaSweep, interpolate
 from fitclip_core.losses import contrastive_loss
+from fitclip_core.merges import fisher, fisher_diagonal, linear_in_depth, per_tower
 from tests.tiny_clip import SIZE, labelled_clips, letters, tiny_encoder
 
 KINDS = (open_clip.CLIP, open_clip.CustomTextCLIP)

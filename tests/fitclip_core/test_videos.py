@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fitclip_core.videos import check_labels, first_rows, video_numbers
+from fitclip_core.clips import check_labels, first_rows, video_numbers
 
 ROWS = [
     ("a.mp4", 0.0, 2.0),
