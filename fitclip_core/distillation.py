@@ -144,10 +144,10 @@ def distillation_step(
             teacher_scores = _scores(teacher, unlabelled, teacher_scale, micro_batch)
     scores = (labelled_scores, student_scores, teacher_scores)
     losses = fitclip_losses(*scores, teacher_scale, recipe.labelled_share)
+    optimiser.zero_grad()
     losses.total.backward()
     distributed.sum_gradients(student.model.parameters())
     optimiser.step()
-    optimiser.zero_grad()
     student.model.eval()
     return losses
 

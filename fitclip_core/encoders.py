@@ -33,6 +33,8 @@ MERGES_FILE = "bpe_simple_vocab.txt.gz"
 # Pixels of a batch of pictures: what stays in a processor's cache is the fastest (160 pictures of
 # 40 px), and accelerators want as much as fits (330 of 224 px; a ViT-B/16 then takes 2 GiB).
 _CPU_PIXELS, _ACCELERATOR_PIXELS = 2**18, 2**24
+_TOKENS = 2**13  # of a batch of texts
+_LEAST = 16  # pictures or texts in a batch
 _WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -218,7 +220,7 @@ class VideoTextEncoder(ABC):
         # the batches, and with them a feature's last bits, do not depend on the texts' order.
         lengths = (tokens != 0).sum(1).tolist()
         order = sorted(range(len(distinct)), key=lambda row: (lengths[row], distinct[row]))
-        step = max(16, 2**13 // tokens.shape[1])
+        step = max(_LEAST, _TOKENS // tokens.shape[1])
         features = self._collect(self.text_features(batch) for batch in tokens[order].split(step))
         rows = {distinct[row]: place for place, row in enumerate(order)}
         return features[[rows[text] for text in texts]]
@@ -273,7 +275,8 @@ class VideoTextEncoder(ABC):
         if len(counts) == 0:
             raise ValueError("there is no clip to encode; give at least one")
         pixels = _CPU_PIXELS if self.device.type == "cpu" else _ACCELERATOR_PIXELS
-        step = max(1, max(16, pixels // self.image_size**2) // max(1, int(counts.max())))
+        images = max(_LEAST, pixels // self.image_size**2)
+        step = max(1, images // max(1, int(counts.max())))
         rows = [slice(start, start + step) for start in range(0, len(counts), step)]
         return self._collect(
             self.video_features(*self.images(batch, counts[part]))

@@ -55,10 +55,7 @@ def interpolate(
     check_alpha(alpha, teacher_state)
     check_match(teacher_state, student_state)
     return {
-        name: _fused(name, teacher, student_state[name], alpha)
-        if is_fused(name, teacher)
-        else teacher.detach().clone()
-        for name, teacher in teacher_state.items()
+        name: _fused(name, teacher, student_state, alpha) for name, teacher in teacher_state.items()
     }
 
 
@@ -121,8 +118,7 @@ class AlphaSweep:
         with torch.no_grad():
             for name, live in self._model.state_dict().items():
                 teacher = self._teacher[name]
-                fused = is_fused(name, teacher)
-                live.copy_(_fused(name, teacher, self._student[name], alpha) if fused else teacher)
+                live.copy_(_fused(name, teacher, self._student, alpha, live.dtype))
 
     def __enter__(self) -> Self:
         if self._original is not None:
@@ -195,24 +191,32 @@ def check_same_tensors(first: str, state: State, second: str, other: State) -> N
             )
 
 
-def _fused(name: str, teacher: Tensor, student: Tensor, alpha: float | Schedule) -> Tensor:
-    """One tensor's fused values, new memory on the teacher's device."""
-    share = share_of(alpha, name, teacher.shape)
-    kept = torch.promote_types(teacher.dtype, student.dtype)
-    working = torch.promote_types(kept, torch.float32)
-    old, new = teacher.detach().to(working), student.detach().to(teacher.device, working)
-    if isinstance(share, Tensor):
-        share = share.to(old.device, working)
-    if not isinstance(share, Tensor) and share in (0, 1):
-        fused = (new if share else old).clone()
-    else:
-        fused = old * (1 - share) + new * share
-    fused = fused.to(kept)
+def _fused(
+    name: str,
+    teacher: Tensor,
+    student_state: State,
+    alpha: float | Schedule,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """One tensor's fused values: new memory, on the teacher's device."""
+    fused, shown = teacher.detach().clone(), ""
+    if is_fused(name, teacher):
+        student, share = student_state[name].detach(), share_of(alpha, name, teacher.shape)
+        kept = torch.promote_types(teacher.dtype, student.dtype)
+        working = torch.promote_types(kept, torch.float32)
+        old, new = fused.to(working), student.to(teacher.device, working)
+        if isinstance(share, Tensor):
+            shown, share = " at an alpha for each weight", share.to(old.device, working)
+            fused = old * (1 - share) + new * share
+        else:  # the ends are exact: 1 * -0 + 0 * 1 would be +0
+            shown = f" at alpha {share}"
+            mixed = 0 < share < 1
+            fused = old * (1 - share) + new * share if mixed else (new if share else old).clone()
+        fused = fused.to(dtype or kept)
     if not bool(fused.isfinite().all()):
-        shown = "an alpha for each weight" if isinstance(share, Tensor) else f"alpha {share}"
         raise ValueError(
-            f"{name} is not finite at {shown}: look for NaN or infinite values in the "
-            "teacher's and the student's weights"
+            f"{name} is not finite{shown}: look for NaN or infinite values in the teacher's and "
+            "the student's weights"
         )
     return fused
 

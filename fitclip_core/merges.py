@@ -286,7 +286,7 @@ def _merge(
             working = torch.promote_types(start.dtype, torch.float32)
             old, new = start.to(working), student[name].detach().to(start.device, working)
             values = rule(old, new - old).to(start.dtype)
-            if not bool(values.isfinite().all()):
+            if not bool(values.isfinite().all() and new.isfinite().all()):
                 raise ValueError(f"{name} is not finite at alpha {alpha}")
             merged[name] = values
     return merged

@@ -271,9 +271,9 @@ def _sides(
     n, m = len(queries), len(targets)
     if target_index is None:
         if n != m:
-            raise ValueError(f"there are {n} and {m} vectors: say which belong together by index")
+            raise ValueError(f"there are {n} queries and {m} targets: say which belong together")
         target_index = range(n)
-    index = _indices("the index", target_index, torch.Size((n, m)))
+    index = _indices("the index of right targets", target_index, torch.Size((n, m)))
     return queries, targets.double(), index.to(queries.device)
 
 
@@ -288,20 +288,21 @@ def _scores(queries: Tensor, targets: Tensor) -> Tensor:
 def _indices(name: str, values: Indices, shape: torch.Size) -> Tensor:
     index = torch.as_tensor(np.asarray(values) if not isinstance(values, Tensor) else values)
     if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-        raise ValueError(f"{name} is {index.dtype}: give whole numbers")
+        raise ValueError(f"{name} is {index.dtype}: it must hold whole numbers")
     if index.shape != shape[:1]:
-        raise ValueError(f"{name} has shape {list(index.shape)}: give one of each: [{shape[0]}]")
+        raise ValueError(f"{name} has shape {tuple(index.shape)}: it must be ({shape[0]},)")
     if bool((index < 0).any()) or bool((index >= shape[1]).any()):
-        raise ValueError(f"{name} is outside 0 to {shape[1] - 1}")
+        raise ValueError(
+            f"{name} runs from {int(index.min())} to {int(index.max())}: it must lie in 0 to "
+            f"{shape[1] - 1}"
+        )
     return index.long()
 
 
 def _ranks(ranks: Numbers) -> np.ndarray:
     values = np.asarray(ranks.cpu() if isinstance(ranks, Tensor) else ranks, dtype=np.float64)
-    if values.ndim != 1 or values.size == 0:
-        raise ValueError(f"ranks have shape {values.shape}: pass a non-empty list of ranks")
-    if not (np.isfinite(values).all() and (values >= 1).all()):
-        raise ValueError("ranks must be finite and at least 1: they are not 0-based")
+    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all() or values.min() < 1:
+        raise ValueError("ranks must be a non-empty list of finite numbers, counted from 1")
     return values
 
 
@@ -312,6 +313,7 @@ def _check_k(k: int) -> None:
 
 def _check_matrix(name: str, values: Tensor) -> None:
     if values.ndim != 2 or values.numel() == 0:
-        raise ValueError(f"{name} has shape {list(values.shape)}: pass a non-empty matrix")
-    if not bool(values.isfinite().all()):
-        raise ValueError(f"{name} holds NaN or infinite values: look for a diverged model")
+        raise ValueError(f"{name} has shape {tuple(values.shape)}: pass a non-empty matrix")
+    if not bool((whole := values.isfinite().all(1)).all()):
+        row = int((~whole).int().argmax())
+        raise ValueError(f"{name} holds NaN or infinite values, first in row {row}")
