@@ -246,6 +246,7 @@ def fit_student(
                     best_loss, best_step, best_state = loss, step, student.state()
                 progress.set_postfix(validation_loss=loss, best=best_step)
             history.append(_row(step, losses, loss))
+    optimiser.zero_grad()
     student.load_state(best_state)
     if distributed.size() > 1:
         distributed.check_same(**{"trained weights": _weights_digest(student)})
