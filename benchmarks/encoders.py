@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from fitclip_core.video_text import Precision
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.side_by_side import seconds
@@ -34,7 +35,6 @@ from data_prep import frame_store
 from data_prep.mini_benchmark import TEACHER
 from data_prep.mini_benchmark.data_sets import EVALUATED
 from fitclip_core.encoders import ClipEncoder
-from fitclip_core.video_text import Precision
 from fitclip_core.zero_shot import evaluate
 from fitclip_kit.engine.sources import Sources, prepare
 from fitclip_kit.engine.sweep import EvaluationSet

@@ -12,6 +12,7 @@ import numpy as np
 import open_clip
 import pandas as pd
 import torch
+from fitclip_core.video_text import Precision
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
@@ -21,7 +22,6 @@ from data_prep.datasets.base import DataSet
 from data_prep.decode_workers import available_cores
 from data_prep.mini_benchmark import TEACHER
 from data_prep.mini_benchmark.data_sets import EVALUATED
-from fitclip_core.video_text import Precision
 from fitclip_kit.engine.sources import Sources, prepare
 from fitclip_kit.engine.sweep import EvaluationSet, Student, sweep_alphas
 from fitclip_kit.store.results import ResultsStore

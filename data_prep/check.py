@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from fitclip_core.videos import first_rows, video_numbers
 
 from data_prep import video
 from data_prep.clip_frames import ClipRequest, FrameRule, clip_frames
@@ -21,7 +22,6 @@ from data_prep.datasets import load, options_of
 from data_prep.datasets.base import DataSet
 from data_prep.datasets.official import OFFICIAL
 from data_prep.decode_workers import Failure, available_cores, killable_map
-from fitclip_core.videos import first_rows, video_numbers
 
 SHOWN = 3  # examples of what is missing or left out
 MOST_TEXTS, MOST_SIZES = 50_000, 2_000  # texts tokenized and files asked for their size, at most

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from fitclip_core.videos import check_labels, video_numbers
 
 from data_prep.annotations import read_by_line
-from fitclip_core.videos import check_labels, video_numbers
 from fitclip_kit.store.files import atomic_path
 
 COLUMNS = ("clip_id", "path", "start", "end", "text", "label", "split")

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from fitclip_core.videos import video_numbers
 from tqdm import tqdm
 
 from data_prep import video
 from data_prep.clip_frames import ClipRequest, Decoder, FrameRule, clip_frames
 from data_prep.clips import validate
 from data_prep.decode_workers import Failure, available_cores, killable_map
-from fitclip_core.videos import video_numbers
 from fitclip_kit.store.code import code_digest
 from fitclip_kit.store.files import (
     MANIFEST_NAME,

@@ -12,11 +12,11 @@ from time import perf_counter
 
 import numpy as np
 import torch
-
 from fitclip_core.augmentation import crop_and_flip
+from fitclip_core.video_text import VideoTextEncoder
+
 from fitclip_core.distillation import Recipe, attention_kernel
 from fitclip_core.losses import contrastive_loss
-from fitclip_core.video_text import VideoTextEncoder
 
 LEAST_TIMINGS = 3
 TEXT_WORDS = 24  # of made-up texts: a text's time grows with its length

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fitclip_core.video_text import VideoTextEncoder
+
 from data_prep.clip_frames import FrameRule
 from data_prep.decode_workers import available_cores
 from fitclip_core.devices import pick_device
 from fitclip_core.encoders import ClipEncoder
-from fitclip_core.video_text import VideoTextEncoder
 from fitclip_kit.engine import run_check
 from fitclip_kit.engine.calibration import calibrate
 from fitclip_kit.engine.plan import plan

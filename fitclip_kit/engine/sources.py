@@ -30,6 +30,8 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from fitclip_core.video_text import check_templates
+from fitclip_core.videos import video_numbers
 
 from data_prep import datasets
 from data_prep.check import check, report
@@ -38,8 +40,6 @@ from data_prep.datasets.base import DROPPED_COLUMNS, DataSet
 from data_prep.mini_benchmark import TEACHER, build
 from data_prep.mini_benchmark.data_sets import EVALUATED, TEMPLATES
 from fitclip_core.distillation import Recipe
-from fitclip_core.video_text import check_templates
-from fitclip_core.videos import video_numbers
 from fitclip_kit.store.files import atomic_path, file_sha256, json_digest, write_json
 from fitclip_kit.store.strict_yaml import read_yaml
 from fitclip_kit.weights.foreign_checkpoints import Checkpoint, read_checkpoint

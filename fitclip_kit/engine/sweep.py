@@ -9,13 +9,13 @@ from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
+from fitclip_core.video_text import FrameSource, VideoTextEncoder
 from torch import Tensor
 from tqdm import tqdm
 
 from fitclip_core import ensembling, zero_shot
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.ensembling import Schedule
-from fitclip_core.video_text import FrameSource, VideoTextEncoder
 from fitclip_kit.store.code import code_digest
 from fitclip_kit.store.files import json_digest
 from fitclip_kit.store.results import CellKey, ResultsStore

@@ -18,12 +18,12 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+from fitclip_core.video_text import check_templates
 
 from data_prep import frame_store
 from data_prep.clip_frames import FrameRule
 from data_prep.clips import validate
 from fitclip_core import zero_shot
-from fitclip_core.video_text import check_templates
 from fitclip_kit.slider.fusion import Fusion
 from fitclip_kit.slider.live import LiveModel, Progress, Stop, never, unseen
 from fitclip_kit.slider.material import ClipSet, Material

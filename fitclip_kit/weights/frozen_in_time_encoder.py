@@ -8,9 +8,9 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
+from fitclip_core.video_text import Tokenizer, VideoTextEncoder
 from tokenizers.implementations import BertWordPieceTokenizer
 
-from fitclip_core.video_text import Tokenizer, VideoTextEncoder
 from fitclip_kit.weights.frozen_in_time import FrozenInTime, Sizes, fit_temporal
 
 MEAN = (0.485, 0.456, 0.406)

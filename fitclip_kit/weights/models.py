@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import open_clip
 import torch
+from fitclip_core.video_text import Precision, VideoTextEncoder
 from torch import Tensor
 
 from fitclip_core.encoders import CONFIG_FILE, ClipEncoder, unknown_model, weights_file
-from fitclip_core.video_text import Precision, VideoTextEncoder
 from fitclip_kit.store.files import file_sha256
 from fitclip_kit.weights.foreign_checkpoints import (
     QUICK_GELU_KINDS,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fitclip_core.videos import video_numbers
 from PIL import Image
 
 from data_prep.clip_frames import FrameRule
@@ -13,7 +14,6 @@ from data_prep.datasets import load
 from data_prep.frame_store import build
 from data_prep.mini_benchmark import TEACHER
 from fitclip_core.encoders import ClipEncoder
-from fitclip_core.videos import video_numbers
 from fitclip_core.zero_shot import evaluate
 
 FILE = "annotations/captions_val2017.json"

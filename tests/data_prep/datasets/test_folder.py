@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fitclip_core.videos import video_numbers
 from PIL import Image
 
 from data_prep.clip_frames import FrameRule
 from data_prep.datasets import load
 from data_prep.frame_store import build
-from fitclip_core.videos import video_numbers
 from tests.data_prep.datasets.malformed import BAD_COPIES, bad_copies
 
 CAPTIONS = b'path,caption\na.mp4,A cat sleeps\nb/c.mp4,"Two dogs, running"\n'
