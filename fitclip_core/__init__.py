@@ -4,8 +4,8 @@ Read in this order: `losses` (the two losses and their sum), `distillation` (one
 the fit that repeats it), `ensembling` (the fusion of weights; `merges` has others), `encoders`
 (features of videos, texts and classes), `zero_shot` (one rank for each item) and `metrics` (what
 is computed from ranks). `clips` is what all of them read, `statistics` says how sure a number is,
-`fast` and `distributed` change how long a number takes and not the number. Nothing here knows of
-folders, manifests or notebooks.
+and `fast` changes how long a number takes, not the number. Nothing here knows of folders, manifests
+or notebooks.
 
 Numeric conventions; they are the paper's, and each is an option where the field differs:
 

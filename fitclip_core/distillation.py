@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from fitclip_core import distributed
 from fitclip_core.clips import Batch, TrainingClips, training_batches
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.losses import FitclipLosses, contrastive_loss, fitclip_losses
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,38 @@ class Recipe:
         _require(self.seed >= 0, f"seed is {self.seed}; give at least 0")
 
 
+class OneProcess:
+    """The process that trains, alone; `fitclip_kit.engine.distributed` has one of several.
+
+    Several ones each hold the whole model and compute their share of each batch; gathered features
+    carry gradients to the process that computed them alone, so that the gradients' sum is that of
+    one process which computes the whole batch.
+    """
+
+    size, rank = 1, 0
+
+    def share(self, n: int) -> slice:
+        """The rows of n that this process works on."""
+        return slice(0, n)
+
+    def gather(self, rows: Tensor, n: int) -> Tensor:
+        """All processes' rows, `[n, d]`, of this one's share."""
+        return rows
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Add up all processes' gradients, in place."""
+
+    def of_first(self, value: T) -> T:
+        """The first process's value."""
+        return value
+
+    def check_same(self, **values: object) -> None:
+        """Raise ValueError where processes hold different values."""
+
+
+ALONE = OneProcess()
+
+
 @dataclass(frozen=True)
 class StudentFit:
     """A fitted student.
@@ -110,6 +143,7 @@ def distillation_step(
     unlabelled: Batch | None,
     *,
     micro_batch: int | None = None,
+    processes: OneProcess = ALONE,
 ) -> FitclipLosses:
     """One step of FitCLIP's training: both losses, their gradients, the optimiser's move.
 
@@ -123,7 +157,7 @@ def distillation_step(
         optimiser: of the student's weights.
         recipe: the temperatures and the share are read.
         labelled, unlabelled: from `training_batches`; None where the loss has no share.
-        micro_batch: as `fit_student`.
+        micro_batch, processes: as `fit_student`.
 
     Returns:
         The total loss and its parts, before the move, in nats, with the graph used up.
@@ -134,19 +168,20 @@ def distillation_step(
     Source: the paper's section on training; supplement, section 8.
     """
     labelled_scores = student_scores = teacher_scores = teacher_scale = None
+    scale, how = 1 / recipe.temperature, (micro_batch, processes)
     student.model.train()
     if labelled is not None:
-        labelled_scores = _scores(student, labelled, 1 / recipe.temperature, micro_batch)
+        labelled_scores = _scores(student, labelled, scale, *how)
     if unlabelled is not None and teacher is not None:
-        student_scores = _scores(student, unlabelled, 1 / recipe.temperature, micro_batch)
+        student_scores = _scores(student, unlabelled, scale, *how)
         teacher_scale = _teacher_scale(teacher, recipe)
         with torch.no_grad(), teacher.in_eval_mode():
-            teacher_scores = _scores(teacher, unlabelled, teacher_scale, micro_batch)
+            teacher_scores = _scores(teacher, unlabelled, teacher_scale, *how)
     scores = (labelled_scores, student_scores, teacher_scores)
     losses = fitclip_losses(*scores, teacher_scale, recipe.labelled_share)
     optimiser.zero_grad()
     losses.total.backward()
-    distributed.sum_gradients(student.model.parameters())
+    processes.sum_gradients(student.model.parameters())
     optimiser.step()
     student.model.eval()
     return losses
@@ -161,6 +196,7 @@ def fit_student(
     recipe: Recipe,
     *,
     micro_batch: int | None = None,
+    processes: OneProcess = ALONE,
 ) -> StudentFit:
     """Train all weights of both towers, in place, and keep the best by validation loss.
 
@@ -169,11 +205,6 @@ def fit_student(
     nor on PyTorch's global random state, which is left as it was: the same student, clips and
     recipe on the same machine give the same weights. The validation loss is the contrastive loss
     of the whole validation set at once. Step 0, the student as given, is recorded, never chosen.
-
-    Inside torchrun (`distributed.process_group`) every process calls this with the same arguments,
-    but for the device. Each reads its share of every batch and of the validation clips and computes
-    their features; all compare all features and add up their gradients, which are those of one
-    process up to rounding. All keep the same weights, bit for bit.
 
     Args:
         student: starts from the weights that it has; on return it holds the best ones.
@@ -185,6 +216,8 @@ def fit_student(
         micro_batch: clips (a process) whose activations are held at a time: they are computed
             again, micro batch by micro batch, when the gradients of the features are known. Up to
             a third slower, the same up to rounding. None: all at once.
+        processes: those that train together, each of which calls this with the same arguments but
+            for the device. All keep the same weights, bit for bit.
 
     Returns:
         The best weights, the losses and the chosen step.
@@ -198,7 +231,7 @@ def fit_student(
     Source: the paper's section on training; supplement, 8 (share of the two losses); Gao et al.
         2021, 3.2 (features first, their gradients, then the encoder again: GradCache).
     """
-    _check(student, teacher, labelled, unlabelled, validation, recipe, micro_batch)
+    _check(student, teacher, labelled, unlabelled, validation, recipe, micro_batch, processes)
     # Separate streams, so that a run without one part differs in nothing else.
     seeds = [int(seed) for seed in np.random.SeedSequence(recipe.seed).generate_state(3)]
     used = (labelled, recipe.labelled_batch), (unlabelled, recipe.unlabelled_batch)
@@ -210,7 +243,7 @@ def fit_student(
             student.image_size,
             recipe.crop_scale,
             seed,
-            distributed.share(min(size, len(clips))),
+            processes.share(min(size, len(clips))),
         )
         if clips is not None and share > 0
         else None
@@ -223,36 +256,42 @@ def fit_student(
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-    history = [_row(0, None, _validation_loss(student, validation, recipe))]
+    history = [_row(0, None, _validation_loss(student, validation, recipe, processes))]
     best_loss, best_step = math.inf, 0
     best_state: dict[str, Tensor] = {}
     devices = [student.device] if student.device.type == "cuda" else []
     with torch.random.fork_rng(devices), attention_kernel(student.device):
-        torch.manual_seed(seeds[2] + distributed.rank())
+        torch.manual_seed(seeds[2] + processes.rank)
         steps = range(1, recipe.steps + 1)
-        progress = tqdm(steps, "student", unit="step", disable=distributed.rank() > 0)
+        progress = tqdm(steps, "student", unit="step", disable=processes.rank > 0)
         for step in progress:
             pair = [next(stream) if stream else None for stream in batches]
             try:
                 losses = distillation_step(
-                    student, teacher, optimiser, recipe, *pair, micro_batch=micro_batch
+                    student,
+                    teacher,
+                    optimiser,
+                    recipe,
+                    *pair,
+                    micro_batch=micro_batch,
+                    processes=processes,
                 )
             except ValueError as error:
                 raise ValueError(f"step {step}: {error}") from error
             loss = math.nan
             if step % recipe.validate_every == 0 or step == recipe.steps:
-                loss = _validation_loss(student, validation, recipe)
+                loss = _validation_loss(student, validation, recipe, processes)
                 if loss < best_loss:
                     best_loss, best_step, best_state = loss, step, student.state()
                 progress.set_postfix(validation_loss=loss, best=best_step)
             history.append(_row(step, losses, loss))
     optimiser.zero_grad()
     student.load_state(best_state)
-    if distributed.size() > 1:
-        distributed.check_same(**{"trained weights": _weights_digest(student)})
+    if processes.size > 1:
+        processes.check_same(**{"trained weights": _weights_digest(student)})
     computed = {
         "device": student.device.type,
-        "processes": distributed.size(),
+        "processes": processes.size,
         "micro_batch": micro_batch,
     }
     batch = next(batch for batch in reversed(pair) if batch is not None)
@@ -271,7 +310,9 @@ def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
-def _scores(encoder: ClipEncoder, batch: Batch, scale: float, micro_batch: int | None) -> Tensor:
+def _scores(
+    encoder: ClipEncoder, batch: Batch, scale: float, micro_batch: int | None, processes: OneProcess
+) -> Tensor:
     """Scaled similarities `[n, n]` of a batch: rows are videos, columns are texts."""
 
     def encode(frames: Tensor, counts: np.ndarray, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -286,11 +327,13 @@ def _scores(encoder: ClipEncoder, batch: Batch, scale: float, micro_batch: int |
         given = [(batch.frames[part], batch.counts[part], batch.texts[part]) for part in parts]
         features = [checkpoint(encode, *part, use_reentrant=False) for part in given]
         videos, texts = (torch.cat(side) for side in zip(*features, strict=True))
-    return scale * distributed.gather(videos, batch.n) @ distributed.gather(texts, batch.n).T
+    return scale * processes.gather(videos, batch.n) @ processes.gather(texts, batch.n).T
 
 
-def _validation_loss(student: ClipEncoder, clips: TrainingClips, recipe: Recipe) -> float:
-    mine = distributed.share(len(clips))
+def _validation_loss(
+    student: ClipEncoder, clips: TrainingClips, recipe: Recipe, processes: OneProcess
+) -> float:
+    mine = processes.share(len(clips))
     precision, student.precision = student.precision, "float32"
     try:
         own = (
@@ -300,10 +343,10 @@ def _validation_loss(student: ClipEncoder, clips: TrainingClips, recipe: Recipe)
     finally:
         student.precision = precision
     # By way of the device, on which processes exchange tensors.
-    videos, texts = (distributed.gather(rows.to(student.device), len(clips)).cpu() for rows in own)
+    videos, texts = (processes.gather(rows.to(student.device), len(clips)).cpu() for rows in own)
     # One machine's rounding decides for all which step is the best.
     scale = 1 / recipe.temperature
-    return distributed.of_first(contrastive_loss(scale * videos @ texts.T).item())
+    return processes.of_first(contrastive_loss(scale * videos @ texts.T).item())
 
 
 def _teacher_scale(teacher: ClipEncoder, recipe: Recipe) -> float:
@@ -323,13 +366,14 @@ def _check(
     validation: TrainingClips,
     recipe: Recipe,
     micro_batch: int | None,
+    processes: OneProcess,
 ) -> None:
     share = recipe.labelled_share
     _require(
         micro_batch is None or micro_batch >= 1,
         f"micro_batch is {micro_batch}; give at least 1, or None",
     )
-    in_parts = micro_batch is not None or distributed.size() > 1
+    in_parts = micro_batch is not None or processes.size > 1
     _require(
         not (in_parts and any(isinstance(part, _BatchNorm) for part in student.model.modules())),
         f"{student.name} has batch normalisation: its features depend on the other clips of a "
@@ -352,8 +396,8 @@ def _check(
             f"{student.image_size} px; both see the same crops, so the sizes must be equal",
         )
         _teacher_scale(teacher, recipe)
-    if distributed.size() > 1:
-        distributed.check_same(
+    if processes.size > 1:
+        processes.check_same(
             recipe=asdict(recipe),
             student=_weights_digest(student),
             teacher=teacher is not None and _weights_digest(teacher),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from fitclip_core import distributed
+from fitclip_kit.engine import distributed
 from fitclip_core.distillation import Recipe, StudentFit
 from fitclip_kit.engine.sweep import State, Student
 from fitclip_kit.store.code import code_digest
