@@ -67,14 +67,11 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap interval over items and, where there are several, over draws.
 
-    Each resample draws every data set's items anew (the same ones for all draws, because the draws
-    share their items) and the draws (the same ones for all data sets, because the sets share their
-    students). Of D draws, D - 1 are taken: with D the spread between few draws would come out
-    D / (D - 1) times too small (Rao and Wu). With one draw the interval speaks of that draw alone.
-    Few draws say little of how draws spread: in a simulation with 3 draws and 300 items the 95%
-    interval covered 95-98% while the draws' standard deviation was at most twice the items'
-    standard error, and 86% at five times. For means over several draws :func:`crossed_interval`
-    keeps its level there.
+    Each resample draws every data set's items anew (the same ones for all draws, which share their
+    items) and the draws (the same ones for all data sets, which share their students). Of D draws,
+    D - 1 are taken: with D the spread between few draws would come out D / (D - 1) times too small.
+    With one draw the interval speaks of that draw alone; for means over several draws
+    :func:`crossed_interval` holds its level where this one does not.
 
     Args:
         values: per-item values, in one of the module's three forms.
@@ -85,8 +82,7 @@ def bootstrap_interval(
         seed: of the resamples; the same seed gives the same interval.
 
     Returns:
-        The estimate on all values and the interval; ``n`` is the number of items of all data sets.
-        The ends are NaN when a data set has one item, which says nothing about the spread.
+        The estimate on all values and the interval; its ends are NaN when a data set has one item.
 
     Raises:
         ValueError: values are empty, not finite or of another form, the data sets' numbers of
@@ -112,13 +108,10 @@ def bootstrap_interval(
 def crossed_interval(values: Values, *, level: float = 0.95) -> Interval:
     """t interval of a mean over crossed items and draws; holds its level with as few as 3 draws.
 
-    The design is that of multi-reader multi-case studies: random draws (there: readers) by random
-    items (cases), each draw measured on each item. The variance of the mean is estimated from two
-    mean squares, of the draws' means and of the items' means, less the interaction's, which both
-    hold. The t quantile is the mean of the draws' (draws - 1 degrees of freedom) and the items'
-    one, weighted by their parts of the variance. A percentile bootstrap has no such quantile, and
-    of 3 draws it cannot know that they may all lie on one side. With one draw this is the t
-    interval over items; shares close to 0 or 1 are then better served by
+    The variance of the mean is estimated from two mean squares, of the draws' means and of the
+    items' means, less the interaction's, which both hold. The t quantile is the mean of the draws'
+    (draws - 1 degrees of freedom) and the items' one, weighted by their parts of the variance. With
+    one draw this is the t interval over items; shares close to 0 or 1 are then better served by
     :func:`bootstrap_interval`.
 
     Args:
@@ -126,16 +119,15 @@ def crossed_interval(values: Values, *, level: float = 0.95) -> Interval:
         level: confidence level in (0, 1).
 
     Returns:
-        The estimate on all values and the interval; ``n`` is the number of items of all data sets.
-        The ends are NaN when a data set has one item.
+        The estimate on all values and the interval; its ends are NaN when a data set has one item.
 
     Raises:
         ValueError: as :func:`bootstrap_interval`.
 
     Source:
-        Obuchowski and Rockette 1995, Hillis 2007 (the design; their degrees of freedom are others);
-        Searle, Casella and McCulloch 1992, Variance Components (the two-way crossed random model);
-        Cochran and Cox 1957, Experimental Designs (t quantiles weighted by parts of the variance).
+        Obuchowski and Rockette 1995, Hillis 2007 (random readers by random cases, with other
+        degrees of freedom); Searle, Casella and McCulloch 1992 (the two-way crossed random model);
+        Cochran and Cox 1957 (t quantiles weighted by parts of the variance).
 
     Example:
         >>> crossed_interval(np.array([[0, 1, 1, 0], [0, 1, 1, 1]])).estimate
@@ -163,14 +155,8 @@ def mean_interval(
     Simulations (benchmarks/statistics_coverage.py) show which one holds its level where.
 
     Args:
-        values: per-item values, in one of the module's three forms.
-        level: confidence level in (0, 1).
-        n_resamples: bootstrap resamples, where there is one draw.
-        seed: of the resamples.
+        values, level, n_resamples, seed: as :func:`bootstrap_interval`, whose errors it has.
         within: what the mean must lie in, (0, 1) for a share; ends beyond it are cut there.
-
-    Raises:
-        ValueError: as :func:`bootstrap_interval`.
     """
     if common_draws(per_item_sets("values", values)) > 1:
         found = crossed_interval(values, level=level)
@@ -190,13 +176,10 @@ def paired_difference(
 ) -> PairedDifference:
     """Mean of (second - first) over the same items, with an interval and a two-sided p-value.
 
-    Interval and p-value are of one t, that of :func:`crossed_interval` on the per-item differences,
-    and so speak of new items and new draws: the p-value is 1 less the largest level whose interval
-    leaves out 0. With one draw both are of the paired t test over items, given that draw.
-
+    Both are of one t, that of :func:`crossed_interval` on the per-item differences, and so speak of
+    new items and new draws: the p-value is 1 less the largest level whose interval leaves out 0.
     Beside them stands the sign-flip permutation test over items, an item's differences in all draws
-    flipped together. It needs no normal mean, but it is conditional on the draws at hand: its null
-    hypothesis is that each item's difference is, with these draws, as likely to be of either sign.
+    flipped together. It needs no normal mean, but it is conditional on the draws at hand.
 
     Args:
         first: per-item values of one model, in one of the module's three forms.
@@ -207,11 +190,9 @@ def paired_difference(
         seed: of the flips.
 
     Returns:
-        Estimate, interval, both p-values and number of items of all data sets. Interval and p-value
-        are NaN when a data set has one item. The p-value is 0 where the differences are all equal
-        and not 0, which leaves the interval no width. With at most n_resamples distinct sign flips
-        sign_flip_p is exact; else it is ``(1 + hits) / (1 + n_resamples)`` and cannot go below
-        ``1 / (1 + n_resamples)``.
+        Interval and p-value are NaN when a data set has one item. The p-value is 0 where the
+        differences are all equal and not 0. With at most n_resamples distinct sign flips
+        sign_flip_p is exact; else it is ``(1 + hits) / (1 + n_resamples)``.
 
     Raises:
         ValueError: the sides' data sets, items or draws do not match, or as bootstrap_interval.
