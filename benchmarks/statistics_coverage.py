@@ -27,16 +27,13 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import false_discovery_control
 
 from figures.comparisons import holm
+from figures.inference import Band, per_class_differences, selection_gap, simultaneous_band
 from fitclip_core.statistics import (
-    Band,
     Interval,
     PairedDifference,
     bootstrap_interval,
     crossed_interval,
     paired_difference,
-    per_class_differences,
-    selection_gap,
-    simultaneous_band,
 )
 
 ALPHAS = np.linspace(0, 1, 11)

@@ -35,13 +35,13 @@ class Sweep:
     def __init__(self, folder: Path, given: argparse.Namespace) -> None:
         # Decoding processes import this module again: the models are imported where they are used.
         import torch
+        from fitclip_kit.engine.sweep import Student
 
         from data_prep.clip_frames import FrameRule
         from data_prep.mini_benchmark import TEACHER
         from data_prep.mini_benchmark.data_sets import EVALUATED
         from fitclip_core.encoders import ClipEncoder
         from fitclip_kit.engine.sources import Sources, prepare
-        from fitclip_kit.engine.sweep import Student
 
         self.folder = folder
         self.alphas = tuple(number / (given.alphas - 1) for number in range(given.alphas))
@@ -92,6 +92,7 @@ class Sweep:
 
     def kit(self) -> None:
         from fitclip_kit.engine.sweep import sweep_alphas
+
         from fitclip_kit.store.results import ResultsStore
 
         shutil.rmtree(self.folder / "results", ignore_errors=True)

@@ -26,7 +26,8 @@ import numpy as np
 import torch
 
 from benchmarks.side_by_side import kilobytes
-from fitclip_core.distillation import Recipe, TrainingClips, fit_student
+from fitclip_core.clips import TrainingClips
+from fitclip_core.distillation import Recipe, fit_student
 from fitclip_core.encoders import ClipEncoder
 
 N_FRAMES = 4

@@ -19,7 +19,7 @@ from data_prep.clip_frames import ClipRequest, FrameRule, clip_frames
 from data_prep.datasets import load, options_of
 from data_prep.datasets.base import OFFICIAL, DataSet
 from data_prep.decode_workers import Failure, available_cores, killable_map
-from fitclip_core.videos import first_rows, video_numbers
+from fitclip_core.clips import first_rows, video_numbers
 
 SHOWN = 3  # examples of what is missing or left out
 MOST_TEXTS, MOST_SIZES = 50_000, 2_000  # texts tokenized and files asked for their size, at most

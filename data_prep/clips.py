@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.annotations import read_by_line
-from fitclip_core.videos import check_labels, video_numbers
+from fitclip_core.clips import check_labels, video_numbers
 from fitclip_kit.store.files import atomic_path
 
 COLUMNS = ("clip_id", "path", "start", "end", "text", "label", "split")

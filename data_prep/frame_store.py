@@ -24,7 +24,7 @@ from data_prep import video
 from data_prep.clip_frames import ClipRequest, FrameRule, clip_frames
 from data_prep.clips import validate
 from data_prep.decode_workers import Failure, available_cores, killable_map
-from fitclip_core.videos import video_numbers
+from fitclip_core.clips import video_numbers
 from fitclip_kit.store.code import code_digest
 from fitclip_kit.store.files import (
     MANIFEST_NAME,

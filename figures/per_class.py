@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 from figures import style
 from figures.comparisons import LEVEL, off_zero
 from figures.hits import sweep_ranks
-from fitclip_core.statistics import per_class_differences
+from figures.inference import per_class_differences
 from fitclip_kit.store.results import CLASSIFICATION
 
 _COUNT: Final = 25  # classes in a panel

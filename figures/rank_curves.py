@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 from figures import style
 from figures.comparisons import LEVEL
 from figures.hits import sweep_ranks
-from fitclip_core.statistics import simultaneous_band
+from figures.inference import simultaneous_band
 
 DIRECTION: Final = "text_to_video"  # the paper's
 # How the line and the band are drawn; told apart in grey by dashes, and by edges or filling.

@@ -16,14 +16,10 @@ from matplotlib.lines import Line2D
 from figures import style
 from figures.comparisons import LEVEL, off_zero
 from figures.hits import PanelHits, stacked
+from figures.inference import compared_with_best, selection_gap, simultaneous_band
 from figures.measures import IN_DOMAIN, Measure, Panel, measure_name, panels_in
 from figures.style import alpha_axis
-from fitclip_core.statistics import (
-    compared_with_best,
-    crossed_interval,
-    selection_gap,
-    simultaneous_band,
-)
+from fitclip_core.statistics import crossed_interval
 
 _SELECTION: Final = [
     *("scope", "measure", "chosen_on", "chosen", "hindsight", "gap", "ci_low", "ci_high"),

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from fitclip_core import distributed
-from fitclip_core.augmentation import Part, crop_and_flip, draw_frames
+from fitclip_core.clips import Batch, TrainingClips, training_batches
 from fitclip_core.encoders import ClipEncoder
-from fitclip_core.losses import contrastive_loss, distillation_loss, fitclip_loss
-from fitclip_core.video_text import FrameSource, locate_clips
-from fitclip_core.videos import video_numbers
+from fitclip_core.losses import FitclipLosses, contrastive_loss, fitclip_losses
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Recipe:
     Raises:
         ValueError: a value is outside its range.
 
-    Source: ARCHITECTURE "Numeric conventions"; the paper's training recipe.
+    Source: the paper's training recipe; `fitclip_core`, numeric conventions.
     """
 
     steps: int
@@ -78,67 +78,36 @@ class Recipe:
         _require(self.seed >= 0, f"seed is {self.seed}; give at least 0")
 
 
-class TrainingClips:
-    """Clips with their texts, as training and validation read them.
+class OneProcess:
+    """The process that trains, alone; `fitclip_kit.engine.distributed` has one of several.
 
-    A clip with several captions is one item, so that no batch holds it twice, where one caption's
-    clip would be another's wrong answer: training draws one of its captions whenever it draws the
-    clip, as Frozen in Time does; all else reads the first (`texts`).
-
-    Args:
-        frames: decoded clips: several draws for each interval to train on, evaluation frames to
-            validate on.
-        texts: for each of the clips one, or a tuple of several.
-        indices: positions of the clips in `frames`, int64 `[n]`; None: all, in its order.
-        missing: ids of clips asked for that `frames` lacks, kept for the record.
-
-    Raises:
-        ValueError: there is no clip, or not one text for each.
-
-    Source: Bain et al. 2021, Frozen in Time's code (`caption_sample: rand`).
+    Several ones each hold the whole model and compute their share of each batch; gathered features
+    carry gradients to the process that computed them alone, so that the gradients' sum is that of
+    one process which computes the whole batch.
     """
 
-    def __init__(
-        self,
-        frames: FrameSource,
-        texts: Sequence[str | tuple[str, ...]],
-        indices: np.ndarray | None = None,
-        missing: Sequence[str] = (),
-    ) -> None:
-        self.frames = frames
-        self.captions = [one if isinstance(one, tuple) else (one,) for one in texts]
-        self.texts = [several[0] for several in self.captions]
-        self.indices = np.arange(len(frames.clip_ids)) if indices is None else np.asarray(indices)
-        self.missing = list(missing)
-        _require(len(self) > 0, "there is no clip; give at least one")
-        _require(len(self.texts) == len(self), f"{len(self.texts)} texts for {len(self)} clips")
+    size, rank = 1, 0
 
-    @classmethod
-    def from_table(cls, clips: pd.DataFrame, frames: FrameSource) -> Self:
-        """Clips of a table (`clip_id`, `text`) that the frame source holds, in the table's order.
+    def share(self, n: int) -> slice:
+        """The rows of n that this process works on."""
+        return slice(0, n)
 
-        Rows of one video (`video_text.locate_clips`) are one clip with several captions.
+    def gather(self, rows: Tensor, n: int) -> Tensor:
+        """All processes' rows, `[n, d]`, of this one's share."""
+        return rows
 
-        Raises:
-            ValueError: a column is missing, a clip_id is repeated or no clip has frames.
-        """
-        for column in ("clip_id", "text"):
-            _require(column in clips, f"the clips table lacks the column {column!r}")
-        ids, videos = clips["clip_id"].tolist(), video_numbers(clips)
-        indices, missing = locate_clips(frames, ids, videos)
-        texts: dict[int, tuple[str, ...]] = {}
-        for index, text in zip(indices.tolist(), clips["text"], strict=True):
-            texts[index] = (*texts.get(index, ()), text)
-        texts.pop(-1, None)
-        return cls(frames, list(texts.values()), np.array(list(texts), dtype=np.int64), missing)
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Add up all processes' gradients, in place."""
 
-    def __len__(self) -> int:
-        return len(self.indices)
+    def of_first(self, value: T) -> T:
+        """The first process's value."""
+        return value
 
-    @property
-    def clip_ids(self) -> list[str]:
-        """The clips' ids, in their order."""
-        return [self.frames.clip_ids[int(index)] for index in self.indices]
+    def check_same(self, **values: object) -> None:
+        """Raise ValueError where processes hold different values."""
+
+
+ALONE = OneProcess()
 
 
 @dataclass(frozen=True)
@@ -158,11 +127,64 @@ class StudentFit:
             `frames` of a clip and `stored_draws` that each is drawn from.
     """
 
-    state: dict[str, torch.Tensor]
+    state: dict[str, Tensor]
     history: pd.DataFrame
     best_step: int
     computed: Mapping[str, Any] = field(default_factory=dict)
     material: Mapping[str, int] = field(default_factory=dict)
+
+
+def distillation_step(
+    student: ClipEncoder,
+    teacher: ClipEncoder | None,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    labelled: Batch | None,
+    unlabelled: Batch | None,
+    *,
+    micro_batch: int | None = None,
+    processes: OneProcess = ALONE,
+) -> FitclipLosses:
+    """One step of FitCLIP's training: both losses, their gradients, the optimiser's move.
+
+    The contrastive loss compares the labelled batch's clips with their own captions. The
+    distillation loss compares the student's scores of the unlabelled batch's clips with the
+    batch's texts to the teacher's; which text belongs to which clip plays no part there.
+
+    Args:
+        student: its weights move; in eval mode afterwards.
+        teacher: not changed; not needed without an unlabelled batch.
+        optimiser: of the student's weights.
+        recipe: the temperatures and the share are read.
+        labelled, unlabelled: from `training_batches`; None where the loss has no share.
+        micro_batch, processes: as `fit_student`.
+
+    Returns:
+        The total loss and its parts, before the move, in nats, with the graph used up.
+
+    Raises:
+        ValueError: a batch that has a share is missing, or a score is not finite.
+
+    Source: the paper's section on training; supplement, section 8.
+    """
+    labelled_scores = student_scores = teacher_scores = teacher_scale = None
+    scale, how = 1 / recipe.temperature, (micro_batch, processes)
+    student.model.train()
+    if labelled is not None:
+        labelled_scores = _scores(student, labelled, scale, *how)
+    if unlabelled is not None and teacher is not None:
+        student_scores = _scores(student, unlabelled, scale, *how)
+        teacher_scale = _teacher_scale(teacher, recipe)
+        with torch.no_grad(), teacher.in_eval_mode():
+            teacher_scores = _scores(teacher, unlabelled, teacher_scale, *how)
+    scores = (labelled_scores, student_scores, teacher_scores)
+    losses = fitclip_losses(*scores, teacher_scale, recipe.labelled_share)
+    optimiser.zero_grad()
+    losses.total.backward()
+    processes.sum_gradients(student.model.parameters())
+    optimiser.step()
+    student.model.eval()
+    return losses
 
 
 def fit_student(
@@ -174,28 +196,15 @@ def fit_student(
     recipe: Recipe,
     *,
     micro_batch: int | None = None,
+    processes: OneProcess = ALONE,
 ) -> StudentFit:
     """Train all weights of both towers, in place, and keep the best by validation loss.
 
-    Every step joins the contrastive loss of a labelled batch and the distillation loss of an
-    unlabelled one. The latter compares the student's and the teacher's scores of the batch's clips
-    with the batch's texts; which text belongs to which clip plays no part. Both see the same crops.
-    A loss of share 0 is not computed, and its clips are not read.
-
-    Batches are drawn without replacement within an epoch. Every batch is full: the clips of an
-    epoch that do not fill one are left out of it, others in each epoch. A set smaller than a batch
-    is a batch. The labelled batches and their crops do not depend on the unlabelled part, nor on
-    PyTorch's global random state, which is left as it was: the same student, clips and recipe on
-    the same machine give the same weights.
-
-    The validation loss is the contrastive loss of the whole validation set at once. Step 0, the
-    student as given, is recorded but never chosen.
-
-    Inside torchrun (`distributed.process_group`) every process calls this with the same arguments,
-    but for the device. Each reads its share of every batch and of the validation clips and computes
-    their features; all compare all features and add up their gradients, which are those of one
-    process up to rounding. All keep the same weights, bit for bit. Drop-out, which no model of the
-    paper has, would draw other masks on other numbers of processes or with another `micro_batch`.
+    It is `distillation_step` on batch after batch. A loss of share 0 is not computed, and its
+    clips are not read. The labelled batches and their crops do not depend on the unlabelled part,
+    nor on PyTorch's global random state, which is left as it was: the same student, clips and
+    recipe on the same machine give the same weights. The validation loss is the contrastive loss
+    of the whole validation set at once. Step 0, the student as given, is recorded, never chosen.
 
     Args:
         student: starts from the weights that it has; on return it holds the best ones.
@@ -204,10 +213,11 @@ def fit_student(
         unlabelled: clips in training form with texts; not needed at labelled_share 1.
         validation: labelled clips in evaluation form.
         recipe: the numbers.
-        micro_batch: clips (a process) whose activations are held at a time: features are computed
-            without them, and computed again, micro batch by micro batch, when the loss's gradients
-            with respect to the features are known. Up to a third slower; the loss is still over the
-            whole batch, and its gradients are the same up to rounding. None: all at once.
+        micro_batch: clips (a process) whose activations are held at a time: they are computed
+            again, micro batch by micro batch, when the gradients of the features are known. Up to
+            a third slower, the same up to rounding. None: all at once.
+        processes: those that train together, each of which calls this with the same arguments but
+            for the device. All keep the same weights, bit for bit.
 
     Returns:
         The best weights, the losses and the chosen step.
@@ -218,40 +228,27 @@ def fit_student(
             computed in parts and the student has batch normalisation, which would see the parts; or
             processes differ in their arguments or outnumber a batch's clips.
 
-    Source: ARCHITECTURE "Numeric conventions"; supplement, 8 (share of the two losses); Gao et al.
+    Source: the paper's section on training; supplement, 8 (share of the two losses); Gao et al.
         2021, 3.2 (features first, their gradients, then the encoder again: GradCache).
     """
-    if micro_batch is not None:
-        _require(micro_batch >= 1, f"micro_batch is {micro_batch}; give at least 1, or None")
-    if micro_batch is not None or distributed.size() > 1:
-        normalised = any(isinstance(module, _BatchNorm) for module in student.model.modules())
-        _require(
-            not normalised,
-            f"{student.name} has batch normalisation: its features depend on the other clips of a "
-            "batch, which must be computed at once; train it in one process, with micro_batch None",
-        )
-    _check_processes_agree(student, teacher, (labelled, unlabelled, validation), recipe)
+    _check(student, teacher, labelled, unlabelled, validation, recipe, micro_batch, processes)
     # Separate streams, so that a run without one part differs in nothing else.
-    streams = np.random.SeedSequence(recipe.seed).generate_state(3)
-    labelled_seed, unlabelled_seed, model_seed = (int(stream) for stream in streams)
-    labelled_batches = unlabelled_batches = None
-    teacher_scale = math.nan
-    if recipe.labelled_share > 0:
-        if labelled is None:
-            raise ValueError(f"labelled_share {recipe.labelled_share} needs labelled clips")
-        labelled_batches = _batches(labelled, recipe.labelled_batch, student, recipe, labelled_seed)
-    if recipe.labelled_share < 1:
-        if unlabelled is None or teacher is None:
-            raise ValueError(
-                f"labelled_share {recipe.labelled_share} needs unlabelled clips and a teacher; "
-                f"only at 1 may they be left out"
-            )
-        teacher_scale = _teacher_scale(student, teacher, recipe)
-        unlabelled_batches = _batches(
-            unlabelled, recipe.unlabelled_batch, student, recipe, unlabelled_seed
+    seeds = [int(seed) for seed in np.random.SeedSequence(recipe.seed).generate_state(3)]
+    used = (labelled, recipe.labelled_batch), (unlabelled, recipe.unlabelled_batch)
+    shares = recipe.labelled_share, 1 - recipe.labelled_share
+    batches = [
+        training_batches(
+            clips,
+            size,
+            student.image_size,
+            recipe.crop_scale,
+            seed,
+            processes.share(min(size, len(clips))),
         )
-
-    scale = 1 / recipe.temperature
+        if clips is not None and share > 0
+        else None
+        for (clips, size), share, seed in zip(used, shares, seeds[:2], strict=True)
+    ]
     # logit_scale (and logit_bias) get no gradient: the recipe's temperature takes their place.
     optimiser = torch.optim.AdamW(
         student.model.parameters(),
@@ -259,69 +256,49 @@ def fit_student(
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-    optimiser.zero_grad()
-    history = [_row(0, validation_loss=_validation_loss(student, validation, scale))]
+    history = [_row(0, None, _validation_loss(student, validation, recipe, processes))]
     best_loss, best_step = math.inf, 0
-    best_state: dict[str, torch.Tensor] = {}
+    best_state: dict[str, Tensor] = {}
     devices = [student.device] if student.device.type == "cuda" else []
     with torch.random.fork_rng(devices), attention_kernel(student.device):
-        torch.manual_seed(model_seed + distributed.rank())
+        torch.manual_seed(seeds[2] + processes.rank)
         steps = range(1, recipe.steps + 1)
-        for step in (
-            progress := tqdm(steps, "student", unit="step", disable=distributed.rank() > 0)
-        ):
-            labelled_scores = student_scores = teacher_scores = None
-            student.model.train()
-            if labelled_batches is not None:
-                batch = next(labelled_batches)
-                labelled_scores = _scores(student, batch, scale, micro_batch)
-            if unlabelled_batches is not None and teacher is not None:
-                batch = next(unlabelled_batches)
-                student_scores = _scores(student, batch, scale, micro_batch)
-                with torch.no_grad(), teacher.in_eval_mode():
-                    teacher_scores = _scores(teacher, batch, teacher_scale, micro_batch)
+        progress = tqdm(steps, "student", unit="step", disable=processes.rank > 0)
+        for step in progress:
+            pair = [next(stream) if stream else None for stream in batches]
             try:
-                loss = fitclip_loss(
-                    labelled_scores,
-                    student_scores,
-                    teacher_scores,
-                    teacher_scale,
-                    recipe.labelled_share,
+                losses = distillation_step(
+                    student,
+                    teacher,
+                    optimiser,
+                    recipe,
+                    *pair,
+                    micro_batch=micro_batch,
+                    processes=processes,
                 )
             except ValueError as error:
                 raise ValueError(f"step {step}: {error}") from error
-            loss.backward()
-            distributed.sum_gradients(student.model.parameters())
-            optimiser.step()
-            optimiser.zero_grad()
-            student.model.eval()
-
-            row = _row(step)
-            if labelled_scores is not None:
-                row["labelled_loss"] = contrastive_loss(labelled_scores.detach()).item()
-            if student_scores is not None and teacher_scores is not None:
-                row["distillation_loss"] = distillation_loss(
-                    student_scores.detach(), teacher_scores, teacher_scale
-                ).item()
+            loss = math.nan
             if step % recipe.validate_every == 0 or step == recipe.steps:
-                row["validation_loss"] = _validation_loss(student, validation, scale)
-                if row["validation_loss"] < best_loss:
-                    best_loss, best_step = row["validation_loss"], step
-                    best_state = student.state()
-                progress.set_postfix(validation_loss=row["validation_loss"], best=best_step)
-            history.append(row)
+                loss = _validation_loss(student, validation, recipe, processes)
+                if loss < best_loss:
+                    best_loss, best_step, best_state = loss, step, student.state()
+                progress.set_postfix(validation_loss=loss, best=best_step)
+            history.append(_row(step, losses, loss))
+    optimiser.zero_grad()
     student.load_state(best_state)
-    if distributed.size() > 1:
-        distributed.check_same(**{"trained weights": _weights_digest(student)})
+    if processes.size > 1:
+        processes.check_same(**{"trained weights": _weights_digest(student)})
     computed = {
         "device": student.device.type,
-        "processes": distributed.size(),
+        "processes": processes.size,
         "micro_batch": micro_batch,
     }
+    batch = next(batch for batch in reversed(pair) if batch is not None)
     material = {
-        **_counted(labelled, unlabelled, recipe),
+        **_clip_counts(labelled, unlabelled, recipe),
         "validation_clips": len(validation),
-        "frames": batch.intervals,
+        "frames": batch.frames.shape[1],
         "stored_draws": batch.draws,
     }
     table = pd.DataFrame(history).astype({"step": "int64"})
@@ -333,123 +310,112 @@ def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
-class _Batch(NamedTuple):
-    """This process's share of a batch of `n` clips, of `intervals` frames, each one of `draws`."""
-
-    n: int
-    intervals: int
-    draws: int
-    frames: torch.Tensor  # uint8 [share, frames, size, size, 3]
-    counts: np.ndarray
-    texts: list[str]
-
-
-def _batches(
-    clips: TrainingClips, size: int, student: ClipEncoder, recipe: Recipe, seed: int
-) -> Iterator[_Batch]:
-    """Random batches without end; each epoch's incomplete last batch is left out.
-
-    The processes draw the same clips and views; each reads and crops its share of them alone.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    size, several = min(size, len(clips)), max(map(len, clips.captions)) > 1
-    part = Part(distributed.share(size), size)
-    while True:
-        order = torch.randperm(len(clips), generator=generator).numpy()
-        for start in range(0, len(clips) - size + 1, size):
-            mine = order[start : start + size][part.rows]
-            places = clips.indices[mine]
-            stored = clips.frames.frames(places)
-            drawn = draw_frames(stored, generator, part)
-            crops = crop_and_flip(drawn, student.image_size, recipe.crop_scale, generator, part)
-            captions = [clips.captions[row] for row in mine]
-            chosen = torch.rand(size, generator=generator) if several else torch.zeros(size)
-            shares = chosen[part.rows].tolist()
-            texts = [
-                one[int(share * len(one))] for one, share in zip(captions, shares, strict=True)
-            ]
-            yield _Batch(
-                size,
-                stored.shape[1],
-                stored.shape[2],
-                crops.to(student.device),
-                clips.frames.frame_counts[places],
-                texts,
-            )
-
-
 def _scores(
-    encoder: ClipEncoder, batch: _Batch, scale: float, micro_batch: int | None
-) -> torch.Tensor:
+    encoder: ClipEncoder, batch: Batch, scale: float, micro_batch: int | None, processes: OneProcess
+) -> Tensor:
     """Scaled similarities `[n, n]` of a batch: rows are videos, columns are texts."""
-    videos, texts = _features(encoder, batch, micro_batch)
-    return scale * distributed.gather(videos, batch.n) @ distributed.gather(texts, batch.n).T
 
-
-def _features(
-    encoder: ClipEncoder, batch: _Batch, micro_batch: int | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features of a share's videos and texts, `[share, d]` each."""
-
-    def encode(
-        frames: torch.Tensor, counts: np.ndarray, texts: list[str]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(frames: Tensor, counts: np.ndarray, texts: list[str]) -> tuple[Tensor, Tensor]:
         videos = encoder.video_features(*encoder.images(frames, counts))
         return videos, encoder.text_features(encoder.tokenize(texts))
 
-    frames, counts, texts = batch.frames, batch.counts, batch.texts
     if micro_batch is None:
-        return encode(frames, counts, texts)
-    parts = [slice(at, at + micro_batch) for at in range(0, len(texts), micro_batch)]
-    # Computed again in the backward pass, from the same random state.
-    pieces = [
-        checkpoint(encode, frames[part], counts[part], texts[part], use_reentrant=False)
-        for part in parts
-    ]
-    videos, of_texts = zip(*pieces, strict=True)
-    return torch.cat(videos), torch.cat(of_texts)
+        videos, texts = encode(batch.frames, batch.counts, batch.texts)
+    else:
+        # Computed again in the backward pass, from the same random state.
+        parts = [slice(at, at + micro_batch) for at in range(0, len(batch.texts), micro_batch)]
+        given = [(batch.frames[part], batch.counts[part], batch.texts[part]) for part in parts]
+        features = [checkpoint(encode, *part, use_reentrant=False) for part in given]
+        videos, texts = (torch.cat(side) for side in zip(*features, strict=True))
+    return scale * processes.gather(videos, batch.n) @ processes.gather(texts, batch.n).T
 
 
-def _validation_loss(student: ClipEncoder, clips: TrainingClips, scale: float) -> float:
-    mine = distributed.share(len(clips))
-    with student.in_float32():
+def _validation_loss(
+    student: ClipEncoder, clips: TrainingClips, recipe: Recipe, processes: OneProcess
+) -> float:
+    mine = processes.share(len(clips))
+    precision, student.precision = student.precision, "float32"
+    try:
         own = (
             student.encode_source(clips.frames, clips.indices[mine]),
             student.encode_texts(clips.texts[mine]),
         )
+    finally:
+        student.precision = precision
     # By way of the device, on which processes exchange tensors.
-    videos, texts = (distributed.gather(rows.to(student.device), len(clips)).cpu() for rows in own)
+    videos, texts = (processes.gather(rows.to(student.device), len(clips)).cpu() for rows in own)
     # One machine's rounding decides for all which step is the best.
-    return distributed.of_first(contrastive_loss(scale * videos @ texts.T).item())
+    scale = 1 / recipe.temperature
+    return processes.of_first(contrastive_loss(scale * videos @ texts.T).item())
 
 
-def _check_processes_agree(
+def _teacher_scale(teacher: ClipEncoder, recipe: Recipe) -> float:
+    scale = 1 / recipe.teacher_temperature if recipe.teacher_temperature else teacher.logit_scale
+    _require(
+        math.isfinite(scale),
+        f"the teacher's logit_scale is {scale}; give the recipe a teacher_temperature",
+    )
+    return scale
+
+
+def _check(
     student: ClipEncoder,
     teacher: ClipEncoder | None,
-    clips: Sequence[TrainingClips | None],
+    labelled: TrainingClips | None,
+    unlabelled: TrainingClips | None,
+    validation: TrainingClips,
     recipe: Recipe,
+    micro_batch: int | None,
+    processes: OneProcess,
 ) -> None:
-    if distributed.size() == 1:
-        return
-    distributed.check_same(
-        recipe=asdict(recipe),
-        student=_weights_digest(student),
-        teacher=teacher is not None and _weights_digest(teacher),
-        clips=[one is not None and [one.clip_ids, one.captions] for one in clips],
+    share = recipe.labelled_share
+    _require(
+        micro_batch is None or micro_batch >= 1,
+        f"micro_batch is {micro_batch}; give at least 1, or None",
     )
+    in_parts = micro_batch is not None or processes.size > 1
+    _require(
+        not (in_parts and any(isinstance(part, _BatchNorm) for part in student.model.modules())),
+        f"{student.name} has batch normalisation: its features depend on the other clips of a "
+        "batch, which must be computed at once; train it in one process, with micro_batch None",
+    )
+    _require(share == 0 or labelled is not None, f"labelled_share {share} needs labelled clips")
+    if share < 1:
+        if unlabelled is None or teacher is None:
+            raise ValueError(
+                f"labelled_share {share} needs unlabelled clips and a teacher; only at 1 may they "
+                "be left out"
+            )
+        _require(
+            teacher is not student and teacher.model is not student.model,
+            "teacher and student are the same model; load the teacher a second time",
+        )
+        _require(
+            teacher.image_size == student.image_size,
+            f"the teacher takes pictures of {teacher.image_size} px and the student of "
+            f"{student.image_size} px; both see the same crops, so the sizes must be equal",
+        )
+        _teacher_scale(teacher, recipe)
+    if processes.size > 1:
+        processes.check_same(
+            recipe=asdict(recipe),
+            student=_weights_digest(student),
+            teacher=teacher is not None and _weights_digest(teacher),
+            clips=[
+                clips is not None and [clips.clip_ids, clips.captions]
+                for clips in (labelled, unlabelled, validation)
+            ],
+        )
 
 
-def _counted(
+def _clip_counts(
     labelled: TrainingClips | None, unlabelled: TrainingClips | None, recipe: Recipe
 ) -> dict[str, int]:
     """How many clips the losses that have a share read."""
     first = set(labelled.clip_ids) if labelled and recipe.labelled_share > 0 else set()
     second = set(unlabelled.clip_ids) if unlabelled and recipe.labelled_share < 1 else set()
-    return {
-        "labelled_clips": len(first),
-        "unlabelled_clips": len(second),
-        "shared_clips": len(first & second),
-    }
+    counts = {"labelled_clips": len(first), "unlabelled_clips": len(second)}
+    return counts | {"shared_clips": len(first & second)}
 
 
 def _weights_digest(encoder: ClipEncoder) -> str:
@@ -460,25 +426,15 @@ def _weights_digest(encoder: ClipEncoder) -> str:
     return digest.hexdigest()
 
 
-def _teacher_scale(student: ClipEncoder, teacher: ClipEncoder, recipe: Recipe) -> float:
-    if teacher is student or teacher.model is student.model:
-        raise ValueError("teacher and student are the same model; load the teacher a second time")
-    if teacher.image_size != student.image_size:
-        raise ValueError(
-            f"the teacher takes pictures of {teacher.image_size} px and the student of "
-            f"{student.image_size} px; both see the same crops, so the sizes must be equal"
-        )
-    scale = 1 / recipe.teacher_temperature if recipe.teacher_temperature else teacher.logit_scale
-    if not math.isfinite(scale):
-        raise ValueError(
-            f"the teacher's logit_scale is {scale}; give the recipe a teacher_temperature"
-        )
-    return scale
-
-
-def _row(step: int, **losses: float) -> dict[str, float]:
-    unknown = dict.fromkeys(("labelled_loss", "distillation_loss", "validation_loss"), math.nan)
-    return {"step": step, **unknown, **losses}
+def _row(step: int, losses: FitclipLosses | None, validation_loss: float) -> dict[str, float]:
+    parts = (losses.labelled, losses.distillation) if losses else (None, None)
+    labelled, distillation = (math.nan if part is None else part.item() for part in parts)
+    return {
+        "step": step,
+        "labelled_loss": labelled,
+        "distillation_loss": distillation,
+        "validation_loss": validation_loss,
+    }
 
 
 def _require(condition: bool, problem: str) -> None:

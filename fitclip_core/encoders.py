@@ -1,64 +1,326 @@
-"""CLIP-like models of open_clip as encoders of clips, captions and classes."""
+"""Models that give clips, captions and classes features of one space; open_clip's among them."""
 
 from __future__ import annotations
 
-import copy
-import difflib
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
+import numpy as np
 import open_clip
+import safetensors.torch
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor
 
-from fitclip_core.video_text import Precision, Tokenizer, VideoTextEncoder
-from fitclip_kit.weights.foreign_checkpoints import (
-    JOIN,
-    QUICK_GELU_KINDS,
-    Checkpoint,
-    read_checkpoint,
-    with_text_names_of,
-)
+from fitclip_core import fast
+from fitclip_core.clips import FrameSource
+from fitclip_core.ensembling import check_same_tensors
+
+Tokenizer = Callable[[list[str]], Tensor]
+Frames = np.ndarray | Tensor
+Precision = Literal["float32", "bfloat16"]
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
-PICKLED_WEIGHTS_FILE = "open_clip_pytorch_model.bin"
 MERGES_FILE = "bpe_simple_vocab.txt.gz"
+# Pixels of a batch of pictures: what stays in a processor's cache is the fastest (160 pictures of
+# 40 px), and accelerators want as much as fits (330 of 224 px; a ViT-B/16 then takes 2 GiB).
+_CPU_PIXELS, _ACCELERATOR_PIXELS = 2**18, 2**24
+_TOKENS = 2**13  # of a batch of texts
+_LEAST = 16  # pictures or texts in a batch
+_WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def weights_file(folder: Path) -> Path:
-    """The weights of a folder in open_clip's layout.
+def check_templates(templates: Sequence[str]) -> None:
+    """Refuse prompt templates that a class's name cannot be put into in one way only.
+
+    Raises: ValueError when there is none, or for one that does not hold `{}` once, or holds another
+    brace.
+    """
+    if not templates:
+        raise ValueError(
+            "there is no prompt template; classification needs prompt templates, of which "
+            '"{}" is the bare class name'
+        )
+    for template in [templates] if isinstance(templates, str) else templates:
+        once = isinstance(template, str) and template.count("{}") == 1
+        if not once or {"{", "}"} & set(template.replace("{}", "")):
+            raise ValueError(
+                f"template {template!r} must hold {{}} once, for the class name, and no other brace"
+            )
+    if isinstance(templates, str):
+        raise ValueError(f"templates are the text {templates!r}; give a list of texts")
+
+
+class VideoTextEncoder(ABC):
+    """A model that gives clips and texts features of one space.
+
+    A subclass says how normalised pictures and token ids become features; this class reads clips,
+    batches them, averages prompts, and keeps and loads weights. No mean is renormalised.
+
+    Args:
+        model: used as it is, not copied. `encode_*` compute in eval mode and leave every module
+            in the mode that it was in; `*_features` compute in the mode that it is in.
+        tokenizer: texts to token ids `[n, context_length]`.
+        image_size: side of the square pictures, in pixels.
+        mean: normalisation of the three channels, of values in [0, 1].
+        std: as `mean`.
+        name: how results call this model.
+        device: where to move the model; None: it stays where it is.
+        precision: of the matrix products of `encode_*`. "bfloat16" is PyTorch's automatic mixed
+            precision, several times as fast on accelerators; features then differ by about 0.5%, so
+            it belongs into the protocol. All that is differentiated stays float32.
 
     Raises:
-        ValueError: the folder has no config or no weights; says what it is, where that is known.
+        ValueError: the precision is unknown.
+
+    Source: `fitclip_core`, numeric conventions, for the features.
     """
-    found = [folder / name for name in (WEIGHTS_FILE, PICKLED_WEIGHTS_FILE)]
-    weights = next((file for file in found if file.is_file()), None)
-    if (folder / CONFIG_FILE).is_file() and weights is not None:
-        return weights
-    lacking = WEIGHTS_FILE if (folder / CONFIG_FILE).is_file() else CONFIG_FILE
-    what = "give a folder in open_clip's layout"
-    if any(folder.glob("*.index.json")):
-        what += f"; this one holds a model in several files: {JOIN}"
-    elif (folder / "config.json").is_file():
-        what += ", or a file of OpenAI's or open_clip's weights; this one looks like transformers'"
-    raise ValueError(f"{folder} has no {lacking}; {what}")
 
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: Tokenizer,
+        *,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        name: str,
+        device: str | torch.device | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        if precision not in get_args(Precision):
+            raise ValueError(
+                f"precision is {precision!r}; choose one of {', '.join(get_args(Precision))}"
+            )
+        self.precision: Precision = precision
+        if device is None:
+            device = next((value.device for value in model.state_dict().values()), "cpu")
+        self.model: Any = model.to(device)
+        self.tokenizer = tokenizer
+        self.image_size = image_size
+        self.name = name
+        self.device = torch.device(device)
+        # (x / 255 - mean) / std as one multiplication and one addition.
+        self._scale, self._shift = (
+            torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+            for values in (1 / (255 * np.asarray(std)), -np.asarray(mean) / np.asarray(std))
+        )
+        # Sweeps score the same captions with every alpha, so their tokens are kept.
+        self._token_row = lru_cache(maxsize=2**16)(lambda text: tokenizer([text])[0])
 
-def unknown_model(name: str) -> str:
-    """What to say of a name that open_clip has not."""
-    known = {one.lower(): one for one in open_clip.list_models()}
-    forms = name.replace("/", "-"), name.partition("/")[0]  # OpenAI's ViT-B/32; <model>/<tag>
-    found = (difflib.get_close_matches(one.lower(), known, n=3, cutoff=0.7) for one in forms)
-    near = " or ".join(known[one] for one in next(filter(None, found), []))
-    hint = f"did you mean {near}?" if near else "see open_clip.list_models()"
-    return f"open_clip has no model {name!r}; {hint}"
+    @abstractmethod
+    def video_features(self, images: Tensor, counts: Tensor) -> Tensor:
+        """Features of clips `[n, d]`, differentiable.
+
+        Args:
+            images: float32 `[sum(counts), 3, h, w]`, normalised, clip by clip.
+            counts: int64 `[n]`, frames of each clip.
+        """
+
+    @abstractmethod
+    def text_features(self, tokens: Tensor) -> Tensor:
+        """L2-normalised features `[n, d]` of token ids `[n, context_length]`, differentiable."""
+
+    @contextmanager
+    def in_eval_mode(self) -> Iterator[None]:
+        """Compute in eval mode for a while; then every module is in the mode that it was in."""
+        training = [module for module in self.model.modules() if module.training]
+        for module in training:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+    def images(
+        self, frames: Frames, frame_counts: np.ndarray | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Turn stored frames into the model's input, without the padding.
+
+        Args:
+            frames: uint8 `[n, frames, h, w, 3]`, with h and w already the model's `image_size`.
+            frame_counts: `[n]`, how many of a clip's frames are valid; None: all of them.
+
+        Returns:
+            Normalised float32 `[sum(frame_counts), 3, h, w]` and the counts, int64 `[n]`.
+
+        Raises:
+            ValueError: wrong type, shape, size or counts.
+        """
+        counts = self._counts(frames, frame_counts)
+        if isinstance(frames, np.ndarray):
+            # PyTorch refuses to share read-only memory, which a memory-mapped store has.
+            frames = torch.from_numpy(frames if frames.flags.writeable else frames.copy())
+        if bool((counts == frames.shape[1]).all()):
+            pixels = frames.flatten(0, 1)
+        else:
+            pixels = frames[torch.arange(frames.shape[1]) < counts[:, None]]
+        if self.device.type == "cuda":
+            # From pinned memory the copy does not wait for the batches before it.
+            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
+        # Rearranging bytes and then widening them is three times faster than the reverse.
+        pixels = pixels.to(self.device).permute(0, 3, 1, 2).contiguous()
+        return pixels.to(torch.float32).mul_(self._scale).add_(self._shift), counts.to(self.device)
+
+    def encode_videos(self, frames: Frames, frame_counts: np.ndarray | None = None) -> Tensor:
+        """Features of clips held in memory, `[n, d]` on the CPU, in batches, without gradients.
+
+        Arguments and errors as `images`; ValueError also when there is no clip.
+        """
+        counts = self._counts(frames, frame_counts).numpy()
+        return self._encode_clips(lambda rows: frames[rows], counts)
+
+    def encode_source(self, source: FrameSource, indices: np.ndarray | None = None) -> Tensor:
+        """Features of a source's clips, read and encoded batch by batch, without gradients.
+
+        Args:
+            source: decoded clips in evaluation form.
+            indices: positions of the wanted clips in the source; None: all of them.
+
+        Returns:
+            float32 `[n, d]` on the CPU, in the order of `indices`.
+
+        Raises:
+            ValueError: as `encode_videos`.
+        """
+        chosen = np.arange(len(source.clip_ids)) if indices is None else np.asarray(indices)
+        counts = np.asarray(source.frame_counts)[chosen]
+        return self._encode_clips(lambda rows: source.frames(chosen[rows]), counts)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Token ids int64 `[n, context_length]`; a longer text is cut, as CLIP does.
+
+        Raises:
+            ValueError: there is no text, or one is not a string.
+        """
+        if not texts:
+            raise ValueError("there is no text to encode; give at least one")
+        for position, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise ValueError(f"text {position} is {text!r}, not a string; give every clip one")
+        return torch.stack([self._token_row(text) for text in texts])
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """L2-normalised features of texts, `[n, d]` on the CPU, without gradients.
+
+        Each distinct text is encoded once; ValueError as `tokenize`.
+        """
+        distinct = list(dict.fromkeys(texts))
+        tokens = self.tokenize(distinct)
+        # By length, so that a batch of short texts need not wait for a long one; then by letters:
+        # the batches, and with them a feature's last bits, do not depend on the texts' order.
+        lengths = (tokens != 0).sum(1).tolist()
+        order = sorted(range(len(distinct)), key=lambda row: (lengths[row], distinct[row]))
+        step = max(_LEAST, _TOKENS // tokens.shape[1])
+        features = self._collect(self.text_features(batch) for batch in tokens[order].split(step))
+        rows = {distinct[row]: place for place, row in enumerate(order)}
+        return features[[rows[text] for text in texts]]
+
+    def encode_classes(self, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """Features of classes: mean over prompt templates of normalised text features.
+
+        Args:
+            labels: class names.
+            templates: prompts, each with one `{}` for the class name.
+
+        Returns:
+            float32 `[classes, d]` on the CPU, not renormalised.
+
+        Raises:
+            ValueError: no label, or as `check_templates`.
+
+        Source: Radford et al. 2021, 3.1.4; `fitclip_core`, numeric conventions.
+        """
+        check_templates(templates)
+        prompts = [template.replace("{}", label) for label in labels for template in templates]
+        features = self.encode_texts(prompts)
+        return features.unflatten(0, (len(labels), len(templates))).mean(1)
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the model's parameters and buffers on the CPU."""
+        return {
+            name: value.detach().to("cpu", copy=True)
+            for name, value in self.model.state_dict().items()
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Load parameters and buffers in place; names and shapes must match the model's.
+
+        Args:
+            state: tensors by name, of any floating type.
+
+        Raises:
+            ValueError: a tensor is missing, unknown, of another shape, quantised or not finite; it
+                is named, and the model is left as it was.
+        """
+        own = self.model.state_dict()
+        check_same_tensors("the state", state, self.name, own)
+        for name, value in state.items():
+            if own[name].is_floating_point() and value.dtype not in _WEIGHT_TYPES:
+                raise ValueError(f"{name} is {value.dtype}, a type that is not computed with")
+            if not bool(value.isfinite().all()):
+                raise ValueError(f"{name} is not finite in the state for {self.name}")
+        self.model.load_state_dict(state)
+
+    def _encode_clips(self, read: Callable[[slice], Frames], counts: np.ndarray) -> Tensor:
+        if len(counts) == 0:
+            raise ValueError("there is no clip to encode; give at least one")
+        pixels = _CPU_PIXELS if self.device.type == "cpu" else _ACCELERATOR_PIXELS
+        images = max(_LEAST, pixels // self.image_size**2)
+        step = max(1, images // max(1, int(counts.max())))
+        rows = [slice(start, start + step) for start in range(0, len(counts), step)]
+        return self._collect(
+            self.video_features(*self.images(batch, counts[part]))
+            for part, batch in zip(rows, fast.read_ahead(read, rows), strict=True)
+        )
+
+    def _collect(self, batches: Iterator[Tensor]) -> Tensor:
+        """Compute lazy batches in inference mode; joined outside it, they are ordinary tensors."""
+        reduced = self.precision != "float32"
+        with (
+            self.in_eval_mode(),
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=reduced),
+        ):
+            features = list(batches)  # on an accelerator no batch waits for the one before it
+        return torch.cat(features).cpu()
+
+    def _counts(self, frames: Frames, frame_counts: np.ndarray | None) -> Tensor:
+        """How many frames of each clip are valid, int64 `[n]`, with the frames' form checked."""
+        if frames.dtype not in (np.uint8, torch.uint8):
+            raise ValueError(f"frames are {frames.dtype}; give uint8, as the store holds them")
+        if frames.ndim != 5 or frames.shape[-1] != 3 or frames.shape[1] == 0:
+            raise ValueError(
+                f"frames have shape {list(frames.shape)}; give [clips, frames, height, width, 3]"
+            )
+        n, n_frames, height, width = frames.shape[:4]
+        if (height, width) != (self.image_size, self.image_size):
+            raise ValueError(
+                f"frames are {height} x {width} pixels, but {self.name} takes "
+                f"{self.image_size} x {self.image_size}; build the frame store at that size"
+            )
+        if frame_counts is None:
+            return torch.full((n,), n_frames, dtype=torch.int64)
+        counts = torch.tensor(np.asarray(frame_counts), dtype=torch.int64)
+        if counts.shape != (n,):
+            raise ValueError(f"frame_counts has shape {list(counts.shape)}; give one a clip: [{n}]")
+        wrong = ((counts < 1) | (counts > n_frames)).nonzero().flatten()
+        if len(wrong):
+            clip = int(wrong[0])
+            raise ValueError(
+                f"clip {clip} has frame count {int(counts[clip])}; it must be between 1 and "
+                f"{n_frames}"
+            )
+        return counts
 
 
 class ClipEncoder(VideoTextEncoder):
@@ -66,10 +328,6 @@ class ClipEncoder(VideoTextEncoder):
 
     The video feature is the mean over frames of the L2-normalised frame features and the class
     feature the mean over prompts of the normalised text features; neither is renormalised.
-
-    The model is used as it is, not copied: `load_state` changes its weights, and nothing else here
-    changes it. Of a tower's last block the encoder computes only the tokens that are read, where
-    nothing but the features could show it.
 
     Args:
         model: an open_clip model (`CLIP`, `CustomTextCLIP`, ...), or one with its `encode_image`
@@ -80,7 +338,7 @@ class ClipEncoder(VideoTextEncoder):
     Raises:
         ValueError: the tokenizer's vocabulary and the model's differ in size.
 
-    Source: Radford et al. 2021 (CLIP); ARCHITECTURE "Numeric conventions" for the features.
+    Source: Radford et al. 2021 (CLIP); `fitclip_core`, numeric conventions, for the features.
     """
 
     model_config: Mapping[str, Any] | None = None
@@ -89,62 +347,55 @@ class ClipEncoder(VideoTextEncoder):
     """The model's own vocabulary, CLIP's gzipped file of merges; None: open_clip's."""
 
     def __init__(self, model: torch.nn.Module, tokenizer: Tokenizer, **settings: Any) -> None:
-        _check_vocabulary(model, tokenizer, settings["name"])
+        if isinstance(tokenizer, open_clip.SimpleTokenizer):
+            tower = model if hasattr(model, "vocab_size") else getattr(model, "text", model)
+            size = getattr(tower, "vocab_size", tokenizer.vocab_size)
+            if size != tokenizer.vocab_size:
+                raise ValueError(
+                    f"{settings['name']}: the tokenizer has {tokenizer.vocab_size} tokens (512 + "
+                    f"merges + 2), but the model's vocab_size is {size}; give the merges file that "
+                    "the model was trained with, without an empty line at its end"
+                )
         super().__init__(model, tokenizer, **settings)
 
     @classmethod
     def from_open_clip(
         cls,
         name: str,
-        pretrained: str | Path | Checkpoint | None = None,
+        pretrained: str | None = None,
         device: str | torch.device = "cpu",
-        cache_dir: str | None = None,
         precision: Precision = "float32",
     ) -> Self:
-        """Build any architecture that open_clip knows.
+        """Build any architecture that open_clip knows; `fitclip_kit.weights` reads other files.
 
         Args:
             name: open_clip's model name, such as `ViT-B-16-quickgelu`.
-            pretrained: None for random weights, an open_clip tag, a weights file of any form that
-                `read_checkpoint` knows, or what that function read.
+            pretrained: one of open_clip's tags of this model; None: random weights.
             device: where the model computes.
-            cache_dir: where open_clip keeps what a tag downloads.
             precision: as `VideoTextEncoder`.
 
         Raises:
-            ValueError: the name or `pretrained` is unknown, the file's tensors do not fit, or the
-                weights were trained with the other activation (OpenAI's need QuickGELU).
+            ValueError: the name or the tag is unknown, or the weights were trained with the other
+                activation (OpenAI's need QuickGELU).
         """
         config = open_clip.get_model_config(name)
         if config is None:
-            raise ValueError(unknown_model(name))
-        tag, checkpoint, needs_quick_gelu, weights = None, None, None, ""
-        if isinstance(pretrained, Checkpoint):
-            checkpoint, weights = pretrained, pretrained.kind
-        elif pretrained is not None and open_clip.get_pretrained_cfg(name, str(pretrained)):
-            tag = weights = str(pretrained)
-            needs_quick_gelu = bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu"))
-        elif pretrained is not None:
-            file, weights = Path(pretrained), str(pretrained)
-            if not file.is_file():
+            raise ValueError(f"open_clip has no model {name!r}; see open_clip.list_models()")
+        if pretrained is not None:
+            tag = open_clip.get_pretrained_cfg(name, pretrained)
+            if not tag:
+                tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+                raise ValueError(f"{name} has no tag {pretrained!r}; its tags: {tags}")
+            if bool(tag.get("quick_gelu")) != bool(config.get("quick_gelu")):
+                other = "without" if config.get("quick_gelu") else "with"
                 raise ValueError(
-                    f"pretrained={weights!r} is neither a file nor a tag of {name}; its "
-                    f"tags: {', '.join(open_clip.list_pretrained_tags_by_model(name)) or 'none'}"
+                    f"the weights {pretrained!r} were trained {other} QuickGELU, unlike {name}: "
+                    "take the model whose name ends, or does not end, in -quickgelu"
                 )
-            checkpoint, needs_quick_gelu = read_checkpoint(file), _named_openai(file)
-        if checkpoint is not None and checkpoint.kind in QUICK_GELU_KINDS:
-            needs_quick_gelu = True
-        quick_gelu = bool(config.get("quick_gelu", False))
-        _check_activation(name, quick_gelu, weights, needs_quick_gelu)
-        with _without_random_weights_warning():
-            model = open_clip.create_model(
-                name, pretrained=tag, pretrained_text=False, device=device, cache_dir=cache_dir
-            )
-        tokenizer = open_clip.get_tokenizer(name, cache_dir=cache_dir)
-        encoder = cls._wrap(model, tokenizer, name, device, config, precision)
-        if checkpoint is not None:
-            encoder.load_state(checkpoint.state)
-        return encoder
+        model = open_clip.create_model(
+            name, pretrained=pretrained, pretrained_text=False, device=device
+        )
+        return cls._wrap(model, open_clip.get_tokenizer(name), name, device, config, precision)
 
     @classmethod
     def from_folder(
@@ -157,24 +408,23 @@ class ClipEncoder(VideoTextEncoder):
 
         Args:
             folder: holds `open_clip_config.json` (`model_cfg`, `preprocess_cfg`),
-                `open_clip_model.safetensors` or else `open_clip_pytorch_model.bin` (any floating
-                type; computed in float32) and, if the model has its own vocabulary,
-                `bpe_simple_vocab.txt.gz` in CLIP's format of merges.
+                `open_clip_model.safetensors` (any floating type; computed in float32) and, if the
+                model has its own vocabulary, `bpe_simple_vocab.txt.gz` in CLIP's format of merges.
             device: where the model computes.
             precision: as `VideoTextEncoder`.
 
         Raises:
-            ValueError: a file is missing or broken, the vocabulary or the weights do not fit the
-                configuration, or OpenAI's weights meet a configuration without QuickGELU.
+            ValueError: a file is missing or broken, or the vocabulary or the weights do not fit
+                the configuration.
         """
         folder = Path(folder)
-        weights = weights_file(folder)
+        for file in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (folder / file).is_file():
+                raise ValueError(f"{folder} has no {file}; give a folder in open_clip's layout")
         try:
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{folder / CONFIG_FILE} is no JSON object with model_cfg") from error
-        quick_gelu = bool(config.get("quick_gelu", False))
-        _check_activation(folder.name, quick_gelu, str(weights), _named_openai(weights))
         with _without_random_weights_warning():
             model = open_clip.create_model(
                 f"local-dir:{folder}", load_weights=False, pretrained_text=False, device=device
@@ -184,7 +434,13 @@ class ClipEncoder(VideoTextEncoder):
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}", **options)
         encoder = cls._wrap(model, tokenizer, folder.name, device, config, precision)
         encoder.merges = merges.read_bytes() if merges.is_file() else None
-        encoder.load_state(read_checkpoint(weights).state)
+        try:
+            state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+        except safetensors.SafetensorError as error:
+            raise ValueError(
+                f"{folder / WEIGHTS_FILE} is not a whole safetensors file ({error})"
+            ) from error
+        encoder.load_state(state)
         return encoder
 
     @classmethod
@@ -220,37 +476,25 @@ class ClipEncoder(VideoTextEncoder):
         """The factor on cosine similarities: exp of the model's `logit_scale` parameter."""
         return self.model.logit_scale.exp().item()
 
-    def video_features(self, images: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-        """Features of clips, differentiable: mean of the L2-normalised frame features.
+    def video_features(self, images: Tensor, counts: Tensor) -> Tensor:
+        """Features of clips `[n, d]`, differentiable: mean of the L2-normalised frame features.
 
         Args:
             images: float32 `[sum(counts), 3, h, w]`, normalised, clip by clip.
             counts: int64 `[n]`, frames of each clip.
 
-        Returns:
-            float32 `[n, d]`, not renormalised.
-
-        Source: ARCHITECTURE "Numeric conventions", video feature.
+        Source: `fitclip_core`, numeric conventions, video feature.
         """
-        short = _pools_first_token(self.model)
-        encode = _at_first_token(self.model.visual) if short else self.model.encode_image
-        features = F.normalize(encode(images).float(), dim=-1)
+        features = F.normalize(fast.encode_image(self.model, images).float(), dim=-1)
         # The check of the counts would make an accelerator wait; `images` has checked them.
         unsafe = features.device.type != "cpu"
         return torch.segment_reduce(features, "mean", lengths=counts, unsafe=unsafe)
 
-    def text_features(self, tokens: torch.Tensor) -> torch.Tensor:
-        """L2-normalised features `[n, d]` of token ids `[n, context_length]`, differentiable.
+    def text_features(self, tokens: Tensor) -> Tensor:
+        """L2-normalised features `[n, d]` of token ids `[n, context_length]`, differentiable."""
+        return F.normalize(fast.encode_text(self.model, tokens.to(self.device)).float(), dim=-1)
 
-        In a causal tower what stands behind a text's end has no part in its feature, so the batch
-        is computed up to the end of its longest text.
-        """
-        tokens = tokens.to(self.device)
-        if not _is_causal(self.model):
-            return F.normalize(self.model.encode_text(tokens).float(), dim=-1)
-        return F.normalize(_end_token_features(self.model, tokens).float(), dim=-1)
-
-    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Load parameters and buffers in place; names and shapes must match the model's.
 
         A state without `logit_scale`, or with a NaN one (both forms of FitCLIP's released
@@ -260,190 +504,17 @@ class ClipEncoder(VideoTextEncoder):
             ValueError: as `VideoTextEncoder.load_state`.
         """
         own = self.model.state_dict()
-        state = with_text_names_of(own, state)
         scale = state.get("logit_scale")
         kept = "logit_scale" in own and (scale is None or bool(scale.isnan().any()))
         if kept and own.keys() & state.keys():
-            state["logit_scale"] = own["logit_scale"]
-        try:
-            super().load_state(state)
-        except ValueError as error:
-            raise ValueError(f"{error}{_sizes_hint(state, own)}") from None
+            state = {**state, "logit_scale": own["logit_scale"]}
+        super().load_state(state)
         if kept:  # said of what fits only
             warnings.warn(
                 f"the state for {self.name} has no logit_scale; the model keeps "
                 f"{self.logit_scale:.6g}",
                 stacklevel=2,
             )
-
-
-def _sizes_hint(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> str:
-    """What a tower that lacks or positions of another number mean; else nothing."""
-    if not any(name.startswith("visual.") for name in state):
-        return "; the weights are of a text tower alone, without a vision tower"
-    hints = {
-        "visual.positional_embedding": "pictures of another size or patches ({} positions, the "
-        'model has {}): use the architecture of that size (in a config: "image_size")',
-        "positional_embedding": "texts of another length ({} tokens, the model takes {}): give a "
-        'folder in open_clip\'s layout whose config says that "context_length"',
-    }
-    found = [
-        f"; the weights are for {hint.format(len(state[name]), len(own[name]))}"
-        for name, hint in hints.items()
-        if name in state and name in own and len(state[name]) != len(own[name])
-    ]
-    return "".join(found)
-
-
-class _FirstTokenBlock(ResidualAttentionBlock):
-    """A transformer's last block where its output is read at the first token only.
-
-    It makes no other: in a tower of 12 blocks that is a fifteenth of the work, in one of 4 a fifth.
-    """
-
-    def forward(self, x: torch.Tensor, *_: None, attn_mask: None = None) -> torch.Tensor:
-        """Tokens `[n, length, width]` to `[n, 1, width]`."""
-        return _block_at((slice(None), 0), self, x).unsqueeze(1)
-
-
-def _at_first_token(visual: Any) -> torch.nn.Module:
-    """The vision tower with a last block that makes the first token alone.
-
-    The tower itself stays as it is: this is another module over its parameters, parts and hooks.
-    """
-    *blocks, last = visual.transformer.resblocks
-    first_token = copy.copy(last)
-    first_token.__class__ = _FirstTokenBlock
-    resblocks = torch.nn.ModuleList([*blocks, first_token])
-    return _with_parts(visual, transformer=_with_parts(visual.transformer, resblocks=resblocks))
-
-
-def _with_parts(module: torch.nn.Module, **parts: torch.nn.Module) -> torch.nn.Module:
-    """A module that shares all with another but these parts."""
-    other = copy.copy(module)
-    other.__dict__["_modules"] = {**module._modules, **parts}
-    return other
-
-
-def _pools_first_token(model: Any) -> bool:
-    """Whether a picture's feature is the last block's output at the first token, and no more.
-
-    A forward hook in that block is to see what it always does, and a compiled tower is to run.
-    """
-    visual: Any = getattr(model, "visual", None)
-    return (
-        _is_own(model, "encode_image")
-        and type(visual) is VisionTransformer
-        and visual._compiled_call_impl is None
-        and visual.attn_pool is None
-        and visual.pool_type == "tok"
-        and not visual.output_tokens
-        and _is_plain(visual.transformer.resblocks[-1])
-    )
-
-
-def _is_causal(model: Any) -> bool:
-    """Whether a text's feature depends on nothing behind its end token, the one of largest id."""
-    return (
-        _is_own(model, "encode_text")
-        and isinstance(model, open_clip.CLIP)
-        and model.attn_mask is not None
-        and model.text_pool_type == "argmax"
-        and _is_plain(model.transformer.resblocks[-1])
-    )
-
-
-def _is_plain(block: torch.nn.Module) -> bool:
-    return (
-        type(block) is ResidualAttentionBlock
-        and not hasattr(block, "ln_1_kv")
-        and not any(part._forward_hooks for part in block.modules())
-    )
-
-
-def _is_own(model: Any, method: str) -> bool:
-    """Whether the model's method is one of open_clip's plain two, not a subclass's or a patch."""
-    function = getattr(getattr(model, method, None), "__func__", None)
-    return function in [
-        getattr(kind, method) for kind in (open_clip.CLIP, open_clip.CustomTextCLIP)
-    ]
-
-
-def _end_token_features(model: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """What `model.encode_text(tokens)` gives, from no more than its features depend on.
-
-    These are the tokens up to the end of the batch's longest text, and of the last block's output
-    that at each text's end.
-    """
-    ends = tokens.argmax(1)  # the end token has the largest id
-    length = int(ends.max()) + 1
-    mask = model.attn_mask[:length, :length]
-    x = model.token_embedding(tokens[:, :length]) + model.positional_embedding[:length]
-    *blocks, last = model.transformer.resblocks
-    for block in blocks:
-        x = block(x, attn_mask=mask)
-    places = torch.arange(len(x), device=x.device), ends
-    pooled = model.ln_final(_block_at(places, last, x, mask[ends]))
-    projection = model.text_projection
-    if projection is None:
-        return pooled
-    return projection(pooled) if isinstance(projection, torch.nn.Linear) else pooled @ projection
-
-
-def _block_at(
-    places: tuple[Any, Any], block: Any, x: torch.Tensor, masks: torch.Tensor | None = None
-) -> torch.Tensor:
-    """A block's output at one place of each sequence, `[n, width]`.
-
-    `places` picks them from the first two axes of `x`; `masks` `[n, length]` is added to their
-    attention.
-    """
-    normed = block.ln_1(x)
-    if masks is not None:
-        masks = masks.to(normed.dtype).repeat_interleave(block.attn.num_heads, 0).unsqueeze(1)
-    queries = normed[places].unsqueeze(1)
-    # For one query the flash kernel's last bits depend on the number of threads. Asking for the
-    # weights takes the plain products, and unlike `sdpa_kernel` leaves other threads alone.
-    attended, _ = block.attn(
-        queries, normed, normed, attn_mask=masks, average_attn_weights=False, need_weights=True
-    )
-    own = x[places] + block.ls_1(attended.squeeze(1))
-    return own + block.ls_2(block.mlp(block.ln_2(own)))
-
-
-def _check_vocabulary(model: torch.nn.Module, tokenizer: Tokenizer, name: str) -> None:
-    if not isinstance(tokenizer, open_clip.SimpleTokenizer):
-        return
-    tower = model if hasattr(model, "vocab_size") else getattr(model, "text", model)
-    size = getattr(tower, "vocab_size", tokenizer.vocab_size)
-    if size != tokenizer.vocab_size:
-        raise ValueError(
-            f"{name}: the tokenizer has {tokenizer.vocab_size} tokens (512 + merges + 2), but the "
-            f"model's vocab_size is {size}; give the merges file that the model was trained with, "
-            f"without an empty line at its end"
-        )
-
-
-def _check_activation(
-    name: str, quick_gelu: bool, weights: str, needs_quick_gelu: bool | None
-) -> None:
-    """Refuse weights of the other activation: they load without a sign and lose accuracy."""
-    if needs_quick_gelu is None or needs_quick_gelu == quick_gelu:
-        return
-    raise ValueError(
-        f"the weights {weights!r} were trained {'with' if needs_quick_gelu else 'without'} "
-        f"QuickGELU, but {name} computes {'with' if quick_gelu else 'without'} it; "
-        + (
-            f'use the model {name}-quickgelu (in a config: "quick_gelu": true)'
-            if needs_quick_gelu
-            else "use the model whose name does not end in -quickgelu"
-        )
-    )
-
-
-def _named_openai(file: Path) -> bool | None:
-    """True where the file or one of up to three folders above it is named so; else unknown."""
-    return any("openai" in part.lower() for part in file.parts[-4:]) or None
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The three losses of FitCLIP's distillation, on matrices of scores."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +12,8 @@ def contrastive_loss(scores: Tensor) -> Tensor:
     """Cross-entropy of the matching pairs, video-to-text plus text-to-video (summed, not halved).
 
     Args:
-        scores: [n, n], ``logit_scale * V @ T.T``: rows are videos, columns are texts, pair i on
-            the diagonal. Logits, without unit.
+        scores: [n, n], ``V @ T.T / temperature``: rows are videos, columns are texts, pair i on the
+            diagonal. Logits, without unit.
 
     Returns:
         0-d tensor in nats: ``-mean_i log softmax_row(S)_ii - mean_i log softmax_col(S)_ii``.
@@ -71,23 +72,28 @@ def distillation_loss(
         )
     scale = float(teacher_logit_scale)
     if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(
-            f"teacher_logit_scale is {scale}: it must be finite and above 0 (1 / temperature, or "
-            "the exponential of a stored logit_scale)"
-        )
-    teacher_scores = teacher_scores.detach()
-    rows = _divergence(student_scores, teacher_scores)
-    columns = _divergence(student_scores.T, teacher_scores.T)
+        raise ValueError(f"teacher_logit_scale is {scale}: give 1 / temperature, above 0")
+    student, teacher = student_scores, teacher_scores.detach()
+    rows = _divergence(student, teacher)
+    columns = _divergence(student.T, teacher.T)
     return (rows + columns) * scale**2
 
 
-def fitclip_loss(
+class FitclipLosses(NamedTuple):
+    """The total loss of a step and its two parts, 0-d tensors; None: of share 0, not computed."""
+
+    total: Tensor
+    labelled: Tensor | None
+    distillation: Tensor | None
+
+
+def fitclip_losses(
     labelled_scores: Tensor | None,
     student_scores: Tensor | None,
     teacher_scores: Tensor | None,
     teacher_logit_scale: float | Tensor | None,
     labelled_share: float = 0.9999,
-) -> Tensor:
+) -> FitclipLosses:
     """Weighted sum of the contrastive loss (labelled clips) and distillation loss (unlabelled).
 
     Args:
@@ -99,7 +105,7 @@ def fitclip_loss(
             ``1 - labelled_share``. A loss of weight 0 is not computed.
 
     Returns:
-        0-d tensor: ``labelled_share * contrastive + (1 - labelled_share) * distillation``.
+        ``labelled_share * contrastive + (1 - labelled_share) * distillation`` and the two losses.
 
     Raises:
         ValueError: labelled_share is outside [0, 1], scores that it needs are None, or either loss
@@ -110,11 +116,13 @@ def fitclip_loss(
     """
     if not 0 <= labelled_share <= 1:
         raise ValueError(f"labelled_share is {labelled_share}: it must lie in [0, 1]")
+    labelled = distillation = None
     terms = []
     if labelled_share > 0:
         if labelled_scores is None:
             raise ValueError(f"labelled_scores is None at labelled_share {labelled_share}: pass it")
-        terms.append(labelled_share * contrastive_loss(labelled_scores))
+        labelled = contrastive_loss(labelled_scores)
+        terms.append(labelled_share * labelled)
     if labelled_share < 1:
         if student_scores is None or teacher_scores is None or teacher_logit_scale is None:
             raise ValueError(
@@ -123,7 +131,19 @@ def fitclip_loss(
             )
         distillation = distillation_loss(student_scores, teacher_scores, teacher_logit_scale)
         terms.append((1 - labelled_share) * distillation)
-    return torch.stack(terms).sum()
+    return FitclipLosses(torch.stack(terms).sum(), labelled, distillation)
+
+
+def fitclip_loss(
+    labelled_scores: Tensor | None,
+    student_scores: Tensor | None,
+    teacher_scores: Tensor | None,
+    teacher_logit_scale: float | Tensor | None,
+    labelled_share: float = 0.9999,
+) -> Tensor:
+    """The total of :func:`fitclip_losses`, a 0-d tensor; arguments and errors as there."""
+    scores = (labelled_scores, student_scores, teacher_scores)
+    return fitclip_losses(*scores, teacher_logit_scale, labelled_share).total
 
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:

@@ -1,80 +1,113 @@
-"""Named schedules: other ways than one alpha to say how much of the student each weight takes."""
+"""Other merges of the same two models than one alpha for all weights.
+
+A schedule says how much of the student each weight takes, and `ensembling.interpolate` takes it in
+place of an alpha; `MERGES` names the merges that are more than an average.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fitclip_core.clips import TrainingClips
+from fitclip_core.encoders import VideoTextEncoder
+from fitclip_core.ensembling import (
+    State,
+    check_alpha,
+    check_match,
+    check_same_tensors,
+    interpolate,
+    is_fused,
+    is_logit_scale,
+)
 from fitclip_core.losses import contrastive_loss
 
-if TYPE_CHECKING:
-    from fitclip_core.distillation import TrainingClips
-    from fitclip_core.video_text import VideoTextEncoder
-
-Share = float | Tensor
-"""The student's share of a parameter, in [0, 1]; a tensor of its shape: one share a weight."""
-Schedule = Callable[[str], Share] | Mapping[str, Share]
-"""A parameter's name to the student's share of it."""
-
 # The first parts of names in open_clip's models. `CLIP` keeps its text tower at the top level.
-_VISION, _TEXT, _NEITHER = "visual", "text", "logit_bias"
-_TEXT_PARTS: Final = (
-    "transformer",
-    "token_embedding",
-    "positional_embedding",
-    "ln_final",
-    "text_projection",
-)
+_TEXT_PARTS: Final = "transformer token_embedding positional_embedding ln_final text_projection"
 # What a transformer tower has before and after its blocks.
-_EMBEDDINGS: Final = (
-    "conv1",
-    "class_embedding",
-    "cls_emb",
-    "positional_embedding",
-    "token_embedding",
-    "ln_pre",
-)
-_OUTPUTS: Final = ("ln_post", "attn_pool", "proj", "ln_final", "text_projection")
+_EMBEDDINGS: Final = "conv1 class_embedding cls_emb positional_embedding token_embedding ln_pre"
+_OUTPUTS: Final = "ln_post attn_pool proj ln_final text_projection"
 _BLOCK: Final = re.compile(r"transformer\.resblocks\.(\d+)\.")
 
 
-def is_logit_scale(name: str) -> bool:
-    """Whether a tensor is a model's logit scale, which is never fused."""
-    return name.split(".")[-1] == "logit_scale"
+def task_arithmetic(teacher: State, student: State, alpha: float) -> dict[str, Tensor]:
+    """``teacher + alpha * (student - teacher)``, with alpha at least 0; above 1 it goes further.
+
+    Source: Ilharco et al. 2023 (task arithmetic), with one task vector.
+    """
+    return _merge(teacher, student, lambda start, way: start + alpha * way, alpha)
+
+
+def ties(teacher: State, student: State, alpha: float, kept: float = 0.2) -> dict[str, Tensor]:
+    """Task arithmetic with each tensor's largest changes alone; with one student no signs differ.
+
+    kept: the share of a tensor's weights, those that changed most, whose change is kept.
+
+    Source: Yadav et al. 2023 (TIES-Merging): trim to the top 20%, elect signs, disjoint mean.
+    """
+
+    def trimmed(start: Tensor, way: Tensor) -> Tensor:
+        sizes = way.abs()
+        largest = torch.topk(sizes.flatten(), max(1, round(kept * sizes.numel()))).values
+        return start + alpha * torch.where(sizes >= largest[-1], way, 0)
+
+    return _merge(teacher, student, trimmed, alpha)
+
+
+def slerp(teacher: State, student: State, alpha: float) -> dict[str, Tensor]:
+    """Each tensor on the arc between the two models' tensors; on the line where they are parallel.
+
+    Source: Shoemake 1985 (spherical linear interpolation), tensor by tensor as mergekit does.
+    """
+
+    def on_arc(start: Tensor, way: Tensor) -> Tensor:
+        end = start + way
+        lengths = start.norm() * end.norm()
+        angle = torch.acos(((start * end).sum() / lengths).clamp(-1, 1))
+        if not lengths > 0 or angle.sin() < 1e-6:
+            return start + alpha * way
+        return (
+            torch.sin((1 - alpha) * angle) * start + torch.sin(alpha * angle) * end
+        ) / angle.sin()
+
+    return _merge(teacher, student, on_arc, alpha)
+
+
+MERGES: Final[Mapping[str, Callable[[State, State, float], dict[str, Tensor]]]] = {
+    "linear": interpolate,
+    "task_arithmetic": task_arithmetic,
+    "ties": ties,
+    "slerp": slerp,
+}
+"""Merges by name: function(teacher, student, alpha) -> the merged weights."""
 
 
 def per_tower(alpha_vision: float, alpha_text: float) -> Callable[[str], float]:
-    """An alpha for the vision tower and one for the text tower.
+    """A schedule with one alpha for the vision tower and one for the text tower.
 
     The vision tower is what open_clip's models keep under `visual`. The text tower is `text` in
     `CustomTextCLIP` and at the top level in `CLIP` (`transformer`, `token_embedding`, ...). A
-    `logit_bias`, which is of neither, is the teacher's.
-
-    Args:
-        alpha_vision: the student's share of the vision tower, in [0, 1].
-        alpha_text: the same of the text tower.
-
-    Returns:
-        A schedule. It raises ValueError for a name that is of neither tower.
+    `logit_bias`, which is of neither, is the teacher's. The schedule raises ValueError for a name
+    that is of neither tower.
 
     Example:
         >>> schedule = per_tower(0.2, 0.6)
         >>> schedule("visual.proj"), schedule("text_projection")
         (0.2, 0.6)
     """
-    shares = {_VISION: alpha_vision, _TEXT: alpha_text, _NEITHER: 0.0}
-    return lambda name: shares[_split(name)[0]]
+    shares = {"visual": alpha_vision, "text": alpha_text, "logit_bias": 0.0}
+    return lambda name: shares[_tower(name)[0]]
 
 
 def linear_in_depth(
     alpha_first: float, alpha_last: float, names: Iterable[str]
 ) -> dict[str, float]:
-    """An alpha that grows (or shrinks) linearly with a parameter's depth in its own tower.
+    """A schedule whose alpha grows (or shrinks) linearly with a parameter's depth in its own tower.
 
     In a tower of n blocks the embeddings, and the norm right after them, have depth 0, the blocks
     1 to n, and the last norm and the output projection n + 1. The authors' code gives the first
@@ -83,12 +116,10 @@ def linear_in_depth(
     Args:
         alpha_first: the student's share at depth 0, in [0, 1].
         alpha_last: the same at depth n + 1.
-        names: of all the model's parameters, such as its state, of open_clip's `CLIP` or
-            `CustomTextCLIP` with transformer towers.
+        names: of all the model's parameters, of open_clip's transformers.
 
     Returns:
-        An alpha for each name. A logit scale, which is never fused, is left out; a `logit_bias`
-        is the teacher's.
+        An alpha for each name but a logit scale, which is never fused; 0 for a `logit_bias`.
 
     Raises:
         ValueError: a name of another architecture.
@@ -102,30 +133,26 @@ def linear_in_depth(
         >>> list(linear_in_depth(0.2, 0.6, names).values())
         [0.2, 0.4, 0.6]
     """
-    places = {name: _place(name) for name in names if not is_logit_scale(name)}
+    places = {name: _depth(name) for name in names if not is_logit_scale(name)}
     blocks: dict[str, int] = {}
-    for tower, block in places.values():
-        blocks[tower] = max(blocks.get(tower, 0), 0 if block is None else block)
+    for tower, depth in places.values():
+        blocks[tower] = max(blocks.get(tower, 0), depth or 0)
     shares = {tower: np.linspace(alpha_first, alpha_last, n + 2) for tower, n in blocks.items()}
-    shares[_NEITHER] = np.zeros(1)
+    shares["logit_bias"] = np.zeros(1)
     return {
-        name: float(shares[tower][-1 if block is None else block])
-        for name, (tower, block) in places.items()
+        name: float(shares[tower][-1 if depth is None else depth])
+        for name, (tower, depth) in places.items()
     }
 
 
 def fisher(
-    teacher_fisher: Mapping[str, Tensor],
-    student_fisher: Mapping[str, Tensor],
-    alpha: float,
-    *,
-    floor: float = 1e-6,
+    teacher_fisher: State, student_fisher: State, alpha: float, *, floor: float = 1e-6
 ) -> Callable[[str], Tensor]:
-    """Fisher-weighted merging: each weight's mean, weighted by how much the two losses hang on it.
+    """A schedule that weighs each weight by how much the two models' losses hang on it.
 
-    A fused weight is ``((1 - a) * F_t * w_t + a * F_s * w_s) / ((1 - a) * F_t + a * F_s)``, that
-    is the student's share is ``a * F_s / ((1 - a) * F_t + a * F_s)``. Where both are zero the share
-    is alpha. If one model's gradients are larger throughout, its share is larger throughout.
+    A fused weight is ``((1 - a) * F_t * w_t + a * F_s * w_s) / ((1 - a) * F_t + a * F_s)``. Where
+    both are zero the share is alpha. If one model's gradients are larger throughout, its share is
+    larger throughout.
 
     Args:
         teacher_fisher: name -> diagonal of the Fisher information, from :func:`fisher_diagonal`.
@@ -150,22 +177,12 @@ def fisher(
         >>> schedule("w").tolist()
         [0.75, 0.5]
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}: the weight of the student must lie in [0, 1]")
+    check_alpha(alpha, {})
     if not 0 <= floor < float("inf"):
         raise ValueError(f"floor is {floor}: give a share of the mean, at least 0")
-    if differing := sorted(teacher_fisher.keys() ^ student_fisher.keys()):
-        raise ValueError(
-            f"{differing[0]} has a Fisher diagonal in one model only ({len(differing)} names "
-            "differ): compute both with the same model"
-        )
+    check_same_tensors("the teacher's Fisher", teacher_fisher, "the student's", student_fisher)
     total, number = 0.0, 0
     for name, teacher in teacher_fisher.items():
-        if teacher.shape != student_fisher[name].shape:
-            raise ValueError(
-                f"the Fisher diagonal of {name} has shape {tuple(teacher.shape)} in the teacher "
-                f"and {tuple(student_fisher[name].shape)} in the student"
-            )
         for values in (teacher, student_fisher[name]):
             if not bool(((values >= 0) & values.isfinite()).all()):
                 raise ValueError(f"the Fisher diagonal of {name} is negative or not finite")
@@ -187,7 +204,6 @@ def fisher(
 def fisher_diagonal(
     encoder: VideoTextEncoder,
     clips: TrainingClips,
-    *,
     n: int,
     seed: int,
     temperature: float,
@@ -228,19 +244,16 @@ def fisher_diagonal(
         )
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature is {temperature}; give a number above 0")
-    parameters = {
-        name: parameter
-        for name, parameter in encoder.model.named_parameters(remove_duplicate=False)
-        if not is_logit_scale(name)
-    }
-    if frozen := [name for name, one in parameters.items() if not one.requires_grad]:
+    named = encoder.model.named_parameters(remove_duplicate=False)
+    parameters = {name: value for name, value in named if not is_logit_scale(name)}
+    if frozen := [name for name, value in parameters.items() if not value.requires_grad]:
         raise ValueError(
             f"{len(frozen)} parameters are frozen, the first is {frozen[0]}: set requires_grad"
         )
     squares = {
         name: torch.zeros_like(tensor, dtype=torch.float32)
         for name, tensor in encoder.model.state_dict().items()
-        if tensor.is_floating_point() and not is_logit_scale(name)
+        if is_fused(name, tensor)
     }
     order = np.random.default_rng(seed).permutation(len(clips))[:n]
     for rows in order.reshape(-1, batch_size):
@@ -260,28 +273,45 @@ def fisher_diagonal(
     return means
 
 
-def _split(name: str) -> tuple[str, str]:
-    """The tower of a parameter and its name within the tower."""
+def _merge(
+    teacher: State, student: State, rule: Callable[[Tensor, Tensor], Tensor], alpha: float
+) -> dict[str, Tensor]:
+    """Each fused tensor as rule(teacher's, student's - teacher's), in float32 or higher."""
+    if not 0 <= alpha < float("inf"):
+        raise ValueError(f"alpha is {alpha}: it must be a number, at least 0")
+    check_match(teacher, student)
+    merged = interpolate(teacher, student, 0.0)
+    for name, start in merged.items():
+        if is_fused(name, start):
+            working = torch.promote_types(start.dtype, torch.float32)
+            old, new = start.to(working), student[name].detach().to(start.device, working)
+            values = rule(old, new - old).to(start.dtype)
+            if not bool(values.isfinite().all() and new.isfinite().all()):
+                raise ValueError(f"{name} is not finite at alpha {alpha}")
+            merged[name] = values
+    return merged
+
+
+def _tower(name: str) -> tuple[str, str]:
+    """The tower of a parameter (or `logit_bias`) and its name within the tower."""
     first, _, rest = name.partition(".")
-    if first in (_VISION, _TEXT):
+    if first in ("visual", "text", "logit_bias"):
         return first, rest
-    if first == _NEITHER:
-        return _NEITHER, ""
-    if first in _TEXT_PARTS:
-        return _TEXT, name
+    if first in _TEXT_PARTS.split():
+        return "text", name
     raise ValueError(
         f"{name} is of neither tower of open_clip's CLIP and CustomTextCLIP; give other models a "
         "schedule of your own, name -> alpha"
     )
 
 
-def _place(name: str) -> tuple[str, int | None]:
+def _depth(name: str) -> tuple[str, int | None]:
     """The tower of a parameter and its depth there; None: after the last block."""
-    tower, within = _split(name)
+    tower, within = _tower(name)
     first = within.split(".")[0]
-    if tower == _NEITHER or first in _OUTPUTS:
+    if tower == "logit_bias" or first in _OUTPUTS.split():
         return tower, None
-    if first in _EMBEDDINGS:
+    if first in _EMBEDDINGS.split():
         return tower, 0
     if block := _BLOCK.match(within):
         return tower, int(block[1]) + 1

@@ -12,9 +12,15 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from fitclip_core.clips import (
+    FrameSource,
+    check_labels,
+    first_rows,
+    locate_clips,
+    video_numbers,
+)
+from fitclip_core.encoders import VideoTextEncoder, check_templates
 from fitclip_core.metrics import retrieval_ranks, retrieval_ranks_both_ways
-from fitclip_core.video_text import FrameSource, VideoTextEncoder, check_templates, locate_clips
-from fitclip_core.videos import check_labels, first_rows, video_numbers
 
 Task = Literal["retrieval", "classification"]
 COLUMN_OF_TASK: dict[Task, str] = {"retrieval": "text", "classification": "label"}
@@ -29,7 +35,6 @@ def evaluate(
     classes: Sequence[str] | None = None,
     task: Task | None = None,
     renormalise: bool = False,
-    batch_size: int | None = None,
 ) -> pd.DataFrame:
     """Rank the right target of every item, among all of them, by a model that never saw the set.
 
@@ -53,7 +58,6 @@ def evaluate(
         task: None: decided by which of `text` and `label` is filled.
         renormalise: L2-normalise the mean features, as open_clip and CLIP_benchmark do; the paper
             does not.
-        batch_size: frames (and texts) in a batch; None: chosen by the encoder.
 
     Returns:
         One row for each item and direction, in the table's order: `item` (clip_id; of a video that
@@ -69,13 +73,11 @@ def evaluate(
             has frames, the templates or classes do not fit the task, a class is repeated, a label
             is not among the classes, a video has several labels, or a feature is not finite.
 
-    Source: the paper's zero-shot tables (supplement, Tables 4 and 5); ARCHITECTURE "Numeric
-        conventions".
+    Source: the paper's zero-shot tables (supplement, tables 4 and 5).
     """
     trial = prepare(clips, frames, templates=templates, classes=classes, task=task)
-    videos = video_side(encoder, trial, renormalise=renormalise, batch_size=batch_size)
-    texts = text_side(encoder, trial, renormalise=renormalise, batch_size=batch_size)
-    return rank(trial, videos, texts)
+    videos = video_side(encoder, trial, renormalise=renormalise)
+    return rank(trial, videos, text_side(encoder, trial, renormalise=renormalise))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,10 +131,8 @@ def prepare(
         )
     if task == "classification":
         check_templates(templates or ())
-    if task == "retrieval" and templates:
-        raise ValueError("retrieval takes its texts as they are; leave the templates out")
-    if task == "retrieval" and classes is not None:
-        raise ValueError("retrieval has no classes; leave them out")
+    elif templates or classes is not None:
+        raise ValueError("retrieval takes its texts as they are; leave templates and classes out")
     ranked = _ranked_classes(clips, classes) if task == "classification" else []
     videos = video_numbers(clips)
     indices, missing = locate_clips(frames, clips["clip_id"].tolist(), videos)
@@ -159,32 +159,22 @@ def prepare(
 
 
 def video_side(
-    encoder: VideoTextEncoder,
-    trial: Trial,
-    *,
-    renormalise: bool = False,
-    batch_size: int | None = None,
+    encoder: VideoTextEncoder, trial: Trial, *, renormalise: bool = False
 ) -> torch.Tensor:
-    """Features `[n, d]` of the videos of a trial's rows, in its order, each video encoded once;
-    arguments and errors as `evaluate`."""
+    """Features `[n, d]` of the videos of a trial's rows; each distinct video is encoded once."""
     first, numbers = trial.videos
-    videos = encoder.encode_source(trial.frames, trial.indices[first], batch_size)
-    videos = F.normalize(videos, dim=-1) if renormalise else videos
-    return videos if len(first) == len(numbers) else videos[numbers]
+    videos = encoder.encode_source(trial.frames, trial.indices[first])[numbers]
+    return F.normalize(videos, dim=-1) if renormalise else videos
 
 
 def text_side(
-    encoder: VideoTextEncoder,
-    trial: Trial,
-    *,
-    renormalise: bool = False,
-    batch_size: int | None = None,
+    encoder: VideoTextEncoder, trial: Trial, *, renormalise: bool = False
 ) -> torch.Tensor:
-    """Features of a trial's texts `[n, d]` or classes `[classes, d]`; otherwise as `video_side`."""
+    """Features of a trial's texts `[n, d]`, row by row, or of its classes `[classes, d]`."""
     if trial.task == "retrieval":
-        return encoder.encode_texts(trial.clips["text"].tolist(), batch_size)
-    targets = encoder.encode_classes(trial.classes, trial.templates, batch_size)
-    return F.normalize(targets, dim=-1) if renormalise else targets
+        return encoder.encode_texts(trial.clips["text"].tolist())
+    classes = encoder.encode_classes(trial.classes, trial.templates)
+    return F.normalize(classes, dim=-1) if renormalise else classes
 
 
 def rank(trial: Trial, videos: torch.Tensor, texts: torch.Tensor) -> pd.DataFrame:
@@ -201,10 +191,21 @@ def rank(trial: Trial, videos: torch.Tensor, texts: torch.Tensor) -> pd.DataFram
     Raises:
         ValueError: the features do not fit each other or the trial, or are not finite.
     """
+    items = trial.clips["clip_id"].tolist()
+    first, numbers = trial.videos
     if trial.task == "retrieval":
-        outcomes = _retrieval(trial, videos, texts)
+        if len(videos) != len(items):
+            raise ValueError(f"there are {len(videos)} video features for {len(items)} rows")
+        to_video, to_text = retrieval_ranks_both_ways(texts, videos[first], numbers)
+        of_texts = _outcomes(items, "text_to_video", to_video)
+        of_videos = _outcomes([items[row] for row in first], "video_to_text", to_text)
+        outcomes = pd.concat([of_texts, of_videos], ignore_index=True)
     else:
-        outcomes = _classification(trial.clips, videos, texts, list(trial.classes))
+        labels = trial.clips["label"].tolist()
+        right = [trial.classes.index(label) for label in labels]
+        ranks = retrieval_ranks(videos, texts, right)
+        predicted = [trial.classes[best] for best in (videos @ texts.T).argmax(1).tolist()]
+        outcomes = _outcomes(items, "classification", ranks, labels, predicted)
     outcomes.attrs["coverage"] = trial.coverage
     return outcomes
 
@@ -237,31 +238,6 @@ def _ranked_classes(clips: pd.DataFrame, classes: Sequence[str] | None) -> list[
             f"{outside[0]!r}; complete the classes, or leave the clips out of the table"
         )
     return sorted(known)
-
-
-def _retrieval(trial: Trial, videos: torch.Tensor, texts: torch.Tensor) -> pd.DataFrame:
-    first, numbers = trial.videos
-    items = trial.clips["clip_id"].tolist()
-    if len(first) == len(items):
-        to_video, to_text = retrieval_ranks_both_ways(texts, videos)
-    elif len(videos) == len(items):
-        to_video, to_text = retrieval_ranks_both_ways(texts, videos[first], second_index=numbers)
-    else:
-        raise ValueError(f"there are {len(videos)} video features for {len(items)} rows")
-    of_texts = _outcomes(items, "text_to_video", to_video)
-    of_videos = _outcomes([items[row] for row in first], "video_to_text", to_text)
-    return pd.concat([of_texts, of_videos], ignore_index=True)
-
-
-def _classification(
-    clips: pd.DataFrame, videos: torch.Tensor, targets: torch.Tensor, classes: list[str]
-) -> pd.DataFrame:
-    labels = clips["label"].tolist()
-    right = torch.tensor([classes.index(label) for label in labels])
-    ranks = retrieval_ranks(videos, targets, right)
-    best = (videos @ targets.T).argmax(1)
-    predicted = [classes[i] for i in best.tolist()]
-    return _outcomes(clips["clip_id"].tolist(), "classification", ranks, labels, predicted)
 
 
 def _outcomes(

@@ -4,7 +4,7 @@ import numpy as np
 import open_clip
 import torch
 
-from fitclip_core.distillation import TrainingClips
+from fitclip_core.clips import TrainingClips
 from fitclip_core.encoders import ClipEncoder
 
 SIZE = 8

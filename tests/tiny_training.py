@@ -9,9 +9,9 @@ import numpy as np
 import open_clip
 import torch
 
-from fitclip_core.distillation import Recipe, StudentFit, TrainingClips, fit_student
-from fitclip_core.encoders import ClipEncoder
-from fitclip_core.video_text import Precision
+from fitclip_core.clips import TrainingClips
+from fitclip_core.distillation import Recipe, StudentFit, fit_student
+from fitclip_core.encoders import ClipEncoder, Precision
 
 SIZE = 16
 RECIPE = Recipe(

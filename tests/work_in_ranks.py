@@ -13,8 +13,7 @@ from unittest import mock
 import torch
 
 import tests
-from fitclip_core import distributed
-from fitclip_kit.engine import students
+from fitclip_kit.engine import distributed, students
 from fitclip_kit.store.files import read_manifest
 
 tests.__path__ = [str(Path(__file__).parent)]  # some installed package may have the name, too

@@ -49,7 +49,7 @@ def load(
 ) -> DataSet:
     """A data set of the user's own; the module says what the table holds."""
     if prompt != "{}":
-        from fitclip_core.video_text import check_templates  # slow to import
+        from fitclip_core.encoders import check_templates  # slow to import
 
         check_templates([prompt])
     annotation = Annotation("folder", root, {})

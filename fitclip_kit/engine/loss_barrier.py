@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fitclip_core.distillation import TrainingClips
+from fitclip_core.clips import TrainingClips
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.ensembling import AlphaSweep, State
 from fitclip_core.losses import contrastive_loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -12,23 +13,23 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import pandas as pd
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fitclip_core import ensembling, zero_shot
-from fitclip_core.ensembling import Schedule, schedule_digest
-from fitclip_core.video_text import FrameSource
+from fitclip_core import ensembling, merges, zero_shot
+from fitclip_core.clips import FrameSource
+from fitclip_core.ensembling import Schedule, State
 from fitclip_kit.store.code import code_digest
 from fitclip_kit.store.files import json_digest
 from fitclip_kit.store.results import AVERAGE, Cell, ResultsStore
 from fitclip_kit.weights.models import LoadedModel
 
-State = Mapping[str, Tensor]
 Schedules = Mapping[tuple[str, float], Schedule]  # (merge, alpha) -> shares of the student
 # The modules that a cell's numbers follow from; a change in one makes stored cells stale.
 MEASURED_BY = (
     "fitclip_core.encoders",
-    "fitclip_core.ensembling",
+    "fitclip_core.merges",
     "fitclip_core.zero_shot",
     "fitclip_kit.weights.foreign_checkpoints",
 )
@@ -141,7 +142,7 @@ def measure(
     goes on with the next cell. Weights are set once for all data sets of a fusion. A video's
     features depend on the vision tower alone and a text's on the text tower alone, so with an
     alpha for each tower videos are encoded once for each vision alpha and texts once for each text
-    alpha; the outcomes are those of `ensembling.per_tower`.
+    alpha; the outcomes are those of `merges.per_tower`.
 
     Args:
         cells: what to measure.
@@ -195,6 +196,22 @@ class _Job:
     student: Student | None
     alpha: float | Schedule
     protocol: Mapping[str, Any]
+
+
+def schedule_digest(schedule: Schedule, state: State) -> str:
+    """SHA-256 of the shares that a schedule gives the fused tensors of a state, in hexadecimal.
+
+    Raises: ValueError as `ensembling.interpolate`, for a wrong schedule.
+    """
+    ensembling.check_alpha(schedule, state)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        if ensembling.is_fused(name, tensor):
+            given = ensembling.share_of(schedule, name, tensor.shape)
+            share = torch.as_tensor(given, dtype=torch.float64)
+            digest.update(f"{name}\0{tuple(share.shape)}\0".encode())
+            digest.update(share.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _jobs(
@@ -290,9 +307,9 @@ def _of_towers(
             of_vision = [((job.cell.text_alpha, renormalise), job) for job in group]
             for key, _ in of_vision:
                 if key not in texts:
-                    fused.set_alpha(ensembling.per_tower(0, key[0]))
+                    fused.set_alpha(merges.per_tower(0, key[0]))
                     texts[key] = zero_shot.text_side(model.encoder, trial, renormalise=renormalise)
-            fused.set_alpha(ensembling.per_tower(vision, 0))
+            fused.set_alpha(merges.per_tower(vision, 0))
             videos = zero_shot.video_side(model.encoder, trial, renormalise=renormalise)
             for key, job in of_vision:
                 yield job, zero_shot.rank(trial, videos, texts[key])

@@ -6,7 +6,8 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from torch import Tensor
 
-from fitclip_core.ensembling import Schedule, State, fisher, interpolate
+from fitclip_core.ensembling import Schedule, State, interpolate
+from fitclip_core.merges import fisher
 
 _SAME = "teacher and student have the same weights; there is no way from one to the other"
 
@@ -44,7 +45,7 @@ def fisher_alpha(
     student_state: State,
     taken: float,
 ) -> float:
-    """The alpha at which Fisher-weighted merging (`ensembling.fisher`) takes a part of the way, as
+    """The alpha at which Fisher-weighted merging (`merges.fisher`) takes a part of the way, as
     `distance_taken` gives it, in (0, 1): to within 1e-4.
 
     At one and the same alpha the model with the larger gradients takes most of every weight, and
@@ -52,7 +53,7 @@ def fisher_alpha(
     code divides each model's Fisher by its norm for that, which is another such alpha.)
 
     Raises: ValueError when `taken` is out of range, the models have the same weights, or as
-    `ensembling.fisher`.
+    `merges.fisher`.
     """
     if not 0 < taken < 1:
         raise ValueError(f"the part to take is {taken}; give one between 0 and 1")

@@ -28,9 +28,10 @@ from data_prep.decode_workers import available_cores
 from data_prep.mini_benchmark import build
 from data_prep.mini_benchmark.concepts import actions
 from data_prep.mini_benchmark.data_sets import TEMPLATES
-from fitclip_core.devices import pick_device
-from fitclip_core.distillation import Recipe, TrainingClips, fit_student
+from fitclip_core.clips import TrainingClips
+from fitclip_core.distillation import Recipe, fit_student
 from fitclip_core.encoders import ClipEncoder
+from fitclip_kit.engine.distributed import pick_device
 from fitclip_kit.engine.sources import TRAINING_SETS
 from fitclip_kit.engine.work import SWEEP, Frames, Measured, Run, Trained, Work, of_run
 from fitclip_kit.weights.models import OPEN_CLIP_PREFIX

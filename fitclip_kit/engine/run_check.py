@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from data_prep.mini_benchmark.data_sets import EVALUATED
-from fitclip_core.devices import pick_device
+from fitclip_kit.engine.distributed import pick_device
 from fitclip_kit.engine.sources import POOL, SELECTION
 from fitclip_kit.engine.work import (
     DATA,

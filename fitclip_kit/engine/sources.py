@@ -46,9 +46,9 @@ from data_prep.clips import write_clips
 from data_prep.datasets.base import DataSet, data_set
 from data_prep.mini_benchmark import TEACHER, build
 from data_prep.mini_benchmark.data_sets import EVALUATED, TEMPLATES
+from fitclip_core.clips import video_numbers
 from fitclip_core.distillation import Recipe
-from fitclip_core.video_text import Precision, check_templates
-from fitclip_core.videos import video_numbers
+from fitclip_core.encoders import Precision, check_templates
 from fitclip_kit.store.files import atomic_path, file_sha256, json_digest, write_json
 from fitclip_kit.store.strict_yaml import read_yaml
 from fitclip_kit.weights.foreign_checkpoints import Checkpoint, read_checkpoint

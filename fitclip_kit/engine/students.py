@@ -18,9 +18,10 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from fitclip_core import distributed
-from fitclip_core.distillation import Recipe, TrainingClips, fit_student
+from fitclip_core.clips import TrainingClips
+from fitclip_core.distillation import Recipe, fit_student
 from fitclip_core.encoders import ClipEncoder
+from fitclip_kit.engine import distributed
 from fitclip_kit.engine.measure import (
     EvaluationSet,
     State,
@@ -44,7 +45,7 @@ from fitclip_kit.weights.models import LoadedModel
 
 KIND = "student"
 WEIGHTS_FILE, HISTORY_FILE = "student.safetensors", "history.csv"
-TRAINED_BY = "fitclip_core.distillation"
+TRAINED_BY = ("fitclip_core.distillation", "fitclip_kit.engine.distributed")
 # Where the seeds of a way of sampling begin, of its subsets and its trainings: as many as there are
 # between two.
 _FIRST_SEEDS: Final = MappingProxyType({"main": 0, "independent": 500, "nested": 1000})
@@ -81,7 +82,7 @@ class Training:
 
     def problems(self) -> list[str]:
         """Why the student that is kept is not this one."""
-        code = None if self.reused else code_digest(TRAINED_BY)
+        code = None if self.reused else code_digest(*TRAINED_BY)
         wanted = {"parameters": self.parameters, "inputs": self.inputs, "code": code}
         return manifest_problems(self.folder, kind=KIND, **wanted)
 
@@ -134,7 +135,7 @@ def train(
             "run the notebook that trains it again"
         )
     if problems:
-        code = code_digest(TRAINED_BY)
+        code = code_digest(*TRAINED_BY)
         distributed.check_same(code=code, inputs=dict(training.inputs))
         fitted = fit_student(
             copy.deepcopy(teacher),
@@ -144,6 +145,7 @@ def train(
             validation,
             training.recipe,
             micro_batch=micro_batch,
+            processes=distributed.Processes(),
         )
         details = {"best_step": fitted.best_step, "material": dict(fitted.material)}
         made = {"parameters": training.parameters, "inputs": training.inputs, "code": code}

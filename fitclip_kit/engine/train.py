@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from fitclip_core import distributed
+from fitclip_kit.engine import distributed
 from fitclip_kit.engine.command_line import profile_parser
 from fitclip_kit.engine.run import HERE, Plan, locked, make_plan
 from fitclip_kit.engine.work import STUDENTS, Run, Work, missing_students

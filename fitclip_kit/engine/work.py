@@ -21,10 +21,10 @@ import pandas as pd
 
 from data_prep import frame_store
 from data_prep.clip_frames import FrameRule
-from fitclip_core.devices import pick_device
-from fitclip_core.distillation import Recipe, TrainingClips
-from fitclip_core.videos import video_numbers
+from fitclip_core.clips import TrainingClips, video_numbers
+from fitclip_core.distillation import Recipe
 from fitclip_kit.engine import sources, students
+from fitclip_kit.engine.distributed import pick_device
 from fitclip_kit.engine.measure import (
     EvaluationSet,
     Student,

@@ -19,7 +19,8 @@ import pandas as pd
 import pytest
 import torch
 
-from fitclip_core.distillation import Recipe, TrainingClips, fit_student
+from fitclip_core.clips import TrainingClips
+from fitclip_core.distillation import Recipe, fit_student
 from fitclip_core.encoders import ClipEncoder
 from fitclip_kit.engine.measure import EvaluationSet, Student, measure, sweep_cells
 from fitclip_kit.engine.sources import Sources

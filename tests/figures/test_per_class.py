@@ -7,8 +7,8 @@ from matplotlib.text import Text
 from figures import per_class as module
 from figures import style
 from figures.beyond import classes_in_words
+from figures.inference import per_class_differences
 from figures.per_class import per_class, per_class_table
-from fitclip_core.statistics import per_class_differences
 from fitclip_kit.store.results import CLASSIFICATION, Cell
 from tests.figure_layout import texts_are_apart
 from tests.figures.made import BY_NAME, TRAINING, hits, of, together

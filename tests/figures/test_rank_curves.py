@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from figures.inference import simultaneous_band
 from figures.rank_curves import curve_order, order_in_words, rank_curve_table, rank_curves
-from fitclip_core.statistics import simultaneous_band
 from fitclip_kit.store.results import Cell
 from tests.figure_layout import texts_are_apart
 from tests.figures.made import TRAINING, of, together

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from figures.comparisons import off_zero
+from figures.inference import selection_gap, simultaneous_band
 from figures.measures import panels_of
 from figures.whole_curve import (
     band_curve,
@@ -11,7 +12,7 @@ from figures.whole_curve import (
     selection_in_words,
     selection_table,
 )
-from fitclip_core.statistics import crossed_interval, selection_gap, simultaneous_band
+from fitclip_core.statistics import crossed_interval
 from tests.figures.made import BY_NAME, DRAWS, hits, swept_hits
 
 ALPHAS = (0.0, 0.2, 0.4, 1.0)

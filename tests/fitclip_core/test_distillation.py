@@ -11,11 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fitclip_core.augmentation import Part, crop_and_flip, crop_boxes, draw_frames
-from fitclip_core.distillation import Recipe, TrainingClips, _batches, attention_kernel
-from fitclip_core.encoders import ClipEncoder
+from fitclip_core.clips import TrainingClips, crop_and_flip, crop_boxes
+from fitclip_core.distillation import Recipe, attention_kernel
+from fitclip_core.encoders import ClipEncoder, Precision
 from fitclip_core.losses import fitclip_loss
-from fitclip_core.video_text import Precision
 from tests.tiny_training import (
     RECIPE,
     SIZE,
@@ -115,8 +114,17 @@ def test_without_micro_batches_the_bits_are_those_of_the_plain_loop() -> None:
             order = torch.randperm(len(part), generator=generator).numpy()
             for start in range(0, len(part) - size + 1, size):
                 rows = order[start : start + size]
-                frames = draw_frames(part.frames.frames(rows), generator)
-                crops = crop_and_flip(frames, SIZE, RECIPE.crop_scale, generator)
+                stored = part.frames.frames(rows)
+                draws = torch.randint(stored.shape[2], (size, stored.shape[1]), generator=generator)
+                frames = np.stack(
+                    [
+                        np.stack([of_clip[i, draw] for i, draw in enumerate(drawn.tolist())])
+                        for of_clip, drawn in zip(stored, draws, strict=True)
+                    ]
+                )
+                boxes = crop_boxes(size, SIZE, SIZE, RECIPE.crop_scale, generator)
+                flips = torch.rand(size, generator=generator) < 0.5
+                crops = crop_and_flip(frames, boxes, flips, SIZE)
                 yield crops.numpy(), [part.texts[row] for row in rows]
 
     def scores(encoder: ClipEncoder, batch: Any, scale: float) -> torch.Tensor:
@@ -411,56 +419,6 @@ def test_pairing_of_unlabelled_clips_plays_no_part() -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_rows_of_one_video_are_one_clip_with_several_captions() -> None:
-    source = clips(4).frames
-    table = pd.DataFrame(
-        {
-            "clip_id": ["clip3", "other", "clip1", "gone", "gone2", "another"],
-            "path": ["3.mp4", "3.mp4", "1.mp4", "5.mp4", "5.mp4", "3.mp4"],
-            "text": list("cbadea"),
-        }
-    )
-    training = TrainingClips.from_table(table, source)
-    assert training.indices.tolist() == [3, 1] and len(training) == 2
-    assert training.captions == [("c", "b", "a"), ("a",)]
-    assert training.texts == ["c", "a"], "what validation reads"
-    assert training.missing == ["gone", "gone2"]
-
-
-def test_a_batch_holds_a_clip_once_with_one_of_its_captions() -> None:
-    frames = clips(6).frames
-    captions = [("a", "b", "c"), ("d",), ("e", "f"), ("g",), ("h",), ("i",)]
-    several = TrainingClips(frames, captions)
-    drawn: dict[int, list[str]] = {}
-    batches = _batches(several, 4, make_encoder(0), RECIPE, seed=3)
-    for _ in range(120):
-        batch = next(batches)
-        assert len(batch.texts) == batch.n == 4
-        of_clips = [next(row for row in range(6) if text in captions[row]) for text in batch.texts]
-        assert len(set(of_clips)) == 4
-        for row, text in zip(of_clips, batch.texts, strict=True):
-            drawn.setdefault(row, []).append(text)
-    assert all(set(drawn[row]) == set(captions[row]) for row in range(6))
-    assert 0.2 < drawn[0].count("a") / len(drawn[0]) < 0.5
-    first = next(_batches(several, 4, make_encoder(0), RECIPE, seed=3))
-    plain = next(_batches(clips(6), 4, make_encoder(0), RECIPE, seed=3))
-    assert torch.equal(first.frames, plain.frames), "the captions are drawn after the crops"
-
-
-def test_clips_of_a_table() -> None:
-    source = clips(4).frames
-    table = pd.DataFrame({"clip_id": ["clip3", "gone", "clip1"], "text": ["c", "b", "a"]})
-    training = TrainingClips.from_table(table, source)
-    assert (training.indices.tolist(), training.texts) == ([3, 1], ["c", "a"])
-    assert training.missing == ["gone"]
-    with pytest.raises(ValueError, match="lacks the column 'text'"):
-        TrainingClips.from_table(table[["clip_id"]], source)
-    with pytest.raises(ValueError, match="2 texts for 4 clips"):
-        TrainingClips(source, ["a", "b"])
-    with pytest.raises(ValueError, match="no clip"):
-        TrainingClips(source, [], np.array([], int))
-
-
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -507,91 +465,3 @@ def test_a_diverged_student_stops_with_its_step() -> None:
     student = make_encoder(0)
     with pytest.raises(ValueError, match=r"step \d"):
         fit(replace(RECIPE, learning_rate=1e38, validate_every=6), student=student)
-
-
-def test_draws_are_chosen_for_each_interval() -> None:
-    n, intervals, draws = 300, 2, 3
-    frames = np.zeros((n, intervals, draws, 1, 1, 3), np.uint8)
-    frames[:] = (
-        np.arange(draws)[:, None, None, None] + 10 * np.arange(intervals)[:, None, None, None, None]
-    )
-    chosen = draw_frames(frames, torch.Generator().manual_seed(0))[..., 0, 0, 0]
-    assert chosen.shape == (n, intervals)
-    assert set(chosen[:, 0]) == {0, 1, 2} and set(chosen[:, 1]) == {10, 11, 12}
-    pairs = pd.Series(list(map(tuple, chosen.tolist()))).value_counts()
-    assert len(pairs) == 9 and pairs.min() > 300 / 9 / 2  # independent of each other
-
-
-def test_boxes_lie_inside_and_have_the_asked_area() -> None:
-    boxes = crop_boxes(2000, 48, 40, (0.5, 1.0), torch.Generator().manual_seed(0))
-    top, left, height, width = boxes.T
-    assert (top >= 0).all() and (left >= 0).all()
-    assert (top + height <= 48).all() and (left + width <= 40).all()
-    area = (height * width) / (48 * 40)
-    assert (area > 0.45).all() and area.min() < 0.52 and area.max() > 0.9
-    ratio = width / height
-    assert (ratio > 0.7).all() and (ratio < 1.4).all() and ratio.min() < 0.8 and ratio.max() > 1.15
-    assert (top + height == 48).any() and (left + width == 40).any()
-
-
-def test_boxes_follow_torchvisions_distribution() -> None:
-    from torchvision.transforms import RandomResizedCrop
-
-    torch.manual_seed(0)
-    picture, scale = torch.zeros(1, 48, 40), (0.5, 1.0)
-    theirs = torch.tensor(
-        [RandomResizedCrop.get_params(picture, scale, (3 / 4, 4 / 3)) for _ in range(4000)]
-    ).double()
-    ours = crop_boxes(4000, 48, 40, scale, torch.Generator().manual_seed(1)).double()
-    torch.testing.assert_close(ours.mean(0), theirs.mean(0), atol=0.35, rtol=0)
-    torch.testing.assert_close(ours.std(0), theirs.std(0), atol=0.35, rtol=0)
-
-
-def test_boxes_fall_back_to_the_centre() -> None:
-    # No box of the whole area and a ratio of 3/4 to 4/3 fits into a picture of 10 x 100.
-    boxes = crop_boxes(5, 10, 100, (1.0, 1.0), torch.Generator().manual_seed(0))
-    assert boxes.tolist() == [[0, 43, 10, 13]] * 5
-
-
-def test_one_crop_and_flip_for_all_frames_of_a_clip() -> None:
-    rng = np.random.default_rng(0)
-    frame = rng.integers(0, 256, (40, 1, 24, 24, 3), np.uint8)
-    views = crop_and_flip(frame.repeat(3, 1), SIZE, (0.5, 1.0), torch.Generator().manual_seed(0))
-    assert views.shape == (40, 3, SIZE, SIZE, 3) and views.dtype == torch.uint8
-    assert (views == views[:, :1]).all()
-
-
-@pytest.mark.parametrize("rows", [slice(0, 2), slice(2, 5), slice(4, 7), slice(0, 7)])
-def test_parts_of_a_batch_look_as_within_it(rows: slice) -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (7, 2, 3, SIZE, SIZE, 3), np.uint8)
-
-    def views(given: np.ndarray, part: Part | None) -> tuple[np.ndarray, torch.Tensor, int]:
-        generator = torch.Generator().manual_seed(1)
-        drawn = draw_frames(given, generator, part)
-        crops = crop_and_flip(drawn, SIZE, (0.5, 1.0), generator, part)
-        return drawn, crops, int(torch.randint(10**9, (), generator=generator))
-
-    drawn, crops, after = views(frames, None)
-    own_drawn, own_crops, own_after = views(frames[rows], Part(rows, len(frames)))
-    assert np.array_equal(own_drawn, drawn[rows]) and torch.equal(own_crops, crops[rows])
-    assert own_after == after
-
-
-def test_whole_picture_is_kept_or_flipped() -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (200, 2, SIZE, SIZE, 3), np.uint8)
-    views = crop_and_flip(frames, SIZE, (1.0, 1.0), torch.Generator().manual_seed(0)).numpy()
-    same = (views == frames).all(axis=(1, 2, 3, 4))
-    flipped = (views == frames[:, :, :, ::-1]).all(axis=(1, 2, 3, 4))
-    # Boxes of ratio 1 are the whole picture; others of this area do not fit.
-    assert (same | flipped).all()
-    assert 60 < flipped.sum() < 140
-
-
-def test_a_crop_is_the_picture_seen_closer() -> None:
-    ramp = np.linspace(0, 255, 32)[None, None, None, :, None].repeat(32, 2).repeat(3, 4)
-    frames = np.broadcast_to(ramp, (50, 1, 32, 32, 3)).round().astype(np.uint8)
-    views = crop_and_flip(frames, SIZE, (0.5, 0.6), torch.Generator().manual_seed(0))
-    rows = views[:, 0, 3, :, 0].double()
-    span = (rows.max(1).values - rows.min(1).values) / 255
-    assert (span > 0.55).all() and (span < 0.95).all()
-    assert 0 < ((rows[:, -1] < rows[:, 0]).double().mean()) < 1

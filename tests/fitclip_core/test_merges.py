@@ -10,15 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fitclip_core.ensembling import (
-    AlphaSweep,
-    fisher,
-    fisher_diagonal,
-    interpolate,
-    linear_in_depth,
-    per_tower,
-)
+from fitclip_core.ensembling import AlphaSweep, interpolate
 from fitclip_core.losses import contrastive_loss
+from fitclip_core.merges import MERGES, fisher, fisher_diagonal, linear_in_depth, per_tower
 from tests.tiny_clip import SIZE, labelled_clips, letters, tiny_encoder
 
 KINDS = (open_clip.CLIP, open_clip.CustomTextCLIP)
@@ -188,8 +182,8 @@ def test_wrong_fishers_are_refused_by_name() -> None:
     good, other = random_fishers(0)
     lacking = {name: values for name, values in other.items() if name != "b"}
     for wrong, message in [
-        (lacking, "b has a Fisher diagonal in one model only"),
-        (other | {"b": torch.ones(5)}, r"diagonal of b has shape \(4,\) in the teacher and \(5,\)"),
+        (lacking, "b is in the teacher's Fisher and not in the student's"),
+        (other | {"b": torch.ones(5)}, r"b has shape \(4,\) in the teacher's Fisher and \(5,\)"),
         (other | {"b": -torch.ones(4)}, "diagonal of b is negative or not finite"),
         (other | {"b": torch.full((4,), float("nan"))}, "diagonal of b is negative or not finite"),
         (other | {"b": torch.full((4,), float("inf"))}, "diagonal of b is negative or not finite"),
@@ -206,6 +200,63 @@ def test_wrong_fishers_are_refused_by_name() -> None:
             fisher(good, other, **settings)
     with pytest.raises(ValueError, match="d has no Fisher diagonal"):
         fisher(good, other, 0.5)("d")
+
+
+# merges by name
+
+
+def random_pair(seed: int) -> tuple[dict, dict]:
+    """Two states of three tensors: two to merge, and a logit scale that is the teacher's."""
+    rng = np.random.default_rng(seed)
+    shapes = {"a": (3, 4), "b": (5,), "logit_scale": ()}
+    return tuple(  # type: ignore[return-value]
+        {name: torch.tensor(rng.normal(size=shape)) for name, shape in shapes.items()}
+        for _ in range(2)
+    )
+
+
+def slow_merge(name: str, teacher: np.ndarray, student: np.ndarray, alpha: float) -> np.ndarray:
+    way = (student - teacher).ravel()
+    if name == "ties":  # the largest fifth of the changes, counted one by one
+        kept = max(1, round(0.2 * way.size))
+        threshold = sorted(abs(way), reverse=True)[kept - 1]
+        way = np.array([change if abs(change) >= threshold else 0 for change in way])
+    if name == "slerp":
+        t, s = teacher.ravel(), student.ravel()
+        angle = np.arccos(t @ s / np.sqrt((t @ t) * (s @ s)))
+        turned = np.sin((1 - alpha) * angle) * t + np.sin(alpha * angle) * s
+        return (turned / np.sin(angle)).reshape(teacher.shape)
+    return teacher + alpha * way.reshape(teacher.shape)
+
+
+@pytest.mark.parametrize("name", MERGES)
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+def test_merges_by_name_equal_numpy(name: str, alpha: float) -> None:
+    for seed in range(3):
+        teacher, student = random_pair(seed)
+        merged = MERGES[name](teacher, student, alpha)
+        assert torch.equal(merged["logit_scale"], teacher["logit_scale"])
+        for key in ("a", "b"):
+            expected = slow_merge(name, teacher[key].numpy(), student[key].numpy(), alpha)
+            np.testing.assert_allclose(merged[key].numpy(), expected, rtol=1e-9)
+
+
+def test_merges_at_their_limits() -> None:
+    teacher, student = random_pair(0)
+    further = MERGES["task_arithmetic"](teacher, student, 2.0)["a"]
+    torch.testing.assert_close(further, 2 * student["a"] - teacher["a"])
+    for parallel in (teacher["a"] * 2, torch.zeros(3, 4, dtype=torch.float64)):
+        arc = MERGES["slerp"](teacher, student | {"a": parallel}, 0.25)["a"]
+        torch.testing.assert_close(arc, 0.75 * teacher["a"] + 0.25 * parallel)
+    half = {name: tensor.half() for name, tensor in student.items()}
+    assert all(MERGES[name](half, half, 0.5)["a"].dtype == torch.float16 for name in MERGES)
+    for name in MERGES:
+        with pytest.raises(ValueError, match=r"alpha is -0\.1"):
+            MERGES[name](teacher, student, -0.1)
+        with pytest.raises(ValueError, match="a is not finite"):
+            MERGES[name](teacher, student | {"a": torch.full((3, 4), torch.nan)}, 0.5)
+        with pytest.raises(ValueError, match="b is in the teacher and not"):
+            MERGES[name](teacher, {"a": student["a"]}, 0.5)
 
 
 # the Fisher diagonal

@@ -113,7 +113,7 @@ def test_a_trial_serves_several_models() -> None:
     pd.testing.assert_frame_equal(rank(trial, videos, texts), whole)
     swapped = rank(trial, videos.flip(0), texts)["rank"]  # the red clip's features and the blue's
     assert swapped.tolist() == [3, 1, 1, 2, 1, 1.5]
-    with pytest.raises(ValueError, match="3 queries and 2 targets"):
+    with pytest.raises(ValueError, match="2 video features for 3 rows"):
         rank(trial, videos[:2], texts)
     with pytest.raises(ValueError, match="NaN"):
         rank(trial, videos * float("nan"), texts)
@@ -336,9 +336,9 @@ def test_task_is_decided_by_the_filled_column() -> None:
         (table(red="r"), {"task": "classification"}, "lacks"),
         (table(red="r").drop(columns="clip_id"), {}, "'clip_id', which the clips table lacks"),
         (table(red="r", blue=None), {}, "1 clips have no text, the first is 'blue'"),  # type: ignore[arg-type]
-        (table(red="r"), {"templates": ["{}"]}, "leave the templates out"),
+        (table(red="r"), {"templates": ["{}"]}, "leave templates and classes out"),
         (labelled(red="r"), {}, "needs prompt templates"),
-        (table(red="r"), {"classes": ["r"]}, "leave them out"),
+        (table(red="r"), {"classes": ["r"]}, "leave templates and classes out"),
         (
             labelled(red="r", blue="b", green="g"),
             {"templates": ["{}"], "classes": ["r", "x"]},

@@ -12,8 +12,8 @@ from data_prep.clip_frames import FrameRule
 from data_prep.datasets import load
 from data_prep.frame_store import build
 from data_prep.mini_benchmark import TEACHER
+from fitclip_core.clips import video_numbers
 from fitclip_core.encoders import ClipEncoder
-from fitclip_core.videos import video_numbers
 from fitclip_core.zero_shot import evaluate
 from tests.data_prep.datasets.examples import check_refused, lay, touch
 

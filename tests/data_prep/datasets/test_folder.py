@@ -10,7 +10,7 @@ from PIL import Image
 from data_prep.clip_frames import FrameRule
 from data_prep.datasets import load
 from data_prep.frame_store import build
-from fitclip_core.videos import video_numbers
+from fitclip_core.clips import video_numbers
 from tests.data_prep.datasets.examples import lay
 
 CAPTIONS = b'path,caption\na.mp4,A cat sleeps\nb/c.mp4,"Two dogs, running"\n'

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fitclip_core import ensembling, zero_shot
-from fitclip_core.ensembling import fisher, interpolate, linear_in_depth, per_tower
+from fitclip_core.ensembling import interpolate
+from fitclip_core.merges import fisher, linear_in_depth, per_tower
 from fitclip_kit.engine import measure as measuring
 from fitclip_kit.engine.measure import (
     EvaluationSet,

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fitclip_core.ensembling import fisher
+from fitclip_core.merges import fisher
 from fitclip_kit.engine import merge_distance
 from fitclip_kit.engine.merge_distance import distance_taken, fisher_alpha
 

@@ -11,7 +11,7 @@ from data_prep import frame_store
 from data_prep.clips import write_clips
 from data_prep.frame_store import FrameRule
 from data_prep.mini_benchmark.build import encode
-from fitclip_core.distillation import TrainingClips
+from fitclip_core.clips import TrainingClips
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.store.files import file_sha256, manifest_problems, write_json
 

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fitclip_core import zero_shot
-from fitclip_core.distillation import Recipe, StudentFit, TrainingClips, fit_student
+from fitclip_core.clips import TrainingClips
+from fitclip_core.distillation import Recipe, StudentFit, fit_student
 from fitclip_kit.engine import students
 from fitclip_kit.engine.measure import EvaluationSet, measure, sweep_cells
 from fitclip_kit.engine.students import (

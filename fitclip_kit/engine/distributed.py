@@ -16,11 +16,29 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from fitclip_core.devices import AUTO, pick_device
+from fitclip_core.distillation import OneProcess
 
 T = TypeVar("T")
 
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
+AUTO = "auto"
+
+
+def pick_device(name: str) -> str:
+    """The device of that name, or with "auto" the fastest kind that this machine has.
+
+    name: "auto", or PyTorch's name, such as "cpu", "cuda", "cuda:1" or "mps".
+
+    Raises: ValueError when PyTorch does not know it or this machine has none.
+    """
+    if name == AUTO:
+        device = torch.accelerator.current_accelerator(check_available=True)
+        return "cpu" if device is None else device.type
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"no device {name!r} here ({error}); try auto or cpu") from error
+    return name
 
 
 class FirstRankFailed(RuntimeError):
@@ -32,7 +50,7 @@ def process_group(device: str) -> Iterator[str]:
     """Join the processes that torchrun started, for the block; outside torchrun, do nothing.
 
     Args:
-        device: where models compute: `cpu`, `cuda`, or `auto` (`devices.pick_device`). On GPUs
+        device: where models compute: `cpu`, `cuda`, or `auto` (`pick_device`). On GPUs
             each process of a machine takes the one of its local rank, also where it asks for
             `cuda` without a number.
 
@@ -197,3 +215,16 @@ def on_first_rank(work: Callable[[], T]) -> T:
     if problem:
         raise FirstRankFailed(f"rank 0 failed: {problem}")
     return cast(T, value)
+
+
+class Processes(OneProcess):
+    """The processes that torchrun started, for `distillation.fit_student`."""
+
+    def __init__(self) -> None:
+        self.size, self.rank = size(), rank()
+
+    share = staticmethod(share)
+    gather = staticmethod(gather)
+    sum_gradients = staticmethod(sum_gradients)
+    of_first = staticmethod(of_first)
+    check_same = staticmethod(check_same)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fitclip_core.devices import pick_device
+from fitclip_kit.engine.distributed import pick_device
 
 
 def test_auto_is_a_device_that_computes() -> None:

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from fitclip_core import distributed
 from fitclip_core.encoders import ClipEncoder
+from fitclip_kit.engine import distributed
 from tests.tiny_training import (
     RECIPE,
     DoubleEncoder,
@@ -22,7 +22,7 @@ from tests.tiny_training import (
     recorded_gradients,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,127 @@
+"""Shortcuts of open_clip's towers that change no feature, behind the plain `encode_image` and
+`encode_text`, which are used wherever something but the features could show a shortcut.
+
+At ViT-B/16 a picture costs a fifteenth less and a caption of ten tokens a quarter
+(`benchmarks/encoders.py`). The user's model is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import open_clip
+import torch
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor
+
+_T = TypeVar("_T")
+
+
+def encode_image(model: Any, images: Tensor) -> Tensor:
+    """What `model.encode_image(images)` gives, `[n, d]`: the last block makes the class token only.
+
+    Source: Dosovitskiy et al. 2021 (ViT): only the class token's output is read.
+    """
+    visual: Any = getattr(model, "visual", None)
+    if not (
+        _is_own(model, "encode_image")
+        and type(visual) is VisionTransformer
+        and visual.attn_pool is None
+        and visual.pool_type == "tok"
+        and not visual.output_tokens
+        and _is_plain(visual, visual.transformer)
+    ):
+        return model.encode_image(images)
+    tokens = visual._embeds(images)
+    *blocks, last = visual.transformer.resblocks
+    for block in blocks:
+        tokens = block(tokens)
+    pooled, _ = visual._pool(_block_at((slice(None), 0), last, tokens).unsqueeze(1))
+    return pooled if visual.proj is None else pooled @ visual.proj
+
+
+def encode_text(model: Any, tokens: Tensor) -> Tensor:
+    """What `model.encode_text(tokens)` gives, `[n, d]`, from no more than it depends on.
+
+    In a causal tower these are the tokens up to the end of the batch's longest text, and of the
+    last block's output that at each text's end, the token of largest id.
+
+    Source: Radford et al. 2021 (CLIP), 2.4: masked self-attention, the feature at the end token.
+    """
+    if not (
+        _is_own(model, "encode_text")
+        and isinstance(model, open_clip.CLIP)
+        and model.attn_mask is not None
+        and model.text_pool_type == "argmax"
+        and _is_plain(model.transformer, model.transformer)
+    ):
+        return model.encode_text(tokens)
+    ends = tokens.argmax(1)
+    length = int(ends.max()) + 1
+    mask = model.attn_mask[:length, :length]
+    x = model.token_embedding(tokens[:, :length]) + model.positional_embedding[:length]
+    *blocks, last = model.transformer.resblocks
+    for block in blocks:
+        x = block(x, attn_mask=mask)
+    places = torch.arange(len(x), device=x.device), ends
+    pooled = model.ln_final(_block_at(places, last, x, mask[ends]))
+    projection = model.text_projection
+    if projection is None:
+        return pooled
+    return projection(pooled) if isinstance(projection, torch.nn.Linear) else pooled @ projection
+
+
+def read_ahead(read: Callable[[slice], _T], parts: Iterable[slice]) -> Iterator[_T]:
+    """Each part's batch, read by a thread while the one before it is computed."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = None
+        for part in parts:
+            here, coming = coming, reader.submit(read, part)
+            if here is not None:
+                yield here.result()
+        if coming is not None:
+            yield coming.result()
+
+
+def _block_at(
+    places: tuple[Any, Any], block: Any, x: Tensor, masks: Tensor | None = None
+) -> Tensor:
+    """A block's output at one place of each sequence, `[n, width]`.
+
+    `places` picks them from the first two axes of `x`; `masks` `[n, length]` is added to their
+    attention.
+    """
+    normed = block.ln_1(x)
+    if masks is not None:
+        masks = masks.to(normed.dtype).repeat_interleave(block.attn.num_heads, 0).unsqueeze(1)
+    queries = normed[places].unsqueeze(1)
+    # For one query the flash kernel's last bits depend on the number of threads. Asking for the
+    # weights takes the plain products, and unlike `sdpa_kernel` leaves other threads alone.
+    attended, _ = block.attn(
+        queries, normed, normed, attn_mask=masks, average_attn_weights=False, need_weights=True
+    )
+    own = x[places] + block.ls_1(attended.squeeze(1))
+    return own + block.ls_2(block.mlp(block.ln_2(own)))
+
+
+def _is_plain(tower: Any, transformer: Any) -> bool:
+    """Whether a tower's blocks are open_clip's and nobody hooked, compiled or checkpointed it."""
+    modules = list(tower.modules())
+    return (
+        all(type(block) is ResidualAttentionBlock for block in transformer.resblocks)
+        and not any(hasattr(block, "ln_1_kv") for block in transformer.resblocks)
+        and not any(part._forward_hooks or part._forward_pre_hooks for part in modules)
+        and not any(part._compiled_call_impl for part in modules)
+        and transformer.batch_first
+        and not transformer.grad_checkpointing
+    )
+
+
+def _is_own(model: Any, method: str) -> bool:
+    """Whether the model's method is one of open_clip's plain two, not a subclass's or a patch."""
+    function = getattr(getattr(model, method, None), "__func__", None)
+    return function in [
+        getattr(kind, method) for kind in (open_clip.CLIP, open_clip.CustomTextCLIP)
+    ]
