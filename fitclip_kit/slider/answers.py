@@ -1,18 +1,165 @@
-"""What is known of a fused model on each data set: stored, measured just now, or estimated."""
+"""What is known of a fused model on each data set: stored, measured just now, or interpolated."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, Self
 
+import numpy as np
 import pandas as pd
+from scipy.stats import binom
 
-from fitclip_kit.slider.fusion import Fusion
-from fitclip_kit.slider.live import LiveModel, Progress, Stop
-from fitclip_kit.slider.stored import Point, StoredSweep, share_point
+from figures.alpha_curve import Measure
+from fitclip_core.statistics import mean_interval
+from fitclip_kit.store.results import (
+    NO_DRAW,
+    OUTCOME_COLUMNS,
+    rank_table,
+    sweep_rows,
+)
+
+if TYPE_CHECKING:
+    from fitclip_kit.slider.background import Task
+    from fitclip_kit.slider.live import LiveModel
+    from fitclip_kit.slider.material import Material
+    from fitclip_kit.slider.merges import Fusion
 
 KEPT: Final = 120  # tables of outcomes, about 0.2 MB each for 1,000 clips
+Status = Literal["stored", "exact", "interpolated"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measure's value at one alpha and its 95% interval, fractions in [0, 1].
+
+    status: "stored" (in the sweep), "exact" (measured just now) or "interpolated" (linear between
+    the two stored neighbours: no measurement). The ends are NaN for a data set of one item.
+    """
+
+    value: float
+    ci_low: float
+    ci_high: float
+    status: Status
+
+
+class StoredSweep:
+    """All cells of one sweep and the curves through them; nothing is read after it is made.
+
+    Every interval is analytic, none resamples. One draw's is the binomial one of `metric_table`,
+    over its items; that of the mean over several draws is `statistics.crossed_interval`, over items
+    and draws. At alpha 0 all draws share the teacher, and the two are one.
+
+    Args:
+        outcomes: of `ResultsStore.outcomes`; other rows than the sweep's and other data sets and
+            directions than the measures' are left out.
+        measures: what is measured on each data set; gives their order.
+        clips: number of clips that each data set asked for, for the coverage of its outcomes.
+
+    Attributes:
+        alphas, draws: the sweep's, ascending.
+
+    Raises:
+        ValueError: a data set's outcomes are missing or incomplete, students trained in different
+            ways are mixed, or the data sets' alphas or draws differ.
+    """
+
+    def __init__(
+        self,
+        outcomes: pd.DataFrame,
+        measures: Mapping[str, Measure],
+        clips: Mapping[str, int] | None = None,
+    ) -> None:
+        self.measures: dict[str, Measure] = dict(measures)
+        chosen = _of_measures(sweep_rows(outcomes), self.measures)
+        tables = {
+            name: rank_table(chosen, name, measure.direction) <= measure.k
+            for name, measure in self.measures.items()
+        }
+        self.alphas, self.draws = _alphas_and_draws(tables)
+        self._cells = _cells(chosen, clips or {})
+        self._curves: dict[tuple[str, int | None], pd.DataFrame] = {}
+        for name, hits in tables.items():
+            for draw in self.draws:
+                by_draw = [hits[alpha, self._stored(draw, alpha)] for alpha in self.alphas]
+                self._curves[name, draw] = self._curve([_share(one) for one in by_draw])
+            every = [hits[alpha].to_numpy(np.float64).T for alpha in self.alphas]
+            self._curves[name, None] = self._curve([_mean(one) for one in every])
+
+    @classmethod
+    def read(cls, material: Material) -> Self:
+        """The sweep of the material's data sets and students.
+
+        Raises:
+            ValueError: naming the cells that are missing or damaged, or as the class.
+        """
+        measures = {name: clip_set.measure for name, clip_set in material.sets.items()}
+        clips = {name: one.trial.coverage["clips"] for name, one in material.sets.items()}
+        return cls(material.run.results.outcomes(material.keys), measures, clips)
+
+    def curve(self, data_set: str, draw: int | None) -> pd.DataFrame:
+        """A data set's measure over alpha, of one student or (None) the mean over all.
+
+        Returns:
+            A row for each alpha, ascending: alpha, value, ci_low, ci_high, all fractions. It is the
+            sweep's own table.
+
+        Raises:
+            ValueError: the data set or draw is not in the sweep.
+
+        Source:
+            Figure 3, for one data set.
+        """
+        if data_set not in self.measures:
+            raise ValueError(f"no data set {data_set!r} in the sweep; there: {[*self.measures]}")
+        if (data_set, draw) not in self._curves:
+            raise ValueError(f"no draw {draw!r} in the sweep; there: {self.draws}")
+        return self._curves[data_set, draw]
+
+    def outcomes(self, data_set: str, draw: int, alpha: float) -> pd.DataFrame | None:
+        """One cell's outcomes in the measure's direction, by item; None where it is not stored.
+
+        Returns:
+            item, direction, rank, label, predicted, as `zero_shot.rank`;
+            `attrs["coverage"]["clips"]` is the number of clips asked for, where it is known. At
+            alpha 0 the teacher's. It is the sweep's own table.
+        """
+        alpha = round(float(alpha), 9)  # as results keep it
+        return self._cells.get((data_set, alpha, self._stored(draw, alpha)))
+
+    def at(self, data_set: str, draw: int | None, alpha: float) -> Point:
+        """A data set's measure at any alpha, stored or linear between the stored neighbours.
+
+        The ends of an interpolated interval are those of the neighbours, interpolated too. data_set
+        and draw are those of `curve`.
+
+        Raises:
+            ValueError: as `curve`, or alpha is beyond the stored ones.
+        """
+        curve = self.curve(data_set, draw)
+        alpha = round(float(alpha), 9)
+        first, last = self.alphas[0], self.alphas[-1]
+        if not first <= alpha <= last:
+            raise ValueError(f"alpha is {alpha}; the stored sweep runs from {first:g} to {last:g}")
+        value, low, high = (
+            float(np.interp(alpha, self.alphas, curve[name]))
+            for name in ("value", "ci_low", "ci_high")
+        )
+        return Point(value, low, high, "stored" if alpha in self.alphas else "interpolated")
+
+    def points(self, draw: int | None, alpha: float) -> dict[str, Point]:
+        """`at` on every data set, in the order of `measures`."""
+        return {name: self.at(name, draw, alpha) for name in self.measures}
+
+    def _stored(self, draw: int, alpha: float) -> int:
+        return NO_DRAW if alpha == 0 else draw
+
+    def _curve(self, ends: Sequence[tuple[float, float, float]]) -> pd.DataFrame:
+        curve = pd.DataFrame(ends, columns=["value", "ci_low", "ci_high"])
+        curve.insert(0, "alpha", self.alphas)
+        return curve
 
 
 class Answers:
@@ -28,17 +175,21 @@ class Answers:
     def __init__(self, sweep: StoredSweep, live: LiveModel) -> None:
         self.sweep, self._live = sweep, live
         self._lock = threading.Lock()
-        self._points: dict[tuple[Fusion, str], Point] = {}
-        self._outcomes: OrderedDict[tuple[Fusion, str], pd.DataFrame] = OrderedDict()
+        self._measured: OrderedDict[tuple[Fusion, str], tuple[Point, pd.DataFrame]] = OrderedDict()
 
-    def outcomes(self, fusion: Fusion, data_set: str) -> pd.DataFrame | None:
-        """The outcomes of a fusion on a data set, as `zero_shot.rank`; None until measured."""
+    def outcomes(self, fusion: Fusion, data_set: str) -> pd.DataFrame:
+        """The outcomes of a fusion on a data set, as `zero_shot.rank`.
+
+        Raises: ValueError when they are not measured.
+        """
         if fusion.is_plain:
-            stored = self.sweep.outcomes(data_set, fusion.draw, fusion.alpha)
+            stored = self.sweep.outcomes(data_set, fusion.draw, fusion.vision)
             if stored is not None:
                 return stored
         with self._lock:
-            return self._outcomes.get((fusion, data_set))
+            if (fusion, data_set) not in self._measured:
+                raise ValueError(f"{data_set} is not measured at {fusion.title}; measure it first")
+            return self._measured[fusion, data_set][1]
 
     def point(self, fusion: Fusion, data_set: str) -> Point | None:
         """The measure of a data set: stored, exact, or interpolated between stored alphas.
@@ -47,36 +198,121 @@ class Answers:
         kind lie on no stored curve.
         """
         with self._lock:
-            measured = self._points.get((fusion, data_set))
-        if measured is not None or not fusion.is_plain:
-            return measured
-        return self.sweep.at(data_set, fusion.draw, fusion.alpha)
+            measured = self._measured.get((fusion, data_set))
+        if measured is not None:
+            return measured[0]
+        return self.sweep.at(data_set, fusion.draw, fusion.vision) if fusion.is_plain else None
 
     def points(self, fusion: Fusion) -> dict[str, Point]:
         """`point` on every data set that has one, in the sweep's order."""
-        found = {name: self.point(fusion, name) for name in self.sweep.measures}
-        return {name: point for name, point in found.items() if point is not None}
+        points = {name: self.point(fusion, name) for name in self.sweep.measures}
+        return {name: point for name, point in points.items() if point is not None}
 
     def missing(self, fusion: Fusion, first: str) -> list[str]:
         """The data sets that are not measured at this fusion, `first` at the front."""
-        lacking = [name for name in self.sweep.measures if self._lacks(fusion, name)]
+        known = self.points(fusion)
+        lacking = [
+            name
+            for name in self.sweep.measures
+            if name not in known or known[name].status == "interpolated"
+        ]
         return sorted(lacking, key=lambda name: name != first)
 
-    def measure(self, fusion: Fusion, data_set: str, stop: Stop, progress: Progress) -> None:
+    def measure(self, fusion: Fusion, data_set: str, task: Task) -> None:
         """Measure a fusion on a data set and keep the result.
 
-        Raises: Superseded when `stop()` turns true.
+        Raises: Superseded when the task stops.
         """
-        clip_set = self._live.material.sets[data_set]
-        outcomes = self._live.outcomes(fusion, clip_set, stop=stop, progress=progress)
+        outcomes = self._live.outcomes(fusion, self._live.material.sets[data_set], task)
         point = share_point(outcomes, self.sweep.measures[data_set])
         with self._lock:
-            self._points[fusion, data_set] = point
-            self._outcomes[fusion, data_set] = outcomes
-            if len(self._outcomes) > KEPT:
-                oldest, _ = self._outcomes.popitem(last=False)
-                del self._points[oldest]
+            self._measured[fusion, data_set] = point, outcomes
+            if len(self._measured) > KEPT:
+                self._measured.popitem(last=False)
 
-    def _lacks(self, fusion: Fusion, data_set: str) -> bool:
-        point = self.point(fusion, data_set)
-        return point is None or point.status == "interpolated"
+
+def share_point(outcomes: pd.DataFrame, measure: Measure) -> Point:
+    """A measure's value and 95% interval of outcomes that were measured just now.
+
+    outcomes: of one model on one data set, as `zero_shot.rank`; of other directions than the
+    measure's nothing is taken.
+
+    Raises: ValueError as `of_direction`.
+    """
+    rows = of_direction(outcomes, measure.direction)
+    return Point(*_share(rows["rank"] <= measure.k), "exact")
+
+
+def of_direction(outcomes: pd.DataFrame, direction: str) -> pd.DataFrame:
+    """The outcomes in one direction.
+
+    Raises: ValueError naming the directions there are when there is none in this one.
+    """
+    chosen = outcomes[outcomes["direction"] == direction]
+    if chosen.empty:
+        there = sorted(outcomes["direction"].astype(str).unique())
+        raise ValueError(f"no outcomes of direction {direction!r}; there: {there or 'none'}")
+    return chosen
+
+
+def _share(hits: pd.Series) -> tuple[float, float, float]:
+    """The share of hits and its binomial interval, as `metric_table`; of one item NaN."""
+    n, share = len(hits), float(np.mean(hits.to_numpy(np.float64)))
+    if n == 1:
+        return share, np.nan, np.nan
+    low, high = binom.ppf([0.025, 0.975], n, share) / n
+    return share, float(low), float(high)
+
+
+def _mean(hits: np.ndarray) -> tuple[float, float, float]:
+    """The mean over draws of hits [draws, items], and its interval; of one draw, that draw's."""
+    if len(hits) == 1:
+        return _share(pd.Series(hits[0]))
+    interval = mean_interval(hits, within=(0, 1))
+    return interval.estimate, interval.low, interval.high
+
+
+def _of_measures(outcomes: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
+    """Rows in each data set's direction; names as strings, as live outcomes have them."""
+    wanted = pd.Series(False, outcomes.index)
+    for name, measure in measures.items():
+        wanted |= (outcomes["data_set"] == name) & (outcomes["direction"] == measure.direction)
+    names = ("item", "direction", "label", "predicted")
+    return outcomes[wanted].astype({name: "str" for name in names if name in outcomes})
+
+
+def _alphas_and_draws(tables: Mapping[str, pd.DataFrame]) -> tuple[list[float], list[int]]:
+    """What the data sets have in common, which must be all."""
+    first_name, first = next(iter(tables.items()))
+    for name, table in tables.items():
+        if not table.columns.equals(first.columns):
+            differing = sorted(set(table.columns) ^ set(first.columns))
+            raise ValueError(
+                f"{name} and {first_name} do not have the same (alpha, draw) cells: "
+                f"{differing[:5]} in one only; finish the sweep or leave a data set out"
+            )
+    alphas = sorted({float(alpha) for alpha in first.columns.get_level_values("alpha")})
+    draws = sorted({int(seed) for seed in first.columns.get_level_values("seed")} - {NO_DRAW})
+    for alpha in alphas:
+        expected = [NO_DRAW] if alpha == 0 else draws
+        present = first[alpha].columns.tolist()
+        if present != expected:
+            raise ValueError(
+                f"draws at alpha {alpha:g} are {present}, not {expected}; finish the sweep"
+            )
+    if not draws:
+        raise ValueError("the sweep has no student, only the teacher; run notebook 04 with draws")
+    return alphas, draws
+
+
+def _cells(
+    outcomes: pd.DataFrame, clips: Mapping[str, int]
+) -> dict[tuple[Hashable, ...], pd.DataFrame]:
+    """(data set, alpha, seed) -> the cell's outcomes."""
+    cells = {}
+    for place, rows in outcomes.groupby(["data_set", "alpha", "seed"], observed=True):
+        cell = rows.reindex(columns=list(OUTCOME_COLUMNS)).reset_index(drop=True)
+        if (name := str(place[0])) in clips:
+            cell.attrs["coverage"] = {"clips": clips[name]}
+        cells[place] = cell
+    return cells

@@ -20,7 +20,6 @@ from typing import Any, cast
 
 import mistune
 import nbformat
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -39,10 +38,8 @@ from fitclip_kit.engine.parameters import (
     merge_profile,
     read_profile,
 )
-from fitclip_kit.slider import html, own_videos, page, panes, serve
-from fitclip_kit.slider.curves import CurvePicture
-from fitclip_kit.slider.fusion import Fusion
-from fitclip_kit.slider.own_videos import OwnVideos
+from fitclip_kit.slider import own_videos, page, serve, views
+from fitclip_kit.slider.answers import Point
 from fitclip_kit.weights.export import write_card
 from tests.fitclip_kit.slider import hostile_sweep
 
@@ -337,45 +334,43 @@ def adds_nothing(make: Callable[[str], str], text: str) -> Elements:
     return with_text
 
 
-def pixels(*shape: int) -> np.ndarray:
-    return np.zeros((*shape, 8, 8, 3), np.uint8)
-
-
 def of_a_table(text: str) -> str:
-    frame = pd.DataFrame({text: [text, None], "n": [1, 2]})
-    return html.table(frame, text, numeric=[text], marked=[1])
+    return views.texts_table(pd.DataFrame({text: [text, "–"], "n": ["1", "2"]}), text)
 
 
-def of_metrics(text: str) -> str:
-    numbers = dict.fromkeys(["value", "ci_low", "ci_high", "teacher", "student", "difference"], 0.5)
-    numbers |= dict.fromkeys(["diff_low", "diff_high"], 0.1)
-    row = {"data_set": text, "measure": text, **numbers, "status": "stored", "n": 3, "clips": 4}
-    found = pd.DataFrame([row])
-    return html.metrics(found, text, {text: text}) + html.answer(found, text)
+def of_numbers(text: str) -> str:
+    point, shares = Point(0.5, 0.4, 0.6, "stored"), dict.fromkeys(["teacher", "student"], 0.5)
+    answer = {"measure": text, "point": point, "n": 3, "clips": 4, **shares}
+    answer |= dict.fromkeys(["difference", "low", "high"], 0.1)
+    said = views.render("answer", title=text, **answer)
+    return said + views.render("glance", title=text, point=None)
 
 
 def of_changes(text: str) -> str:
-    counts = {"gained": 1, "lost": 1, "entered": 1, "left": 1, "same": 0}
-    shares = dict.fromkeys(["teacher", "now", "difference", "low", "high"], 0.25)
-    of_class = pd.DataFrame([{"change": "gained", "class": text, "n": 3, **shares}])
-    of_item = pd.DataFrame([{"change": "left", "item": text, "teacher": 1.0, "now": 9.0}])
-    for table in (of_class, of_item):
-        table.attrs["counts"] = counts
-    return html.changes(of_class) + html.changes(of_item, {text: text})
+    shares = dict.fromkeys(["teacher", "now", "difference"], 0.25)
+    of_class = {"title": text, "count": 1, "rows": [{"class": text, "n": 3, **shares}]}
+    of_item = {"title": text, "count": 1, "rows": [{"item": text, "teacher": 1.0, "now": 9.0}]}
+    shown = views.render("changes", sides=[of_class], classes=True)
+    shown += views.render("changes", sides=[of_item], classes=False)
+    return views.render("since", title=text, changes=shown)
 
 
 def of_clips(text: str) -> str:
-    scores = {"probability": 0.5, "score": 0.1, "rank": 1.0, "right": True}
-    bars = html.probability_bars(pd.DataFrame([{"name": text, **scores}]), text)
-    found = pd.DataFrame({"clip_id": [text, f"{text}2"], "score": [0.1, 0.1], "place": [1.0, 2.0]})
-    gallery = html.gallery(
-        found, {text: pixels()}, text, texts={text: text}, entered=[text], left=[text]
-    )
-    return bars + gallery + html.strip(pixels(2), text) + html.picture(pixels(), text)
+    row = {"name": text, "probability": 0.5, "score": 0.1, "rank": 1.0, "right": True}
+    bars = views.render("probabilities", caption=text, rows=[row])
+    clips = hostile_sweep.clip_set("own", text, "retrieval")
+    clips.trial.clips["text"] = text
+    found = {clip_id: (1.0, 0.1) for clip_id in clips.clip_ids}
+    now, before = (dict(list(found.items())[part]) for part in (slice(8), slice(1, 9)))
+    gallery, entered = views.gallery(clips, now, before, text)
+    strip = views.render("clip", strip=views.strip(clips, 0), name=text)
+    return bars + gallery + entered + strip
 
 
 def of_messages(text: str) -> str:
-    return html.notice(text) + panes.at_a_glance(None, text)
+    said = views.render("notice", text=text) + views.render("words_only", text=text)
+    said += views.render("saved", paths=[text])
+    return said + views.render("status", data={"data-merge": text}, words=text)
 
 
 def of_own_videos(text: str) -> str:
@@ -383,15 +378,13 @@ def of_own_videos(text: str) -> str:
     clip_set = hostile_sweep.clip_set("own", text, "classification")
     scores = dict.fromkeys(["teacher", "student", "fused"], 0.5)
     found = pd.DataFrame([{"clip_id": text, "text": text, **scores}])
-    shown = panes.own_table(clip_set, found, Fusion.at(1, 0.4))
-    return panes.own_failures(OwnVideos(None, failures)) + shown
+    return views.own_failures(failures) + views.own_clips(clip_set, found, text)
 
 
 def of_curves(text: str) -> str:
     swept = hostile_sweep.sweep()
-    names = list(swept.measures)
-    picture = CurvePicture(swept, 1, dict.fromkeys(names, text))
-    return picture.with_markers(swept.points(1, 0.5), 0.5) + picture.legend()
+    panels = views.curve_panels(swept, 1, dict.fromkeys(swept.measures, text))
+    return views.curves(panels, 1, [(swept.points(1, 0.5), (0.5, 0.5), {"data-x": text})])
 
 
 def of_a_paper_table(text: str) -> str:
@@ -403,7 +396,7 @@ def of_a_paper_table(text: str) -> str:
 PIECES = {
     made.__name__.removeprefix("of_"): made
     for made in (
-        *(of_a_table, of_metrics, of_changes, of_clips, of_messages, of_own_videos, of_curves),
+        *(of_a_table, of_numbers, of_changes, of_clips, of_messages, of_own_videos, of_curves),
         of_a_paper_table,
     )
 }
@@ -431,6 +424,7 @@ def of_the_stored_page(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch)
         for name, task in zip(sets, ("retrieval", "classification"), strict=True):
             sets[name] = hostile_sweep.clip_set(name, text, task)
         material = hostile_sweep.material(folder)
+        cast(Any, material).titles = {name: clips.title for name, clips in sets.items()}
         cast(Any, material.run).path = folder / text.replace("/", "_")
         return page.write_page(
             hostile_sweep.sweep((1,), (0.0, 0.5, 1.0)), material, folder / "x.html"
@@ -669,7 +663,7 @@ def test_a_browser_runs_nothing_of_it(tmp_path: Path) -> None:
         parts += [str(read(markdown_table(one))) for read in MARKDOWN.values() for one in those]
         (tmp_path / f"{name}.html").write_text(
             "<!doctype html><meta charset='utf-8'><title>x</title>"
-            f"<style>{html.STYLE}</style><main class='fk'>{''.join(parts)}</main>",
+            f"<style>{views.STYLE}</style><main class='fk'>{''.join(parts)}</main>",
             encoding="utf-8",
         )
     with sync_api.sync_playwright() as playwright:

@@ -37,9 +37,9 @@ from fitclip_kit.engine import students
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.engine.sources import Sources
 from fitclip_kit.engine.sweep import sweep_alphas
+from fitclip_kit.slider.answers import StoredSweep
 from fitclip_kit.slider.material import Material, open_material
 from fitclip_kit.slider.page import write_page
-from fitclip_kit.slider.stored import StoredSweep
 from fitclip_kit.store.results import CellKey, ResultsStore
 from fitclip_kit.weights import checkpoints
 from tests.fitclip_kit.slider.small_run import build_run
@@ -282,10 +282,8 @@ def new_page(browser: Browser, watch: Watch) -> Page:
 
 
 def key_at(material: Material, data_set: str, alpha: float, draw: int) -> CellKey:
-    training: dict[str, Any] = {
-        "label_share": material.label_share,
-        "subset_size": material.subset_size,
-    }
+    key = next(key for key in material.keys if key.alpha)
+    training: dict[str, Any] = {"label_share": key.label_share, "subset_size": key.subset_size}
     return CellKey.at(alpha, **training, seed=draw, data_set=data_set)
 
 
@@ -311,10 +309,10 @@ def measured_by_a_sweep(
         [alpha],
         [run.evaluation_set(data_set)],
         results,
-        label_share=material.label_share,
-        subset_size=material.subset_size,
+        label_share=0,
+        subset_size=0,
     )
-    return percent(results, key_at(material, data_set, alpha, draw))
+    return percent(results, results.keys()[0])
 
 
 def choose(explorer: Explorer, menu: str, value: str) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from figures.alpha_curve import Measure
 from fitclip_kit.engine.report import external_loads
 from fitclip_kit.slider import page
-from fitclip_kit.slider.stored import StoredSweep
+from fitclip_kit.slider.answers import StoredSweep
 from tests.fitclip_kit.slider.hostile_sweep import (
     ALPHAS,
     CLIPS,
@@ -162,7 +162,7 @@ def test_the_numbers_are_those_of_the_outcomes(elements):
             for place, alpha in enumerate(ALPHAS):
                 rows = table[(table["data_set"] == name) & (table["alpha"] == alpha)]
                 rows = rows[rows["seed"] == (draw if alpha else -1)]
-                expected = f"{100 * (rows['rank'] <= one.measure_k).mean():.1f} percent"
+                expected = f"{100 * (rows['rank'] <= one.measure.k).mean():.1f} percent"
                 (said,) = [
                     element["text"]
                     for element in elements

@@ -8,10 +8,9 @@ import open_clip
 import pandas as pd
 import torch
 
-from fitclip_core import zero_shot
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.engine.sweep import EvaluationSet, Student
-from fitclip_kit.slider.material import MEASURED_AT, ClipSet, Material
+from fitclip_kit.slider.material import Material, clip_set_of
 from tests.tiny_clip import RandomClips, tiny_encoder
 
 TEMPLATES = ("{}", "a {}")
@@ -39,7 +38,6 @@ DATA_SETS = [
         classes=("sit", "jump", "run", "eat"),
     ),
 ]
-ALPHAS = (0.0, 0.3, 1.0)
 
 
 def tiny_material(
@@ -57,23 +55,10 @@ def tiny_material(
             draw: Student(draw, tiny_encoder(draw, layers, kind).state(), f"student{draw}")
             for draw in draws
         },
-        sets={one.name: clip_set(one) for one in DATA_SETS},
-        alphas=ALPHAS,
-        label_share=0.5,
-        subset_size=9,
+        sets={one.name: clip_set_of(one, one.name.title()) for one in DATA_SETS},
         keys=[],
         model={"architecture": "tiny"},
     )
-
-
-def clip_set(data_set: EvaluationSet) -> ClipSet:
-    trial = zero_shot.prepare(
-        data_set.clips,
-        data_set.frames,
-        templates=data_set.templates,
-        classes=data_set.classes or None,
-    )
-    return ClipSet(data_set.name, data_set.name.title(), trial, MEASURED_AT[trial.task])
 
 
 def uneven(n: int) -> RandomClips:

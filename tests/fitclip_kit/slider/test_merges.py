@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fitclip_core import ensembling
-from fitclip_kit.slider.fusion import MERGES, Fusion, linear_at, merged
+from fitclip_kit.slider.merges import MERGES, Fusion, linear_at, merged
 from tests.tiny_clip import tiny_encoder
 
 shares = st.floats(0, 1)
@@ -31,31 +31,21 @@ def test_titles(fusion, title):
 
 def test_shares_are_kept_as_results_keep_them():
     assert Fusion.at(1, 0.1 * 3) == Fusion.at(1, 0.3)
-    assert Fusion.at(1, 0.3 + 4e-10).alpha == 0.3
-    assert Fusion.at(1, 0.3 + 2e-9).alpha != 0.3
+    assert Fusion.at(1, 0.3 + 4e-10).vision == 0.3
+    assert Fusion.at(1, 0.3 + 2e-9).vision != 0.3
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan, math.inf])
-@pytest.mark.parametrize("tower", ["vision", "text"])
-def test_a_share_outside_0_to_1_is_refused(tower, share):
-    with pytest.raises(ValueError, match=f"{tower} tower's share is {share}"):
-        Fusion(**{"draw": 1, "vision": 0.5, "text": 0.5, tower: share})
-
-
-@pytest.mark.parametrize("draw", [-1, 1.5])
-def test_a_student_has_a_whole_number(draw):
-    with pytest.raises(ValueError, match="student's number"):
-        Fusion.at(draw, 0.5)
-
-
-def test_an_unknown_merge_is_refused():
-    with pytest.raises(ValueError, match="use one of average, linear in depth, fisher"):
-        Fusion.at(1, 0.5, "median")
-
-
-def test_two_alphas_are_no_alpha():
-    with pytest.raises(ValueError, match="vision 0, text 1 · student 1 has no single alpha"):
-        _ = Fusion(1, 0, 1).alpha
+@pytest.mark.parametrize(
+    ("fusion", "says"),
+    [
+        *[({"vision": share}, f"vision tower's share is {share}") for share in (-0.1, math.nan)],
+        *[({"text": share}, f"text tower's share is {share}") for share in (1.1, math.inf)],
+        ({"merge": "median"}, "use one of average, linear in depth, fisher"),
+    ],
+)
+def test_fusions_that_are_none(fusion, says):
+    with pytest.raises(ValueError, match=says):
+        Fusion(**{"draw": 1, "vision": 0.5, "text": 0.5} | fusion)
 
 
 @given(fusions)
@@ -66,13 +56,13 @@ def test_a_plain_fusion_is_what_the_sweep_has(fusion):
     found = {merged(fusion, other)(name) for name in names}
     assert fusion.is_plain == (len(found) == 1 and found != {2.0})
     if fusion.is_plain:
-        assert found == {fusion.alpha}
+        assert found == {fusion.vision}
 
 
 @given(fusions)
 def test_the_ends_are_the_teacher_and_the_fusions_own_student(fusion):
     teacher, student = fusion.ends
-    assert (teacher.alpha, student.alpha) == (0, 1)
+    assert (teacher.vision, student.vision) == (0, 1)
     assert teacher.draw == student.draw == fusion.draw
     assert teacher.is_plain and student.is_plain
 
