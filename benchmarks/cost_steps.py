@@ -21,9 +21,9 @@ from data_prep.clips import read_clips
 from data_prep.mini_benchmark import build
 from fitclip_core.distillation import Recipe, TrainingClips, fit_student
 from fitclip_core.metrics import retrieval_ranks_both_ways
+from fitclip_kit.engine.measure import EvaluationSet, Student, measure, sweep_cells
 from fitclip_kit.engine.sources import Sources
-from fitclip_kit.engine.sweep import EvaluationSet, Student, sweep_alphas
-from fitclip_kit.store.results import CellKey, ResultsStore
+from fitclip_kit.store.results import Cell, ResultsStore
 
 N_FRAMES, IMAGE_SIZE, TRAINING_DRAWS, WIDTH, BATCH = 4, 40, 3, 512, 16
 ALPHAS = tuple(number / 10 for number in range(11))
@@ -98,12 +98,15 @@ def _encode_texts(folder: Path, most: int) -> Callable[[int, Path], object]:
 def _sweep(folder: Path, most: int) -> Callable[[int, Path], object]:
     teacher, table = _teacher(), _table(folder)
     store = frame_store.open_store(folder / "evaluation")
-    student = Student(1, teacher.encoder.state(), "made up")  # no time depends on the weights
+    state = teacher.encoder.state()  # no time depends on the weights
+    made_up = {"draw": 1, "labelled_clips": 1, "labelled_share": 1.0, "sha256": "made up"}
+    student = Student(**made_up, state=state)
 
     def sweep(n: int, out: Path) -> None:
         sets = [EvaluationSet(CLIPS, table[:n], store)]
         results = ResultsStore(out)
-        sweep_alphas(teacher.encoder, teacher.sha256, [student], ALPHAS, sets, results)
+        cells = sweep_cells([CLIPS], [student], ALPHAS)
+        measure(cells, teacher, sets, results, students=[student])
 
     return sweep
 
@@ -130,16 +133,14 @@ def _train(folder: Path, most: int) -> Callable[[int, Path], object]:
 
 
 def _intervals(folder: Path, most: int) -> Callable[[int, Path], object]:
-    keys = [
-        CellKey.at(alpha, label_share=1.0, subset_size=1, seed=1, data_set=CLIPS)
-        for alpha in ALPHAS[1:4]
-    ]
+    student = {"draw": 1, "labelled_clips": 1, "labelled_share": 1.0}
+    cells = [Cell(CLIPS, alpha=alpha, **student) for alpha in ALPHAS[1:4]]
 
     def intervals(n: int, out: Path) -> None:
         results, rng = ResultsStore(out), np.random.default_rng(0)
-        for key in keys:
-            results.write(key, _outcomes(n, rng), {})
-        results.metrics(keys)
+        for cell in cells:
+            results.write(cell, _outcomes(n, rng), {})
+        results.metrics(cells)
 
     return intervals
 

@@ -36,9 +36,9 @@ from data_prep.mini_benchmark.data_sets import EVALUATED
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.video_text import Precision
 from fitclip_core.zero_shot import evaluate
+from fitclip_kit.engine.measure import EvaluationSet
 from fitclip_kit.engine.sources import Sources, prepare
-from fitclip_kit.engine.sweep import EvaluationSet
-from fitclip_kit.store.results import CellKey, metric_table
+from fitclip_kit.store.results import Cell, metric_table
 
 N_FRAMES = 4
 OWN = "open_clip's own"
@@ -139,8 +139,8 @@ def _measured(
     outcomes = evaluate(
         encoder, one.clips, one.frames, templates=one.templates, classes=one.classes or None
     )
-    key = asdict(CellKey.reference("measured", one.name))
-    metrics = metric_table(outcomes.assign(**key)).set_index(["direction", "metric"])["value"]
+    cell = asdict(Cell(one.name))
+    metrics = metric_table(outcomes.assign(**cell)).set_index(["direction", "metric"])["value"]
     texts = one.classes if one.templates else one.clips["text"].tolist()
     features = torch.cat([encoder.encode_source(one.frames), encoder.encode_texts(texts)])
     return features, outcomes, metrics

@@ -6,7 +6,7 @@
 The six evaluation sets of the mini benchmark, its teacher, and one student, whose weights are the
 teacher's with noise (no time depends on them). Three ways take turns in one run:
 
-    kit      frame stores built anew, `sweep_alphas`, outcomes of both directions stored
+    kit      frame stores built anew, `measure`, outcomes of both directions stored
     plain    the method of the paper's code, written here: for each alpha a deep copy of the model,
              every video decoded again and transformed in floating point, captions tokenised again
              and padded, an argsort of the whole score matrix (one direction)

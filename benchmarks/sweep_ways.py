@@ -22,8 +22,8 @@ from data_prep.decode_workers import available_cores
 from data_prep.mini_benchmark import TEACHER
 from data_prep.mini_benchmark.data_sets import EVALUATED
 from fitclip_core.video_text import Precision
+from fitclip_kit.engine.measure import EvaluationSet, Student, measure, sweep_cells
 from fitclip_kit.engine.sources import Sources, prepare
-from fitclip_kit.engine.sweep import EvaluationSet, Student, sweep_alphas
 from fitclip_kit.store.results import ResultsStore
 
 N_FRAMES, BATCH_CLIPS = 4, 32
@@ -64,7 +64,8 @@ class Ways:
             for name, tensor in state.items()
             if name != "logit_scale"
         }
-        self._student = Student(1, noisy, "made up")
+        made_up = {"draw": 1, "labelled_clips": 1, "labelled_share": 1.0, "sha256": "made up"}
+        self._student = Student(**made_up, state=noisy)
         self._stores = self._build(folder / "kept")
         self._ready = [self._prepared(one) for one in self._evaluation_sets(self._stores)]
 
@@ -84,9 +85,9 @@ class Ways:
         shutil.rmtree(folder, ignore_errors=True)
         results = ResultsStore(folder / "results")
         sets = self._evaluation_sets(self._build(folder / "frames"))
-        one = self._teacher
-        keys = sweep_alphas(self._encoder, one.sha256, [self._student], ALPHAS, sets, results)
-        return results.metrics(keys)
+        cells = sweep_cells([one.name for one in sets], [self._student], ALPHAS)
+        measure(cells, self._teacher, sets, results, students=[self._student])
+        return results.metrics(cells)
 
     def plain(self) -> dict[tuple[Any, Any], np.ndarray]:
         """Videos to ranks by the plain way; returns those of texts, or of classes."""

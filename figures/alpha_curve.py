@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
@@ -17,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from figures import style
+from figures.outcomes import ranks_of, sweep_rows
 from fitclip_core.statistics import mean_interval
-from fitclip_kit.store.results import CLASSIFICATION, NO_DRAW, rank_table
+from fitclip_kit.store.results import CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -153,57 +153,43 @@ class PanelHits:
     """
 
     def __init__(self, outcomes: pd.DataFrame, measures: Sequence[Measure]) -> None:
-        self._tables = [
-            (rank_table(outcomes, one.data_set, one.direction) <= one.k).astype(np.float64)
-            for one in measures
-        ]
-        first = self._tables[0].columns
-        for one, table in zip(measures, self._tables, strict=True):
-            if not table.columns.equals(first):
-                differing = sorted(set(table.columns) ^ set(first))
+        rows = sweep_rows(outcomes)
+        self._ranks = [ranks_of(rows, one.data_set, one.direction) for one in measures]
+        self._k = [one.k for one in measures]
+        first = self._ranks[0]
+        for one, ranks in zip(measures, self._ranks, strict=True):
+            if ranks.draws != first.draws:
                 raise ValueError(
-                    f"{one.data_set} and {measures[0].data_set} do not have the same (alpha, draw) "
-                    f"cells: {differing[:5]} in one only; finish the sweep or leave them out"
+                    f"{one.data_set} and {measures[0].data_set} do not have the same alphas and "
+                    f"draws: {ranks.draws} and {first.draws}; finish the sweep or leave them out"
                 )
-        self.alphas: list[float] = sorted(set(first.get_level_values("alpha")))
+        self.alphas: list[float] = list(first.points)
         if not {0.0, 1.0} <= set(self.alphas):
             raise ValueError(
                 f"the sweep needs the teacher (alpha 0) and the student (alpha 1); alphas there "
                 f"are: {self.alphas}"
             )
-        self.draws: list[int] = sorted(set(first.get_level_values("seed")) - {NO_DRAW})
-        for alpha in self.alphas:
-            expected = [NO_DRAW] if alpha == 0 else self.draws
-            present = list(self._tables[0][alpha].columns)
-            if present != expected:
-                raise ValueError(
-                    f"draws at alpha {alpha:g} of {measures[0].data_set} are {present}, not "
-                    f"{expected}; finish the sweep or leave draws out"
-                )
+        self.draws: list[int] = first.same_draws()
 
     def at(self, alpha: float) -> list[np.ndarray]:
         """Hits at one alpha, one array [draws, items] per data set; the teacher is one draw.
 
         Raises: ValueError naming the alphas there are when this one is not among them.
         """
-        known = self.alphas[self.place(alpha)]
-        return [table[known].to_numpy().T for table in self._tables]
+        both = zip(self._ranks, self._k, strict=True)
+        return [(ranks.at(alpha) <= k).astype(np.float64) for ranks, k in both]
 
     @property
     def items(self) -> list[pd.Index]:
         """The items of each data set, in the arrays' order."""
-        return [table.index for table in self._tables]
+        return [ranks.items for ranks in self._ranks]
 
     def place(self, alpha: float) -> int:
         """Where alpha stands in `alphas`.
 
         Raises: ValueError naming the alphas there are when this one is not among them.
         """
-        for place, known in enumerate(self.alphas):
-            if math.isclose(known, alpha, abs_tol=1e-9):
-                return place
-        there = ", ".join(f"{known:g}" for known in self.alphas)
-        raise ValueError(f"alpha {alpha:g} is not in the sweep; alphas there are: {there}")
+        return self.alphas.index(self._ranks[0].known(alpha))
 
     def draw_means(self, alpha: float) -> np.ndarray:
         """The measures' mean per draw, a fraction: [draws]; the teacher's repeats for each draw."""
@@ -213,7 +199,7 @@ class PanelHits:
     @property
     def n_items(self) -> int:
         """Items of all data sets together."""
-        return sum(len(table) for table in self._tables)
+        return sum(map(len, self.items))
 
 
 def alpha_table(

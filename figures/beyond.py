@@ -16,11 +16,12 @@ from matplotlib.ticker import MaxNLocator
 from figures import style
 from figures.alpha_curve import ZERO_SHOT, Measure, Panel, PanelHits, panels_in, panels_of, shown_on
 from figures.comparisons import decided, difference, measure_name, p_in_words, scopes_of
-from figures.rank_curves import model_ranks
+from figures.outcomes import Ranks, ranks_of, sweep_rows, variant_rows
 from figures.table_formats import escape_markdown
-from fitclip_kit.store.results import CLASSIFICATION, variant_rows
+from fitclip_kit.store.results import CLASSIFICATION
 
 _MEAN: Final = "mean of"  # so begins the measure of a panel of several data sets
+RENORMALISED: Final = "renormalised"
 _DIRECTIONS: Final = ("text_to_video", "video_to_text")
 # Of the comparisons in a plot; told apart in grey by their marks.
 _LOOKS: Final = ((style.LINE, "o"), ("#b34700", "s"), (style.INK, "^"))
@@ -115,7 +116,7 @@ def variant_comparisons(
 ) -> pd.DataFrame:
     """Variants of the sweep minus the plain sweep at the same alpha, for the variants' draws.
 
-    names: of `results.CellKey.variant`, such as "fisher"; each is compared at every alpha that it
+    names: of merges, such as "fisher", or "renormalised"; each is compared at every alpha that it
     was measured at. Panels are by default those of the data sets in the outcomes.
 
     Columns: as `direction_comparisons`; first is the plain sweep's value, second the variant's.
@@ -124,7 +125,12 @@ def variant_comparisons(
     lacks its alphas, draws or items.
     """
     settings: dict[str, Any] = {"level": level, "n_resamples": n_resamples, "seed": seed}
-    variants = {name: variant_rows(outcomes, name) for name in names}
+    variants = {
+        name: variant_rows(outcomes, renormalise=True)
+        if name == RENORMALISED
+        else variant_rows(outcomes, name)
+        for name in names
+    }
     panels = panels or panels_in(outcomes)
     several = any(rows["alpha"].nunique() > 1 for rows in variants.values())
     rows = []
@@ -260,18 +266,27 @@ def _plain_and_variant(
     outcomes: pd.DataFrame, variant: pd.DataFrame, measure: Measure, alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hits of the plain sweep and of a variant, [draws, items], the variant's draws."""
-    where = (measure.data_set, measure.direction, [alpha])
-    (plain,), (other,) = model_ranks(outcomes, *where), model_ranks(variant, *where)
-    lacking = [draw for draw in other.columns if draw not in plain.columns]
-    if lacking or not plain.index.equals(other.index):
+    plain, other = (
+        ranks_of(rows, measure.data_set, measure.direction)
+        for rows in (sweep_rows(outcomes), variant)
+    )
+    draws, plain_draws = (_draws_at(ranks, alpha) for ranks in (other, plain))
+    lacking = [draw for draw in draws if draw not in plain_draws]
+    if lacking or not plain.items.equals(other.items):
         raise ValueError(
             f"the plain sweep on {measure.data_set} at alpha {alpha:g} lacks draws {lacking} or "
             "has other items than the variant; measure both on the same"
         )
+    rows = [plain_draws.index(draw) for draw in draws]
     plain_hits, other_hits = (
-        (one[other.columns] <= measure.k).to_numpy(np.float64).T for one in (plain, other)
+        (ranks <= measure.k).astype(np.float64)
+        for ranks in (plain.at(alpha)[rows], other.at(alpha))
     )
     return plain_hits, other_hits
+
+
+def _draws_at(ranks: Ranks, alpha: float) -> list[int | None]:
+    return [*ranks.draws[ranks.known(alpha)]] or [None]
 
 
 def _compared(

@@ -17,6 +17,7 @@ from figures.alpha_curve import IN_DOMAIN, ZERO_SHOT, Measure, Panel, PanelHits
 from figures.class_effects import heterogeneity_p_value, qualitative_interaction_p_value
 from figures.comparisons import decision, fusion_comparisons, holm
 from figures.label_share import MEASURES
+from figures.outcomes import sweep_rows
 from figures.paper import paper_values
 from figures.per_class import item_labels, per_class_table
 from figures.rank_curves import curve_order, model_ranks
@@ -24,7 +25,7 @@ from figures.study_comparisons import share_comparisons
 from figures.subset_size import IN_DOMAIN_R1, check_same_draws, study_hits
 from figures.whole_curve import best_table
 from fitclip_core.statistics import Values, paired_difference
-from fitclip_kit.store.results import CLASSIFICATION, SHARES, sweep_rows
+from fitclip_kit.store.results import CLASSIFICATION, SHARES
 
 HOLDS: Final = "holds"
 CONSISTENT: Final = "consistent"
@@ -254,7 +255,9 @@ class _Data:
         if study is None:
             return {}
         # Both of the shares that are compared, each by itself.
-        both = [study[np.isclose(study["label_share"], 1 - one, atol=1e-9)] for one in (0, _SHARE)]
+        both = [
+            study[np.isclose(study["labelled_share"], 1 - one, atol=1e-9)] for one in (0, _SHARE)
+        ]
         there = [
             one for one in MEASURES if all(_covers(side, [one], [self.alpha]) for side in both)
         ]
@@ -266,7 +269,7 @@ class _Data:
     @cached_property
     def reference_size(self) -> int:
         """The labelled clips of the sweep's students, which stand for the paper's 4,500."""
-        return int(sweep_rows(self.sweep)["subset_size"].max())
+        return int(sweep_rows(self.sweep)["labelled_clips"].fillna(0).max())
 
     @cached_property
     def alphas(self) -> dict[str, pd.DataFrame]:
@@ -291,13 +294,7 @@ class _Data:
         study = self.subset_size
         if study is None or not _covers(study, [IN_DOMAIN_R1], [self.alpha]):
             return {}
-        teacher, found = study_hits(
-            study,
-            self.alpha,
-            IN_DOMAIN_R1,
-            by=lambda students: students["subset_size"],
-            fixed="label_share",
-        )
+        teacher, found = study_hits(study, self.alpha, IN_DOMAIN_R1, "labelled_clips")
         check_same_draws({n: hits.columns for n, hits in found.items()}, "students of size")
         if self.reference_size not in found or len(found) < 2:
             return {}

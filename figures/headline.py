@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from figures.outcomes import check_alike, sweep_rows
 from fitclip_core.metrics import error_rate_reduction
-from fitclip_kit.store.results import check_one_training, sweep_rows
 
 
 def headline_table(metrics: pd.DataFrame, alpha: float = 0.4) -> pd.DataFrame:
@@ -23,7 +23,7 @@ def headline_table(metrics: pd.DataFrame, alpha: float = 0.4) -> pd.DataFrame:
     Source: tables 4 and 5.
     """
     metrics = sweep_rows(metrics)
-    check_one_training(metrics, "the metrics")
+    check_alike(metrics, ["alpha"], "the metrics")
     models = {"teacher": 0.0, "student": 1.0, "fused": alpha}
     index = ["data_set", "direction", "metric"]
     columns = {}
@@ -36,7 +36,7 @@ def headline_table(metrics: pd.DataFrame, alpha: float = 0.4) -> pd.DataFrame:
             raise ValueError(f"no metrics of the {model} (alpha {place:g}); alphas there: {there}")
         groups = rows.groupby(index, observed=True, sort=False)
         columns[model] = groups["value"].mean()
-        draws[model] = groups["seed"].agg(lambda seeds: str(sorted(seeds)))
+        draws[model] = groups["draw"].agg(lambda draws: str(sorted(draws)))
         used.append(rows)
     table = pd.DataFrame(columns)
     if table.isna().to_numpy().any() or not draws["fused"].equals(draws["student"]):
@@ -58,7 +58,7 @@ def headline_table(metrics: pd.DataFrame, alpha: float = 0.4) -> pd.DataFrame:
         )
     table["n"] = groups["n"].first()
     table["of"] = groups["clips"].first()
-    table["draws"] = used[1].groupby(index, observed=True)["seed"].count()
+    table["draws"] = used[1].groupby(index, observed=True)["draw"].count()
     return table
 
 

@@ -82,14 +82,14 @@ def share_table(
     """The numbers of the label-share study: one row per data set and share of the pseudo-labels.
 
     Columns: scope (data set, or "mean": of all with equal weights, where there are several),
-    measure, alpha, pseudo_share (weight of the distillation loss, 1 - label_share; 0 is training on
-    labels alone, as WiSE-FT does), value (mean over draws), ci_low, ci_high (over items and draws;
-    over items with one draw), n (items), draws, draw_low, draw_high (the extreme draws), teacher
-    (its value), best (highest of its scope in hindsight; of equal ones the smallest share). Values
-    are fractions.
+    measure, alpha, pseudo_share (weight of the distillation loss, 1 - labelled_share; 0 is training
+    on labels alone, as WiSE-FT does), value (mean over draws), ci_low, ci_high (over items and
+    draws; over items with one draw), n (items), draws, draw_low, draw_high (the extreme draws),
+    teacher (its value), best (highest of its scope in hindsight; of equal ones the smallest share).
+    Values are fractions.
 
     Raises: ValueError when the outcomes lack a data set, the teacher or this alpha, mix students of
-    several subset_size, or have not the same draws at each share of each data set.
+    several labelled_clips, or have not the same draws at each share of each data set.
     Source: supplement, section 8 and figure 5.
     """
     rows = [
@@ -111,7 +111,7 @@ def share_draws(
     measures: Sequence[Measure] = MEASURES,
     mean: bool = True,
 ) -> pd.DataFrame:
-    """Each single draw of the study: scope, alpha, pseudo_share, seed, value (fraction).
+    """Each single draw of the study: scope, alpha, pseudo_share, draw, value (fraction).
 
     Raises: ValueError as `share_table`.
     """
@@ -123,7 +123,7 @@ def share_draws(
         .mean(axis=1)
         .items()
     ]
-    return pd.DataFrame(rows, columns=["scope", "alpha", "pseudo_share", "seed", "value"])
+    return pd.DataFrame(rows, columns=["scope", "alpha", "pseudo_share", "draw", "value"])
 
 
 def label_share(
@@ -172,6 +172,13 @@ def label_share(
     return figure
 
 
+def share_hits(outcomes: pd.DataFrame, alpha: float, measure: Measure) -> _Hits:
+    """`subset_size.study_hits` by the share of the pseudo-labels, ascending."""
+    teacher, found = study_hits(outcomes, alpha, measure, "labelled_share")
+    shares = sorted(found, reverse=True)
+    return teacher, {round(1 - share, 9): found[share] for share in shares}
+
+
 def _scopes(
     outcomes: pd.DataFrame, alpha: float, measures: Sequence[Measure], mean: bool
 ) -> list[tuple[str, str, list[_Hits]]]:
@@ -179,13 +186,7 @@ def _scopes(
     if not measures:
         raise ValueError("there is no measure to draw; give at least one")
 
-    def pseudo_share(students: pd.DataFrame) -> pd.Series:
-        return (1 - students["label_share"]).round(9)
-
-    study = {
-        measure: study_hits(outcomes, alpha, measure, by=pseudo_share, fixed="subset_size")
-        for measure in measures
-    }
+    study = {measure: share_hits(outcomes, alpha, measure) for measure in measures}
     shares = sorted({share for _, found in study.values() for share in found})
     check_same_draws(
         {

@@ -44,7 +44,7 @@ def protocol_items(records: Sequence[Record], model: str, data_set: str) -> pd.D
     wanted = of_set | paper["measurement"] | paper["models"][model]
     if "captions" in of_set:
         wanted |= paper["retrieval"]
-    trained, distilled = "label_share" in wanted, "teacher's temperature" in wanted
+    trained, distilled = "labelled_share" in wanted, "teacher's temperature" in wanted
     if trained:
         wanted |= paper["training"]
     rows = [
@@ -183,7 +183,7 @@ def _of_student(field: str, form: str) -> Callable[[Record], str | None]:
     """Reads the key, which has our own settings also for a student that was trained elsewhere."""
 
     def read(record: Record) -> str | None:
-        return None if "released" in _training(record) else format(record["key"][field], form)
+        return None if "released" in _training(record) else format(record["cell"][field], form)
 
     return read
 
@@ -243,9 +243,9 @@ _HERE: Final[dict[str, Callable[[Record], str | None]]] = {
     "teacher's architecture": _recorded("model", "architecture"),
     "teacher's weights": _weights("teacher"),
     "checkpoint": _recorded("model", "file"),
-    "label_share": _of_student("label_share", ".9g"),
-    "subset_size": _of_student("subset_size", ","),
-    "alpha": lambda record: format(record["key"]["alpha"], ".9g"),
+    "labelled_share": _of_student("labelled_share", ".9g"),
+    "labelled_clips": _of_student("labelled_clips", ","),
+    "alpha": lambda record: format(record["cell"]["alpha"], ".9g"),
     "steps": _recipe("{steps}"),
     "stopping rule": _stopping_rule,
     "validated every": _recipe("{validate_every} steps"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any, Final
 
@@ -12,22 +12,22 @@ import numpy as np
 import pandas as pd
 
 from figures.headline import improvement, reduction
+from figures.outcomes import check_alike, ranks_of
 from figures.paper import FUSED, MODELS, REDUCTION, layout, paper_values
 from figures.paper_protocol import Record, differences, protocol_items
 from fitclip_core.statistics import bootstrap_interval, crossed_interval, mean_interval
 from fitclip_kit.store.results import (
     CLASSIFICATION,
     SHARES,
-    CellKey,
+    Cell,
     ResultsStore,
-    check_one_training,
     metric_table,
 )
 
 DIRECTIONS: Final = ("text_to_video", CLASSIFICATION)
 _RIVALS: Final = ("fused", "wise_ft")
 _K: Final = SHARES["retrieval"] | SHARES["classification"]
-_Cells = Mapping[tuple[str, str], list[CellKey]]
+_Cells = Mapping[tuple[str, str], list[Cell]]
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class _Measured:
 
     def number(self, metric: str) -> _Number:
         if metric not in self.numbers:
-            key = self.records[0]["key"]
+            cell = self.records[0]["cell"]
             raise ValueError(
-                f"{key['model']} on {key['data_set']} was measured in {', '.join(self.numbers)}, "
+                f"{cell['model']} on {cell['data_set']} was measured in {', '.join(self.numbers)}, "
                 f"the paper's in {metric}; give a set of another kind another name"
             )
         return self.numbers[metric]
@@ -60,7 +60,7 @@ class _Measured:
 
 def beside_paper(
     results: ResultsStore,
-    keys: Iterable[CellKey] | None = None,
+    keys: Iterable[Cell] | None = None,
     *,
     alpha: float = 0.4,
     level: float = 0.95,
@@ -71,8 +71,8 @@ def beside_paper(
 
     keys: the cells to take, None for all; further data sets and alphas among them are left aside.
     "Teacher (CLIP)" and "CLIP" are the cells at alpha 0, "Student" and "FitCLIP" the students with
-    label_share below 1 and their fusion at `alpha`, "WiSE-FT" the fusion with label_share 1, the
-    three Frozen in Time the references named so in `paper.MODELS`.
+    labelled_share below 1 and their fusion at `alpha`, "WiSE-FT" the fusion with labelled_share 1,
+    the three Frozen in Time the references named so in `paper.MODELS`.
 
     One row a number, in the paper's order. Columns: table, data_set, model (the paper's row),
     metric, value (percent, ranks for MdR; mean over draws), ci_low, ci_high, n (clips measured),
@@ -134,7 +134,7 @@ def measured_table(table: str, beside: pd.DataFrame) -> pd.DataFrame:
 
 
 def protocol_table(
-    results: ResultsStore, keys: Iterable[CellKey] | None = None, *, alpha: float = 0.4
+    results: ResultsStore, keys: Iterable[Cell] | None = None, *, alpha: float = 0.4
 ) -> pd.DataFrame:
     """The paper's protocol beside each measured one: what `differs` of `beside_paper` sums up.
 
@@ -157,41 +157,43 @@ def protocol_table(
     return pd.concat(tables, ignore_index=True)[columns]
 
 
-def _cells(results: ResultsStore, keys: Iterable[CellKey] | None, alpha: float) -> _Cells:
+def _cells(results: ResultsStore, keys: Iterable[Cell] | None, alpha: float) -> _Cells:
     """The cells behind the paper's numbers: (model, data set) -> one a draw."""
-    chosen = results.keys() if keys is None else list(dict.fromkeys(keys))
-    alphas = sorted({key.alpha for key in chosen if key.model == "fused"})
+    chosen = results.cells() if keys is None else list(dict.fromkeys(keys))
+    alphas = sorted({key.alpha for key in chosen if key.model == "fused" and key.is_plain})
     if alphas and not any(_is(alpha, one) for one in alphas):
         there = ", ".join(f"{one:g}" for one in alphas)
         raise ValueError(f"no fused model at alpha {alpha:g}; alphas there are: {there}")
     known = set(paper_values()["data_set"])
-    cells: dict[tuple[str, str], list[CellKey]] = {}
-    for key in sorted(chosen, key=lambda key: key.seed):
+    cells: dict[tuple[str, str], list[Cell]] = {}
+    for key in sorted(chosen, key=lambda key: key.draw or 0):
         model = _model(key, alpha)
         if key.data_set in known and model in MODELS.values():
             cells.setdefault((model, key.data_set), []).append(key)
     for models in (("student", "fused"), ("wise_ft",)):
         found = [cells[place] for place in cells if place[0] in models]
         if found:
-            check_one_training(pd.DataFrame(map(vars, chain(*found))), "the cells")
+            check_alike(pd.DataFrame(map(asdict, chain(*found))), ["alpha"], "the cells")
     return cells
 
 
 def _of_common_draws(cells: _Cells) -> _Cells:
     """The rivals of table 6 on the data sets where their draws differ, with the draws of both."""
-    found: dict[tuple[str, str], list[CellKey]] = {}
+    found: dict[tuple[str, str], list[Cell]] = {}
     for data_set in {data_set for _, data_set in cells}:
         pair = {(model, data_set): cells.get((model, data_set), []) for model in _RIVALS}
-        seeds = [{key.seed for key in one} for one in pair.values()]
-        common = set.intersection(*seeds)
-        if common and seeds[0] != seeds[1]:
-            found |= {at: [key for key in one if key.seed in common] for at, one in pair.items()}
+        draws = [{key.draw for key in one} for one in pair.values()]
+        common = set.intersection(*draws)
+        if common and draws[0] != draws[1]:
+            found |= {at: [key for key in one if key.draw in common] for at, one in pair.items()}
     return found
 
 
-def _model(key: CellKey, alpha: float) -> str:
+def _model(key: Cell, alpha: float) -> str:
     """The model of `paper.MODELS` that a cell measured; "" for none."""
-    labels_alone = key.label_share == 1
+    if not key.is_plain:
+        return ""
+    labels_alone = key.labelled_share == 1
     if key.model == "fused":
         if not _is(alpha, key.alpha):
             return ""
@@ -204,17 +206,12 @@ def _is(alpha: float, other: float) -> bool:
 
 
 def _measure(
-    results: ResultsStore, cells: list[CellKey], level: float, n_resamples: int, seed: int
+    results: ResultsStore, cells: list[Cell], level: float, n_resamples: int, seed: int
 ) -> _Measured:
     outcomes = results.outcomes(cells)
     outcomes = outcomes[outcomes["direction"].isin(DIRECTIONS)]
-    ranks = outcomes.pivot(index="item", columns="seed", values="rank")
-    if ranks.isna().to_numpy().any():
-        item = ranks.index[ranks.isna().any(axis=1)][0]
-        raise ValueError(
-            f"draws of {cells[0].model} on {cells[0].data_set} were not measured on the same "
-            f"clips: {item!r} is not in all; measure them again with the same frames"
-        )
+    found = ranks_of(outcomes, cells[0].data_set, str(outcomes["direction"].iloc[0]))
+    ranks = pd.DataFrame(found.at(cells[0].alpha).T, found.items)
     table = metric_table(outcomes, level=level, n_resamples=n_resamples, seed=seed)
     numbers = {}
     for metric, rows in table.groupby("metric", sort=False):
@@ -250,7 +247,7 @@ def _derived(
 ) -> _Number:
     """The fused model's improvement over the teacher, or its error rate reduction."""
     if not teacher.ranks.index.equals(fused.ranks.index):
-        data_set = fused.records[0]["key"]["data_set"]
+        data_set = fused.records[0]["cell"]["data_set"]
         raise ValueError(
             f"teacher and fused model were not measured on the same clips of {data_set}; measure "
             "them again with the same frames"

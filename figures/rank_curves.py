@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -16,8 +15,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from figures import style
+from figures.outcomes import ranks_of, same_draws, sweep_rows
 from fitclip_core.statistics import simultaneous_band
-from fitclip_kit.store.results import NO_DRAW, rank_table
 
 # How the line and the band are drawn; told apart in grey by dashes, and by edges or filling.
 _LINES: Final[dict[str, dict[str, Any]]] = {
@@ -43,30 +42,18 @@ def model_ranks(
     """Ranks of one data set and direction at each alpha: a row per item, a column per draw.
 
     Values are 1-based mid-ranks; rows are the same items in the same order in all tables. The
-    teacher, alpha 0, has the one column -1.
+    teacher, alpha 0, has the one column None.
 
     Raises: ValueError when an alpha was not measured, alphas above 0 do not have the same draws, or
-    as `results.rank_table`.
+    as `outcomes.ranks_of`.
     """
-    table = rank_table(outcomes, data_set, direction)
-    known = sorted(set(table.columns.get_level_values("alpha")))
-    found = []
-    for alpha in alphas:
-        places = [one for one in known if math.isclose(one, alpha, abs_tol=1e-9)]
-        if not places:
-            there = ", ".join(f"{one:g}" for one in known)
-            raise ValueError(
-                f"alpha {alpha:g} was not measured on {data_set}, {direction}; alphas there are: "
-                f"{there}"
-            )
-        found.append(table[places[0]])
-    draws = {tuple(one.columns) for one in found} - {(NO_DRAW,)}
-    if len(draws) > 1:
-        raise ValueError(
-            f"outcomes of {data_set}, {direction} do not have the same draws at each alpha: "
-            f"{sorted(map(list, draws))}; finish the sweep or leave draws out"
-        )
-    return found
+    ranks = ranks_of(sweep_rows(outcomes), data_set, direction)
+    known = [ranks.known(alpha) for alpha in alphas]
+    same_draws({alpha: ranks.draws[alpha] for alpha in known}, f"{data_set}, {direction}: alpha")
+    return [
+        pd.DataFrame(ranks.points[alpha].T, ranks.items, ranks.draws[alpha] or [None])
+        for alpha in known
+    ]
 
 
 def rank_curve_table(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from figures.alpha_curve import Measure
 from figures.comparisons import decided, difference
-from figures.label_share import MEASURES
+from figures.label_share import MEASURES, share_hits
 from figures.subset_size import IN_DOMAIN_R1, check_same_draws, study_hits
 
 SIZE: Final = "labelled clips"
@@ -42,10 +42,7 @@ def size_comparisons(
     Source: supplement, section 7 and figure 4, without a test there.
     """
 
-    def size(students: pd.DataFrame) -> pd.Series:
-        return students["subset_size"]
-
-    teacher, found = study_hits(outcomes, alpha, measure, by=size, fixed="label_share")
+    teacher, found = study_hits(outcomes, alpha, measure, "labelled_clips")
     check_same_draws({one: hits.columns for one, hits in found.items()}, "students of size")
     values = {0: _array(teacher)} | {int(one): _array(hits) for one, hits in found.items()}
     if reference == 0 or reference not in values or len(found) < 2:
@@ -84,12 +81,9 @@ def share_comparisons(
     Source: supplement, section 8, figure 5 and table 6, without a test there.
     """
 
-    def pseudo_share(students: pd.DataFrame) -> pd.Series:
-        return (1 - students["label_share"]).round(9)
-
     pairs = {}
     for measure in measures:
-        found = study_hits(outcomes, alpha, measure, by=pseudo_share, fixed="subset_size")[1]
+        found = share_hits(outcomes, alpha, measure)[1]
         lacking = [one for one in (0.0, round(share, 9)) if one not in found]
         if lacking or share == 0:
             raise ValueError(

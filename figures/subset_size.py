@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from string import ascii_lowercase
@@ -22,9 +22,8 @@ from matplotlib.ticker import MaxNLocator
 
 from figures import style
 from figures.alpha_curve import Measure, panels_of
-from figures.rank_curves import model_ranks
+from figures.outcomes import ranks_of, sweep_rows
 from fitclip_core.statistics import mean_interval
-from fitclip_kit.store.results import FIRST_SEEDS, NO_DRAW, sweep_rows
 
 IN_DOMAIN_R1: Final = Measure("webvid_val", "text_to_video", 1)
 
@@ -91,35 +90,23 @@ def left_out(data_set: str) -> list[str]:
     return [] if measure == IN_DOMAIN_R1 else [measured_in_words(measure)]
 
 
-def sampling_of(seed: int) -> str:
-    """How the labelled clips of a draw were chosen: "independent" or "nested".
-
-    Nested subsets, of which each size contains the smaller ones, have seeds from
-    `results.FIRST_SEEDS` on; the subsets of any other seed are drawn anew for each size.
-
-    Raises: ValueError when the seed is negative, which is no draw.
-    """
-    if seed < 0:
-        raise ValueError(f"seed {seed} is no student's draw; seeds start at 0")
-    return "nested" if seed >= FIRST_SEEDS["nested"] else "independent"
-
-
 def subset_draws(
     outcomes: pd.DataFrame, alpha: float = 0.4, *, measure: Measure = IN_DOMAIN_R1
 ) -> pd.DataFrame:
-    """Each single draw of the subset-size study: sampling, alpha, subset_size, seed, value.
+    """Each single draw of the subset-size study: sampling, alpha, labelled_clips, draw, value.
 
-    Values are fractions. Rows are sorted; the teacher, size 0 and seed -1, is repeated for each
+    Values are fractions. Rows are sorted; the teacher, of size 0 and no draw, is repeated for each
     sampling.
 
     Raises: ValueError as `subset_table`.
     """
     rows = [
-        (sampling, alpha, size, seed, value)
+        (sampling, alpha, size, draw, value)
         for (sampling, size), hits in _study(outcomes, alpha, measure).items()
-        for seed, value in hits.mean().items()
+        for draw, value in hits.mean().items()
     ]
-    return pd.DataFrame(rows, columns=["sampling", "alpha", "subset_size", "seed", "value"])
+    columns = ["sampling", "alpha", "labelled_clips", "draw", "value"]
+    return pd.DataFrame(rows, columns=columns).astype({"draw": "Int64"})
 
 
 def subset_table(
@@ -133,17 +120,17 @@ def subset_table(
 ) -> pd.DataFrame:
     """The study's numbers: one row per way of sampling and subset size, 0 being the teacher.
 
-    Columns: sampling (`sampling_of`), alpha, subset_size (clips), value (mean over draws),
+    Columns: sampling, alpha, labelled_clips, value (mean over draws),
     ci_low, ci_high (over items and draws; over items with one draw), n (items), draws,
     draw_low, draw_high (the extreme draws), best (highest of its sampling in hindsight; of equal
     ones the smallest size). Values are fractions.
 
     Raises: ValueError when the outcomes lack the teacher or this alpha, mix students of several
-    label_share, have a student of size 0, or have not the same draws at each size of a sampling.
+    labelled_share, have a student of size 0, or have not the same draws at each size of a sampling.
     Source: supplement, section 7 and figure 4.
     """
     rows = [
-        {"sampling": sampling, "alpha": alpha, "subset_size": size}
+        {"sampling": sampling, "alpha": alpha, "labelled_clips": size}
         | point([hits.to_numpy().T], level, n_resamples, seed)
         for (sampling, size), hits in _study(outcomes, alpha, measure).items()
     ]
@@ -197,42 +184,44 @@ def subset_size(
 
 
 def study_hits(
-    outcomes: pd.DataFrame,
-    alpha: float,
-    measure: Measure,
-    *,
-    by: Callable[[pd.DataFrame], Iterable[Any]],
-    fixed: str,
+    outcomes: pd.DataFrame, alpha: float, measure: Measure, by: str | tuple[str, ...]
 ) -> tuple[pd.DataFrame, dict[Any, pd.DataFrame]]:
     """Hits (0 or 1) of the teacher, and of the model at `alpha` for each training of its students.
 
-    by: gives each row of the students' outcomes the value that the study varies. fixed: the column
-    that it does not, label_share or subset_size. Tables have a row per item, the same ones in all,
-    and a column per draw. The trainings are in ascending order.
+    by: the coordinate, or coordinates, that the study varies. Tables have a row per item, the same
+    ones in all, and a column per draw; where `by` is not of the sampling, the draws of all
+    samplings. The trainings are in ascending order.
 
-    Raises: ValueError when alpha is not in (0, 1], `fixed` varies, or as `model_ranks`.
+    Raises: ValueError when alpha is not in (0, 1] or was not measured, another coordinate varies,
+    or as `ranks_of`.
     """
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha is {alpha:g}; give one above 0 (the teacher), up to 1")
     rows = sweep_rows(outcomes)
-    rows = rows[(rows["data_set"] == measure.data_set) & (rows["direction"] == measure.direction)]
-    students = rows[rows["seed"] != NO_DRAW]
-    if students.empty:
-        model_ranks(outcomes, measure.data_set, measure.direction, [0.0, alpha])  # says what lacks
-    several = sorted(set(students[fixed].tolist()))
-    if len(several) > 1:
-        raise ValueError(
-            f"outcomes of {measure.data_set} mix students of {fixed} {several}; keep one, and the "
-            "teacher's rows"
-        )
-    teacher = rows[rows["seed"] == NO_DRAW]
-    hits: dict[Any, pd.DataFrame] = {}
-    for training, cells in students.groupby(pd.Series(by(students), index=students.index)):
-        both = model_ranks(
-            pd.concat([teacher, cells]), measure.data_set, measure.direction, [0.0, alpha]
-        )
-        of_teacher, hits[training] = [(one <= measure.k).astype(np.float64) for one in both]
-    return of_teacher, hits
+    there = rows.loc[rows["data_set"] == measure.data_set, "alpha"].drop_duplicates()
+    for needed in (0.0, alpha):
+        if len(there) and not np.isclose(there, needed, atol=1e-9).any():
+            known = ", ".join(f"{one:g}" for one in sorted(there))
+            raise ValueError(
+                f"alpha {needed:g} was not measured on {measure.data_set}; alphas there are: "
+                f"{known}"
+            )
+    rows = rows[np.isclose(rows["alpha"], alpha, atol=1e-9) | rows["draw"].isna()]
+    names = (by,) if isinstance(by, str) else by
+    extra = () if "sampling" in names else ("sampling",)
+    ranks = ranks_of(rows, measure.data_set, measure.direction, [*names, *extra])
+    several = extra and len({point[-1] for point in ranks.points if point[-1]}) > 1
+    parts: dict[Any, list[pd.DataFrame]] = {}
+    for point, values in ranks.points.items():
+        draws: list[Any] = ranks.draws[point] or [None]
+        if several:
+            draws = [f"{point[-1]} {draw}" for draw in draws]
+        hits = pd.DataFrame((values <= measure.k).astype(np.float64).T, ranks.items, draws)
+        training = point[0] if isinstance(by, str) else point
+        parts.setdefault(training, []).append(hits)
+    (of_teacher,) = parts.pop(None if isinstance(by, str) else (None,) * len(by))
+    of_teacher.columns = pd.Index([None])
+    return of_teacher, {training: pd.concat(found, axis=1) for training, found in parts.items()}
 
 
 def check_same_draws(draws: Mapping[Any, Iterable[Any]], what: str) -> None:
@@ -348,16 +337,15 @@ def _study(
 ) -> dict[tuple[str, int], pd.DataFrame]:
     """Hits at each (sampling, subset size), the teacher's at size 0: [items, draws] each."""
 
-    def subset(students: pd.DataFrame) -> list[tuple[str, int]]:
-        samplings = students["seed"].map(sampling_of)
-        return list(zip(samplings, students["subset_size"], strict=True))
-
-    teacher, found = study_hits(outcomes, alpha, measure, by=subset, fixed="label_share")
+    by = ("sampling", "labelled_clips")
+    teacher, found = study_hits(outcomes, alpha, measure, by)
     study: dict[tuple[str, int], pd.DataFrame] = {}
     draws: dict[str, dict[int, Iterable[Any]]] = {}
     for (sampling, size), hits in found.items():
         if size == 0:
-            raise ValueError("a student of subset_size 0 is no point of this study; leave it out")
+            raise ValueError(
+                "a student of no labelled clips is no point of this study; leave it out"
+            )
         study.setdefault((sampling, 0), teacher)
         study[sampling, size] = hits
         draws.setdefault(sampling, {})[size] = hits.columns
@@ -368,15 +356,15 @@ def _study(
 
 def _draw_panel(ax: Axes, table: pd.DataFrame, draws: pd.DataFrame) -> None:
     samplings = list(table["sampling"].unique())
-    places = log_places(list(table["subset_size"]))
+    places = log_places(list(table["labelled_clips"]))
     for sampling in samplings:
         side = 0 if len(samplings) == 1 else {"independent": -1, "nested": 1}[sampling]
         rows = table[table["sampling"] == sampling]
         look = _LOOKS[sampling]
-        trained = rows[rows["subset_size"] > 0]
+        trained = rows[rows["labelled_clips"] > 0]
         _draw_interval(ax, _dodged(trained, places, side), trained, look["color"])
         if trained["draws"].iloc[0] > 1:
-            single = draws[(draws["sampling"] == sampling) & (draws["subset_size"] > 0)]
+            single = draws[(draws["sampling"] == sampling) & (draws["labelled_clips"] > 0)]
             ax.plot(_dodged(single, places, side), 100 * single["value"], **DRAW_DOT, zorder=2.5)
         x = _dodged(rows, places, side)
         ax.plot(x, 100 * rows["value"], **look, **_MEAN, label=sampling, zorder=3)
@@ -396,7 +384,7 @@ def _draw_interval(ax: Axes, x: np.ndarray, rows: pd.DataFrame, colour: str) -> 
 
 def _dodged(rows: pd.DataFrame, places: Mapping[float, float], side: int) -> np.ndarray:
     """Places of the rows' sizes, each sampling on its side; the teacher is one for both."""
-    sizes = rows["subset_size"]
+    sizes = rows["labelled_clips"]
     return (sizes.map(places) + side * _DODGE * (sizes > 0)).to_numpy()
 
 

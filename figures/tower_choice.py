@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from figures.alpha_curve import Measure
+from figures.outcomes import Ranks, ranks_of, tower_rows
 from figures.whole_curve import halves, off_zero
 from fitclip_core.statistics import paired_difference
-from fitclip_kit.store.results import tower_rows
 
 _CELL: Final = ["vision_alpha", "text_alpha"]
 
@@ -19,17 +19,20 @@ _CELL: Final = ["vision_alpha", "text_alpha"]
 def tower_values(outcomes: pd.DataFrame, measures: Sequence[Measure]) -> pd.DataFrame:
     """The values of a tower map, as `tower_map.tower_grid` takes them.
 
-    outcomes: holds the cells of `sweep.measure_tower_map`; others are left out.
+    outcomes: holds cells with a text_alpha; others are left out.
 
-    Returns: columns data_set, seed, vision_alpha, text_alpha, value (fraction).
+    Returns: columns data_set, draw, vision_alpha, text_alpha, value (fraction).
 
     Raises: ValueError when a measure's data set has no such cells.
     """
-    parts = []
-    for one, rows in zip(measures, _tower_outcomes(outcomes, measures), strict=True):
-        groups = rows.assign(value=rows["rank"] <= one.k).groupby(["seed", *_CELL])["value"]
-        parts.append(groups.mean().reset_index().assign(data_set=one.data_set))
-    return pd.concat(parts, ignore_index=True)[["data_set", "seed", *_CELL, "value"]]
+    rows = [
+        (one.data_set, draw, *cell, (ranks <= one.k).mean())
+        for one, found in zip(measures, _tower_ranks(outcomes, measures), strict=True)
+        for cell, by_draw in found.points.items()
+        for draw, ranks in zip(found.draws[cell], by_draw, strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["data_set", "draw", *_CELL, "value"])
+    return table.sort_values(["data_set", "draw", *_CELL], ignore_index=True)
 
 
 def tower_comparison(
@@ -123,16 +126,14 @@ def towers_in_words(table: pd.DataFrame) -> str:
     return " ".join(lines)
 
 
-def _tower_outcomes(outcomes: pd.DataFrame, measures: Sequence[Measure]) -> list[pd.DataFrame]:
+def _tower_ranks(outcomes: pd.DataFrame, measures: Sequence[Measure]) -> list[Ranks]:
     towers = tower_rows(outcomes)
-    found = []
+    there = sorted(set(towers["data_set"].astype(str)))
     for one in measures:
-        rows = towers[(towers["data_set"] == one.data_set) & (towers["direction"] == one.direction)]
-        if rows.empty:
-            there = sorted(set(towers["data_set"].astype(str)))
+        if one.data_set not in there:
             raise ValueError(f"no tower map of {one.data_set}; there are: {there or 'none'}")
-        found.append(rows)
-    return found
+    by = ("alpha", "text_alpha")
+    return [ranks_of(towers, one.data_set, one.direction, by) for one in measures]
 
 
 def _tower_hits(
@@ -141,16 +142,15 @@ def _tower_hits(
     """Each measure's hits, [draws, items, cells], and the cells' two alphas."""
     if not measures:
         raise ValueError("there is no measure; give at least one")
-    arrays, axes = [], []
-    for one, rows in zip(measures, _tower_outcomes(outcomes, measures), strict=True):
-        levels = [sorted(rows[name].unique()) for name in ("seed", *_CELL)]
-        wide = rows.pivot(index="item", columns=["seed", *_CELL], values="rank")
-        wide = wide.reindex(columns=pd.MultiIndex.from_product(levels))
-        if wide.isna().to_numpy().any():
+    arrays, maps = [], []
+    for one, ranks in zip(measures, _tower_ranks(outcomes, measures), strict=True):
+        grid = pd.MultiIndex.from_product(
+            [sorted({cell[axis] for cell in ranks.points}) for axis in (0, 1)], names=_CELL
+        )
+        if len(grid) != len(ranks.points) or len(set(map(tuple, ranks.draws.values()))) > 1:
             raise ValueError(f"the map of {one.data_set} is not whole; measure all its cells")
-        shape = (len(wide), len(levels[0]), -1)
-        arrays.append((wide.to_numpy() <= one.k).astype(np.float64).reshape(shape).swapaxes(0, 1))
-        axes.append(levels)
-    if any(levels != axes[0] for levels in axes):
+        arrays.append(np.stack([ranks.at(cell) <= one.k for cell in grid], -1).astype(np.float64))
+        maps.append(ranks.draws)
+    if any(draws != maps[0] for draws in maps):
         raise ValueError("the data sets' maps have other draws or alphas; measure the same ones")
-    return arrays, pd.MultiIndex.from_product(axes[0][1:], names=_CELL)
+    return arrays, grid

@@ -23,7 +23,7 @@ def tower_grid(table: pd.DataFrame, data_set: str | None = None) -> pd.DataFrame
     """The map's numbers: a row per alpha of the vision tower, a column per alpha of the text tower.
 
     `table` has a row per vision_alpha, text_alpha, data_set and, where there are several draws,
-    seed, with the fraction `value`. Of one data set, or the mean of all with equal weights; draws
+    draw, with the fraction `value`. Of one data set, or the mean of all with equal weights; draws
     are averaged. Alphas are kept to 9 decimals, ascending.
 
     Raises: ValueError when a column or the data set is missing, a value is not in [0, 1], a cell is
@@ -43,7 +43,7 @@ def tower_grid(table: pd.DataFrame, data_set: str | None = None) -> pd.DataFrame
             f"{wrong.sum()} values are not in [0, 1], the first is "
             f"{table.loc[wrong, 'value'].iloc[0]}; give fractions"
         )
-    by = ["data_set", *(["seed"] if "seed" in table else [])]
+    by = ["data_set", *(["draw"] if "draw" in table else [])]
     rows = table.assign(**{axis: table[axis].astype(float).round(9) for axis in _AXES})
     rows["data_set"] = rows["data_set"].astype(str)
     if (twice := rows.duplicated([*by, *_AXES])).any():

@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 from fitclip_core import distillation, distributed
-from fitclip_kit.engine import studies, train
+from fitclip_kit.engine import students, train
 
 
 def lose_rank_1() -> None:
@@ -31,5 +31,5 @@ if __name__ == "__main__":
     notebooks, runs_dir, *lost = sys.argv[1:]
     if lost:
         lose_rank_1()
-    assert studies.fit_student is distillation.fit_student
+    assert students.fit_student is distillation.fit_student
     sys.exit(train.main(["--profile", "tiny", "--runs-dir", runs_dir], Path(notebooks)))

@@ -8,12 +8,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
 import tests
 from fitclip_core import distributed
-from fitclip_kit.engine.students import fit_or_load
+from fitclip_kit.engine import students
 from fitclip_kit.store.files import read_manifest
 
 tests.__path__ = [str(Path(__file__).parent)]  # some installed package may have the name, too
@@ -75,14 +76,18 @@ def kept(folder: Path) -> dict[str, Any]:
     """A student that rank 0 keeps, asked for twice; and keeping that fails."""
     calls, problems = [], []
 
-    def fit_here() -> Any:
+    def fit_here(*_: Any, **options: Any) -> Any:
         calls.append("fit")
         return fit()
 
     def ask(place: Path, inputs: dict[str, str]) -> Any:
-        return fit_or_load(place, 1, RECIPE, inputs, fit_here)
+        described = {"folder": place, "draw": 1, "labelled_clips": 9, "recipe": RECIPE}
+        training = students.Training(**described, labelled=None, inputs=inputs)
+        nothing: Any = None
+        with mock.patch.object(students, "fit_student", fit_here):
+            return students.train(training, nothing, nothing, nothing)
 
-    students = [ask(folder / "student", {}) for _ in range(2)]
+    trained = [ask(folder / "student", {}) for _ in range(2)]
     (folder / "file").touch()
     for wrong in (
         partial(distributed.on_first_rank, lambda: 1 // 0),
@@ -95,8 +100,7 @@ def kept(folder: Path) -> dict[str, Any]:
             problems.append((type(error).__name__, str(error)))
     return {
         "calls": calls,
-        "trained_now": [one.trained_now for one in students],
-        "weights": {one.student.sha256 for one in students},
+        "weights": {one.student.sha256 for one in trained},
         "manifest": read_manifest(folder / "student"),
         "problems": problems,
     }

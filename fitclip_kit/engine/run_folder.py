@@ -24,7 +24,7 @@ from data_prep import frame_store
 from data_prep.clips import read_clips
 from fitclip_core.distillation import TrainingClips
 from fitclip_core.videos import video_numbers
-from fitclip_kit.engine.sweep import EvaluationSet
+from fitclip_kit.engine.measure import EvaluationSet
 from fitclip_kit.store.code import code_digest
 from fitclip_kit.store.files import (
     MANIFEST_NAME,

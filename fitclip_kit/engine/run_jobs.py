@@ -18,7 +18,7 @@ import numpy as np
 
 from fitclip_core.devices import pick_device
 from fitclip_core.distillation import Recipe, TrainingClips
-from fitclip_kit.engine import studies
+from fitclip_kit.engine import students
 from fitclip_kit.engine.plan import Differentiating, Fitting, Job, Measuring
 from fitclip_kit.engine.run_check import FIGURES, POOL, SELECTION, Run, problems
 from fitclip_kit.engine.run_tasks import DATA, SHARES, SIZES, STUDENTS, SWEEP, ZERO_SHOT
@@ -163,7 +163,7 @@ class _Walk:
 
     def sizes(self) -> Iterator[Job]:
         values, pool = self.parameters[SIZES], self.clips.get(POOL, 0)
-        trainings = studies.subset_trainings(
+        trainings = students.subset_trainings(
             Path(),
             TrainingClips(_Unread(pool), [""] * pool),
             replace(self.recipe, labelled_batch=self.batch),
@@ -176,8 +176,8 @@ class _Walk:
         models: list[Model] = [_TEACHER]
         groups: dict[int, list[Recipe]] = {}
         for one in trainings:
-            groups.setdefault(one.subset_size, []).append(one.recipe)
-            models += _fused(1.0, one.subset_size, one.seed, values["alphas"])
+            groups.setdefault(one.labelled_clips, []).append(one.recipe)
+            models += _fused(1.0, one.labelled_clips, (one.sampling, one.draw), values["alphas"])
         for size, recipes in groups.items():
             batch = min(recipes[0].labelled_batch, size)
             what = _students(len(recipes), f"of {size:,} clips")
@@ -248,9 +248,9 @@ class _Unread:
         raise RuntimeError("a plan reads no frames")
 
 
-def _fused(share: float, size: int, seed: int, alphas: Sequence[float]) -> list[Model]:
+def _fused(share: float, size: int, draw: object, alphas: Sequence[float]) -> list[Model]:
     shares = [alpha for alpha in _distinct(alphas) if alpha > 0]
-    return [("fused", round(share, 9), size, seed, alpha) for alpha in shares]
+    return [("fused", round(share, 9), size, draw, alpha) for alpha in shares]
 
 
 def _distinct(alphas: Sequence[float]) -> list[float]:

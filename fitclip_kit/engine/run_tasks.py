@@ -21,8 +21,9 @@ from data_prep.datasets.base import DataSet
 from fitclip_core.devices import pick_device
 from fitclip_core.distillation import Recipe, TrainingClips
 from fitclip_core.encoders import ClipEncoder
-from fitclip_kit.engine import students, studies
+from fitclip_kit.engine import students
 from fitclip_kit.engine.fanout import Failure, FanOutFailed, Settings, Task, fan_out
+from fitclip_kit.engine.measure import EvaluationSet, measure, sweep_cells, unmeasured
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.engine.sources import (
     TRAINED_ON,
@@ -34,15 +35,9 @@ from fitclip_kit.engine.sources import (
     size_study_set,
     student_recipe,
 )
-from fitclip_kit.engine.studies import Training
-from fitclip_kit.engine.sweep import (
-    EvaluationSet,
-    measure_reference,
-    sweep_alphas,
-    unmeasured,
-    unmeasured_reference,
-)
+from fitclip_kit.engine.students import Training
 from fitclip_kit.store.files import file_sha256, manifest_problems
+from fitclip_kit.store.results import Cell
 from fitclip_kit.weights.models import LoadedModel
 
 DATA, ZERO_SHOT, STUDENTS, SWEEP, SIZES, SHARES = (
@@ -84,11 +79,10 @@ class Run:
         named = str(self.parameters[stem]["sources_file"])
         return read_sources(self.working_dir / named if named else "")
 
-    def teacher(self, stem: str) -> tuple[ClipEncoder, LoadedModel]:
+    def teacher(self, stem: str) -> LoadedModel:
         """The teacher, on the device that a notebook computes on."""
         device = pick_device(str(self.parameters[stem]["device"]))
-        loaded = self.sources(stem).load_teacher(device)
-        return cast(ClipEncoder, loaded.encoder), loaded
+        return self.sources(stem).load_teacher(device)
 
     def evaluation_sets(self, names: Sequence[str]) -> list[EvaluationSet]:
         """Data sets to measure on; notebook 01's stores have to be there."""
@@ -165,8 +159,7 @@ def teacher_tasks(run: Run) -> Iterator[Task]:
     names += [name for study in (SIZES, SHARES) for name in _measured(run, study)[0]]
     teacher = run.sources(ZERO_SHOT).load_teacher()
     for data_set in run.evaluation_sets(list(dict.fromkeys(names))):
-        digest, results = teacher.sha256, run.folder.results
-        if unmeasured(digest, [], [0.0], [data_set], results, model=teacher.protocol):
+        if unmeasured([Cell(data_set.name)], teacher, [data_set], run.folder.results):
             yield Task(f"teacher on {data_set.name}", partial(measure_teacher, run, data_set.name))
 
 
@@ -176,17 +169,16 @@ def reference_tasks(run: Run) -> Iterator[Task]:
     sets = run.evaluation_sets(_evaluated(run, ZERO_SHOT)) if sources.references else []
     for name in sources.references:
         model = _reference(run, name, "cpu")
-        weights = {"sha256": model.sha256}
         for one in sets:
-            if unmeasured_reference(name, weights, [one], results, model=model.protocol):
+            if unmeasured([Cell(one.name, name)], model, [one], results):
                 yield Task(f"{name} on {one.name}", partial(measure_one, run, name, one.name))
 
 
 def student_tasks(run: Run) -> Iterator[Task]:
     """A task for each of notebook 03's students that is missing."""
     material = _Material(run, STUDENTS)
-    for training in studies.untrained(_draws(run, material)):
-        yield Task(f"student of draw {training.seed}", partial(train_draw, run, training.seed))
+    for training in students.untrained(_draws(run, material)):
+        yield Task(f"student of draw {training.draw}", partial(train_draw, run, training.draw))
     if 0 in run.parameters[STUDENTS]["draws"]:
         entry = run.sources(STUDENTS).student
         released = {"file": file_sha256(Path(entry["file"]))} if entry else None
@@ -201,8 +193,8 @@ def sweep_tasks(run: Run) -> Iterator[Task]:
     for draw in values["draws"]:
         student = students.load(run.folder.student(draw), draw).student
         for alpha in sorted({float(alpha) for alpha in values["alphas"]} - {0.0}):
-            cells = (teacher.sha256, [student], [alpha], sets)
-            if unmeasured(*cells, run.folder.results, **_trained_as(run), model=teacher.protocol):
+            cells = sweep_cells(values["evaluated"], [student], [alpha])
+            if unmeasured(cells, teacher, sets, run.folder.results, students=[student]):
                 call = partial(measure_fused, run, draw, alpha)
                 yield Task(f"draw {draw} at alpha {alpha:g}", call)
 
@@ -219,57 +211,54 @@ def share_tasks(run: Run) -> Iterator[Task]:
 
 def measure_teacher(run: Run, data_set: str) -> None:
     """Measure the teacher on one data set."""
-    (encoder, teacher), sets = run.teacher(ZERO_SHOT), run.evaluation_sets([data_set])
-    results, model = run.folder.results, teacher.protocol
-    sweep_alphas(encoder, teacher.sha256, [], [0.0], sets, results, model=model)
+    teacher, sets = run.teacher(ZERO_SHOT), run.evaluation_sets([data_set])
+    measure([Cell(data_set)], teacher, sets, run.folder.results)
 
 
 def measure_one(run: Run, name: str, data_set: str) -> None:
     """Measure a reference model on one data set."""
     model = _reference(run, name, pick_device(str(run.parameters[ZERO_SHOT]["device"])))
-    sets, results = run.evaluation_sets([data_set]), run.folder.results
-    weights = {"sha256": model.sha256}
-    measure_reference(model.encoder, name, weights, sets, results, model=model.protocol)
+    sets = run.evaluation_sets([data_set])
+    measure([Cell(data_set, name)], model, sets, run.folder.results)
 
 
 def train_draw(run: Run, draw: int) -> None:
     """Train one of notebook 03's students."""
     material = _Material(run, STUDENTS)
-    [training] = [one for one in _draws(run, material) if one.seed == draw]
-    teacher, _ = run.teacher(STUDENTS)
+    [training] = [one for one in _draws(run, material) if one.draw == draw]
+    teacher = cast(ClipEncoder, run.teacher(STUDENTS).encoder)
     parts = _micro_batch(run, STUDENTS)
-    studies.train(training, teacher, material.unlabelled, material.validation, parts)
+    students.train(training, teacher, material.unlabelled, material.validation, parts)
 
 
 def keep_released(run: Run) -> None:
     """Keep the released student as draw 0."""
-    students.keep_released(run.folder.student(0), 0, run.sources(STUDENTS).load_student())
+    clips, recipe = run.recipe
+    checkpoint = run.sources(STUDENTS).load_student()
+    students.keep_released(run.folder.student(0), checkpoint, clips, recipe.labelled_share)
 
 
 def measure_fused(run: Run, draw: int, alpha: float) -> None:
     """Measure one student at one alpha on all of notebook 04's data sets."""
-    (encoder, teacher), sets = run.teacher(SWEEP), run.evaluation_sets(_evaluated(run, SWEEP))
+    teacher, names = run.teacher(SWEEP), _evaluated(run, SWEEP)
     student = students.load(run.folder.student(draw), draw).student
-    cells = ([student], [alpha], sets, run.folder.results)
-    made = {**_trained_as(run), "model": teacher.protocol}
-    sweep_alphas(encoder, teacher.sha256, *cells, **made)
+    cells, sets = sweep_cells(names, [student], [alpha]), run.evaluation_sets(names)
+    measure(cells, teacher, sets, run.folder.results, students=[student])
 
 
 def train_and_measure(run: Run, stem: str, name: str) -> None:
     """Train and measure one student of a study, by its folder's name."""
     material = _Material(run, stem)
     [training] = [one for one in _TRAININGS[stem](run, material) if one.folder.name == name]
-    (encoder, teacher), (names, alphas) = run.teacher(stem), _measured(run, stem)
-    studies.train_and_measure(
+    teacher, (names, alphas) = run.teacher(stem), _measured(run, stem)
+    students.train_and_measure(
         [training],
-        encoder,
-        teacher.sha256,
+        teacher,
         material.unlabelled,
         material.validation,
         alphas,
         run.evaluation_sets(names),
         run.folder.results,
-        model=teacher.protocol,
         micro_batch=_micro_batch(run, stem),
     )
 
@@ -279,9 +268,8 @@ class _Material:
 
     def __init__(self, run: Run, stem: str) -> None:
         sources, folder = run.sources(stem), run.folder
-        teacher = sources.load_teacher()
-        self.sha256, self.protocol = teacher.sha256, teacher.protocol
-        self.inputs = {"teacher": teacher.sha256, "sources": sources.digest}
+        self.teacher = sources.load_teacher()
+        self.inputs = {"teacher": self.teacher.sha256, "sources": sources.digest}
         self.validation, digests = folder.training_clips("webvid_selection")
         self.inputs |= digests
         self.unlabelled: TrainingClips | None = None
@@ -304,8 +292,8 @@ def _draws(run: Run, material: _Material) -> list[Training]:
             trainings.append(
                 Training(
                     folder=run.folder.student(draw),
-                    seed=draw,
-                    subset_size=clips,
+                    draw=draw,
+                    labelled_clips=clips,
                     recipe=replace(recipe, seed=draw),
                     labelled=labelled,
                     inputs=material.inputs | digests,
@@ -317,10 +305,10 @@ def _draws(run: Run, material: _Material) -> list[Training]:
 def _size_trainings(run: Run, material: _Material) -> list[Training]:
     values, made = run.parameters[SIZES], run.parameters[STUDENTS]
     pool, digests = run.folder.training_clips("webvid_train")
-    return studies.subset_trainings(
+    return students.subset_trainings(
         run.path / SIZES / "students",
         pool,
-        studies.kept_recipe(run.folder.student(max(made["draws"]))),
+        students.kept_recipe(run.folder.student(max(made["draws"]))),
         run.recipe[0],
         values["sizes"],
         {"independent": values["independent_draws"], "nested": values["nested_draws"]},
@@ -334,7 +322,7 @@ def _share_trainings(run: Run, material: _Material) -> list[Training]:
     trainings = []
     for draw in (one for one in values["draws"] if one > 0):
         labelled, digests = run.folder.training_clips("webvid_train", clips, draw)
-        trainings += studies.share_trainings(
+        trainings += students.share_trainings(
             run.path / SHARES / "students",
             run.folder.student(draw),
             draw,
@@ -349,13 +337,12 @@ def _share_trainings(run: Run, material: _Material) -> list[Training]:
 
 def _study_tasks(run: Run, stem: str) -> Iterator[Task]:
     material, (names, alphas) = _Material(run, stem), _measured(run, stem)
-    for training in studies.unfinished(
+    for training in students.unfinished(
         _TRAININGS[stem](run, material),
-        material.sha256,
+        material.teacher,
         alphas,
         run.evaluation_sets(names),
         run.folder.results,
-        model=material.protocol,
     ):
         name = training.folder.name
         yield Task(name, partial(train_and_measure, run, stem, name))
@@ -371,12 +358,6 @@ def _measured(run: Run, stem: str) -> tuple[list[str], list[float]]:
 
 def _evaluated(run: Run, stem: str) -> list[str]:
     return list(run.parameters[stem]["evaluated"])
-
-
-def _trained_as(run: Run) -> dict[str, Any]:
-    """How results tell the training of notebook 03's students."""
-    clips, recipe = run.recipe
-    return {"label_share": recipe.labelled_share, "subset_size": clips}
 
 
 def _reference(run: Run, name: str, device: str) -> LoadedModel:

@@ -1,35 +1,95 @@
-"""Students on disk: one folder a draw, trained once and read back as long as nothing changed.
+"""Students: each training described once, its student kept in a folder and read back from there.
 
+What notebook 03, the subset-size study and the label-share study train is a list of `Training`.
 Inside torchrun all processes call these functions together and must see the same folders: rank 0
 looks for what is kept and writes, all compute, all read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from fitclip_core import distributed
-from fitclip_core.distillation import Recipe, StudentFit
-from fitclip_kit.engine.sweep import State, Student
+from fitclip_core.distillation import Recipe, TrainingClips, fit_student
+from fitclip_core.encoders import ClipEncoder
+from fitclip_kit.engine.measure import (
+    EvaluationSet,
+    State,
+    Student,
+    measure,
+    sweep_cells,
+    unmeasured,
+)
 from fitclip_kit.store.code import code_digest
 from fitclip_kit.store.files import (
     atomic_path,
-    file_sha256,
+    json_digest,
     manifest_problems,
     read_manifest,
     write_manifest,
 )
+from fitclip_kit.store.results import Cell, ResultsStore
 from fitclip_kit.weights import checkpoints
 from fitclip_kit.weights.foreign_checkpoints import Checkpoint
+from fitclip_kit.weights.models import LoadedModel
 
 KIND = "student"
 WEIGHTS_FILE, HISTORY_FILE = "student.safetensors", "history.csv"
 TRAINED_BY = "fitclip_core.distillation"
+STEPS: Final = ("proportional", "fixed")
+# Where the seeds of a way of sampling begin: of its clips and of its recipes.
+_FIRST_SEEDS: Final = MappingProxyType({"main": 0, "independent": 500, "nested": 1000})
+_DRAWS: Final = 500  # of each way of sampling: as many seeds as there are between two
+_COORDINATES: Final = ("draw", "sampling", "labelled_clips")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Training:
+    """One student that is to be trained.
+
+    Attributes:
+        folder: where it is kept.
+        draw: its draw's number.
+        labelled_clips: labelled clips asked for.
+        recipe: how it is trained.
+        labelled: its labelled clips; None where the recipe's labelled_share is 0.
+        inputs: digests of what it is trained from: the teacher's weights, clips and frames.
+        sampling: how its labelled clips were drawn, as in `results.Cell`.
+        reused: it is another notebook's: it is read and never trained.
+    """
+
+    folder: Path
+    draw: int
+    labelled_clips: int
+    recipe: Recipe
+    labelled: TrainingClips | None
+    inputs: Mapping[str, str]
+    sampling: str = "main"
+    reused: bool = False
+
+    def problems(self) -> list[str]:
+        """Why the student that is kept is not this one; of a reused one the code may be old."""
+        return manifest_problems(
+            self.folder,
+            kind=KIND,
+            parameters=self.parameters,
+            inputs=self.inputs,
+            code=None if self.reused else code_digest(TRAINED_BY),
+        )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the student's manifest holds of it."""
+        return {name: getattr(self, name) for name in _COORDINATES} | asdict(self.recipe)
 
 
 @dataclass(frozen=True)
@@ -39,57 +99,91 @@ class TrainedStudent:
     student: Student
     history: pd.DataFrame
     best_step: int
-    trained_now: bool
 
 
-def fit_or_load(
-    folder: Path,
-    draw: int,
-    recipe: Recipe,
-    inputs: Mapping[str, str],
-    fit: Callable[[], StudentFit],
+@dataclass(frozen=True)
+class Study:
+    """What a study measured.
+
+    Attributes:
+        cells: its cells in the results, the teacher's first.
+        students: a row each: `labelled_clips`, `labelled_share`, `sampling`, `draw`, `steps`,
+            `best_step`, `loss_before` and `loss_kept` (validation loss of the teacher's weights and
+            of the kept ones) and `weights` (their sha256).
+    """
+
+    cells: list[Cell]
+    students: pd.DataFrame
+
+
+def train(
+    training: Training,
+    teacher: ClipEncoder,
+    unlabelled: TrainingClips | None,
+    validation: TrainingClips,
+    micro_batch: int | None = None,
 ) -> TrainedStudent:
-    """Return the student kept in `folder`, or fit one and keep it there.
+    """Train one student and keep it, or read back the one that is kept.
 
     The kept one is taken only if it is whole and was made with this recipe, these inputs and this
-    code; otherwise `fit()` runs and replaces it. What it was computed on (`StudentFit.computed`)
-    is noted in its manifest and not asked for: that changes rounding alone, and a student that a
-    cluster trained is not trained again elsewhere.
+    code. What it was computed on (`StudentFit.computed`) is noted in its manifest and not asked
+    for: that changes rounding alone, and a student that a cluster trained is not trained again
+    elsewhere.
 
     Args:
-        folder: one draw's folder.
-        draw: the draw's number.
-        recipe: how it is trained.
-        inputs: digests of what it is trained from: the teacher's weights, clips and frames.
-        fit: calls `distillation.fit_student`.
+        training: what to train.
+        teacher: holds the teacher's weights, which nobody changes.
+        unlabelled: clips to distil on; not needed where the labelled share is 1.
+        validation: clips on which the step to keep is chosen.
+        micro_batch: as `fit_student`.
 
     Returns:
-        The student, read back from the folder.
+        The student, read back from its folder.
 
     Raises:
-        ValueError: the fitted weights are not finite, processes differ in their code or inputs,
-            and whatever `fit` raises; the folder then holds no valid student.
+        ValueError: a reused student is not there or was trained otherwise, the fitted weights are
+            not finite, processes differ in their code or inputs, or as `fit_student`; the folder
+            then holds no valid student.
     """
-    parameters = {"draw": draw, **asdict(recipe)}
-    code = code_digest(TRAINED_BY)
-    stale = _stale(folder, parameters, inputs, code)
-    if stale:
-        distributed.check_same(code=code, inputs=dict(inputs))
-        fitted = fit()
-        made = {"best_step": fitted.best_step, "material": dict(fitted.material)}
-        details = {**made, **fitted.computed}
-        _keep(folder, fitted.state, fitted.history, parameters, inputs, code, details)
-    return _load(folder, draw, trained_now=stale)
+    problems = distributed.on_first_rank(training.problems)
+    if problems and training.reused:
+        raise ValueError(
+            f"the student in {training.folder} is not of this study ({'; '.join(problems)}); "
+            "run the notebook that trains it again"
+        )
+    if problems:
+        code = code_digest(TRAINED_BY)
+        distributed.check_same(code=code, inputs=dict(training.inputs))
+        fitted = fit_student(
+            copy.deepcopy(teacher),
+            teacher,
+            training.labelled,
+            unlabelled,
+            validation,
+            training.recipe,
+            micro_batch=micro_batch,
+        )
+        details = {"best_step": fitted.best_step, "material": dict(fitted.material)}
+        made = (training.parameters, training.inputs, code, {**details, **fitted.computed})
+        _keep(training.folder, fitted.state, fitted.history, *made)
+    return _load(training.folder)
 
 
-def keep_released(folder: Path, draw: int, checkpoint: Checkpoint) -> TrainedStudent:
-    """Keep a student that somebody else trained in `folder`, as `fit_or_load` keeps its own.
+def keep_released(
+    folder: Path,
+    checkpoint: Checkpoint,
+    labelled_clips: int,
+    labelled_share: float,
+    draw: int = 0,
+) -> TrainedStudent:
+    """Keep a student that somebody else trained in `folder`, as `train` keeps its own.
 
     Args:
-        folder: one draw's folder.
-        draw: the number that the sweep gives it.
+        folder: the draw's folder.
         checkpoint: its weights. A `logit_scale`, which plays no part in a fusion, is left out: it
             is NaN in FitCLIP's released student.
+        labelled_clips, labelled_share: what results say of its training.
+        draw: the number that the sweep gives it.
 
     Returns:
         The student, read back from the folder, with an empty history and best step 0.
@@ -97,14 +191,17 @@ def keep_released(folder: Path, draw: int, checkpoint: Checkpoint) -> TrainedStu
     Raises:
         ValueError: a weight is not finite.
     """
-    parameters = {"draw": draw, "released": checkpoint.kind}
-    inputs = {"file": checkpoint.sha256}
+    parameters = {"draw": draw, "sampling": "main", "labelled_clips": labelled_clips}
+    parameters |= {"labelled_share": labelled_share, "released": checkpoint.kind}
+    made = (parameters, {"file": checkpoint.sha256})
     code = code_digest("fitclip_kit.weights.foreign_checkpoints")
-    if _stale(folder, parameters, inputs, code):
+    names = ("parameters", "inputs", "code")
+    wanted = dict(zip(names, (*made, code), strict=True))
+    if manifest_problems(folder, kind=KIND, **wanted):
         weights = {name: value for name, value in checkpoint.state.items() if name != "logit_scale"}
         nothing = pd.DataFrame({"step": pd.Series(dtype="int64")})
-        _keep(folder, weights, nothing, parameters, inputs, code, {"best_step": 0})
-    return _load(folder, draw, trained_now=False)
+        _keep(folder, weights, nothing, *made, code, {"best_step": 0})
+    return _load(folder)
 
 
 def training_record(folder: Path) -> dict[str, Any]:
@@ -116,9 +213,10 @@ def training_record(folder: Path) -> dict[str, Any]:
     Raises: ValueError when the folder holds no student.
     """
     manifest = read_manifest(folder)
-    recipe = {name: value for name, value in manifest["parameters"].items() if name != "draw"}
-    if "released" in recipe:
-        return recipe
+    parameters = manifest["parameters"]
+    if "released" in parameters:
+        return {"released": parameters["released"]}
+    recipe = {name: value for name, value in parameters.items() if name not in _COORDINATES}
     return recipe | {name: manifest["details"].get(name) for name in ("best_step", "material")}
 
 
@@ -126,7 +224,7 @@ def load(folder: Path, draw: int) -> TrainedStudent:
     """Read a draw's student back.
 
     Args:
-        folder: where `fit_or_load` kept it.
+        folder: where `train` kept it.
         draw: the draw's number.
 
     Raises:
@@ -138,16 +236,270 @@ def load(folder: Path, draw: int) -> TrainedStudent:
     kept = read_manifest(folder)["parameters"]["draw"]
     if kept != draw:
         raise ValueError(f"{folder} holds draw {kept}, not {draw}; give that draw's folder")
-    return _load(folder, draw, trained_now=False)
+    return _load(folder)
 
 
-def _stale(
-    folder: Path, parameters: Mapping[str, Any], inputs: Mapping[str, str], code: str
-) -> bool:
-    def problems() -> list[str]:
-        return manifest_problems(folder, kind=KIND, parameters=parameters, inputs=inputs, code=code)
+def kept_recipe(folder: Path) -> Recipe:
+    """The recipe of the student that is kept in a folder.
 
-    return bool(distributed.on_first_rank(problems))
+    Raises: ValueError when the folder holds no student, or one that was trained elsewhere, whose
+    recipe is not known.
+    """
+    parameters = dict(read_manifest(folder)["parameters"])
+    if "released" in parameters:
+        raise ValueError(
+            f"the student in {folder} was not trained here, so its recipe is not known; name the "
+            "folder of one that was"
+        )
+    recipe = {name: value for name, value in parameters.items() if name not in _COORDINATES}
+    return Recipe(**recipe | {"crop_scale": tuple(recipe["crop_scale"])})
+
+
+def seed_of(draw: int, sampling: str) -> int:
+    """The seed of a draw of a way of sampling: of its subset, and of its training.
+
+    draw: 0 to 499. sampling: "independent" or "nested".
+
+    Raises: ValueError for another draw or way of sampling.
+    """
+    if sampling not in _FIRST_SEEDS:
+        raise ValueError(f"sampling is {sampling!r}; use one of {', '.join(_FIRST_SEEDS)}")
+    if not 0 <= draw < _DRAWS:
+        raise ValueError(f"draw {draw} is not among 0 to {_DRAWS - 1}")
+    return _FIRST_SEEDS[sampling] + draw
+
+
+def subset_rows(pool: int, n: int, draw: int, sampling: str) -> np.ndarray:
+    """The rows of a pool of clips that a subset takes.
+
+    Args:
+        pool: number of clips to draw from.
+        n: number of clips to take.
+        draw: the draw's number.
+        sampling: "nested" takes the first n of one random order of the pool, so that a draw's
+            subsets contain the smaller ones; "independent" draws each size anew.
+
+    Returns:
+        int64 `[n]`, ascending, each row once.
+
+    Raises:
+        ValueError: n is not in 1 to pool, or as `seed_of`.
+
+    Source: supplement, section 7 (independent subsets of the training set).
+    """
+    if not 1 <= n <= pool:
+        raise ValueError(f"{n} clips are wanted and there are {pool}; ask for 1 to {pool}")
+    seed = seed_of(draw, sampling)
+    rng = np.random.default_rng([seed] if sampling == "nested" else [seed, n])
+    return np.sort(rng.permutation(pool)[:n]).astype(np.int64)
+
+
+def subset_trainings(
+    folder: Path,
+    pool: TrainingClips,
+    recipe: Recipe,
+    recipe_clips: int,
+    sizes: Sequence[int],
+    draws: Mapping[str, Sequence[int]],
+    inputs: Mapping[str, str],
+    *,
+    steps: str = "proportional",
+) -> list[Training]:
+    """The students of the subset-size study: trained on labels alone, on n clips of a pool.
+
+    Args:
+        folder: each student gets a folder in it.
+        pool: labelled clips to draw from.
+        recipe: a recipe for `recipe_clips` labelled clips; its share and seed are replaced.
+        recipe_clips: the number of labelled clips that the recipe's steps are meant for.
+        sizes: numbers of labelled clips, above 0.
+        draws: way of sampling -> numbers of its draws.
+        inputs: digests of the teacher, the pool and the validation clips.
+        steps: "proportional": as many for each clip as the recipe has for its own, at least 1, and
+            validations spread likewise; "fixed": the recipe's at every size.
+
+    Returns:
+        One training for each way of sampling, draw and size, in this order.
+
+    Raises:
+        ValueError: a size is not in 1 to the pool's, sizes or draws are repeated, or steps or a way
+            of sampling is unknown.
+
+    Source: supplement, section 7 and figure 4.
+    """
+    if steps not in STEPS:
+        raise ValueError(f"steps is {steps!r}; use one of {', '.join(STEPS)}")
+    for what, numbers in {"sizes": sizes, **draws}.items():
+        if len(set(numbers)) < len(numbers):
+            raise ValueError(f"{what} are repeated: {list(numbers)}; give each once")
+    trainings = []
+    for sampling, numbers in draws.items():
+        for draw in numbers:
+            for size in sizes:
+                rows = subset_rows(len(pool), size, draw, sampling)
+                factor = size / recipe_clips if steps == "proportional" else 1.0
+                trainings.append(
+                    Training(
+                        folder=folder / f"size_{size:05d}_{sampling}_{draw}",
+                        draw=draw,
+                        sampling=sampling,
+                        labelled_clips=size,
+                        recipe=replace(
+                            recipe,
+                            seed=seed_of(draw, sampling),
+                            labelled_share=1.0,
+                            steps=max(1, round(factor * recipe.steps)),
+                            validate_every=max(1, round(factor * recipe.validate_every)),
+                        ),
+                        labelled=_taken(pool, rows),
+                        inputs={**inputs, "labelled clips": json_digest(rows.tolist())},
+                    )
+                )
+    return trainings
+
+
+def share_trainings(
+    folder: Path,
+    kept: Path,
+    draw: int,
+    labelled: TrainingClips,
+    labelled_clips: int,
+    pseudo_shares: Sequence[float],
+    inputs: Mapping[str, str],
+    *,
+    teacher_temperature: float | None = 0.015,
+) -> list[Training]:
+    """One draw's students of the label-share study: all as a kept one, but for the losses' weights.
+
+    Args:
+        folder: each student that has to be trained gets a folder in it.
+        kept: the folder of the student whose recipe all have; it is reused for its own share.
+        draw: the draw's number.
+        labelled: the labelled clips that the kept one was trained on.
+        labelled_clips: labelled clips asked for.
+        pseudo_shares: weights of the distillation loss, 1 - labelled_share; 0 is training on labels
+            alone, as WiSE-FT does.
+        inputs: digests of what the kept one was trained from.
+        teacher_temperature: as `Recipe`, of those that have to be trained.
+
+    Returns:
+        One training for each share.
+
+    Raises:
+        ValueError: a share is outside [0, 1] or repeated, the kept one was trained at one of the
+            shares with another teacher temperature, or as `kept_recipe`.
+
+    Source: supplement, section 8 and figure 5.
+    """
+    if len(set(pseudo_shares)) < len(pseudo_shares):
+        raise ValueError(f"shares are repeated: {list(pseudo_shares)}; give each once")
+    recipe = kept_recipe(kept)
+    others = replace(recipe, teacher_temperature=teacher_temperature)
+    trainings = []
+    for share in pseudo_shares:
+        labelled_share = round(1 - share, 9)
+        reused = labelled_share == round(recipe.labelled_share, 9)
+        if reused and recipe != others:
+            raise ValueError(
+                f"the student in {kept} has teacher_temperature {recipe.teacher_temperature} and "
+                f"the study asks for {teacher_temperature} at the same share, {share:g}, which is "
+                "one cell of the results; give notebooks 03 and 06 the same (under `common` in a "
+                "profile), or leave this share out"
+            )
+        trainings.append(
+            Training(
+                folder=kept if reused else folder / f"share_{share:g}_draw_{draw}",
+                draw=draw,
+                labelled_clips=labelled_clips,
+                recipe=recipe if reused else replace(others, labelled_share=labelled_share),
+                labelled=labelled,
+                inputs=inputs,
+                reused=reused,
+            )
+        )
+    return trainings
+
+
+def train_and_measure(
+    trainings: Sequence[Training],
+    teacher: LoadedModel,
+    unlabelled: TrainingClips | None,
+    validation: TrainingClips,
+    alphas: Sequence[float],
+    data_sets: Sequence[EvaluationSet],
+    results: ResultsStore,
+    *,
+    micro_batch: int | None = None,
+) -> Study:
+    """Train each student, or read it back, and measure it fused with the teacher.
+
+    A student is measured as soon as it is trained. Students and cells that are there under the same
+    recipe, inputs, code and protocol are not made again, so a study that was stopped goes on where
+    it was.
+
+    Args:
+        trainings: the students.
+        teacher: the teacher; its encoder has its own weights again on return.
+        unlabelled, validation, micro_batch: as `train`.
+        alphas: shares of the student, above 0; the teacher is measured too.
+        data_sets: where to measure.
+        results: receives one cell for each alpha, student and data set, and the teacher's.
+
+    Raises:
+        ValueError: two trainings have one folder or one cell, or as `train` and `measure`.
+    """
+    _check_distinct(trainings)
+    encoder: Any = teacher.encoder
+    names = [data_set.name for data_set in data_sets]
+    cells = sweep_cells(names, [], [0.0])
+    measure(cells, teacher, data_sets, results)
+    rows = []
+    for training in trainings:
+        trained = train(training, encoder, unlabelled, validation, micro_batch)
+        fused = sweep_cells(names, [trained.student], alphas)
+        measure(fused, teacher, data_sets, results, students=[trained.student])
+        cells += fused
+        losses = trained.history["validation_loss"]
+        rows.append(
+            {
+                "labelled_clips": training.labelled_clips,
+                "labelled_share": training.recipe.labelled_share,
+                "sampling": training.sampling,
+                "draw": training.draw,
+                "steps": training.recipe.steps,
+                "best_step": trained.best_step,
+                "loss_before": losses.iloc[0],
+                "loss_kept": losses.iloc[trained.best_step],
+                "weights": trained.student.sha256,
+            }
+        )
+    return Study(cells, pd.DataFrame(rows))
+
+
+def untrained(trainings: Sequence[Training]) -> list[Training]:
+    """Those of the trainings whose student is not kept, or was trained otherwise."""
+    return [training for training in trainings if training.problems()]
+
+
+def unfinished(
+    trainings: Sequence[Training],
+    teacher: LoadedModel,
+    alphas: Sequence[float],
+    data_sets: Sequence[EvaluationSet],
+    results: ResultsStore,
+) -> list[Training]:
+    """Those of the trainings that :func:`train_and_measure` would train or measure.
+
+    Raises: ValueError as `measure`.
+    """
+    names = [data_set.name for data_set in data_sets]
+
+    def missing(training: Training) -> list[Cell]:
+        student = _student(training.folder, {})
+        cells = sweep_cells(names, [student], alphas)
+        return unmeasured(cells, teacher, data_sets, results, students=[student])
+
+    return [training for training in trainings if training.problems() or missing(training)]
 
 
 def _keep(
@@ -176,10 +528,32 @@ def _keep(
     distributed.on_first_rank(write)
 
 
-def _load(folder: Path, draw: int, *, trained_now: bool) -> TrainedStudent:
-    weights = folder / WEIGHTS_FILE
-    training = training_record(folder)
-    student = Student(draw, checkpoints.load(weights), file_sha256(weights), training)
+def _load(folder: Path) -> TrainedStudent:
+    student = _student(folder, checkpoints.load(folder / WEIGHTS_FILE))
     history = pd.read_csv(folder / HISTORY_FILE)
-    best_step = int(read_manifest(folder)["details"]["best_step"])
-    return TrainedStudent(student, history, best_step, trained_now)
+    return TrainedStudent(student, history, int(read_manifest(folder)["details"]["best_step"]))
+
+
+def _student(folder: Path, state: State) -> Student:
+    manifest = read_manifest(folder)
+    told = {name: manifest["parameters"][name] for name in (*_COORDINATES, "labelled_share")}
+    sha256 = manifest["outputs"][WEIGHTS_FILE]["sha256"]
+    return Student(**told, state=state, sha256=sha256, training=training_record(folder))
+
+
+def _taken(pool: TrainingClips, rows: np.ndarray) -> TrainingClips:
+    return TrainingClips(pool.frames, [pool.captions[row] for row in rows], pool.indices[rows])
+
+
+def _check_distinct(trainings: Sequence[Training]) -> None:
+    if not trainings:
+        raise ValueError("there is nothing to train; give at least one training")
+    for what, name in {
+        "folder": lambda training: str(training.folder),
+        "cell": lambda training: str(
+            (training.recipe.labelled_share, *(getattr(training, one) for one in _COORDINATES))
+        ),
+    }.items():
+        repeated, times = Counter(map(name, trainings)).most_common(1)[0]
+        if times > 1:
+            raise ValueError(f"two trainings have one {what}, {repeated}; each needs its own")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Self
 
@@ -13,13 +13,9 @@ import pandas as pd
 from scipy.stats import binom
 
 from figures.alpha_curve import Measure
+from figures.outcomes import ranks_of, sweep_rows
 from fitclip_core.statistics import mean_interval
-from fitclip_kit.store.results import (
-    NO_DRAW,
-    OUTCOME_COLUMNS,
-    rank_table,
-    sweep_rows,
-)
+from fitclip_kit.store.results import OUTCOME_COLUMNS
 
 if TYPE_CHECKING:
     from fitclip_kit.slider.background import Task
@@ -74,19 +70,27 @@ class StoredSweep:
     ) -> None:
         self.measures: dict[str, Measure] = dict(measures)
         chosen = _of_measures(sweep_rows(outcomes), self.measures)
-        tables = {
-            name: rank_table(chosen, name, measure.direction) <= measure.k
-            for name, measure in self.measures.items()
-        }
-        self.alphas, self.draws = _alphas_and_draws(tables)
         self._cells = _cells(chosen, clips or {})
         self._curves: dict[tuple[str, int | None], pd.DataFrame] = {}
-        for name, hits in tables.items():
-            for draw in self.draws:
-                by_draw = [hits[alpha, self._stored(draw, alpha)] for alpha in self.alphas]
-                self._curves[name, draw] = self._curve([_share(one) for one in by_draw])
-            every = [hits[alpha].to_numpy(np.float64).T for alpha in self.alphas]
-            self._curves[name, None] = self._curve([_mean(one) for one in every])
+        every: dict[str, dict[float, list[int]]] = {}
+        for name, measure in self.measures.items():
+            ranks = ranks_of(chosen, name, measure.direction)
+            every[name] = ranks.draws
+            self.alphas, self.draws = list(ranks.points), ranks.same_draws()
+            hits = [(by_draw <= measure.k).astype(np.float64) for by_draw in ranks.points.values()]
+            self._curves[name, None] = self._curve([_mean(by_draw) for by_draw in hits])
+            for place, draw in enumerate(self.draws):
+                own = [by_draw[place if len(by_draw) > 1 else 0] for by_draw in hits]
+                self._curves[name, draw] = self._curve([_share(one) for one in own])
+        first, *others = every
+        for name in others:
+            if every[name] != every[first]:
+                raise ValueError(
+                    f"{name} and {first} do not have the same alphas and draws: {every[name]} and "
+                    f"{every[first]}; finish the sweep or leave a data set out"
+                )
+        if not self.draws:
+            raise ValueError("the sweep has only the teacher; run notebook 04 with draws")
 
     @classmethod
     def read(cls, material: Material) -> Self:
@@ -97,7 +101,7 @@ class StoredSweep:
         """
         measures = {name: clip_set.measure for name, clip_set in material.sets.items()}
         clips = {name: one.trial.coverage["clips"] for name, one in material.sets.items()}
-        return cls(material.run.results.outcomes(material.keys), measures, clips)
+        return cls(material.run.results.outcomes(material.cells), measures, clips)
 
     def curve(self, data_set: str, draw: int | None) -> pd.DataFrame:
         """A data set's measure over alpha, of one student or (None) the mean over all.
@@ -127,7 +131,7 @@ class StoredSweep:
             alpha 0 the teacher's. It is the sweep's own table.
         """
         alpha = round(float(alpha), 9)  # as results keep it
-        return self._cells.get((data_set, alpha, self._stored(draw, alpha)))
+        return self._cells.get((data_set, alpha, draw if alpha else None))
 
     def at(self, data_set: str, draw: int | None, alpha: float) -> Point:
         """A data set's measure at any alpha, stored or linear between the stored neighbours.
@@ -152,9 +156,6 @@ class StoredSweep:
     def points(self, draw: int | None, alpha: float) -> dict[str, Point]:
         """`at` on every data set, in the order of `measures`."""
         return {name: self.at(name, draw, alpha) for name in self.measures}
-
-    def _stored(self, draw: int, alpha: float) -> int:
-        return NO_DRAW if alpha == 0 else draw
 
     def _curve(self, ends: Sequence[tuple[float, float, float]]) -> pd.DataFrame:
         curve = pd.DataFrame(ends, columns=["value", "ci_low", "ci_high"])
@@ -240,7 +241,7 @@ def share_point(outcomes: pd.DataFrame, measure: Measure) -> Point:
     Raises: ValueError as `of_direction`.
     """
     rows = of_direction(outcomes, measure.direction)
-    return Point(*_share(rows["rank"] <= measure.k), "exact")
+    return Point(*_share((rows["rank"] <= measure.k).to_numpy(np.float64)), "exact")
 
 
 def of_direction(outcomes: pd.DataFrame, direction: str) -> pd.DataFrame:
@@ -255,9 +256,9 @@ def of_direction(outcomes: pd.DataFrame, direction: str) -> pd.DataFrame:
     return chosen
 
 
-def _share(hits: pd.Series) -> tuple[float, float, float]:
-    """The share of hits and its binomial interval, as `metric_table`; of one item NaN."""
-    n, share = len(hits), float(np.mean(hits.to_numpy(np.float64)))
+def _share(hits: np.ndarray) -> tuple[float, float, float]:
+    """The share of hits [items] and its binomial interval, as `metric_table`; of one item NaN."""
+    n, share = len(hits), float(np.mean(hits))
     if n == 1:
         return share, np.nan, np.nan
     low, high = binom.ppf([0.025, 0.975], n, share) / n
@@ -267,7 +268,7 @@ def _share(hits: pd.Series) -> tuple[float, float, float]:
 def _mean(hits: np.ndarray) -> tuple[float, float, float]:
     """The mean over draws of hits [draws, items], and its interval; of one draw, that draw's."""
     if len(hits) == 1:
-        return _share(pd.Series(hits[0]))
+        return _share(hits[0])
     interval = mean_interval(hits, within=(0, 1))
     return interval.estimate, interval.low, interval.high
 
@@ -281,38 +282,15 @@ def _of_measures(outcomes: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.
     return outcomes[wanted].astype({name: "str" for name in names if name in outcomes})
 
 
-def _alphas_and_draws(tables: Mapping[str, pd.DataFrame]) -> tuple[list[float], list[int]]:
-    """What the data sets have in common, which must be all."""
-    first_name, first = next(iter(tables.items()))
-    for name, table in tables.items():
-        if not table.columns.equals(first.columns):
-            differing = sorted(set(table.columns) ^ set(first.columns))
-            raise ValueError(
-                f"{name} and {first_name} do not have the same (alpha, draw) cells: "
-                f"{differing[:5]} in one only; finish the sweep or leave a data set out"
-            )
-    alphas = sorted({float(alpha) for alpha in first.columns.get_level_values("alpha")})
-    draws = sorted({int(seed) for seed in first.columns.get_level_values("seed")} - {NO_DRAW})
-    for alpha in alphas:
-        expected = [NO_DRAW] if alpha == 0 else draws
-        present = first[alpha].columns.tolist()
-        if present != expected:
-            raise ValueError(
-                f"draws at alpha {alpha:g} are {present}, not {expected}; finish the sweep"
-            )
-    if not draws:
-        raise ValueError("the sweep has no student, only the teacher; run notebook 04 with draws")
-    return alphas, draws
-
-
 def _cells(
     outcomes: pd.DataFrame, clips: Mapping[str, int]
-) -> dict[tuple[Hashable, ...], pd.DataFrame]:
-    """(data set, alpha, seed) -> the cell's outcomes."""
+) -> dict[tuple[str, float, int | None], pd.DataFrame]:
+    """(data set, alpha, draw) -> the cell's outcomes."""
     cells = {}
-    for place, rows in outcomes.groupby(["data_set", "alpha", "seed"], observed=True):
+    by = ["data_set", "alpha", "draw"]
+    for (name, alpha, draw), rows in outcomes.groupby(by, observed=True, dropna=False):
         cell = rows.reindex(columns=list(OUTCOME_COLUMNS)).reset_index(drop=True)
-        if (name := str(place[0])) in clips:
+        if name in clips:
             cell.attrs["coverage"] = {"clips": clips[name]}
-        cells[place] = cell
+        cells[name, alpha, None if pd.isna(draw) else int(draw)] = cell
     return cells

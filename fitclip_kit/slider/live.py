@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from fitclip_core import ensembling, zero_shot
 from fitclip_core.merges import Schedule, Share
+from fitclip_kit.engine.measure import Student
 from fitclip_kit.engine.merge_distance import fisher_alpha
-from fitclip_kit.engine.sweep import Student
 from fitclip_kit.slider.background import Task
 from fitclip_kit.slider.material import ClipSet, Material
 from fitclip_kit.slider.merges import LINEAR, FisherDiagonals, Fusion, linear_at, merged
@@ -32,8 +32,8 @@ _VIDEO_PART: Final = 0.9  # of the time that a set's outcomes take; the rest is 
 class LiveModel:
     """One model that is set to any fusion in place, with a memory of the features it gave.
 
-    Features and outcomes are those that the sweep and the tower map store: the same weights encode
-    the same batches. A video's features depend on the vision tower alone and a text's on the text
+    Features and outcomes are those that `measure.measure` stores: the same weights encode the same
+    batches. A video's features depend on the vision tower alone and a text's on the text
     tower alone, so they are kept by tower; those that were used last stay.
 
     Methods may be called from any thread. One at a time computes; what is kept is answered at once,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -17,12 +17,12 @@ from fitclip_core import zero_shot
 from fitclip_core.devices import pick_device
 from fitclip_core.encoders import ClipEncoder
 from fitclip_kit.engine import students
+from fitclip_kit.engine.measure import MEASURED_BY, EvaluationSet, Student
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.engine.sources import read_sources
-from fitclip_kit.engine.sweep import MEASURED_BY, EvaluationSet, Student
 from fitclip_kit.store.code import code_digest
 from fitclip_kit.store.files import read_manifest
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import Cell
 
 TRAINING, SWEEP = "03_student_distillation", "04_alpha_sweep"
 DIRECTIONS: Final = {"retrieval": "text_to_video", "classification": "classification"}
@@ -136,7 +136,7 @@ class Material:
         teacher_sha256: digest of the teacher's weights.
         students: draw -> trained student.
         sets: name -> data set, in the sources' order.
-        keys: the sweep's stored cells of these students, data set by data set and by alpha.
+        cells: the sweep's stored cells of these students, data set by data set and by alpha.
         model: JSON data on the teacher.
     """
 
@@ -145,7 +145,7 @@ class Material:
     teacher_sha256: str
     students: dict[int, Student]
     sets: dict[str, ClipSet]
-    keys: list[CellKey]
+    cells: list[Cell]
     model: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -185,30 +185,28 @@ def open_material(run_dir: Path | str, sources_file: str = "", device: str = "cp
     teacher = sources.load_teacher(pick_device(device))
     draws = [int(draw) for draw in swept["parameters"]["draws"]]
     alphas = sorted({round(float(alpha), 9) for alpha in swept["parameters"]["alphas"]})
-    cell = partial(
-        CellKey.at,
-        label_share=float(trained["parameters"]["labelled_share"]),
-        subset_size=int(trained["parameters"]["labelled_clips"]),
-    )
-    every = run.results.keys()
+    trained_students = {draw: students.load(run.student(draw), draw).student for draw in draws}
     stored = {
-        key.data_set
-        for key in every
-        if key.seed in draws and key == cell(key.alpha, seed=key.seed, data_set=key.data_set)
+        cell.data_set
+        for cell in run.results.cells()
+        if cell.draw in trained_students
+        and cell == trained_students[cell.draw].cell(cell.data_set, cell.alpha)
     }
     if not stored:
         raise ValueError(f"{run.path} holds no cell of a sweep; run notebook {SWEEP} first")
     known = [name for name in sources.evaluated if name in stored]
     data_sets = [run.evaluation_set(name) for name in (*known, *sorted(stored - set(known)))]
-    wanted = ((one, alpha, draw) for one in data_sets for alpha in alphas for draw in draws)
-    # The teacher's cell is one for all draws.
-    keys = {cell(alpha, seed=draw, data_set=one.name): one for one, alpha, draw in wanted}
-    known_students = {draw: students.load(run.student(draw), draw).student for draw in draws}
-    weights = {draw: student.sha256 for draw, student in known_students.items()}
-    stale = sum(_is_stale(run, key, one, teacher.sha256, weights) for key, one in keys.items())
+    cells = {  # the teacher's cell is one for all draws
+        student.cell(data_set.name, alpha): data_set
+        for data_set in data_sets
+        for alpha in alphas
+        for student in trained_students.values()
+    }
+    weights = {draw: student.sha256 for draw, student in trained_students.items()}
+    stale = sum(_is_stale(run, cell, one, teacher.sha256, weights) for cell, one in cells.items())
     if stale:
         warnings.warn(
-            f"{stale} of the sweep's {len(keys)} stored cells were measured by other code than "
+            f"{stale} of the sweep's {len(cells)} stored cells were measured by other code than "
             f"there is now; run notebook {SWEEP} again where stored and live answers should agree "
             "exactly",
             stacklevel=2,
@@ -217,9 +215,9 @@ def open_material(run_dir: Path | str, sources_file: str = "", device: str = "cp
         run=run,
         encoder=cast(ClipEncoder, teacher.encoder),  # a teacher is one
         teacher_sha256=teacher.sha256,
-        students=known_students,
+        students=trained_students,
         sets={one.name: clip_set_of(one, TITLES.get(one.name, one.name)) for one in data_sets},
-        keys=list(keys),
+        cells=list(cells),
         model=dict(teacher.protocol),
     )
 
@@ -233,23 +231,23 @@ def _finished(run: RunFolder, notebook: str) -> dict[str, Any]:
 
 def _is_stale(
     run: RunFolder,
-    key: CellKey,
+    cell: Cell,
     data_set: EvaluationSet,
     teacher_sha256: str,
     students_sha256: Mapping[int, str],
 ) -> bool:
     """Whether other code measured a cell. Raises: ValueError for other models or clips."""
     try:
-        protocol = run.results.record(key)["protocol"]
+        protocol = run.results.record(cell)["protocol"]
     except ValueError as error:
         raise ValueError(f"{error}; run notebook {SWEEP} again") from error
     weights = {"teacher": teacher_sha256}
-    if key.alpha:
-        weights["student"] = students_sha256[key.seed]
+    if cell.draw is not None:
+        weights["student"] = students_sha256[cell.draw]
     expected = {**data_set.protocol, "weights": weights}
     if wrong := [name for name, value in expected.items() if protocol.get(name) != value]:
         raise ValueError(
-            f"{key.data_set} at alpha {key.alpha:g} was measured with other {wrong[0]} than the "
+            f"{cell.data_set} at alpha {cell.alpha:g} was measured with other {wrong[0]} than the "
             f"run has now; run notebook {SWEEP} again"
         )
     return bool(protocol.get("code") != _measuring_code())

@@ -261,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _provenance(material: Material) -> dict[str, str]:
-    return {"results": material.run.results.digest(material.keys)}
+    return {"results": material.run.results.digest(material.cells)}
 
 
 def _hash(text: str) -> str:

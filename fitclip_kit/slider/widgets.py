@@ -333,7 +333,7 @@ class ExplorerPage(Part):
         )
         name = f"{_plain(fusion.title)}_{_plain(clip_set.name)}_clip_{view.clip + 1}"
         provenance = {
-            "results": material.run.results.digest(material.keys),
+            "results": material.run.results.digest(material.cells),
             "teacher": material.teacher_sha256,
             "student": material.students[fusion.draw].sha256,
         }

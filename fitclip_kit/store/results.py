@@ -1,8 +1,7 @@
 """The results store: one small file per evaluated cell, from which every table and figure is made.
 
-A cell is one model (teacher, student, fused at some alpha, a variant of these, or another for
-reference) on one data set. Its outcomes are one row per item and direction; metrics are derived
-from them, never stored beside them.
+A cell is one model on one data set. Its outcomes are one row per item and direction; metrics are
+derived from them, never stored beside them.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -24,202 +22,151 @@ from scipy.stats import binom
 from fitclip_core.metrics import median_rank, recall_at_k
 from fitclip_kit.store.files import atomic_path, file_sha256, json_digest, write_json
 
-SCHEMA: Final = 1
-NO_DRAW: Final = -1
-# Where the seeds of each way of drawing subsets of several sizes begin. Those below are draws of
-# the main students, which may have the same number of clips and label share, and other clips.
-FIRST_SEEDS: Final = MappingProxyType({"independent": 500, "nested": 1000})
+SCHEMA: Final = 2
 CLASSIFICATION: Final = "classification"
 DIRECTIONS: Final = ("text_to_video", "video_to_text", CLASSIFICATION)
 OUTCOME_COLUMNS: Final = ("item", "direction", "rank", "label", "predicted")
-_MODEL_ALPHAS: Final = {"teacher": "0", "student": "1", "fused": "between 0 and 1"}
-_NAME: Final = re.compile(r"[a-z0-9_]+")
-_VARIANT: Final = "variant_"
-_TOWERS: Final = r"^variant_towers_t([01](?:_\d+)?)$"
 SHARES: Final = {
     "retrieval": {"R@1": 1, "R@5": 5, "R@10": 10},
     "classification": {"top1": 1, "top5": 5},
 }
+MODELS: Final = ("teacher", "fused", "student")
+AVERAGE: Final = "average"
+SAMPLINGS: Final = ("main", "independent", "nested")
+_NAME: Final = re.compile(r"[a-z0-9_]+")
 _DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
 
 
 @dataclass(frozen=True)
-class CellKey:
-    """What was evaluated: a model at `alpha` (the student's weight), one draw, one data set.
+class Cell:
+    """What a measured number is about: a model on a data set, as plain coordinates.
 
-    `label_share` and `subset_size` (clips) say how the student was trained and `seed` which draw
-    it is. The teacher has no draw: its fields are alpha 0, label_share 0, subset_size 0, seed -1,
-    so that all draws share one teacher cell; `CellKey.at` fills them in. A reference, a model that
-    takes no part in the fusion, has a name of its own and the teacher's fields; `CellKey.reference`
-    fills them in. A variant is what the sweep has at that alpha and draw, but merged or measured in
-    another way; its model's name starts with "variant_" (`CellKey.variant`). Neither of the two is
-    on the sweep's curve (`sweep_rows`). The two shares are kept to 9 decimals, so that 0.1 * 3 and
-    0.3 are one cell.
+    The direction of retrieval is no coordinate but a column of the outcomes: a cell is measured in
+    both. At alpha 0 the model is the teacher, which all draws share: what is said of a student is
+    dropped, so that it is one cell.
 
-    Raises: ValueError when a field is out of range or does not fit the model.
+    Attributes:
+        data_set: the evaluated data set.
+        model: "teacher", "fused" or "student", which follows from the alphas and need not be given;
+            or the name of a reference, a model that takes no part in the fusion, such as
+            "frozen_in_time_webvid".
+        merge: how teacher and student are merged: "average", or another merge's name.
+        alpha: share of the student in [0, 1], kept to 9 decimals, so that 0.1 * 3 and 0.3 are one.
+        text_alpha: that of the text tower, where alpha is the vision tower's alone; None: of both.
+        renormalise: whether mean features are renormalised, which the paper's are not.
+        draw: which training of its kind the student is; None without a student.
+        sampling: how its labelled clips were drawn, one of `SAMPLINGS`: "main" are the students of
+            the sweep; "independent" and "nested" those of the subset-size study.
+        labelled_clips: how many labelled clips it was trained on.
+        labelled_share: weight of the labelled loss in its training.
+
+    Raises:
+        ValueError: a field is missing, out of range or does not fit the model.
     """
 
-    model: str
-    alpha: float
-    label_share: float
-    subset_size: int
-    seed: int
     data_set: str
+    model: str = ""
+    merge: str = AVERAGE
+    alpha: float = 0.0
+    text_alpha: float | None = None
+    renormalise: bool = False
+    draw: int | None = None
+    sampling: str | None = None
+    labelled_clips: int | None = None
+    labelled_share: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "label_share"):
-            share = float(getattr(self, name))
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name} is {share}; it must lie between 0 and 1")
-            object.__setattr__(self, name, round(share, 9))
-        for name in ("subset_size", "seed"):
-            number = getattr(self, name)
-            if int(number) != number:
-                raise ValueError(f"{name} is {number!r}; it must be a whole number")
-            object.__setattr__(self, name, int(number))
         if not self.data_set:
             raise ValueError("data_set is empty; give the name of the evaluated data set")
-        if not _NAME.fullmatch(self.model) or self.model == _VARIANT:
+        has_student = self.alpha != 0 or self.text_alpha is not None
+        if self.is_reference and (has_student or self.draw is not None):
             raise ValueError(
-                f"model is {self.model!r}; use one of {sorted(_MODEL_ALPHAS)}, or a reference's or "
-                "variant's name in lower-case letters, digits and _"
+                f"{self.model} is none of {MODELS}, so it is a reference, without alpha or draw"
             )
-        untrained = (self.label_share, self.subset_size, self.seed) == (0, 0, NO_DRAW)
-        if self.is_variant and self.alpha == 0 and untrained:
-            return  # of the teacher, for all draws
-        if self.is_reference:
-            if self.alpha != 0 or not untrained:
+        if not has_student:
+            for name in ("draw", "sampling", "labelled_clips", "labelled_share"):
+                self._set(name, None)
+        for name in ("alpha", "text_alpha", "labelled_share"):
+            if (share := getattr(self, name)) is not None:
+                if not 0 <= share <= 1:
+                    raise ValueError(f"{name} is {share}; it must lie between 0 and 1")
+                self._set(name, round(float(share), 9))
+        for name in ("draw", "labelled_clips"):
+            if (number := getattr(self, name)) is not None:
+                if int(number) != number or number < 0:
+                    raise ValueError(f"{name} is {number!r}; give a whole number from 0 on")
+                self._set(name, int(number))
+        for name in (self.merge, *([self.model] if self.model else [])):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name: use lower-case letters, digits and _")
+        self._set("renormalise", bool(self.renormalise))
+        if self.merge != AVERAGE and (not has_student or self.text_alpha is not None):
+            raise ValueError(f"a {self.merge!r} merge needs one alpha, above 0")
+        if not self.is_reference:
+            model = MODELS[1]
+            if self.text_alpha is None:
+                model = {0.0: MODELS[0], 1.0: MODELS[2]}.get(self.alpha, model)
+            if self.model not in ("", model):
                 raise ValueError(
-                    f"{self.model} is none of {sorted(_MODEL_ALPHAS)}, so it is a reference: alpha "
-                    f"0, label_share 0, subset_size 0 and seed {NO_DRAW}, not {self.alpha}, "
-                    f"{self.label_share}, {self.subset_size} and {self.seed}; "
-                    "CellKey.reference(name, data_set) fills them in"
+                    f"at alpha {self.alpha:g} the model is the {model}, not {self.model}; leave it "
+                    "out"
                 )
-            return
-        if not self.is_variant and self.model != _model_at(self.alpha):
-            raise ValueError(
-                f"a {self.model} cell has alpha {_MODEL_ALPHAS[self.model]}, not {self.alpha}; "
-                "CellKey.at(alpha, ...) chooses the model"
-            )
-        if self.model == "teacher" and not untrained:
-            raise ValueError(
-                f"a teacher cell is shared by all draws: label_share 0, subset_size 0 and seed "
-                f"{NO_DRAW}, not {self.label_share}, {self.subset_size} and {self.seed}; "
-                "CellKey.at(0, ...) fills them in"
-            )
-        if self.model != "teacher" and (self.seed < 0 or self.subset_size < 0):
-            raise ValueError(
-                f"a {self.model} cell has seed {self.seed} and subset_size {self.subset_size}; "
-                "neither may be negative"
-            )
+            self._set("model", model)
+        if has_student:
+            self._set("sampling", self.sampling or SAMPLINGS[0])
+            if self.sampling not in SAMPLINGS:
+                raise ValueError(f"sampling is {self.sampling!r}; use one of {SAMPLINGS}")
+            for name in ("draw", "labelled_clips", "labelled_share"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"a cell at alpha {self.alpha:g} needs its student's {name}")
 
-    @classmethod
-    def at(
-        cls, alpha: float, *, label_share: float, subset_size: int, seed: int, data_set: str
-    ) -> CellKey:
-        """The key of a sweep's cell: the model follows from alpha, and alpha 0 is the teacher's."""
-        model = _model_at(round(float(alpha), 9))
-        if model == "teacher":
-            return cls(model, 0.0, 0.0, 0, NO_DRAW, data_set)
-        return cls(model, alpha, label_share, subset_size, seed, data_set)
-
-    @classmethod
-    def reference(cls, name: str, data_set: str) -> CellKey:
-        """The key of a model that takes no part in the fusion, such as "frozen_in_time_webvid".
-
-        name: lower-case letters, digits and _.
-
-        Raises: ValueError when the name has other letters or is that of a sweep's model.
-        """
-        if name in _MODEL_ALPHAS or name.startswith(_VARIANT):
-            raise ValueError(
-                f"a reference cannot be called {name!r}, which is a model of the sweep or a "
-                "variant; CellKey.at and CellKey.variant make their keys"
-            )
-        return cls(name, 0.0, 0.0, 0, NO_DRAW, data_set)
-
-    @classmethod
-    def variant(
-        cls,
-        name: str,
-        alpha: float,
-        *,
-        label_share: float,
-        subset_size: int,
-        seed: int,
-        data_set: str,
-    ) -> CellKey:
-        """The key of a sweep's model that is merged or measured in another way.
-
-        name: how it differs, such as "fisher" or "renormalised": lower-case letters, digits and _;
-        the model is then "variant_fisher". alpha: the share of the student that it goes by. The
-        other fields are the student's, or at alpha 0 the teacher's (0, 0 and -1), where the
-        variant has nothing of a student.
-
-        Raises: ValueError when the name has other letters or a field is out of range.
-        """
-        return cls(f"{_VARIANT}{name}", alpha, label_share, subset_size, seed, data_set)
-
-    @classmethod
-    def towers(
-        cls,
-        vision_alpha: float,
-        text_alpha: float,
-        *,
-        label_share: float,
-        subset_size: int,
-        seed: int,
-        data_set: str,
-    ) -> CellKey:
-        """The key of a variant with an alpha for each tower; `tower_rows` reads both back.
-
-        The vision tower's alpha is the key's, the text tower's is in the name of the model:
-        "variant_towers_t0_4".
-
-        Raises: ValueError when a field is out of range.
-        """
-        if not 0 <= text_alpha <= 1:
-            raise ValueError(f"text_alpha is {text_alpha}; it must lie between 0 and 1")
-        share = f"{text_alpha:.9f}".rstrip("0").rstrip(".").replace(".", "_")
-        return cls.variant(
-            f"towers_t{share}",
-            vision_alpha,
-            label_share=label_share,
-            subset_size=subset_size,
-            seed=seed,
-            data_set=data_set,
-        )
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     @property
     def is_reference(self) -> bool:
-        """Whether the model takes no part in the fusion, nor is a variant of one that does."""
-        return self.model not in _MODEL_ALPHAS and not self.is_variant
+        """Whether the model takes no part in the fusion."""
+        return self.model not in ("", *MODELS)
 
     @property
-    def is_variant(self) -> bool:
-        """Whether it is a model of the sweep that is merged or measured in another way."""
-        return self.model.startswith(_VARIANT)
+    def is_plain(self) -> bool:
+        """Whether it is a reference, or on the sweep's curve: averaged, with one alpha."""
+        return (self.merge, self.text_alpha, self.renormalise) == (AVERAGE, None, False)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the key, in hexadecimal; the name of the cell's files starts with it."""
+        """SHA-256 of the coordinates, in hexadecimal; the name of the cell's files."""
         return json_digest(asdict(self))
 
+    def __str__(self) -> str:
+        told = [
+            f"{name} {value}"
+            for name, value in asdict(self).items()
+            if name != "data_set" and value is not None and value is not False
+        ]
+        return f"{self.data_set} ({', '.join(told)})"
 
-KEY_COLUMNS: Final = tuple(field.name for field in fields(CellKey))
+
+COORDINATES: Final = tuple(field.name for field in fields(Cell))
+
+
+def cells_of(table: pd.DataFrame) -> list[Cell]:
+    """The distinct cells that a table's rows are of; it has the coordinates as columns."""
+    rows = table[list(COORDINATES)].drop_duplicates().astype(object).itertuples(index=False)
+    return [Cell(*(None if pd.isna(value) else value for value in row)) for row in rows]
 
 
 class ResultsStore:
     """A folder of evaluated cells: `cells/<digest>.parquet` (outcomes) and `.json` (record).
 
-    The record is written last and holds the key, the protocol, the coverage and the SHA-256 of the
+    The record is written last and holds the cell, the protocol, the coverage and the SHA-256 of the
     outcomes, so an interrupted write leaves no cell. Equal input gives equal bytes.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
 
-    def write(self, key: CellKey, outcomes: pd.DataFrame, protocol: Mapping[str, Any]) -> None:
+    def write(self, cell: Cell, outcomes: pd.DataFrame, protocol: Mapping[str, Any]) -> None:
         """Store one cell's outcomes, replacing the cell if it is there.
 
         `outcomes` has a row per item and direction: item, direction, rank (1-based mid-rank of the
@@ -230,98 +177,101 @@ class ResultsStore:
         Raises: ValueError naming the column or item for outcomes that are empty, lack a column,
         repeat an item, or hold a rank that is no mid-rank; for NaN in the protocol.
         """
-        table = _outcome_table(outcomes, where=f"outcomes of {_describe(key)}")
+        table = _outcome_table(outcomes, where=f"outcomes of {cell}")
         record = {
             "schema": SCHEMA,
-            "key": asdict(key),
+            "cell": asdict(cell),
             "protocol": dict(protocol),
             "coverage": dict(outcomes.attrs.get("coverage", {})),
             "rows": table.num_rows,
         }
         json_digest(record)  # refuses what JSON cannot hold before an older cell is given up
-        data_path, record_path = self._paths(key)
+        data_path, record_path = self._paths(cell)
         record_path.unlink(missing_ok=True)
         with atomic_path(data_path) as temporary:
             pq.write_table(table, temporary, compression="zstd")
         write_json(record_path, record | {"sha256": file_sha256(data_path)})
 
-    def problems(self, key: CellKey, protocol: Mapping[str, Any] | None = None) -> list[str]:
+    def problems(self, cell: Cell, protocol: Mapping[str, Any] | None = None) -> list[str]:
         """Why the cell is not valid (under this protocol, if given); empty when it is valid."""
-        data_path, record_path = self._paths(key)
+        data_path, record_path = self._paths(cell)
         if not record_path.is_file():
-            return [f"{_describe(key)} has not been evaluated"]
+            return [f"{cell} has not been evaluated"]
         try:
             record = json.loads(record_path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             return [f"{record_path.name} cannot be read: {error}"]
-        if record.get("schema") != SCHEMA or record.get("key") != asdict(key):
-            return [f"{record_path.name} is not the record of {_describe(key)}"]
+        if record.get("schema") != SCHEMA or record.get("cell") != asdict(cell):
+            return [f"{record_path.name} is not the record of {cell}"]
         if not data_path.is_file() or file_sha256(data_path) != record.get("sha256"):
             return [f"{data_path.name} is missing or was changed after it was written"]
         if protocol is None or json_digest(record["protocol"]) == json_digest(dict(protocol)):
             return []
-        return _protocol_differences(record["protocol"], protocol)
+        was, now = record["protocol"], json.loads(json.dumps(dict(protocol)))
+        return [
+            f"protocol: {name} was {was.get(name, 'absent')!r}, now {now.get(name, 'absent')!r}"
+            for name in sorted({*was, *now})
+            if name not in was or name not in now or was[name] != now[name]
+        ]
 
-    def is_valid(self, key: CellKey, protocol: Mapping[str, Any]) -> bool:
+    def is_valid(self, cell: Cell, protocol: Mapping[str, Any]) -> bool:
         """Whether the cell is there, unchanged, and was measured under this very protocol."""
-        return not self.problems(key, protocol)
+        return not self.problems(cell, protocol)
 
-    def keys(self) -> list[CellKey]:
-        """The keys of all finished cells, sorted by data set, alpha, training and draw.
+    def cells(self) -> list[Cell]:
+        """All finished cells, sorted by data set, alpha, training and draw.
 
         Raises: ValueError naming the file when a record is not readable.
         """
         found = []
         for path in (self.folder / "cells").glob("*.json"):
             try:
-                found.append(CellKey(**json.loads(path.read_text(encoding="utf-8"))["key"]))
+                found.append(Cell(**json.loads(path.read_text(encoding="utf-8"))["cell"]))
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{path} is not a readable record ({error}); delete it and evaluate again"
                 ) from error
         return sorted(found, key=_order)
 
-    def record(self, key: CellKey) -> dict[str, Any]:
-        """The cell's record: key, protocol, coverage, rows, sha256 of its outcomes.
+    def record(self, cell: Cell) -> dict[str, Any]:
+        """The cell's record: cell, protocol, coverage, rows, sha256 of its outcomes.
 
         Raises: ValueError when the cell is missing or damaged.
         """
-        self._check([key])
-        record: dict[str, Any] = json.loads(self._paths(key)[1].read_text(encoding="utf-8"))
+        self._check([cell])
+        record: dict[str, Any] = json.loads(self._paths(cell)[1].read_text(encoding="utf-8"))
         return record
 
-    def digest(self, keys: Iterable[CellKey] | None = None) -> str:
+    def digest(self, cells: Iterable[Cell] | None = None) -> str:
         """SHA-256 over the records (and so the outcomes) of the given cells, or of all.
 
         Raises: ValueError naming the cells that are missing or damaged.
         """
-        return json_digest({key.digest: self.record(key) for key in self._chosen(keys)})
+        return json_digest({cell.digest: self.record(cell) for cell in self._chosen(cells)})
 
-    def outcomes(self, keys: Iterable[CellKey] | None = None) -> pd.DataFrame:
+    def outcomes(self, cells: Iterable[Cell] | None = None) -> pd.DataFrame:
         """The outcomes of the given cells, or of all finished ones: one row per cell and item.
 
-        Columns: the key's fields, then item, direction, rank, label, predicted; strings are
-        categories in alphabetical order, label and predicted are missing for retrieval. Rows are
-        sorted by data set, alpha, training, draw, direction and item. Give the keys when the
-        folder may hold cells of an earlier sweep.
+        Columns: the coordinates, then item, direction, rank, label, predicted. Strings are
+        categories in alphabetical order; what does not apply is missing, such as a teacher's draw
+        or a retrieval's label. Rows are sorted by data set, alpha, training, draw, direction and
+        item. Give the cells when the folder may hold those of an earlier sweep.
 
         Raises: ValueError naming the cells that are missing or damaged.
         """
-        chosen = self._chosen(keys)
+        chosen = self._chosen(cells)
         self._check(chosen)
         if not chosen:
-            return _empty_outcomes()
-        tables = [_with_key(key, pq.ParquetFile(self._paths(key)[0]).read()) for key in chosen]
+            return typed(pd.DataFrame(columns=[*COORDINATES, *OUTCOME_COLUMNS]))
+        tables = [pq.ParquetFile(self._paths(cell)[0]).read() for cell in chosen]
         frame = pa.concat_tables(tables).unify_dictionaries().to_pandas()
-        frame["rank"] = frame["rank"].astype(np.float64)
-        for name, column in frame.items():
-            if isinstance(column.dtype, pd.CategoricalDtype):
-                frame[name] = column.cat.set_categories(sorted(column.cat.categories))
-        return frame
+        rows = np.repeat(np.arange(len(chosen)), [table.num_rows for table in tables])
+        coordinates = typed(pd.DataFrame(map(asdict, chosen))).iloc[rows]
+        return typed(pd.concat([coordinates.reset_index(drop=True), frame], axis=1))
 
     def metrics(
         self,
-        keys: Iterable[CellKey] | None = None,
+        cells: Iterable[Cell] | None = None,
         *,
         level: float = 0.95,
         n_resamples: int = 2000,
@@ -331,49 +281,35 @@ class ResultsStore:
 
         `clips` is the number of items that the cell's coverage asked for: clips, or where a video
         has several texts, texts in text-to-video and videos in video-to-text; of outcomes that were
-        stored without a coverage it is n. `least` and `most` are what the value would be if all
-        clips had been measured, and those that were not had turned out as ill or as well as can be.
+        stored without a coverage it is n. `least` and `most` are the worst and best case for the
+        items that were not measured.
         `attrs["annotation_size"]`: for each data set what its protocol says of it, or None.
 
         Raises: ValueError as `outcomes` does.
         """
-        chosen = self._chosen(keys)
-        outcomes = self.outcomes(chosen)
-        table = metric_table(outcomes, level=level, n_resamples=n_resamples, seed=seed)
-        coverages = {key: self.record(key)["coverage"] for key in chosen}
-        cells = [CellKey(*row) for row in table[list(KEY_COLUMNS)].itertuples(index=False)]
-        asked = [
-            _asked_and_ranked_among(coverages[cell], direction)
-            for cell, direction in zip(cells, table["direction"], strict=True)
-        ]
-        table["clips"] = pd.array([items for items, _ in asked], "Int64")
-        table["clips"] = table["clips"].fillna(table["n"])
-        table["least"] = table["most"] = table["value"]
-        in_part = table.index[table["clips"] != table["n"]]
-        if len(in_part):
-            by = [*KEY_COLUMNS, "direction"]
-            ranks = dict(iter(outcomes.groupby(by, observed=True, sort=False)["rank"]))
-            for row in in_part:
-                found = ranks[tuple(table.loc[row, by])].to_numpy(np.float64)
-                _, targets = asked[row]
-                metric, clips = table.loc[row, "metric"], table.loc[row, "clips"]
-                ends = _ends_with_missing(found, clips, targets, metric)
-                table.loc[row, ["least", "most"]] = ends
+        records = {cell: self.record(cell) for cell in self._chosen(cells)}
+        table = metric_table(
+            self.outcomes(records),
+            {cell: record["coverage"] for cell, record in records.items()},
+            level=level,
+            n_resamples=n_resamples,
+            seed=seed,
+        )
         table.attrs["annotation_size"] = {
-            data_set: self.record(key)["protocol"].get("annotation_size")
-            for data_set, key in {key.data_set: key for key in chosen}.items()
+            cell.data_set: record["protocol"].get("annotation_size")
+            for cell, record in records.items()
         }
         return table
 
-    def _paths(self, key: CellKey) -> tuple[Path, Path]:
-        stem = self.folder / "cells" / key.digest
+    def _paths(self, cell: Cell) -> tuple[Path, Path]:
+        stem = self.folder / "cells" / cell.digest
         return stem.with_suffix(".parquet"), stem.with_suffix(".json")
 
-    def _chosen(self, keys: Iterable[CellKey] | None) -> list[CellKey]:
-        return self.keys() if keys is None else sorted(set(keys), key=_order)
+    def _chosen(self, cells: Iterable[Cell] | None) -> list[Cell]:
+        return self.cells() if cells is None else sorted(set(cells), key=_order)
 
-    def _check(self, keys: Iterable[CellKey]) -> None:
-        problems = [problem for key in keys for problem in self.problems(key)]
+    def _check(self, cells: Iterable[Cell]) -> None:
+        problems = [problem for cell in cells for problem in self.problems(cell)]
         if problems:
             raise ValueError(
                 f"{len(problems)} cells of {self.folder} cannot be used; evaluate them again. "
@@ -382,39 +318,52 @@ class ResultsStore:
 
 
 def metric_table(
-    outcomes: pd.DataFrame, *, level: float = 0.95, n_resamples: int = 2000, seed: int = 0
+    outcomes: pd.DataFrame,
+    coverages: Mapping[Cell, Mapping[str, Any]] | None = None,
+    *,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Metrics per cell and direction, each with a bootstrap interval over the cell's items.
 
-    Columns: the key's fields, direction, metric, value, n (items measured), clips (asked for),
+    Columns: the coordinates, direction, metric, value, n (items measured), clips (asked for),
     ci_low, ci_high, least and most (with the clips that were not measured). Retrieval has R@1, R@5,
     R@10 (fractions) and MdR (ranks, 1-based) in both directions, classification has top1 and top5
-    (fractions). Outcomes do not say what was asked for, so `clips`, `least` and `most` are missing
-    here; `ResultsStore.metrics` knows them. The interval holds for this one draw: it says nothing
-    of other draws. n_resamples and seed are of MdR's interval; the shares' needs no resampling.
-    Items count as independent; several texts of one video are not, and text-to-video's interval is
-    then too narrow.
+    (fractions). `coverages` say what was asked for; without them `clips`, `least` and `most` are
+    missing. The interval holds for this one draw: it says nothing of other draws. n_resamples and
+    seed are of MdR's interval; the shares' needs no resampling. Items count as independent; several
+    texts of one video are not, and text-to-video's interval is then too narrow.
 
     Raises: ValueError when a column is missing or a rank is not finite.
     Source: the paper's tables 2-5 for the metrics.
     """
-    _require_columns(outcomes, (*KEY_COLUMNS, "direction", "rank"), "outcomes")
-    rows = []
-    cells = outcomes.groupby([*KEY_COLUMNS, "direction"], observed=True, sort=False)["rank"]
-    for cell, column in cells:
-        ranks = column.to_numpy(np.float64)
-        kind = "classification" if cell[-1] == CLASSIFICATION else "retrieval"
-        for metric, k in SHARES[kind].items():
-            share = recall_at_k(ranks, k)
-            rows.append((*cell, metric, share, len(ranks), *_share_ends(share, len(ranks), level)))
-        if kind == "retrieval":
-            ends = _median_ends(ranks, level, n_resamples, seed)
-            rows.append((*cell, "MdR", median_rank(ranks), len(ranks), *ends))
-    columns = [*KEY_COLUMNS, "direction", "metric", "value", "n", "ci_low", "ci_high"]
-    table = pd.DataFrame(rows, columns=columns)
-    unknown = pd.Series(pd.NA, table.index, dtype="Int64")
-    table.insert(columns.index("n") + 1, "clips", unknown)
-    return table.assign(least=np.nan, most=np.nan)
+    by = [*COORDINATES, "direction"]
+    require_columns(outcomes, [*by, "rank"], "outcomes")
+    found = []
+    for key, rows in outcomes.groupby(by, observed=True, sort=False, dropna=False):
+        ranks, direction = rows["rank"].to_numpy(np.float64), str(key[-1])
+        clips, targets = None, (0, 0)
+        if coverages is not None:
+            (cell,) = cells_of(rows)
+            clips, targets = _asked_and_ranked_among(coverages[cell], direction)
+            clips = len(ranks) if clips is None else clips
+        kind = "classification" if direction == CLASSIFICATION else "retrieval"
+        for metric in (*SHARES[kind], *(["MdR"] if kind == "retrieval" else [])):
+            value = _value(ranks, metric)
+            if metric == "MdR":
+                ends = _median_ends(ranks, level, n_resamples, seed)
+            else:
+                ends = _share_ends(value, len(ranks), level)
+            extremes = (value, value)
+            if clips is None:
+                extremes = (np.nan, np.nan)
+            elif clips != len(ranks):
+                extremes = _ends_with_missing(ranks, clips, targets, metric)
+            found.append((*key, metric, value, len(ranks), clips, *ends, *extremes))
+    names = ["metric", "value", "n", "clips", "ci_low", "ci_high", "least", "most"]
+    table = pd.DataFrame(found, columns=[*by, *names])
+    return table.astype(dict.fromkeys(("draw", "labelled_clips", "clips"), "Int64"))
 
 
 def coverage_note(metrics: pd.DataFrame) -> str:
@@ -429,7 +378,7 @@ def coverage_note(metrics: pd.DataFrame) -> str:
     Raises: ValueError when the metrics are empty or lack a column.
     """
     needed = ("data_set", "direction", "metric", "value", "n", "clips", "least", "most")
-    _require_columns(metrics, needed, "metrics")
+    require_columns(metrics, needed, "metrics")
     if metrics.empty:
         raise ValueError("the metrics are empty: nothing was measured")
     lines = []
@@ -463,113 +412,20 @@ def coverage_note(metrics: pd.DataFrame) -> str:
     return "\n".join([*(lines or ["all clips measured"]), *differ])
 
 
-def sweep_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the teacher, students and fused models, of outcomes or metrics.
-
-    References and variants are left out: they have alphas too and are not on the sweep's curve.
-
-    Raises: ValueError when there is no column `model`.
-    """
-    _require_columns(table, ("model",), "the table")
-    return table[table["model"].isin(_MODEL_ALPHAS)]
+def require_columns(frame: pd.DataFrame, names: Iterable[str], where: str) -> None:
+    """Refuse a table that lacks a column: ValueError naming it and those there are."""
+    missing = [name for name in names if name not in frame.columns]
+    if missing:
+        raise ValueError(f"{where}: no column {missing}; there are {list(frame.columns)}")
 
 
-def variant_rows(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows of one variant, of outcomes or metrics, with the models that the sweep has there.
-
-    So whatever reads a sweep (`rank_table`, the figures, the comparisons) reads the variant, as
-    long as its alpha 0, if measured, is the teacher's. `name` is that of `CellKey.variant`.
-
-    Raises: ValueError when a column is missing or the table has no such variant.
-    """
-    _require_columns(table, ("model", "alpha"), "the table")
-    chosen = table[table["model"] == f"{_VARIANT}{name}"]
-    if chosen.empty:
-        models = table["model"].astype(str).unique()
-        there = sorted(one.removeprefix(_VARIANT) for one in models if one.startswith(_VARIANT))
-        raise ValueError(f"no rows of a variant {name!r}; there are: {there or 'none'}")
-    return chosen.assign(model=chosen["alpha"].map(_model_at).astype("category"))
-
-
-def tower_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of variants with an alpha for each tower, of outcomes or metrics.
-
-    Returns: their rows with the columns vision_alpha and text_alpha in place of model and alpha.
-
-    Raises: ValueError when a column is missing.
-    """
-    _require_columns(table, ("model", "alpha"), "the table")
-    texts = table["model"].astype("str").str.extract(_TOWERS, expand=False)
-    text_alphas = texts.dropna().str.replace("_", ".").astype(float).to_numpy()
-    chosen = table[texts.notna()].rename(columns={"alpha": "vision_alpha"}).drop(columns="model")
-    chosen.insert(chosen.columns.tolist().index("vision_alpha") + 1, "text_alpha", text_alphas)
-    return chosen
-
-
-def rank_table(outcomes: pd.DataFrame, data_set: str, direction: str) -> pd.DataFrame:
-    """Ranks of one data set and direction: a row per item, a column per (alpha, seed).
-
-    Values are 1-based mid-ranks; alpha ascends, the teacher's column is (0.0, -1). References and
-    variants are left out (`sweep_rows`).
-
-    Raises: ValueError when there is no such outcome, when students trained in different ways are
-    mixed, when an item repeats, or when the cells do not cover the same items and draws.
-    """
-    _require_columns(outcomes, (*KEY_COLUMNS, "item", "direction", "rank"), "outcomes")
-    outcomes = sweep_rows(outcomes)
-    chosen = outcomes[(outcomes["data_set"] == data_set) & (outcomes["direction"] == direction)]
-    where = f"{data_set}, {direction}"
-    if chosen.empty:
-        present = outcomes[["data_set", "direction"]].drop_duplicates().astype(str)
-        there = "; ".join(sorted(present.agg(", ".join, axis=1))) if len(present) else "nothing"
-        raise ValueError(f"no outcomes of {where}; there are: {there}")
-    check_one_training(chosen, f"outcomes of {where}")
-    by = ["item", "alpha", "seed"]
-    repeated = chosen.duplicated(by)
-    if repeated.any():
-        item, alpha, seed = chosen.loc[repeated, by].iloc[0]
-        raise ValueError(
-            f"outcomes of {where} have item {item!r} twice at alpha {alpha:g}, draw {seed}; "
-            "give each cell once"
-        )
-    table = chosen.pivot(index="item", columns=["alpha", "seed"], values="rank").sort_index(axis=1)
-    missing = table.isna()
-    if missing.to_numpy().any():
-        row, column = np.argwhere(missing.to_numpy())[0]
-        alpha, seed = table.columns[column]
-        raise ValueError(
-            f"outcomes of {where} do not cover the same items: {table.index[row]!r} has no rank at "
-            f"alpha {alpha:g}, draw {seed}; measure all cells on the same clips"
-        )
-    return table
-
-
-def check_one_training(table: pd.DataFrame, where: str) -> None:
-    """Refuse a table that mixes students of several label_share or subset_size.
-
-    Raises: ValueError naming the pairs there are.
-    """
-    students = table[table["seed"] != NO_DRAW]
-    pairs = students[["label_share", "subset_size"]].drop_duplicates()
-    if len(pairs) > 1:
-        raise ValueError(
-            f"{where} mix students trained in different ways: (label_share, subset_size) "
-            f"{pairs.to_numpy().tolist()}; keep one pair, and the teacher's rows"
-        )
-
-
-def _model_at(alpha: float) -> str:
-    return {0.0: "teacher", 1.0: "student"}.get(alpha, "fused")
-
-
-def _order(key: CellKey) -> tuple[Any, ...]:
-    training = (key.label_share, key.subset_size, key.seed)
-    return key.data_set, key.alpha, *training, key.model not in _MODEL_ALPHAS, key.model
-
-
-def _describe(key: CellKey) -> str:
-    place = "" if key.is_reference else f" (alpha {key.alpha:g}, draw {key.seed})"
-    return f"{key.model}{place} on {key.data_set}"
+def _order(cell: Cell) -> tuple[Any, ...]:
+    student = (cell.labelled_share or 0, cell.labelled_clips or 0)
+    sampling = SAMPLINGS.index(cell.sampling) if cell.sampling else -1
+    draw = -1 if cell.draw is None else cell.draw
+    merged = (cell.is_reference, cell.model, cell.merge, cell.renormalise)
+    text_alpha = -1 if cell.text_alpha is None else cell.text_alpha
+    return cell.data_set, cell.alpha, *student, sampling, draw, *merged, text_alpha
 
 
 def _asked_and_ranked_among(
@@ -580,6 +436,12 @@ def _asked_and_ranked_among(
     videos = coverage.get("videos", texts[0]), coverage.get("videos_measured", texts[1])
     items, targets = (videos, texts) if direction == "video_to_text" else (texts, videos)
     return items[0], (targets[0] or 0, targets[1])
+
+
+def _value(ranks: np.ndarray, metric: str) -> float:
+    if metric == "MdR":
+        return median_rank(ranks)
+    return recall_at_k(ranks, (SHARES["retrieval"] | SHARES["classification"])[metric])
 
 
 def _ends_with_missing(
@@ -593,15 +455,12 @@ def _ends_with_missing(
     missing = clips - len(ranks)
     best = np.append(ranks, np.ones(missing))
     if metric in SHARES[CLASSIFICATION]:
-        k = SHARES[CLASSIFICATION][metric]
-        worst = np.append(ranks, np.full(missing, k + 1.0))
-        return recall_at_k(worst, k), recall_at_k(best, k)
-    asked, there = targets
-    worst = np.append(ranks + asked - there, np.full(missing, float(asked)))
-    if metric == "MdR":
-        return median_rank(best), median_rank(worst)
-    k = SHARES["retrieval"][metric]
-    return recall_at_k(worst, k), recall_at_k(best, k)
+        worst = np.append(ranks, np.full(missing, 2.0**31))
+    else:
+        asked, there = targets
+        worst = np.append(ranks + asked - there, np.full(missing, float(asked)))
+    ends = _value(worst, metric), _value(best, metric)
+    return ends[::-1] if metric == "MdR" else ends
 
 
 def _share_ends(share: float, n: int, level: float) -> tuple[float, float]:
@@ -648,14 +507,8 @@ def _texts_and_videos(metrics: pd.DataFrame) -> dict[str, tuple[int, int]]:
     return {name: (texts, videos) for name, texts, videos in rows if texts != videos}
 
 
-def _require_columns(frame: pd.DataFrame, names: Iterable[str], where: str) -> None:
-    missing = [name for name in names if name not in frame.columns]
-    if missing:
-        raise ValueError(f"{where}: no column {missing}; there are {list(frame.columns)}")
-
-
 def _outcome_table(outcomes: pd.DataFrame, where: str) -> pa.Table:
-    _require_columns(outcomes, ("item", "direction", "rank"), where)
+    require_columns(outcomes, ("item", "direction", "rank"), where)
     if outcomes.empty:
         raise ValueError(f"{where}: no rows; nothing was measured")
     frame = outcomes.reindex(columns=list(OUTCOME_COLUMNS)).sort_values(["direction", "item"])
@@ -680,40 +533,24 @@ def _outcome_table(outcomes: pd.DataFrame, where: str) -> pa.Table:
             f"{where}: item {frame['item'].iloc[place]!r} has rank {ranks[place]}; a mid-rank is "
             "1, 1.5, 2, ..."
         )
-    # Halves are exact in float32 up to 2^23 items; beyond that the file keeps float64.
-    narrow = pa.float32() if ranks.max() < 2**23 else pa.float64()
     columns = {
         name: pa.array(frame[name].astype(object), pa.string(), from_pandas=True).cast(_DICTIONARY)
         for name in OUTCOME_COLUMNS
         if name != "rank"
-    } | {"rank": pa.array(ranks, narrow)}
+    } | {"rank": pa.array(ranks)}
     return pa.table({name: columns[name] for name in OUTCOME_COLUMNS})
 
 
-def _with_key(key: CellKey, table: pa.Table) -> pa.Table:
-    rows = table.num_rows
-    columns: dict[str, Any] = {}
-    for name, value in asdict(key).items():
-        if isinstance(value, str):
-            zeros = pa.array(np.zeros(rows, np.int32))
-            columns[name] = pa.DictionaryArray.from_arrays(zeros, pa.array([value]))
+def typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns' types: numbers that may be missing, and categories in alphabetical order."""
+    numbers = {"alpha": "float64", "text_alpha": "float64", "labelled_share": "float64"}
+    numbers |= {"renormalise": "bool", "draw": "Int64", "labelled_clips": "Int64"}
+    numbers |= {"rank": "float64"}
+    typed = {}
+    for name, column in frame.items():
+        if name in numbers:
+            typed[name] = column.astype(numbers[str(name)])
         else:
-            columns[name] = np.full(rows, value)
-    columns |= {name: table[name] for name in OUTCOME_COLUMNS}
-    columns["rank"] = table["rank"].cast(pa.float64())
-    return pa.table(columns)
-
-
-def _empty_outcomes() -> pd.DataFrame:
-    kinds = {"alpha": float, "label_share": float, "rank": float, "subset_size": int, "seed": int}
-    names = (*KEY_COLUMNS, *OUTCOME_COLUMNS)
-    return pd.DataFrame({name: pd.Series(dtype=kinds.get(name, "category")) for name in names})
-
-
-def _protocol_differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    plain = json.loads(json.dumps(dict(wanted)))
-    return [
-        f"protocol: {name} was {found.get(name, 'absent')!r}, now {plain.get(name, 'absent')!r}"
-        for name in sorted({*found, *plain})
-        if name not in found or name not in plain or found[name] != plain[name]
-    ]
+            column = column.astype("category")
+            typed[name] = column.cat.set_categories(sorted(column.cat.categories))
+    return pd.DataFrame(typed)

@@ -21,8 +21,8 @@ import torch
 
 from fitclip_core.distillation import Recipe, TrainingClips, fit_student
 from fitclip_core.encoders import ClipEncoder
+from fitclip_kit.engine.measure import EvaluationSet, Student, measure, sweep_cells
 from fitclip_kit.engine.sources import Sources
-from fitclip_kit.engine.sweep import EvaluationSet, Student, sweep_alphas
 from fitclip_kit.store.results import ResultsStore
 
 ROOT = Path(__file__).parents[2]
@@ -94,15 +94,21 @@ def noisy(state: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
 
 def swept(folder: Path, shuffled: bool) -> dict[str, Any]:
     """Files of a small sweep, and its outcomes and metrics as tables."""
-    encoder = cast(ClipEncoder, Sources().load_teacher().encoder)
-    students = [Student(draw, noisy(encoder.state(), draw), f"sha {draw}") for draw in (1, 2)]
+    teacher = Sources().load_teacher()
+    encoder = cast(ClipEncoder, teacher.encoder)
+    described: dict[str, Any] = {"labelled_clips": 8, "labelled_share": 0.0}
+    students = [
+        Student(draw=draw, **described, state=noisy(encoder.state(), draw), sha256=f"sha {draw}")
+        for draw in (1, 2)
+    ]
     results = ResultsStore(folder)
     alphas = ALPHAS
     if shuffled:
         students, alphas = students[::-1], ALPHAS[::-1]
     sets = evaluation_sets(encoder.image_size, shuffled)
-    keys = sweep_alphas(encoder, "sha", students, alphas, sets, results, subset_size=8)
-    return {"outcomes": results.outcomes(keys), "metrics": results.metrics(keys)}
+    cells = sweep_cells([one.name for one in sets], students, alphas)
+    measure(cells, teacher, sets, results, students=students)
+    return {"outcomes": results.outcomes(cells), "metrics": results.metrics(cells)}
 
 
 def features(shuffled: bool) -> dict[str, np.ndarray]:

@@ -21,13 +21,13 @@ from fitclip_core.distillation import Recipe, StudentFit
 from fitclip_kit.engine import students
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.store.files import write_json
-from fitclip_kit.store.results import CellKey, ResultsStore
+from fitclip_kit.store.results import Cell, ResultsStore
 
 Videos = tuple[pd.DataFrame, Path]  # a clips table and the folder of its videos
 Work = Callable[[Path], object]
 RULE = FrameRule(n_frames=2, size=16)
-KEY = CellKey.at(0.4, label_share=1.0, subset_size=8, seed=1, data_set="msrvtt")
-OTHER_KEY = CellKey.at(0.0, label_share=1.0, subset_size=8, seed=1, data_set="msrvtt")
+KEY = Cell(alpha=0.4, labelled_share=1.0, labelled_clips=8, draw=1, data_set="msrvtt")
+OTHER_KEY = Cell(alpha=0.0, labelled_share=1.0, labelled_clips=8, draw=1, data_set="msrvtt")
 
 
 def make_videos(folder: Path) -> Videos:
@@ -81,13 +81,21 @@ def write_cells(folder: Path, measured_by: str = "now") -> None:
 def keep_student(folder: Path) -> students.TrainedStudent:
     """What notebook 03 leaves of a draw."""
 
-    def fit() -> StudentFit:
-        state = {"weight": torch.arange(3000, dtype=torch.float32), "bias": torch.ones(3)}
-        history = pd.DataFrame({"step": [0, 1], "validation_loss": [1.0, 0.5]})
-        return StudentFit(state, history, best_step=1)
-
-    recipe = Recipe(steps=1, validate_every=1, seed=1)
-    return students.fit_or_load(folder, 1, recipe, {"teacher": "0" * 64}, fit)
+    state = {"weight": torch.arange(3000, dtype=torch.float32), "bias": torch.ones(3)}
+    history = pd.DataFrame({"step": [0, 1], "validation_loss": [1.0, 0.5]})
+    training = students.Training(
+        folder=folder,
+        draw=1,
+        labelled_clips=8,
+        recipe=Recipe(steps=1, validate_every=1, seed=1),
+        labelled=None,
+        inputs={"teacher": "0" * 64},
+    )
+    nothing: Any = None
+    with mock.patch.object(
+        students, "fit_student", return_value=StudentFit(state, history, best_step=1)
+    ):
+        return students.train(training, nothing, nothing, nothing)
 
 
 def finish_notebook(folder: Path) -> None:

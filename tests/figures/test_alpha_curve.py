@@ -17,7 +17,7 @@ from figures.alpha_curve import (
     alpha_table,
 )
 from fitclip_core.statistics import mean_interval
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import Cell, typed
 
 ALPHAS = tuple(place / 10 for place in range(11))
 SHAPES = {
@@ -36,13 +36,17 @@ def sweep(rank_of, *, alphas=ALPHAS, draws=(0, 1, 2), items=4, panels=PANELS):
     for measure in itertools.chain.from_iterable(panel.measures for panel in panels):
         for alpha in alphas:
             for draw in (-1,) if alpha == 0 else draws:
-                key = CellKey.at(
-                    alpha, label_share=1, subset_size=9, seed=draw, data_set=measure.data_set
+                key = Cell(
+                    alpha=alpha,
+                    labelled_share=1,
+                    labelled_clips=9,
+                    draw=draw,
+                    data_set=measure.data_set,
                 )
                 ranks = np.broadcast_to(rank_of(measure.data_set, alpha, draw), items)
                 table = pd.DataFrame({"item": [f"clip{i}" for i in range(items)], "rank": ranks})
                 tables.append(table.assign(direction=measure.direction, **vars(key)))
-    return pd.concat(tables, ignore_index=True)
+    return typed(pd.concat(tables, ignore_index=True))
 
 
 def realistic(shape, *, items=40, draws=(0, 1, 2), alphas=ALPHAS):
@@ -123,7 +127,7 @@ def test_the_band_has_items_at_the_teacher_and_items_and_draws_elsewhere(panel):
         cell = outcomes[
             (outcomes["data_set"] == measure.data_set)
             & (outcomes["alpha"] == alpha)
-            & (outcomes["seed"] == draw)
+            & (outcomes["draw"].fillna(-1) == draw)
         ]
         return (cell.sort_values("item")["rank"].to_numpy() <= measure.k) * 1.0
 
@@ -148,7 +152,7 @@ def test_row_order_and_categories_do_not_matter():
 
 def test_an_alpha_that_was_not_measured_is_refused_with_those_that_were():
     outcomes = sweep(lambda *_: 1.0, alphas=(0, 0.5, 1))
-    with pytest.raises(ValueError, match=r"alpha 0\.4 is not in the sweep.*: 0, 0\.5, 1"):
+    with pytest.raises(ValueError, match=r"alpha 0\.4 was not measured.*: 0, 0\.5, 1"):
         alpha_curve(outcomes)
     alpha_curve(outcomes, alpha=0.5)
 
@@ -160,17 +164,19 @@ def test_a_sweep_with_holes_is_refused():
     def without(**fields):
         chosen = np.ones(len(outcomes), bool)
         for name, value in fields.items():
-            chosen &= (outcomes[name] == value).to_numpy()
+            chosen &= (outcomes[name] == value).fillna(False).to_numpy(bool)
         return outcomes[~chosen]
 
     with pytest.raises(ValueError, match=r"needs the teacher \(alpha 0\)"):
         PanelHits(without(model="teacher"), measures)
     with pytest.raises(ValueError, match=r"and the student \(alpha 1\)"):
         PanelHits(without(model="student"), measures)
-    with pytest.raises(ValueError, match=r"draws at alpha 0\.4 of didemo are \[0, 2\]"):
-        PanelHits(without(alpha=0.4, seed=1), measures)
-    with pytest.raises(ValueError, match=r"mit and didemo do not have the same .*\(0\.4, 1\)"):
-        PanelHits(without(alpha=0.4, seed=1, data_set="mit"), measures)
+    with pytest.raises(ValueError, match=r"0\.1 have the draws \[0, 1, 2\], but 0\.4 has \[0, 2\]"):
+        PanelHits(without(alpha=0.4, draw=1), measures)
+    with pytest.raises(
+        ValueError, match=r"mit and didemo do not have the same alphas and draws: .*0\.4: \[0, 2\]"
+    ):
+        PanelHits(without(alpha=0.4, draw=1, data_set="mit"), measures)
     with pytest.raises(ValueError, match="no outcomes of ucf101, classification"):
         PanelHits(without(data_set="ucf101"), measures)
 

@@ -15,7 +15,7 @@ from figures.beyond import (
 from figures.comparisons import holm
 from figures.per_class import per_class_table
 from fitclip_core.statistics import paired_difference
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import Cell, typed
 
 ONE = Panel("in_domain", "One", "R@5", (Measure("one", "text_to_video", 5),))
 TWO = Panel(
@@ -29,7 +29,7 @@ DIRECTIONS = {
     "two": ("text_to_video", "video_to_text"),
     "acts": ("classification",),
 }
-TRAINING = {"label_share": 1, "subset_size": 9}
+TRAINING = {"labelled_share": 1, "labelled_clips": 9}
 
 
 def cells(ranks_of, places, items=40):
@@ -37,18 +37,17 @@ def cells(ranks_of, places, items=40):
     tables = []
     for (name, alpha, draw), data_set in itertools.product(places, DIRECTIONS):
         if name is None:
-            key = CellKey.at(alpha, **TRAINING, seed=draw, data_set=data_set)
-        elif alpha == 0:
-            own = {"label_share": 0, "subset_size": 0, "seed": -1}
-            key = CellKey.variant(name, 0, **own, data_set=data_set)
+            key = Cell(alpha=alpha, **TRAINING, draw=draw, data_set=data_set)
+        elif name == "renormalised":
+            key = Cell(alpha=alpha, **TRAINING, draw=draw, data_set=data_set, renormalise=True)
         else:
-            key = CellKey.variant(name, alpha, **TRAINING, seed=draw, data_set=data_set)
+            key = Cell(merge=name, alpha=alpha, **TRAINING, draw=draw, data_set=data_set)
         for direction in DIRECTIONS[data_set]:
             ranks = np.broadcast_to(ranks_of(name, alpha, draw, data_set, direction), items)
             table = pd.DataFrame({"item": [f"clip{i:03d}" for i in range(items)], "rank": ranks})
             table["label"] = [f"class{i % 4}" for i in range(items)]
             tables.append(table.assign(direction=direction, **vars(key)))
-    return pd.concat(tables, ignore_index=True)
+    return typed(pd.concat(tables, ignore_index=True))
 
 
 def sweep_places(draws=(1, 2, 3), alphas=(0.4, 1.0)):
@@ -60,14 +59,19 @@ def noisy(seed=0):
     return lambda *_: rng.integers(1, 11, 40).astype(float)
 
 
-def hits(outcomes, model, alpha, data_set, direction, k, draws):
-    """[draws, items], by looking each value up."""
-    rows = outcomes[
-        (outcomes["model"] == model)
-        & (outcomes["alpha"] == alpha)
-        & (outcomes["data_set"] == data_set)
-        & (outcomes["direction"] == direction)
-    ].set_index(["seed", "item"])["rank"]
+def hits(outcomes, kind, alpha, data_set, direction, k, draws):
+    """[draws, items], by looking each value up; kind: of merge, or "renormalised"."""
+    kinds = outcomes["merge"].astype(str).where(~outcomes["renormalise"], "renormalised")
+    rows = (
+        outcomes[
+            (kinds == kind)
+            & (outcomes["alpha"] == alpha)
+            & (outcomes["data_set"] == data_set)
+            & (outcomes["direction"] == direction)
+        ]
+        .fillna({"draw": -1})
+        .set_index(["draw", "item"])["rank"]
+    )
     items = sorted(set(outcomes["item"]))
     return np.array([[rows[draw, item] <= k for item in items] for draw in draws]) * 1.0
 
@@ -83,8 +87,8 @@ def test_directions_are_the_paired_tests_of_the_looked_up_hits():
         sides = []
         for direction, (_, row) in zip(DIRECTIONS[data_set], rows.iloc[:2].iterrows(), strict=True):
             where = (data_set, direction, 5)
-            teacher = hits(outcomes, "teacher", 0, *where, [-1])
-            fused = hits(outcomes, "fused", 0.4, *where, [1, 2, 3])
+            teacher = hits(outcomes, "average", 0, *where, [-1])
+            fused = hits(outcomes, "average", 0.4, *where, [1, 2, 3])
             found = paired_difference(teacher, fused, n_resamples=500, seed=4)
             numbers = ["difference", "ci_low", "ci_high", "p_value"]
             assert row[numbers].tolist() == pytest.approx(
@@ -107,7 +111,7 @@ def test_where_clips_have_several_texts_the_directions_are_compared_on_first_tex
     """Every video has its first text's name in video-to-text; there are 10 texts more."""
     outcomes = cells(noisy(), sweep_places())
     texts = outcomes["direction"] == "text_to_video"
-    more = outcomes[texts & (outcomes["item"] < "clip010")]
+    more = outcomes[texts & (outcomes["item"].astype(str) < "clip010")]
     more = more.assign(item=more["item"].astype(str) + "_again", rank=1.0)
     whole = direction_comparisons(outcomes, panels=(ONE,), n_resamples=300)
     table = direction_comparisons(pd.concat([outcomes, more]), panels=(ONE,), n_resamples=300)
@@ -138,25 +142,25 @@ def test_panels_without_retrieval_have_no_directions():
 
 
 def test_variants_are_compared_with_the_plain_sweep_of_the_same_draws_and_alpha():
-    places = [*sweep_places(), ("near", 0.0, -1), ("near", 0.4, 2), ("near", 1.0, 2)]
+    own = [("renormalised", 0.0, -1), ("renormalised", 0.4, 2), ("renormalised", 1.0, 2)]
+    places = [*sweep_places(), *own]
     outcomes = cells(noisy(), [*places, ("far_off", 0.4, 1), ("far_off", 0.4, 3)])
     table = variant_comparisons(
-        outcomes.sample(frac=1, random_state=1), ["near", "far_off"], panels=(ONE, TWO)
+        outcomes.sample(frac=1, random_state=1), ["renormalised", "far_off"], panels=(ONE, TWO)
     )
-    expected = [f"near − plain, α = {alpha}" for alpha in ("0", "0.4", "1")]
+    expected = [f"renormalised − plain, α = {alpha}" for alpha in ("0", "0.4", "1")]
     assert list(dict.fromkeys(table["comparison"])) == [*expected, "far off − plain, α = 0.4"]
     assert table["scope"].tolist() == ["in_domain", "zero_shot", "two", "acts"] * 4
     for _, row in table.iterrows():
-        name = "near" if row["comparison"].startswith("near") else "far_off"
+        name = "renormalised" if row["comparison"].startswith("renormalised") else "far_off"
         alpha = row["alpha"]
-        draws = [-1] if alpha == 0 else {"near": [2], "far_off": [1, 3]}[name]
-        model = {0.0: "teacher", 0.4: "fused", 1.0: "student"}[alpha]
+        draws = [-1] if alpha == 0 else {"renormalised": [2], "far_off": [1, 3]}[name]
         measures = {"in_domain": ONE.measures, "zero_shot": TWO.measures}.get(
             row["scope"], [one for one in TWO.measures if one.data_set == row["scope"]]
         )
         where = [(one.data_set, one.direction, one.k, draws) for one in measures]
-        plain = [hits(outcomes, model, alpha, *one) for one in where]
-        other = [hits(outcomes, f"variant_{name}", alpha, *one) for one in where]
+        plain = [hits(outcomes, "average", alpha, *one) for one in where]
+        other = [hits(outcomes, name, alpha, *one) for one in where]
         found = paired_difference(plain, other, n_resamples=10_000)
         assert row["difference"] == pytest.approx(found.estimate, abs=1e-12)
         assert (row["ci_low"], row["p_value"]) == pytest.approx((found.low, found.p_value))
@@ -172,8 +176,8 @@ def test_variants_need_the_plain_sweeps_alphas_draws_and_items():
     with pytest.raises(ValueError, match=r"lacks draws \[4\]"):
         variant_comparisons(outcomes, ["near"], panels=(ONE,))
     fewer = outcomes[
-        (outcomes["seed"] != 4)
-        & ~((outcomes["model"] == "variant_near") & (outcomes["item"] == "clip007"))
+        (outcomes["draw"].fillna(-1) != 4)
+        & ~((outcomes["merge"] == "near") & (outcomes["item"] == "clip007"))
     ]
     with pytest.raises(ValueError, match="other items than the variant"):
         variant_comparisons(fewer, ["near"], panels=(ONE,))
@@ -181,7 +185,7 @@ def test_variants_need_the_plain_sweeps_alphas_draws_and_items():
         variant_comparisons(
             cells(noisy(), [*sweep_places(), ("near", 0.7, 2)]), ["near"], panels=(ONE,)
         )
-    with pytest.raises(ValueError, match="no rows of a variant 'fisher'"):
+    with pytest.raises(ValueError, match="no rows of the merge 'fisher'"):
         variant_comparisons(outcomes, ["fisher"])
 
 

@@ -27,7 +27,7 @@ from figures.label_share import MEASURES
 from figures.paper import paper_values
 from figures.study_comparisons import share_comparisons
 from figures.subset_size import IN_DOMAIN_R1
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import Cell, typed
 
 SWEPT = [*IN_DOMAIN.measures, *ZERO_SHOT.measures]
 ALPHAS = (0, 0.2, 0.3, 0.4, 1)
@@ -35,12 +35,12 @@ FLIPS = 2000
 
 
 def cell(measure, ranks, alpha, seed, *, share=0.9999, size=20, labels="a"):
-    key = CellKey.at(
-        alpha, label_share=share, subset_size=size, seed=seed, data_set=measure.data_set
+    key = Cell(
+        alpha=alpha, labelled_share=share, labelled_clips=size, draw=seed, data_set=measure.data_set
     )
     table = pd.DataFrame({"item": [f"clip{place:04d}" for place in range(len(ranks))]})
     table["rank"] = np.asarray(ranks, dtype=float)
-    return table.assign(direction=measure.direction, label=labels, **vars(key))
+    return typed(table.assign(direction=measure.direction, label=labels, **vars(key)))
 
 
 def as_ranks(hits, measure):
@@ -280,7 +280,7 @@ def test_without_students_nothing_is_measured():
 
 def test_an_unfinished_sweep_is_refused_and_not_taken_for_unmeasured():
     outcomes = sweep(better_fused)
-    hole = (outcomes["alpha"] == 0.4) & (outcomes["seed"] == 2) & (outcomes["data_set"] == "mit")
+    hole = (outcomes["alpha"] == 0.4) & (outcomes["draw"] == 2) & (outcomes["data_set"] == "mit")
     with pytest.raises(ValueError, match="finish the sweep"):
         claims_table(outcomes[~hole], n_resamples=50)
 
@@ -497,8 +497,8 @@ def test_similar_means_within_a_margin(hits, items, verdict):
 def test_a_study_without_the_papers_share_stays_open():
     measures = [one for one in MEASURES if one.data_set in ("mit", "ucf101")]
     study = shares({"mit": (20, 50), "ucf101": (20, 50)}, measures)
-    other = np.isclose(study["label_share"], 0.9999) & (study["data_set"] == "mit")
-    study.loc[other, "label_share"] = 0.999
+    other = np.isclose(study["labelled_share"], 0.9999) & (study["data_set"] == "mit")
+    study.loc[other, "labelled_share"] = 0.999
     found = judged(STUDENTS, study)
     assert found["pseudo_labels_mit"]["verdict"] == NOT_MEASURED
     assert found["pseudo_labels_ucf101"]["verdict"] == HOLDS
@@ -619,11 +619,11 @@ def references(counts, items=60):
     tables = []
     for model, count in counts.items():
         for measure in ZERO_SHOT.measures:
-            key = CellKey.reference(f"frozen_in_time_{model}", measure.data_set)
+            key = Cell(model=f"frozen_in_time_{model}", data_set=measure.data_set)
             table = pd.DataFrame({"item": [f"clip{place:04d}" for place in range(items)]})
             table["rank"] = as_ranks(first(count, items), measure)
             tables.append(table.assign(direction=measure.direction, **vars(key)))
-    return pd.concat(tables, ignore_index=True)
+    return typed(pd.concat(tables, ignore_index=True))
 
 
 def test_reference_models():
@@ -637,7 +637,7 @@ def test_reference_models():
     found = judged(STUDENTS, None, None, two, n_resamples=50)
     assert found["frozen_in_time_webvid"]["verdict"] == NOT_MEASURED
     assert found["frozen_in_time_cc3m_webvid"]["verdict"] != NOT_MEASURED
-    moved = models.copy()
+    moved = models.astype({"item": "str"})
     moved.loc[0, "item"] = "another"
     with pytest.raises(ValueError, match="not measured on the same clips"):
         claims_table(STUDENTS, None, None, moved, n_resamples=50)

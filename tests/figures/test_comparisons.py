@@ -8,7 +8,7 @@ from figures.alpha_curve import PANELS
 from figures.comparisons import fusion_comparisons, holm, verdict
 from figures.headline import headline_table
 from fitclip_core.statistics import paired_difference
-from fitclip_kit.store.results import CellKey, metric_table
+from fitclip_kit.store.results import Cell, metric_table, typed
 
 MEASURES = [measure for panel in PANELS for measure in panel.measures]
 
@@ -19,8 +19,12 @@ def sweep(hit_of, *, items=40, draws=(0, 1, 2), alphas=(0, 0.4, 1)):
     for measure in MEASURES:
         for alpha in alphas:
             for draw in (-1,) if alpha == 0 else draws:
-                key = CellKey.at(
-                    alpha, label_share=1, subset_size=9, seed=draw, data_set=measure.data_set
+                key = Cell(
+                    alpha=alpha,
+                    labelled_share=1,
+                    labelled_clips=9,
+                    draw=draw,
+                    data_set=measure.data_set,
                 )
                 hits = np.broadcast_to(hit_of(measure.data_set, alpha, draw), items)
                 table = pd.DataFrame(
@@ -31,7 +35,7 @@ def sweep(hit_of, *, items=40, draws=(0, 1, 2), alphas=(0, 0.4, 1)):
                     }
                 )
                 tables.append(table.assign(**vars(key)))
-    return pd.concat(tables, ignore_index=True)
+    return typed(pd.concat(tables, ignore_index=True))
 
 
 def first(count):
@@ -138,7 +142,7 @@ def test_an_end_or_an_unmeasured_alpha_is_refused():
     for end in (0, 1):
         with pytest.raises(ValueError, match="is an end of the sweep"):
             fusion_comparisons(outcomes, alpha=end, n_resamples=10)
-    with pytest.raises(ValueError, match=r"alpha 0\.3 is not in the sweep.*: 0, 0\.4, 1"):
+    with pytest.raises(ValueError, match=r"alpha 0\.3 was not measured.*: 0, 0\.4, 1"):
         fusion_comparisons(outcomes, alpha=0.3, n_resamples=10)
 
 
@@ -264,9 +268,9 @@ def test_headline_table_refuses_holes():
     metrics = metric_table(sweep(lambda *_: first(20)), n_resamples=10)
     with pytest.raises(ValueError, match=r"no metrics of the fused \(alpha 0\.3\)"):
         headline_table(metrics, alpha=0.3)
-    hole = (metrics["seed"] == 1) & (metrics["alpha"] == 0.4) & (metrics["data_set"] == "mit")
+    hole = (metrics["draw"] == 1) & (metrics["alpha"] == 0.4) & (metrics["data_set"] == "mit")
     with pytest.raises(ValueError, match="do not cover the same data sets and draws"):
         headline_table(metrics[~hole])
-    mixed = pd.concat([metrics, metrics[metrics["seed"] == 1].assign(subset_size=5)])
+    mixed = pd.concat([metrics, metrics[metrics["draw"] == 1].assign(labelled_clips=5)])
     with pytest.raises(ValueError, match="trained in different ways"):
         headline_table(mixed)

@@ -12,7 +12,7 @@ from figures import alpha_curve, beyond, comparisons, label_share, subset_size, 
 from figures.alpha_curve import PANELS
 from figures.paper import paper_values
 from figures.table_formats import headline_numbers
-from fitclip_kit.store.results import CLASSIFICATION, CellKey
+from fitclip_kit.store.results import CLASSIFICATION, Cell, typed
 
 ALPHAS, DRAWS, ITEMS = (0.0, 0.4, 1.0), (1, 2), 12
 SHOWN = {"webvid_val": 5, "didemo": 5, "msrvtt": 5, "youcook2": 5, "mit": 1, "ucf101": 1}
@@ -37,12 +37,12 @@ def sweep(data_sets: tuple[str, ...], seed: int = 0) -> pd.DataFrame:
     for name, alpha in itertools.product(data_sets, ALPHAS):
         kinds = (CLASSIFICATION,) if name in ACTIONS else ("text_to_video", "video_to_text")
         for draw, direction in itertools.product(DRAWS if alpha else (-1,), kinds):
-            key = CellKey.at(alpha, label_share=1, subset_size=9, seed=draw, data_set=name)
+            key = Cell(alpha=alpha, labelled_share=1, labelled_clips=9, draw=draw, data_set=name)
             ranks = rng.integers(1, 11, ITEMS).astype(float)
             table = pd.DataFrame({"item": [f"clip{i:02d}" for i in range(ITEMS)], "rank": ranks})
             table["label"] = [f"class {i % 4}" for i in range(ITEMS)]
             tables.append(table.assign(direction=direction, **vars(key)))
-    return pd.concat(tables, ignore_index=True)
+    return typed(pd.concat(tables, ignore_index=True))
 
 
 def share(outcomes: pd.DataFrame, data_set: str, alpha: float) -> float:
@@ -203,7 +203,7 @@ def test_the_studies_are_of_what_is_there() -> None:
 
 def test_one_set_has_no_mean_beside_it() -> None:
     tables = [sweep(("didemo",))]
-    tables.append(tables[0].assign(label_share=tables[0]["label_share"] * 0.9999))
+    tables.append(tables[0].assign(labelled_share=tables[0]["labelled_share"] * 0.9999))
     outcomes = pd.concat(tables).drop_duplicates()
     measures = label_share.measures_of(["didemo"])
     table = label_share.share_table(outcomes, measures=measures, n_resamples=20)

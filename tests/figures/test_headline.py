@@ -9,14 +9,14 @@ import pytest
 from figures.alpha_curve import Measure, Panel, alpha_table
 from figures.comparisons import fusion_comparisons
 from figures.headline import headline_table, improvement, reduction
-from fitclip_kit.store.results import CellKey, ResultsStore
+from fitclip_kit.store.results import Cell, ResultsStore
 
 RANKS = {0: [1, 9, 9, 9], 0.4: [1, 1, 1, 9], 1: [1, 1, 9, 9]}
 PANELS = (Panel("one", "One", "%", (Measure("msrvtt", "text_to_video", 5),)),)
 
 
 def key_at(alpha):
-    return CellKey.at(alpha, label_share=0.9, subset_size=9, seed=1, data_set="msrvtt")
+    return Cell(alpha=alpha, labelled_share=0.9, labelled_clips=9, draw=1, data_set="msrvtt")
 
 
 def write(store, key, ranks, asked=None):
@@ -47,9 +47,9 @@ def test_clips_asked_for_stand_beside_those_measured(tmp_path):
 def test_references_are_not_taken_for_the_teacher(tmp_path):
     alone = filled(tmp_path / "alone")
     store = filled(tmp_path / "both")
-    write(store, CellKey.reference("frozen_in_time_webvid", "msrvtt"), [1, 1, 1, 1])
-    write(store, CellKey.reference("frozen_in_time_webvid", "mit"), [5, 5])
-    assert len(store.keys()) == 5
+    write(store, Cell(model="frozen_in_time_webvid", data_set="msrvtt"), [1, 1, 1, 1])
+    write(store, Cell(model="frozen_in_time_webvid", data_set="mit"), [5, 5])
+    assert len(store.cells()) == 5
     for make in (
         lambda one: headline_table(one.metrics(n_resamples=10)),
         lambda one: alpha_table(one.outcomes(), panels=PANELS, n_resamples=10),

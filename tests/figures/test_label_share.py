@@ -9,31 +9,31 @@ from figures import style
 from figures.alpha_curve import ZERO_SHOT, Measure
 from figures.label_share import MEASURES, label_share, share_draws, share_table
 from fitclip_core.statistics import mean_interval
-from fitclip_kit.store.results import CLASSIFICATION, CellKey
+from fitclip_kit.store.results import CLASSIFICATION, Cell, typed
 from tests.figure_layout import texts_are_apart
 
 TWO = (Measure("a", "text_to_video", 5), Measure("b", CLASSIFICATION, 1))
 
 
 def study(
-    ranks_of, shares=(0, 1e-4), draws=(1, 2), measures=TWO, alpha=0.4, items=None, subset_size=9
+    ranks_of, shares=(0, 1e-4), draws=(1, 2), measures=TWO, alpha=0.4, items=None, labelled_clips=9
 ):
     """Outcomes with ranks_of(data_set, pseudo_share or None of the teacher, draw) -> [items]."""
     tables = []
     for measure in measures:
         for share, draw in [(None, -1), *itertools.product(shares, draws)]:
             ranks = np.broadcast_to(ranks_of(measure.data_set, share, draw), items or 4)
-            key = CellKey.at(
-                0 if share is None else alpha,
-                label_share=1 - (share or 0),
-                subset_size=subset_size,
-                seed=draw,
+            key = Cell(
+                alpha=0 if share is None else alpha,
+                labelled_share=1 - (share or 0),
+                labelled_clips=labelled_clips,
+                draw=draw,
                 data_set=measure.data_set,
             )
             table = pd.DataFrame({"item": [f"clip{i:03d}" for i in range(len(ranks))]})
             table = table.assign(rank=ranks, direction=measure.direction, **vars(key))
             tables.append(table)
-    return pd.concat(tables, ignore_index=True).astype({"rank": float})
+    return typed(pd.concat(tables, ignore_index=True)).astype({"rank": float})
 
 
 def noisy(shares=(0, 1e-4), draws=(1, 2), measures=TWO, items=30, seed=0, **options):
@@ -90,7 +90,7 @@ def test_table_by_hand():
     ]
     draws = share_draws(outcomes, measures=TWO)
     assert draws.query("scope == 'mean'")[
-        ["pseudo_share", "seed", "value"]
+        ["pseudo_share", "draw", "value"]
     ].to_numpy().tolist() == [
         [0, 1, 0.5],
         [0, 2, 0.375],
@@ -109,8 +109,8 @@ def test_intervals_are_over_items_and_draws_of_all_data_sets():
             [
                 outcomes[
                     (outcomes["data_set"] == measure.data_set)
-                    & np.isclose(outcomes["label_share"], 1 - 1e-4)
-                    & (outcomes["seed"] == draw)
+                    & np.isclose(outcomes["labelled_share"], 1 - 1e-4)
+                    & (outcomes["draw"] == draw)
                 ].sort_values("item")["rank"]
                 <= measure.k
                 for draw in (1, 2)
@@ -151,14 +151,14 @@ def test_what_is_no_such_study_is_refused():
     refused(outcomes[outcomes["alpha"] > 0], "alpha 0 was not measured on a")
     refused(outcomes[outcomes["alpha"] == 0], r"alpha 0\.4 was not measured on a")
     refused(
-        pd.concat([outcomes, noisy(items=4, subset_size=10)]),
-        r"mix students of subset_size \[9, 10\]",
+        pd.concat([outcomes, noisy(items=4, labelled_clips=10)]),
+        r"mix students trained in different ways: labelled_clips \[9, 10\]",
     )
     of_b = outcomes["data_set"] == "b"
-    labels_alone = outcomes["label_share"] == 1
+    labels_alone = outcomes["labelled_share"] == 1
     refused(outcomes[~(of_b & labels_alone)], r"b at pseudo-label share 0 has \[\]")
     refused(
-        outcomes[~(of_b & labels_alone & (outcomes["seed"] == 2))],
+        outcomes[~(of_b & labels_alone & (outcomes["draw"] == 2))],
         r"a at pseudo-label share 0 have the draws \[1, 2\], but b at .* share 0 has \[1\]",
     )
 

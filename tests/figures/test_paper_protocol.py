@@ -14,7 +14,7 @@ from figures import paper_protocol
 from figures.paper import MODELS, TITLES, paper_table
 from figures.paper_protocol import differences, protocol_items
 from fitclip_kit.store.files import json_digest
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import Cell
 
 FIXED = ["resizing", "unreadable videos", "padding of short clips", "ties", "median rank"]
 # Of a student that was trained just as the paper's: what the kit's training has no setting for.
@@ -56,9 +56,9 @@ RECIPE: dict[str, Any] = {
 
 def record(alpha=0.4, **changes):
     """A record of MSR-VTT measured just as the paper did."""
-    key = CellKey.at(alpha, label_share=0.9999, subset_size=4500, seed=0, data_set="msrvtt")
+    key = Cell(alpha=alpha, labelled_share=0.9999, labelled_clips=4500, draw=0, data_set="msrvtt")
     return {
-        "key": vars(key),
+        "cell": vars(key),
         "coverage": {"clips": 1000, "measured": 1000, "missing": []},
         "protocol": {
             "data_set": "MSR-VTT",
@@ -88,7 +88,7 @@ def test_the_papers_own_protocol_differs_only_where_the_kit_always_does():
         unlike = [item for item, status in found.items() if status != "same"]
         assert ", ".join(unlike) == differences(items) == expected
         assert ("alpha" in found) == (model == "fused")
-        assert ("label_share" in found) == (model != "teacher")
+        assert ("labelled_share" in found) == (model != "teacher")
         assert "prompts" not in found
         assert items.loc[items["status"] == "same", "paper"].notna().all()
 
@@ -185,16 +185,16 @@ def test_draws_and_training():
     assert statuses(protocol_items(draws, "fused", "msrvtt"))["captions"] == "not recorded"
 
     changed = record(0.3)
-    changed["key"] |= {"subset_size": 36000, "label_share": 0.99}
+    changed["cell"] |= {"labelled_clips": 36000, "labelled_share": 0.99}
     found = protocol_items([changed], "fused", "msrvtt").set_index("item")
     assert list(found.loc["alpha"]) == ["0.4", "0.3", "differs"]
-    assert list(found.loc["subset_size"]) == ["4,500", "36,000", "differs"]
-    assert list(found.loc["label_share"]) == ["0.9999", "0.99", "differs"]
+    assert list(found.loc["labelled_clips"]) == ["4,500", "36,000", "differs"]
+    assert list(found.loc["labelled_share"]) == ["0.9999", "0.99", "differs"]
 
-    changed["key"] |= {"label_share": 1.0, "alpha": 0.4}
+    changed["cell"] |= {"labelled_share": 1.0, "alpha": 0.4}
     found = protocol_items([changed], "wise_ft", "msrvtt").set_index("item")
-    assert found.loc["label_share", "status"] == "same"
-    assert list(found.loc["subset_size"]) == ["not recorded", "36,000", "not recorded"]
+    assert found.loc["labelled_share", "status"] == "same"
+    assert list(found.loc["labelled_clips"]) == ["not recorded", "36,000", "not recorded"]
     early = "early stopping (patience 10), the step with the lowest validation loss is kept"
     assert found.loc["stopping rule", "paper"] == early
     assert found.loc["stopping rule", "status"] == "differs"
@@ -246,7 +246,7 @@ def test_a_student_that_was_trained_elsewhere_has_no_recipe(training):
         assert set(found.loc[sorted(wanted), "here"]) == {"not recorded"}
         assert set(found.loc[sorted(wanted), "status"]) == {"not recorded"}
         assert found.loc[ALWAYS[0], "status"] == "differs", "that is done here, when it is fused"
-        for item in ("label_share", "subset_size"):
+        for item in ("labelled_share", "labelled_clips"):
             assert (found.loc[item, "status"] == "not recorded") == ("released" in training)
 
 
@@ -257,7 +257,7 @@ def test_the_teacher_has_no_training_items():
 
 def test_references_have_their_checkpoint_and_no_teacher():
     one = record(model={"file": "webvid2m-4f_stformer_b_16_224.pth.tar"})
-    one["key"] = vars(CellKey.reference("frozen_in_time_webvid", "msrvtt"))
+    one["cell"] = vars(Cell(model="frozen_in_time_webvid", data_set="msrvtt"))
     items = protocol_items([one], "frozen_in_time_webvid", "msrvtt")
     assert differences(items) == ", ".join([*FIXED, "interpolation"])
     assert "teacher's architecture" not in statuses(items)

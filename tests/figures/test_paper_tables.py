@@ -9,14 +9,14 @@ import pytest
 from figures.paper import RESULT_TABLES, paper_table, paper_values
 from figures.paper_tables import beside_paper, measured_table, protocol_table
 from fitclip_core.statistics import bootstrap_interval, mean_interval, paired_difference
-from fitclip_kit.store.results import CellKey, ResultsStore
+from fitclip_kit.store.results import Cell, ResultsStore
 
 FIXED = "resizing, unreadable videos, padding of short clips, ties, median rank"
 
 
 def key_at(alpha, seed=0, data_set="msrvtt", **changes):
-    fields = {"label_share": 0.9999, "subset_size": 4500} | changes
-    return CellKey.at(alpha, seed=seed, data_set=data_set, **fields)
+    fields = {"labelled_share": 0.9999, "labelled_clips": 4500} | changes
+    return Cell(alpha=alpha, draw=seed, data_set=data_set, **fields)
 
 
 def write(store, key, ranks, asked=None, protocol=None, first=0):
@@ -153,7 +153,7 @@ def test_rivals_of_table_6_have_the_same_draws(store):
     write(store, key_at(0.4, seed=3), [1, 6, 6, 6])
     write(store, key_at(0.4, seed=5), [6, 6, 6, 6])
     for seed in (3, 4):
-        write(store, key_at(0.4, seed=seed, label_share=1), [1, 1, seed, 9])
+        write(store, key_at(0.4, seed=seed, labelled_share=1), [1, 1, seed, 9])
     beside = beside_paper(store, n_resamples=50)
     assert number(beside, "5a", "FitCLIP", "R@5")["draws"] == 3
     for row, value in (("FitCLIP", 25), ("WiSE-FT", 75)):  # draw 3 alone
@@ -164,13 +164,13 @@ def test_rivals_of_table_6_have_the_same_draws(store):
 
 def test_wise_ft_and_frozen_in_time_have_their_rows(store):
     alone = beside_paper(store, n_resamples=50)
-    write(store, key_at(0.4, label_share=1), [1, 1, 1, 1])
-    write(store, key_at(1, label_share=1), [9, 9, 9, 9])  # the paper has no row for it
+    write(store, key_at(0.4, labelled_share=1), [1, 1, 1, 1])
+    write(store, key_at(1, labelled_share=1), [9, 9, 9, 9])  # the paper has no row for it
     names = ("webvid", "cc3m_webvid", "cc3m_webvid_coco")
     for rank, name in enumerate(names, 1):
-        write(store, CellKey.reference(f"frozen_in_time_{name}", "msrvtt"), [rank] * 3)
-        write(store, CellKey.reference(f"frozen_in_time_{name}", "mit"), [rank] * 3)
-    write(store, CellKey.reference("another", "msrvtt"), [50] * 4)
+        write(store, Cell(model=f"frozen_in_time_{name}", data_set="msrvtt"), [rank] * 3)
+        write(store, Cell(model=f"frozen_in_time_{name}", data_set="mit"), [rank] * 3)
+    write(store, Cell(model="another", data_set="msrvtt"), [50] * 4)
     write(store, key_at(0, data_set="webvid_val"), [50] * 4)
     write(store, key_at(0.3), [50] * 4)
     beside = beside_paper(store, n_resamples=50)
@@ -200,13 +200,13 @@ def test_only_the_given_cells_are_taken(store):
 def test_what_cannot_be_one_number_is_refused(store):
     with pytest.raises(ValueError, match=r"no fused model at alpha 0\.5; alphas there are: 0\.4"):
         beside_paper(store, alpha=0.5)
-    write(store, key_at(0.4, subset_size=9000), FUSED)
+    write(store, key_at(0.4, labelled_clips=9000), FUSED)
     with pytest.raises(ValueError, match=r"trained in different ways.*9000"):
         beside_paper(store)
     keys = [key_at(0), key_at(0.4), key_at(1)]
     beside_paper(store, keys, n_resamples=50)
     write(store, key_at(0.4, seed=1), FUSED, first=1)
-    with pytest.raises(ValueError, match=r"draws of fused on msrvtt .* 'clip000' is not in all"):
+    with pytest.raises(ValueError, match=r"outcomes of msrvtt, .* 'clip000' has no rank"):
         beside_paper(store, [*keys, key_at(0.4, seed=1)])
     write(store, key_at(0.4), FUSED, first=1)
     with pytest.raises(ValueError, match="teacher and fused model were not measured on the same c"):

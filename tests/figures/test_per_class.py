@@ -7,20 +7,20 @@ from matplotlib.text import Text
 from figures import style
 from figures.per_class import per_class, per_class_table
 from fitclip_core.statistics import per_class_differences
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import Cell, typed
 from tests.figure_layout import texts_are_apart
 
 
 def outcomes_of(labels, right, data_set="mit", **training):
     """Outcomes with `right`: {(alpha, draw): [items] of whether top-1 is right}."""
-    training = {"label_share": 0.9, "subset_size": 9} | training
+    training = {"labelled_share": 0.9, "labelled_clips": 9} | training
     tables = []
     for (alpha, draw), column in right.items():
-        key = CellKey.at(alpha, seed=draw, data_set=data_set, **training)
+        key = Cell(alpha=alpha, draw=draw, data_set=data_set, **training)
         table = pd.DataFrame({"item": [f"clip{i:05d}" for i in range(len(labels))]})
         table["rank"] = np.where(column, 1.0, 1.5)  # tied for the first place is no hit
         tables.append(table.assign(label=labels, direction="classification", **vars(key)))
-    return pd.concat(tables, ignore_index=True)
+    return typed(pd.concat(tables, ignore_index=True))
 
 
 def example(classes, n=12, draws=(0, 1), seed=0, gains=0.25):
@@ -53,7 +53,8 @@ def test_table_by_hand():
 def test_numbers_are_those_of_the_statistics():
     outcomes = example(6)
     table = per_class_table(outcomes, level=0.9).set_index("class").sort_index()
-    wide = outcomes.pivot(index="item", columns=["alpha", "seed"], values="rank") == 1
+    rows = outcomes.fillna({"draw": -1})
+    wide = rows.pivot(index="item", columns=["alpha", "draw"], values="rank") == 1
     labels = outcomes.drop_duplicates("item").set_index("item")["label"].reindex(wide.index)
     slow = per_class_differences(
         wide[0.0].to_numpy().T * 1.0, wide[0.4].to_numpy().T * 1.0, labels.to_numpy(str), level=0.9
@@ -111,11 +112,11 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="alpha 0 is the teacher"):
         per_class_table(outcomes, 0)
     with pytest.raises(ValueError, match="trained in different ways"):
-        more = outcomes[outcomes["alpha"] > 0].assign(subset_size=7)
+        more = outcomes[outcomes["alpha"] > 0].assign(labelled_clips=7)
         per_class_table(pd.concat([outcomes, more]))
     with pytest.raises(ValueError, match="'clip00000' of mit has no label"):
         per_class_table(outcomes.assign(label=outcomes["label"].where(outcomes.index > 0)))
-    changed = outcomes.copy()
+    changed = outcomes.astype({"label": "str"})
     changed.loc[len(changed) - 1, "label"] = "other"
     with pytest.raises(ValueError, match=r"'clip00035' of mit has several labels: .*other"):
         per_class_table(changed)

@@ -12,19 +12,19 @@ from figures.rank_curves import (
     rank_curves,
 )
 from fitclip_core.statistics import simultaneous_band
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import Cell, typed
 from tests.figure_layout import texts_are_apart
 
 
 def outcomes_of(ranks, data_set="msrvtt", direction="text_to_video", **training):
     """Outcomes with `ranks`: {(alpha, draw): [items]}; the teacher's draw is -1."""
-    training = {"label_share": 0.9, "subset_size": 9} | training
+    training = {"labelled_share": 0.9, "labelled_clips": 9} | training
     tables = []
     for (alpha, draw), column in ranks.items():
-        key = CellKey.at(alpha, seed=draw, data_set=data_set, **training)
+        key = Cell(alpha=alpha, draw=draw, data_set=data_set, **training)
         table = pd.DataFrame({"item": [f"clip{i:03d}" for i in range(len(column))], "rank": column})
         tables.append(table.assign(direction=direction, **vars(key)))
-    return pd.concat(tables, ignore_index=True).astype({"rank": float})
+    return typed(pd.concat(tables, ignore_index=True)).astype({"rank": float})
 
 
 def example(n=60, draws=(0, 1, 2), seed=0):
@@ -156,11 +156,13 @@ def test_order_of_clear_cases():
 def test_models_share_their_items_and_draws():
     ranks = example(10)
     teacher, fused = model_ranks(outcomes_of(ranks), "msrvtt", "text_to_video", [0, 0.4])
-    assert list(teacher.columns) == [-1] and list(fused.columns) == [0, 1, 2]
+    assert list(teacher.columns) == [None] and list(fused.columns) == [0, 1, 2]
     assert teacher.index.equals(fused.index)
     assert fused.loc["clip007", 1] == ranks[0.4, 1][7]
     del ranks[1, 2]
-    with pytest.raises(ValueError, match=r"same draws at each alpha: \[\[0, 1\], \[0, 1, 2\]\]"):
+    with pytest.raises(
+        ValueError, match=r"alpha 1 have the draws \[0, 1\], but 0\.4 has \[0, 1, 2\]"
+    ):
         rank_curve_table(outcomes_of(ranks))
 
 
@@ -173,7 +175,7 @@ def test_what_was_not_measured_is_refused():
     with pytest.raises(ValueError, match="no outcomes of didemo, text_to_video"):
         rank_curve_table(outcomes, data_set="didemo")
     with pytest.raises(ValueError, match="trained in different ways"):
-        rank_curve_table(pd.concat([outcomes, outcomes_of(example(5), subset_size=10)]))
+        rank_curve_table(pd.concat([outcomes, outcomes_of(example(5), labelled_clips=10)]))
     for alpha in (0, 1, float("nan")):
         with pytest.raises(ValueError, match="no fused model"):
             rank_curve_table(outcomes, alpha)

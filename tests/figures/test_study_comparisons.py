@@ -6,18 +6,23 @@ from figures.label_share import MEASURES, share_table
 from figures.study_comparisons import share_comparisons, size_comparisons
 from figures.subset_size import IN_DOMAIN_R1, subset_table
 from fitclip_core.statistics import paired_difference
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import SAMPLINGS, Cell, typed
 
 SEEDS = (501, 502, 1001, 1002)
 
 
 def cell(hits, measure, alpha, size, share, seed):
-    key = CellKey.at(
-        alpha, label_share=share, subset_size=size, seed=seed, data_set=measure.data_set
+    key = Cell(
+        alpha=alpha,
+        labelled_share=share,
+        labelled_clips=size,
+        draw=seed % 500,
+        sampling=SAMPLINGS[max(seed, 0) // 500],
+        data_set=measure.data_set,
     )
     table = pd.DataFrame({"item": [f"clip{i:04d}" for i in range(len(hits))]})
     table["rank"] = np.where(hits, float(measure.k), measure.k + 0.5)
-    return table.assign(direction=measure.direction, **vars(key))
+    return typed(table.assign(direction=measure.direction, **vars(key)))
 
 
 def sizes(hits_of, wanted=(10, 20, 40), seeds=SEEDS, items=40):
@@ -84,9 +89,10 @@ def test_sizes_by_hand():
 def test_sizes_are_paired_by_item_and_draw():
     outcomes = sizes(noisy)
     table = size_comparisons(outcomes, 20, n_resamples=500, seed=3)
+    rows = outcomes.fillna({"labelled_clips": 0, "draw": -1}).astype({"sampling": "str"})
     hits = {
-        size: rows.pivot(index="seed", columns="item", values="rank").to_numpy() <= 1
-        for size, rows in outcomes.groupby("subset_size")
+        size: rows.pivot(index=["sampling", "draw"], columns="item", values="rank").to_numpy() <= 1
+        for size, rows in rows.groupby("labelled_clips")
     }
     for row in table.to_dict("records"):
         found = paired_difference(
@@ -102,7 +108,7 @@ def test_sizes_are_paired_by_item_and_draw():
 
 def test_differences_are_those_of_the_figures_tables():
     outcomes = sizes(noisy)
-    values = subset_table(outcomes, n_resamples=10).groupby("subset_size")["value"].mean()
+    values = subset_table(outcomes, n_resamples=10).groupby("labelled_clips")["value"].mean()
     table = size_comparisons(outcomes, 10, n_resamples=10).set_index("value")["difference"]
     for size in (0, 20, 40):
         assert table[size] == pytest.approx(values[size] - values[10])
@@ -168,10 +174,14 @@ def test_a_share_that_was_not_measured_is_refused(share):
 
 def test_draws_that_differ_are_refused():
     outcomes = sizes(noisy)
-    gone = (outcomes["subset_size"] == 20) & (outcomes["seed"] == 501)
+    gone = (
+        (outcomes["labelled_clips"] == 20)
+        & (outcomes["draw"] == 1)
+        & (outcomes["sampling"] == "independent")
+    )
     with pytest.raises(ValueError, match="students of size 10 have the draws"):
         size_comparisons(outcomes[~gone], 10)
     outcomes = shares(noisy)
-    gone = (outcomes["data_set"] == "mit") & (outcomes["seed"] == 2)
+    gone = (outcomes["data_set"] == "mit") & (outcomes["draw"] == 2)
     with pytest.raises(ValueError, match="students measured on mit have the draws"):
         share_comparisons(outcomes[~gone])

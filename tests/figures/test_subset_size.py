@@ -10,43 +10,40 @@ from matplotlib.text import Text
 from figures.subset_size import (
     check_same_draws,
     log_places,
-    sampling_of,
     subset_draws,
     subset_size,
     subset_table,
 )
 from fitclip_core.statistics import mean_interval
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import Cell, typed
 from tests.figure_layout import texts_are_apart
 
 PAPER = (563, 1125, 1688, 2250, 3375, 4500, 9000, 18000, 36000)
 BOTH = (0, 1, 2, 1000, 1001, 1002)
 
 
-def study(hits_of, sizes=(10, 20), draws=BOTH, alphas=(0.4, 1), items=4, label_share=1):
+def study(hits_of, sizes=(10, 20), draws=BOTH, alphas=(0.4, 1), items=4, labelled_share=1):
     """Outcomes with hits_of(size, draw, alpha) -> [items] of whether the rank is 1."""
     tables = []
     cells = [(0, 0, -1), *itertools.product(alphas, sizes, draws)]
     for alpha, size, draw in cells:
-        key = CellKey.at(
-            alpha, label_share=label_share, subset_size=size, seed=draw, data_set="webvid_val"
+        key = Cell(
+            alpha=alpha,
+            labelled_share=labelled_share,
+            labelled_clips=size,
+            draw=draw % 1000,
+            sampling="nested" if draw >= 1000 else "independent",
+            data_set="webvid_val",
         )
         table = pd.DataFrame({"item": [f"clip{i:04d}" for i in range(items)]})
         table["rank"] = np.where(np.broadcast_to(hits_of(size, draw, alpha), items), 1.0, 1.5)
         tables.append(table.assign(direction="text_to_video", **vars(key)))
-    return pd.concat(tables, ignore_index=True)
+    return typed(pd.concat(tables, ignore_index=True))
 
 
 def noisy(sizes=(10, 20), draws=BOTH, items=50, seed=0, **options):
     rng = np.random.default_rng(seed)
     return study(lambda *_: rng.random(items) < 0.4, sizes, draws, items=items, **options)
-
-
-def test_seeds_from_1000_are_nested_subsets():
-    assert [sampling_of(seed) for seed in (0, 1, 999)] == ["independent"] * 3
-    assert [sampling_of(seed) for seed in (1000, 1001, 5000)] == ["nested"] * 3
-    with pytest.raises(ValueError, match="seed -1 is no student's draw"):
-        sampling_of(-1)
 
 
 def test_table_by_hand():
@@ -65,10 +62,10 @@ def test_table_by_hand():
             study(lambda size, draw, _: place < hits[size, draw], draws=(3, 4), alphas=(0.4,)),
             study(
                 lambda size, draw, _: place < hits[size, draw], draws=(1003,), alphas=(0.4,)
-            ).query("seed >= 0"),
+            ).query("alpha > 0"),
         ]
     )
-    table = subset_table(outcomes, n_resamples=20).set_index(["sampling", "subset_size"])
+    table = subset_table(outcomes, n_resamples=20).set_index(["sampling", "labelled_clips"])
     independent, nested = table.loc["independent"], table.loc["nested"]
     assert independent.index.tolist() == nested.index.tolist() == [0, 10, 20]
     assert independent["value"].tolist() == [0.25, 0.625, 0.5]
@@ -79,28 +76,30 @@ def test_table_by_hand():
     assert nested["value"].tolist() == [0.25, 0.25, 0]
     assert nested["best"].tolist() == [True, False, False]  # of equal ones the smallest
     assert set(table["n"]) == {4}
-    draws = subset_draws(outcomes).set_index(["sampling", "subset_size", "seed"])["value"]
+    draws = subset_draws(outcomes).fillna({"draw": -1})
+    draws = draws.set_index(["sampling", "labelled_clips", "draw"])["value"]
     assert draws["independent"].to_dict() == {
-        (size, seed): count / 4 for (size, seed), count in hits.items() if seed < 1000
+        (size, draw): count / 4 for (size, draw), count in hits.items() if draw < 1000
     }
-    assert draws["nested"].to_dict() == {(0, -1): 0.25, (10, 1003): 0.25, (20, 1003): 0}
+    assert draws["nested"].to_dict() == {(0, -1): 0.25, (10, 3): 0.25, (20, 3): 0}
 
 
 def test_intervals_are_over_items_and_draws():
     outcomes = noisy()
     table = subset_table(outcomes, n_resamples=200, seed=3)
-    for sampling, size, draws in (("independent", 0, [-1]), ("nested", 20, [1000, 1001, 1002])):
+    for sampling, size, draws in (("independent", 0, [-1]), ("nested", 20, [0, 1, 2])):
         hits = [
             outcomes[
-                (outcomes["subset_size"] == size)
-                & (outcomes["seed"] == draw)
+                (outcomes["labelled_clips"].fillna(0) == size)
+                & (outcomes["draw"].fillna(-1) == draw)
+                & (outcomes["sampling"].isna() | (outcomes["sampling"] == sampling))
                 & outcomes["alpha"].isin([0, 0.4])
             ].sort_values("item")["rank"]
             == 1
             for draw in draws
         ]
         interval = mean_interval(np.array(hits, float), n_resamples=200, seed=3, within=(0, 1))
-        row = table[(table["sampling"] == sampling) & (table["subset_size"] == size)]
+        row = table[(table["sampling"] == sampling) & (table["labelled_clips"] == size)]
         ends = row[["ci_low", "ci_high"]].to_numpy()[0]
         assert ends == pytest.approx([interval.low, interval.high], rel=1e-12)
 
@@ -120,8 +119,8 @@ def test_row_order_categories_and_references_do_not_matter():
 
 def test_what_is_no_such_study_is_refused():
     outcomes = noisy(items=4)
-    with pytest.raises(ValueError, match="mix students of label_share"):
-        subset_table(pd.concat([outcomes, noisy(items=4, label_share=0.9)]))
+    with pytest.raises(ValueError, match="trained in different ways: labelled_share"):
+        subset_table(pd.concat([outcomes, noisy(items=4, labelled_share=0.9)]))
     with pytest.raises(ValueError, match="no outcomes of webvid_val, text_to_video"):
         subset_table(outcomes.assign(data_set="msrvtt"))
     with pytest.raises(ValueError, match=r"alpha 0\.3 was not measured .*: 0, 0\.4, 1"):
@@ -134,14 +133,18 @@ def test_what_is_no_such_study_is_refused():
         subset_table(outcomes, 0)
     with pytest.raises(ValueError, match="no alpha to draw"):
         subset_size(outcomes, ())
-    hole = ~((outcomes["seed"] == 1001) & (outcomes["subset_size"] == 20))
+    hole = ~(
+        (outcomes["draw"] == 1)
+        & (outcomes["sampling"] == "nested")
+        & (outcomes["labelled_clips"] == 20)
+    )
     with pytest.raises(
-        ValueError, match=r"nested subsets of size 10 .* \[1000, 1001, 1002\], but 20 has \[1000"
+        ValueError, match=r"nested subsets of size 10 .* \[0, 1, 2\], but 20 has \[0, 2"
     ):
         subset_table(outcomes[hole])
     with pytest.raises(ValueError, match="'clip0003' has no rank"):
         subset_table(outcomes.drop(outcomes.index[-1]), 1)
-    with pytest.raises(ValueError, match="subset_size 0"):
+    with pytest.raises(ValueError, match="no labelled clips"):
         subset_table(noisy((0, 10), items=4))
 
 
@@ -185,7 +188,7 @@ def test_lines_and_dots_are_the_tables(draws):
                 np.asarray(lines[str(sampling)].get_ydata()), 100 * rows["value"]
             )
         dots = [line for line in ax.lines if line.get_markersize() == 2.2]
-        single = subset_draws(outcomes, alpha).query("subset_size > 0")
+        single = subset_draws(outcomes, alpha).query("labelled_clips > 0")
         drawn = np.sort(np.concatenate([[], *(line.get_ydata() for line in dots)]))
         if len(draws) == 1:
             assert not dots

@@ -9,7 +9,7 @@ from figures.alpha_curve import Measure
 from figures.tower_choice import tower_comparison, tower_values, towers_in_words
 from figures.tower_map import tower_grid
 from fitclip_core.statistics import paired_difference
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import Cell, typed
 
 MEASURES = (Measure("texts", "text_to_video", 5), Measure("acts", "classification", 1))
 ALPHAS = (0.0, 0.4, 1.0)
@@ -19,13 +19,18 @@ def towers(ranks_of, *, draws=(1,), items=30, vision=ALPHAS, text=ALPHAS):
     """Outcomes with ranks_of(data_set, vision, text, draw) -> [items]."""
     tables = []
     for measure, one, other, draw in itertools.product(MEASURES, vision, text, draws):
-        key = CellKey.towers(
-            one, other, label_share=1, subset_size=9, seed=draw, data_set=measure.data_set
+        key = Cell(
+            alpha=one,
+            text_alpha=other,
+            labelled_share=1,
+            labelled_clips=9,
+            draw=draw,
+            data_set=measure.data_set,
         )
         table = pd.DataFrame({"item": [f"clip{i:03d}" for i in range(items)]})
         table["rank"] = np.broadcast_to(ranks_of(measure.data_set, one, other, draw), items)
         tables.append(table.assign(direction=measure.direction, **vars(key)))
-    return pd.concat(tables, ignore_index=True).sample(frac=1, random_state=0)
+    return typed(pd.concat(tables, ignore_index=True)).sample(frac=1, random_state=0)
 
 
 def noisy(seed=0, items=30):
@@ -36,12 +41,11 @@ def noisy(seed=0, items=30):
 def hits(outcomes, measure, cell, draws):
     """[draws, items], by looking each value up."""
     vision, text = cell
-    model = f"variant_towers_t{text:g}".replace(".", "_")
     rows = outcomes[
         (outcomes["data_set"] == measure.data_set)
         & (outcomes["alpha"] == vision)
-        & (outcomes["model"] == model)
-    ].set_index(["seed", "item"])["rank"]
+        & (outcomes["text_alpha"] == text)
+    ].set_index(["draw", "item"])["rank"]
     items = sorted(set(outcomes["item"]))
     return np.array([[rows[draw, item] <= measure.k for item in items] for draw in draws]) * 1.0
 
@@ -54,7 +58,7 @@ def test_values_are_the_looked_up_shares(draws):
     for row in values.to_dict("records"):
         measure = next(one for one in MEASURES if one.data_set == row["data_set"])
         cell = (row["vision_alpha"], row["text_alpha"])
-        assert row["value"] == pytest.approx(hits(outcomes, measure, cell, [row["seed"]]).mean())
+        assert row["value"] == pytest.approx(hits(outcomes, measure, cell, [row["draw"]]).mean())
     assert tower_grid(values).shape == (3, 3)
 
 
@@ -106,7 +110,7 @@ def test_maps_must_be_whole_and_have_equal_and_unequal_alphas():
     outcomes = towers(noisy())
     with pytest.raises(ValueError, match=r"no tower map of other; there are: .*'acts', 'texts'"):
         tower_values(outcomes, [Measure("other", "text_to_video", 5)])
-    cell = (outcomes["alpha"] == 1) & (outcomes["model"] == "variant_towers_t0_4")
+    cell = (outcomes["alpha"] == 1) & (outcomes["text_alpha"] == 0.4)
     with pytest.raises(ValueError, match="map of texts is not whole"):
         tower_comparison(outcomes[~cell], MEASURES)
     with pytest.raises(ValueError, match="other draws or alphas"):

@@ -14,9 +14,9 @@ from tests.figure_layout import texts_are_apart
 def table_of(vision, text, data_sets=("x", "y"), draws=None, seed=0):
     rng = np.random.default_rng(seed)
     cells = itertools.product(vision, text, data_sets, draws or [None])
-    names = ["vision_alpha", "text_alpha", "data_set", "seed"]
+    names = ["vision_alpha", "text_alpha", "data_set", "draw"]
     table = pd.DataFrame(list(cells), columns=names).assign(value=lambda t: rng.random(len(t)))
-    return table if draws else table.drop(columns="seed")
+    return table if draws else table.drop(columns="draw")
 
 
 @pytest.mark.parametrize("draws", [None, (1, 2, 3)])

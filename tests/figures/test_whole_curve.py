@@ -15,7 +15,7 @@ from figures.whole_curve import (
     selection_table,
 )
 from fitclip_core.statistics import crossed_interval, selection_gap, simultaneous_band
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import Cell, typed
 
 ALPHAS = (0.0, 0.2, 0.4, 1.0)
 DRAWS = (1, 2, 3)
@@ -38,15 +38,19 @@ def sweep(hits_of, sizes=SIZES, draws=DRAWS):
     tables = []
     for measure, alpha in itertools.product((*OWN.measures, *OTHERS.measures), ALPHAS):
         for draw in draws if alpha else (-1,):
-            key = CellKey.at(
-                alpha, label_share=1, subset_size=9, seed=draw, data_set=measure.data_set
+            key = Cell(
+                alpha=alpha,
+                labelled_share=1,
+                labelled_clips=9,
+                draw=draw,
+                data_set=measure.data_set,
             )
             size = sizes[measure.data_set]
             found = np.broadcast_to(hits_of(measure.data_set, alpha, draw), size)
             table = pd.DataFrame({"item": [f"clip{i:03d}" for i in range(size)]})
             table["rank"] = np.where(found, 1.0, 6.0)
             tables.append(table.assign(direction=measure.direction, **vars(key)))
-    return pd.concat(tables, ignore_index=True)
+    return typed(pd.concat(tables, ignore_index=True))
 
 
 def noisy(chances, seed=0):
@@ -56,7 +60,11 @@ def noisy(chances, seed=0):
 
 def curve_of(outcomes, data_set):
     """[draws, items, alphas], looked up one by one."""
-    rows = outcomes[outcomes["data_set"] == data_set].set_index(["alpha", "seed", "item"])["rank"]
+    rows = (
+        outcomes[outcomes["data_set"] == data_set]
+        .fillna({"draw": -1})
+        .set_index(["alpha", "draw", "item"])["rank"]
+    )
     items = sorted(set(rows.index.get_level_values("item")))
     return np.array(
         [
@@ -191,7 +199,7 @@ def test_choosing_needs_other_sets_items_and_the_alpha():
     own = selection_table(outcomes, panels=(OWN, alone), n_resamples=5)
     assert own["scope"].tolist() == ["in_domain"]
     assert own.columns.equals(nothing.columns)
-    with pytest.raises(ValueError, match=r"alpha 0\.3 is not in the sweep"):
+    with pytest.raises(ValueError, match=r"alpha 0\.3 was not measured"):
         selection_table(outcomes, 0.3, panels=(OWN, OTHERS), n_resamples=5)
     single = sweep(lambda *_: True, sizes=SIZES | {"own": 1})
     with pytest.raises(ValueError, match="one item"):

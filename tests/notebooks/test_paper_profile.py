@@ -22,7 +22,7 @@ from figures.paper_tables import beside_paper, measured_table
 from fitclip_kit.engine.parameters import read_profile
 from fitclip_kit.engine.run import main
 from fitclip_kit.store.files import manifest_problems
-from fitclip_kit.store.results import CellKey, ResultsStore
+from fitclip_kit.store.results import Cell, ResultsStore
 from fitclip_kit.weights import checkpoints
 from fitclip_kit.weights.frozen_in_time import FrozenInTime
 from fitclip_kit.weights.models import load_clip
@@ -186,7 +186,7 @@ def test_what_is_missing_or_unreadable_is_counted(run: Path) -> None:
 
 def test_every_number_says_that_the_annotations_are_cut_down(run: Path) -> None:
     store = ResultsStore(run / "results")
-    keys = store.keys()
+    keys = store.cells()
     for key in keys:
         said = store.record(key)["protocol"]["annotation_size"]
         assert "; officially there are " in said, key
@@ -196,10 +196,10 @@ def test_every_number_says_that_the_annotations_are_cut_down(run: Path) -> None:
 
 
 def test_the_sweep_has_both_students_and_the_reference(run: Path) -> None:
-    keys = ResultsStore(run / "results").keys()
-    assert {(key.model, key.alpha, key.seed) for key in keys} == {
-        ("teacher", 0.0, -1),
-        (FIT, 0.0, -1),
+    keys = ResultsStore(run / "results").cells()
+    assert {(key.model, key.alpha, key.draw) for key in keys} == {
+        ("teacher", 0.0, None),
+        (FIT, 0.0, None),
         *(("fused", 0.4, draw) for draw in (0, 1)),
         *(("student", 1.0, draw) for draw in (0, 1)),
     }
@@ -268,7 +268,7 @@ def test_every_checkpoint_format_gives_the_same_outcomes(
     finally:
         write_sources(project, original)
         weights.unlink()
-    key = CellKey("teacher", 0.0, 0.0, 0, -1, FORMATS_ON)
+    key = Cell(FORMATS_ON)
     stores = [ResultsStore(one / "results") for one in (formats_run, run)]
     found, expected = (store.record(key)["protocol"] for store in stores)
     assert (found["model"]["file"], expected["model"]["file"]) == (file, "ViT-B-16.pt")

@@ -44,7 +44,7 @@ def test_equal_seeds_give_equal_files(runs: list[Path]) -> None:
 
 def test_the_sweep_is_complete_and_figure_3_is_drawn(runs: list[Path]) -> None:
     outcomes = pd.read_parquet(runs[0] / "04_alpha_sweep" / "outcomes.parquet")
-    cells = outcomes[["data_set", "alpha", "seed"]].drop_duplicates()
+    cells = outcomes[["data_set", "alpha", "draw"]].drop_duplicates()
 
     # Six data sets: the teacher once, two students at two alphas each.
     assert len(cells) == 6 * (1 + 2 * 2)

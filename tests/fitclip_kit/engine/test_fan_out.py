@@ -18,8 +18,8 @@ from data_prep import frame_store
 from data_prep.mini_benchmark.data_sets import EVALUATED
 from figures import label_share, subset_size
 from figures.subset_size import IN_DOMAIN_R1
-from fitclip_core import distillation, zero_shot
-from fitclip_kit.engine import fan_out, run_tasks, students, studies
+from fitclip_core import zero_shot
+from fitclip_kit.engine import fan_out, run_tasks, students
 from fitclip_kit.engine.fanout import FanOutFailed, Settings, Task
 from fitclip_kit.engine.notebook_files import cell_source, cell_tags, read_notebooks
 from fitclip_kit.engine.parameters import merge_profile
@@ -53,16 +53,15 @@ TINY: dict[str, dict[str, Any]] = {
 # What each notebook computes with; the cells after these only show it.
 LAST = {
     "01_data_prep": "frame_store.build(",
-    "02_teacher_zero_shot": "measure_reference(",
+    "02_teacher_zero_shot": "measure(of_model,",
     "03_student_distillation": "run.finish(",
-    "04_alpha_sweep": "keys = sweep_alphas(",
+    "04_alpha_sweep": "measure(swept,",
     "05_subset_size": "train_and_measure(",
     "06_label_share": "train_and_measure(",
 }
 HEAVY = {
     "decoded": (frame_store, "killable_map"),
-    "trained": (distillation, "fit_student"),
-    "trained in a study": (studies, "fit_student"),
+    "trained": (students, "fit_student"),
     "measured": (zero_shot, "evaluate"),
 }
 # 6 data sets; one student at 2 alphas, 1 subset of which 2 alphas are measured on one set, 1 share.
@@ -147,7 +146,7 @@ def test_the_tasks_leave_what_the_notebooks_would(runs: tuple[Run, Run, Mapping[
     ours, theirs = contents(shared), contents(alone)
     assert sorted(ours) == sorted(theirs)
     assert [name for name in ours if ours[name] != theirs[name]] == []
-    assert len(shared.folder.results.keys()) == 6 + 6 * 2 + 2 + 5
+    assert len(shared.folder.results.cells()) == 6 + 6 * 2 + 2 + 5
 
 
 def test_the_notebooks_do_nothing_again(
@@ -172,11 +171,11 @@ def test_lost_things_are_made_again_by_a_fresh_process(
 ) -> None:
     shared, _, _ = runs
     before = contents(shared)
-    cells = shared.folder.results.keys()
+    cells = shared.folder.results.cells()
     [lost] = [
         key
         for key in cells
-        if (key.seed, key.alpha, key.data_set) == (1, 0.4, "mit") and key.label_share == 0.9999
+        if (key.draw, key.alpha, key.data_set) == (1, 0.4, "mit") and key.labelled_share == 0.9999
     ]
     (shared.path / "results" / "cells" / f"{lost.digest}.json").unlink()
     local = Settings(executor="local")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fitclip_core.distillation import Recipe, TrainingClips
-from fitclip_kit.engine import students, studies
+from fitclip_kit.engine import students
 from fitclip_kit.engine.notebook_files import read_notebooks
 from fitclip_kit.engine.parameters import merge_profile, profile_file, read_profile
 from fitclip_kit.engine.plan import Differentiating, Fitting, Job, Measuring
@@ -113,21 +113,21 @@ def test_studies_train_what_is_planned(tmp_path: Path) -> None:
     pool = TrainingClips(Source(np.zeros((1000, 1, 1, 1, 3), np.uint8)), [""] * 1000)
     sizes, shares = values["05_subset_size"], values["06_label_share"]
     draws = {"independent": sizes["independent_draws"], "nested": sizes["nested_draws"]}
-    trainings = studies.subset_trainings(
+    trainings = students.subset_trainings(
         tmp_path, pool, recipe, 150, sizes["sizes"], draws, {}, steps="proportional"
     )
     planned = fits(jobs, "05")
     assert len(trainings) == sum(int(what.split()[0]) for what in planned)
     for one in trainings:
-        batch = min(one.recipe.labelled_batch, one.subset_size)
+        batch = min(one.recipe.labelled_batch, one.labelled_clips)
         expected = replace(one.recipe, seed=0, labelled_batch=batch)
-        assert replace(planned[f"6 students of {one.subset_size:,} clips"], seed=0) == expected
+        assert replace(planned[f"6 students of {one.labelled_clips:,} clips"], seed=0) == expected
 
-    trained = {"draw": 3, **asdict(recipe)}
+    trained = {"draw": 3, "sampling": "main", "labelled_clips": 150, **asdict(recipe)}
     write_manifest(
         tmp_path / "kept", kind=students.KIND, parameters=trained, inputs={}, code="", outputs=[]
     )
-    trainings = studies.share_trainings(
+    trainings = students.share_trainings(
         tmp_path, tmp_path / "kept", 3, pool, 150, shares["pseudo_shares"], {}
     )
     new = [one.recipe for one in trainings if not one.reused]

@@ -137,7 +137,6 @@ def test_notebook_3_finds_them_done(
                 exec(compile(cell_source(cell), STUDENTS, "exec"), names)
         if "parameters" in cell_tags(cell):
             names |= {**run.parameters[STUDENTS], "run_dir": str(run.path)}
-    assert [one.trained_now for one in names["trained"].values()] == [False, False]
     after = {draw: (run.folder.student(draw) / "manifest.json").read_bytes() for draw in (1, 2)}
     assert after == before
     assert (run.path / STUDENTS / "manifest.json").is_file()

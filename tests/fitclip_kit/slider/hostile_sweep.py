@@ -11,7 +11,7 @@ import pandas as pd
 from fitclip_core.zero_shot import Trial
 from fitclip_kit.slider.answers import StoredSweep
 from fitclip_kit.slider.material import ClipSet, Material
-from fitclip_kit.store.results import CellKey
+from fitclip_kit.store.results import Cell, typed
 
 ALPHAS = (0.0, 0.25, 0.5, 1.0)
 DRAWS = (1, 4)
@@ -75,7 +75,7 @@ def outcomes(draws=DRAWS, alphas=ALPHAS) -> pd.DataFrame:
         direction = "text_to_video" if one.task == "retrieval" else "classification"
         for alpha in alphas:
             for draw in draws if alpha else draws[:1]:
-                key = CellKey.at(alpha, label_share=0.9, subset_size=8, seed=draw, data_set=name)
+                key = Cell(name, alpha=alpha, draw=draw, labelled_clips=8, labelled_share=0.9)
                 table = pd.DataFrame({"item": one.clip_ids})
                 table["direction"] = direction
                 table["rank"] = rng.integers(1, len(one.texts) + 1, CLIPS).astype(float)
@@ -83,7 +83,7 @@ def outcomes(draws=DRAWS, alphas=ALPHAS) -> pd.DataFrame:
                 table["label"] = labels
                 table["predicted"] = rng.choice(CLASSES, CLIPS) if labels is not None else None
                 tables.append(table.assign(**vars(key)))
-    return pd.concat(tables, ignore_index=True)
+    return typed(pd.concat(tables, ignore_index=True))
 
 
 def sweep(draws=DRAWS, alphas=ALPHAS) -> StoredSweep:
@@ -94,4 +94,4 @@ def material(folder: Path) -> Material:
     results = SimpleNamespace(digest=lambda keys: "ab" * 32)
     run = SimpleNamespace(path=folder / "<run>", results=results)
     titles = {name: one.title for name, one in SETS.items()}
-    return cast(Material, SimpleNamespace(run=run, sets=SETS, keys=[], titles=titles))
+    return cast(Material, SimpleNamespace(run=run, sets=SETS, cells=[], titles=titles))

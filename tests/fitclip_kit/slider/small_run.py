@@ -1,20 +1,20 @@
 """A run folder as notebooks 01, 03 and 04 leave it, made in seconds, for the page to open."""
 
-from functools import partial
 from pathlib import Path
 from typing import cast
+from unittest.mock import patch
 
 import pandas as pd
 import torch
 
 from data_prep import frame_store
 from data_prep.clip_frames import FrameRule
-from fitclip_core.distillation import Recipe, StudentFit
+from fitclip_core.distillation import Recipe, StudentFit, TrainingClips
 from fitclip_core.encoders import ClipEncoder
 from fitclip_kit.engine import students
+from fitclip_kit.engine.measure import measure, sweep_cells
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.engine.sources import Sources, prepare
-from fitclip_kit.engine.sweep import sweep_alphas
 
 SIZES = {"msrvtt": 100, "ucf101": 100, "webvid_selection": 16}
 EVALUATED = ("msrvtt", "ucf101")
@@ -32,22 +32,23 @@ def build_run(folder: Path) -> Path:
     for name, one in prepare(sources, run.data, SIZES, seed=7).items():
         frame_store.build(one.clips, one.root, run.frames / name, rule, workers=1, progress=False)
     made_from = {"teacher": teacher.sha256, "sources": sources.digest}
+    encoder, trained = cast(ClipEncoder, teacher.encoder), []
     for draw in DRAWS:
-        recipe = Recipe(steps=1, validate_every=1, seed=draw)
-        fit = partial(noisy, teacher.encoder.state(), draw)
-        students.fit_or_load(run.student(draw), draw, recipe, made_from, fit)
+        training = students.Training(
+            folder=run.student(draw),
+            draw=draw,
+            labelled_clips=32,
+            recipe=Recipe(steps=1, validate_every=1, seed=draw),
+            labelled=None,
+            inputs=made_from,
+        )
+        nothing = cast(TrainingClips, None)
+        with patch.object(students, "fit_student", return_value=noisy(encoder.state(), draw)):
+            trained.append(students.train(training, encoder, nothing, nothing).student)
     run.finish("03_student_distillation", {"draws": list(DRAWS), **TRAINING}, made_from)
-    sweep_alphas(
-        cast(ClipEncoder, teacher.encoder),
-        teacher.sha256,
-        [students.load(run.student(draw), draw).student for draw in DRAWS],
-        ALPHAS,
-        [run.evaluation_set(name) for name in EVALUATED],
-        run.results,
-        label_share=TRAINING["labelled_share"],
-        subset_size=int(TRAINING["labelled_clips"]),
-        model=teacher.protocol,
-    )
+    cells = sweep_cells(EVALUATED, trained, ALPHAS)
+    data_sets = [run.evaluation_set(name) for name in EVALUATED]
+    measure(cells, teacher, data_sets, run.results, students=trained)
     run.finish("04_alpha_sweep", {"alphas": list(ALPHAS), "draws": list(DRAWS)}, made_from)
     return folder
 

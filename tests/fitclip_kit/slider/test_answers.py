@@ -15,10 +15,10 @@ from figures.alpha_curve import Measure, Panel, alpha_table
 from fitclip_kit.slider.answers import Answers, Point, StoredSweep, share_point
 from fitclip_kit.slider.background import Task
 from fitclip_kit.slider.merges import Fusion
-from fitclip_kit.store.results import CellKey, ResultsStore
+from fitclip_kit.store.results import Cell, ResultsStore
 
 ALPHAS, DRAWS, ITEMS = (0.0, 0.3, 1.0), (1, 2, 4), 15
-TRAINING: dict[str, Any] = {"label_share": 0.5, "subset_size": 9}
+TRAINING: dict[str, Any] = {"labelled_share": 0.5, "labelled_clips": 9}
 MEASURES = {
     "clips": Measure("clips", "text_to_video", 5),
     "actions": Measure("actions", "classification", 1),
@@ -48,7 +48,7 @@ def store(folder, *, alphas=ALPHAS, draws=DRAWS, items=ITEMS, seed=0):
     for data_set in MEASURES:
         for alpha in alphas:
             for draw in draws:
-                key = CellKey.at(alpha, **TRAINING, seed=draw, data_set=data_set)
+                key = Cell(data_set, alpha=alpha, **TRAINING, draw=draw)
                 if key not in keys:
                     results.write(key, cell_outcomes(data_set, rng, items), {})
                     keys.append(key)
@@ -59,7 +59,7 @@ def material(results, keys):
     """What `StoredSweep.read` looks at."""
     trial = SimpleNamespace(coverage={"clips": ITEMS + 1})
     sets = {name: SimpleNamespace(trial=trial, measure=one) for name, one in MEASURES.items()}
-    return SimpleNamespace(run=SimpleNamespace(results=results), keys=keys, sets=sets)
+    return SimpleNamespace(run=SimpleNamespace(results=results), cells=keys, sets=sets)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def sweep(finished):
 def stored_ranks(finished, data_set, draw, alpha):
     """Slow: one cell's file, read by itself."""
     results, _ = finished
-    key = CellKey.at(alpha, **TRAINING, seed=draw, data_set=data_set)
+    key = Cell(data_set, alpha=alpha, **TRAINING, draw=draw)
     table = results.outcomes([key])
     return table[table["direction"] == MEASURES[data_set].direction].reset_index(drop=True)
 
@@ -98,7 +98,7 @@ def test_a_draws_curve_has_the_shares_and_binomial_ends_of_its_cells(
     table = results.metrics([key for key in keys if key.data_set == data_set])
     name = {"clips": "R@5", "actions": "top1"}[data_set]
     chosen = table[(table["metric"] == name) & (table["direction"] == MEASURES[data_set].direction)]
-    chosen = chosen[chosen["seed"].isin([-1, draw])].sort_values("alpha")
+    chosen = chosen[chosen["draw"].fillna(draw) == draw].sort_values("alpha")
     expected = chosen[["value", "ci_low", "ci_high"]].to_numpy()
     np.testing.assert_array_equal(curve.to_numpy()[:, 1:], expected)
 
@@ -177,8 +177,8 @@ def test_variants_and_references_are_not_on_the_curve(finished, sweep, tmp_path)
     results, keys = store(tmp_path)
     rng = np.random.default_rng(5)
     others = [
-        CellKey.reference("frozen", "clips"),
-        CellKey.variant("fisher", 0.3, **TRAINING, seed=1, data_set="clips"),
+        Cell("clips", model="frozen"),
+        Cell("clips", merge="fisher", alpha=0.3, **TRAINING, draw=1),
     ]
     for key in others:
         results.write(key, cell_outcomes("clips", rng), {})
@@ -216,10 +216,10 @@ def test_sweeps_it_refuses(finished):
     shorter = [key for key in keys if (key.data_set, key.alpha) != ("actions", 0.3)]
     with pytest.raises(ValueError, match=r"actions and clips do not have the same"):
         StoredSweep(results.outcomes(shorter), MEASURES)
-    lacking = [key for key in keys if (key.seed, key.alpha) != (2, 0.3)]
-    with pytest.raises(ValueError, match=r"draws at alpha 0.3 are \[1, 4\], not \[1, 2, 4\]"):
+    lacking = [key for key in keys if (key.draw, key.alpha) != (2, 0.3)]
+    with pytest.raises(ValueError, match=r"0\.3 have the draws \[1, 4\], but 1 has \[1, 2, 4\]"):
         StoredSweep(results.outcomes(lacking), MEASURES)
-    with pytest.raises(ValueError, match="no student"):
+    with pytest.raises(ValueError, match="has only the teacher"):
         StoredSweep(results.outcomes([key for key in keys if key.alpha == 0]), MEASURES)
     with pytest.raises(ValueError, match="do not cover the same items"):
         StoredSweep(everything.drop(index=0), MEASURES)

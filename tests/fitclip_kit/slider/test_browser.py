@@ -22,7 +22,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import nbformat
@@ -32,15 +32,14 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
-from fitclip_core.encoders import ClipEncoder
 from fitclip_kit.engine import students
+from fitclip_kit.engine.measure import measure
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.engine.sources import Sources
-from fitclip_kit.engine.sweep import sweep_alphas
 from fitclip_kit.slider.answers import StoredSweep
 from fitclip_kit.slider.material import Material, open_material
 from fitclip_kit.slider.page import write_page
-from fitclip_kit.store.results import CellKey, ResultsStore
+from fitclip_kit.store.results import Cell, ResultsStore
 from fitclip_kit.weights import checkpoints
 from tests.fitclip_kit.slider.small_run import build_run
 
@@ -281,13 +280,11 @@ def new_page(browser: Browser, watch: Watch) -> Page:
 # What the page says, known otherwise
 
 
-def key_at(material: Material, data_set: str, alpha: float, draw: int) -> CellKey:
-    key = next(key for key in material.keys if key.alpha)
-    training: dict[str, Any] = {"label_share": key.label_share, "subset_size": key.subset_size}
-    return CellKey.at(alpha, **training, seed=draw, data_set=data_set)
+def key_at(material: Material, data_set: str, alpha: float, draw: int) -> Cell:
+    return material.students[draw].cell(data_set, alpha)
 
 
-def percent(results: ResultsStore, key: CellKey) -> str:
+def percent(results: ResultsStore, key: Cell) -> str:
     """R@5 of text-to-video or top-1 of a cell, as the page prints it."""
     metrics = results.metrics([key])
     wanted = (metrics["metric"] == MEASURE[key.data_set]) & (
@@ -302,17 +299,10 @@ def measured_by_a_sweep(
     """As notebook 04 would measure it."""
     teacher, run = Sources().load_teacher(), material.run
     results = ResultsStore(folder)
-    sweep_alphas(
-        cast(ClipEncoder, teacher.encoder),
-        teacher.sha256,
-        [students.load(run.student(draw), draw).student],
-        [alpha],
-        [run.evaluation_set(data_set)],
-        results,
-        label_share=0,
-        subset_size=0,
-    )
-    return percent(results, results.keys()[0])
+    student = students.load(run.student(draw), draw).student
+    cell, sets = student.cell(data_set, alpha), [run.evaluation_set(data_set)]
+    measure([cell], teacher, sets, results, students=[student])
+    return percent(results, cell)
 
 
 def choose(explorer: Explorer, menu: str, value: str) -> None:

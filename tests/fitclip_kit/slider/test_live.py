@@ -15,17 +15,17 @@ from pandas.testing import assert_frame_equal
 from torch import Tensor
 
 from fitclip_core import ensembling, merges, zero_shot
+from fitclip_kit.engine.measure import measure, tower_cells
 from fitclip_kit.engine.merge_distance import distance_taken, fisher_alpha
 from fitclip_kit.engine.run_folder import RunFolder
-from fitclip_kit.engine.sweep import measure_tower_map, sweep_alphas
 from fitclip_kit.slider import merges as slider_merges
 from fitclip_kit.slider.background import Superseded, Task
 from fitclip_kit.slider.live import LiveModel, _Features
 from fitclip_kit.slider.material import ClipSet, Material
 from fitclip_kit.slider.merges import FisherDiagonals, Fusion
-from fitclip_kit.store.results import CellKey, ResultsStore
+from fitclip_kit.store.results import Cell, ResultsStore
 from fitclip_kit.weights import checkpoints
-from tests.fitclip_kit.slider.tiny_material import DATA_SETS, tiny_material
+from tests.fitclip_kit.slider.tiny_material import DATA_SETS, sweep_into, teacher_of, tiny_material
 from tests.tiny_clip import labelled_clips
 
 LINEAR = "linear in depth"
@@ -124,25 +124,17 @@ def test_outcomes_are_those_of_a_model_with_the_fused_weights(material, fusion, 
 
 
 def test_outcomes_are_those_that_the_sweep_and_the_tower_map_store(material, tmp_path):
-    results, ends = ResultsStore(tmp_path), (material.encoder, material.teacher_sha256)
-    training = {"label_share": 0.5, "subset_size": 9}
-    sweep_alphas(
-        *ends, list(material.students.values()), [0.0, 0.3, 1.0], DATA_SETS, results, **training
-    )
-    measure_tower_map(*ends, material.students[1], [0.2], [0.0, 0.6], DATA_SETS[:1], results)
-    live = LiveModel(material)
-    for data_set in DATA_SETS:
-        for draw, alpha in ((1, 0.0), (1, 0.3), (2, 0.3), (2, 1.0)):
-            key = CellKey.at(alpha, **training, seed=draw, data_set=data_set.name)
-            found = live.outcomes(Fusion.at(draw, alpha), material.sets[data_set.name], Task())
-            assert_stored(results, key, found)
-    for text in (0.0, 0.6):
-        key = CellKey.towers(0.2, text, label_share=0, subset_size=0, seed=1, data_set="pairs")
-        found = live.outcomes(Fusion(1, 0.2, text), material.sets["pairs"], Task())
-        assert_stored(results, key, found)
+    results, live, student = ResultsStore(tmp_path), LiveModel(material), material.students[1]
+    cells = tower_cells(["pairs"], student, [0.0, 0.2, 0.6])
+    measure(cells, teacher_of(material), DATA_SETS, results, students=[student])
+    for cell in (*cells, *sweep_into(results, material, [0.0, 0.3, 1.0])):
+        text = cell.alpha if cell.text_alpha is None else cell.text_alpha
+        fusion = Fusion(cell.draw or 1, cell.alpha, text)  # for the teacher any student will do
+        clip_set = material.sets[cell.data_set]
+        assert_stored(results, cell, live.outcomes(fusion, clip_set, Task()))
 
 
-def assert_stored(results: ResultsStore, key: CellKey, found: pd.DataFrame) -> None:
+def assert_stored(results: ResultsStore, key: Cell, found: pd.DataFrame) -> None:
     columns = ["direction", "item", "rank", "label", "predicted"]
     stored, now = (
         table[columns].astype("str").sort_values(columns).reset_index(drop=True)

@@ -5,7 +5,6 @@ import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,16 +13,16 @@ import torch
 import yaml
 
 from fitclip_core import zero_shot
+from fitclip_kit.engine.measure import EvaluationSet
 from fitclip_kit.engine.run_folder import RunFolder
-from fitclip_kit.engine.sweep import EvaluationSet
 from fitclip_kit.slider import views
 from fitclip_kit.slider.background import Task
 from fitclip_kit.slider.live import LiveModel
 from fitclip_kit.slider.material import ClipSet, clip_set_of, open_material
 from fitclip_kit.slider.merges import Fusion
 from fitclip_kit.store.files import MANIFEST_NAME
-from fitclip_kit.store.results import CellKey
-from tests.fitclip_kit.slider.small_run import DRAWS, EVALUATED, TRAINING, build_run
+from fitclip_kit.store.results import Cell
+from tests.fitclip_kit.slider.small_run import DRAWS, EVALUATED, build_run
 from tests.fitclip_kit.slider.tiny_material import tiny_material, uneven
 from tests.tiny_clip import RandomClips
 
@@ -46,9 +45,9 @@ def test_a_finished_run_is_opened(finished):
     assert material.run == RunFolder(finished)
     assert list(material.sets) == list(EVALUATED)  # in the embedded benchmark's order
     assert {draw: one.draw for draw, one in material.students.items()} == {1: 1, 2: 2}
-    assert sorted(material.keys, key=str) == sorted(material.run.results.keys(), key=str)
-    assert len(material.keys) == len(EVALUATED) * (1 + len(DRAWS) * 2)
-    stored = material.run.results.record(material.keys[0])["protocol"]
+    assert sorted(material.cells, key=str) == sorted(material.run.results.cells(), key=str)
+    assert len(material.cells) == len(EVALUATED) * (1 + len(DRAWS) * 2)
+    stored = material.run.results.record(material.cells[0])["protocol"]
     assert stored["model"] == material.model
     assert stored["weights"]["teacher"] == material.teacher_sha256
 
@@ -74,13 +73,7 @@ def test_the_live_model_gives_what_is_stored(finished):
     live = LiveModel(material)
     for draw, alpha in [(1, 0.4), (2, 1.0)]:
         found = live.outcomes(Fusion.at(draw, alpha), material.sets["ucf101"], Task())
-        key = CellKey.at(
-            alpha,
-            label_share=TRAINING["labelled_share"],
-            subset_size=int(TRAINING["labelled_clips"]),
-            seed=draw,
-            data_set="ucf101",
-        )
+        key = material.students[draw].cell("ucf101", alpha)
         stored = material.run.results.outcomes([key]).set_index("item")
         found = found.set_index("item").loc[stored.index.astype("str")]
         assert found["rank"].tolist() == stored["rank"].tolist()
@@ -89,23 +82,20 @@ def test_the_live_model_gives_what_is_stored(finished):
 
 def test_cells_of_other_studies_and_draws_play_no_part(run):
     results = RunFolder(run).results
-    key = next(filter(lambda key: key.model == "fused", results.keys()))
-    outcomes, protocol = results.outcomes([key]), results.record(key)["protocol"]
-    training: dict[str, Any] = {
-        "label_share": key.label_share,
-        "subset_size": key.subset_size,
-    }
+    cell = next(cell for cell in results.cells() if cell.model == "fused")
+    outcomes, protocol = results.outcomes([cell]), results.record(cell)["protocol"]
     for other in (
-        CellKey.variant("fisher", 0.4, **training, seed=1, data_set="other"),
-        CellKey.reference("frozen_in_time", "other"),
-        CellKey.at(0.4, **training, seed=501, data_set="other"),
-        CellKey.at(0.4, label_share=1.0, subset_size=32, seed=1, data_set="other"),
-        CellKey.at(0.0, **training, seed=1, data_set="other"),
+        replace(cell, data_set="other", merge="fisher"),
+        Cell("other", model="frozen_in_time"),
+        replace(cell, data_set="other", sampling="independent"),
+        replace(cell, data_set="other", labelled_share=1.0),
+        replace(cell, data_set="other", draw=7),
+        Cell("other"),
     ):
         results.write(other, outcomes, protocol)
     material = open_material(run)
     assert list(material.sets) == list(EVALUATED)
-    assert len(material.keys) == 10
+    assert len(material.cells) == 10
 
 
 @pytest.mark.parametrize("notebook", ["03_student_distillation", "04_alpha_sweep"])
@@ -130,7 +120,7 @@ def test_another_sources_file_is_refused(run, tmp_path):
 
 def test_a_missing_cell_is_named(run):
     results = RunFolder(run).results
-    key = next(filter(lambda key: key.alpha == 0.4, results.keys()))
+    key = next(filter(lambda key: key.alpha == 0.4, results.cells()))
     next((run / "results" / "cells").glob(f"{key.digest}.json")).unlink()
     with pytest.raises(ValueError, match="not been evaluated; run notebook 04_alpha_sweep again"):
         open_material(run)

@@ -161,7 +161,7 @@ def test_the_numbers_are_those_of_the_outcomes(elements):
         for student, draw in enumerate(DRAWS):
             for place, alpha in enumerate(ALPHAS):
                 rows = table[(table["data_set"] == name) & (table["alpha"] == alpha)]
-                rows = rows[rows["seed"] == (draw if alpha else -1)]
+                rows = rows[rows["draw"].fillna(draw) == draw]
                 expected = f"{100 * (rows['rank'] <= one.measure.k).mean():.1f} percent"
                 (said,) = [
                     element["text"]
@@ -179,7 +179,7 @@ def test_clips_show_the_rank_at_every_alpha_and_the_predicted_class(text):
     swept = sweep()
     for item in page.example_clips(swept, "acts"):
         for draw in DRAWS:
-            rows = table[(table["item"] == item) & table["seed"].isin([draw, -1])]
+            rows = table[(table["item"] == item) & (table["draw"].fillna(draw) == draw)]
             ranks = rows.sort_values("alpha")["rank"]
             cells = "".join(
                 f'<td data-column="{place}">{rank:g}</td>' for place, rank in enumerate(ranks)
@@ -195,7 +195,7 @@ def test_clips_show_the_rank_at_every_alpha_and_the_predicted_class(text):
         for student, draw in enumerate(DRAWS):
             for place, alpha in enumerate(ALPHAS):
                 rows = table[(table["item"] == item) & (table["alpha"] == alpha)]
-                (taken,) = rows[rows["seed"] == (draw if alpha else -1)]["predicted"]
+                (taken,) = rows[rows["draw"].fillna(draw) == draw]["predicted"]
                 verdict = "right" if taken == labels[item] else "wrong"
                 expected.append((str(student), str(place), taken, verdict))
     found = [

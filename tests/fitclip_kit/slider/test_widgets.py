@@ -16,11 +16,10 @@ from PIL import Image
 
 from fitclip_core import zero_shot
 from fitclip_core.ensembling import interpolate, per_tower
-from fitclip_kit.engine.sweep import sweep_alphas
 from fitclip_kit.slider import own_videos, widgets
 from fitclip_kit.slider.widgets import ExplorerPage
 from fitclip_kit.weights import checkpoints
-from tests.fitclip_kit.slider.tiny_material import DATA_SETS, tiny_material
+from tests.fitclip_kit.slider.tiny_material import DATA_SETS, sweep_into, tiny_material
 
 LONG = 120.0  # seconds; only a failing test waits so long
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -32,17 +31,7 @@ EVALUATED = tuple(one.name for one in DATA_SETS)
 def material(tmp_path_factory):
     """Tiny random models and clips, with a stored sweep."""
     made = tiny_material(tmp_path_factory.mktemp("runs") / "tiny", DRAWS)
-    keys = sweep_alphas(
-        copy.deepcopy(made.encoder),
-        made.teacher_sha256,
-        list(made.students.values()),
-        ALPHAS,
-        DATA_SETS,
-        made.run.results,
-        label_share=0.5,
-        subset_size=9,
-    )
-    return replace(made, keys=keys)
+    return replace(made, cells=sweep_into(made.run.results, made, ALPHAS))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A run of tiny random models and clips, to explore in tests without a run folder's notebooks."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import open_clip
 import pandas as pd
 import torch
 
+from fitclip_kit.engine.measure import EvaluationSet, Student, measure, sweep_cells
 from fitclip_kit.engine.run_folder import RunFolder
-from fitclip_kit.engine.sweep import EvaluationSet, Student
 from fitclip_kit.slider.material import Material, clip_set_of
+from fitclip_kit.store.results import Cell, ResultsStore
+from fitclip_kit.weights.models import LoadedModel
 from tests.tiny_clip import RandomClips, tiny_encoder
 
 TEMPLATES = ("{}", "a {}")
@@ -52,13 +55,32 @@ def tiny_material(
         encoder=tiny_encoder(0, layers, kind),
         teacher_sha256="teacher",
         students={
-            draw: Student(draw, tiny_encoder(draw, layers, kind).state(), f"student{draw}")
+            draw: Student(
+                draw=draw,
+                labelled_clips=9,
+                labelled_share=0.5,
+                state=tiny_encoder(draw, layers, kind).state(),
+                sha256=f"student{draw}",
+            )
             for draw in draws
         },
         sets={one.name: clip_set_of(one, one.name.title()) for one in DATA_SETS},
-        keys=[],
+        cells=[],
         model={"architecture": "tiny"},
     )
+
+
+def teacher_of(material: Material) -> LoadedModel:
+    """The material's teacher, as cells are measured with it."""
+    return LoadedModel(copy.deepcopy(material.encoder), "teacher", dict(material.model))
+
+
+def sweep_into(results: ResultsStore, material: Material, alphas: Sequence[float]) -> list[Cell]:
+    """Measure the material's students on `DATA_SETS`."""
+    known = list(material.students.values())
+    cells = sweep_cells([one.name for one in DATA_SETS], known, alphas)
+    measure(cells, teacher_of(material), DATA_SETS, results, students=known)
+    return cells
 
 
 def uneven(n: int) -> RandomClips:

@@ -1,6 +1,5 @@
 import itertools
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,22 +10,18 @@ from hypothesis import strategies as st
 from fitclip_core.statistics import bootstrap_interval
 from fitclip_kit.store import results
 from fitclip_kit.store.results import (
-    CellKey,
+    Cell,
     ResultsStore,
     coverage_note,
     metric_table,
-    rank_table,
-    sweep_rows,
-    tower_rows,
-    variant_rows,
 )
 
 PROTOCOL = {"captions": "first", "frames": {"n": 4, "size": 224}, "templates": ["a video of {}"]}
 
 
-def key_at(alpha, seed=0, data_set="msrvtt", **changes):
-    fields = {"label_share": 0.9999, "subset_size": 2500} | changes
-    return CellKey.at(alpha, seed=seed, data_set=data_set, **fields)
+def key_at(alpha, draw=0, data_set="msrvtt", **changes):
+    fields = {"labelled_share": 0.9999, "labelled_clips": 2500} | changes
+    return Cell(data_set, alpha=alpha, draw=draw, **fields)
 
 
 def retrieval(ranks, prefix="clip"):
@@ -56,125 +51,70 @@ def classification(ranks):
 
 
 def labelled(key, outcomes):
-    return outcomes.assign(**{name: getattr(key, name) for name in results.KEY_COLUMNS})
+    return results.typed(outcomes.assign(**vars(key)))
 
 
 def cell_files(folder):
     return {path.name: path.read_bytes() for path in (folder / "cells").iterdir()}
 
 
-# keys
+# cells
 
 
 def test_the_model_follows_from_alpha_and_the_teacher_is_shared():
-    assert key_at(0, seed=2) == key_at(0, seed=1, label_share=1) == key_at(0, subset_size=9)
-    assert key_at(0).model == "teacher"
-    assert key_at(0).seed == results.NO_DRAW
-    assert key_at(0.4).model == "fused"
-    assert key_at(1).model == "student"
+    teachers = [key_at(0, draw=2), key_at(0, draw=1, labelled_share=1), Cell("msrvtt")]
+    assert len({*teachers, key_at(0, sampling="nested", labelled_clips=9)}) == 1
+    assert (teachers[0].model, teachers[0].draw, teachers[0].labelled_share) == (
+        *("teacher", None, None),
+    )
+    assert (key_at(0.4).model, key_at(1).model, key_at(1 - 1e-12).model) == (
+        *("fused", "student", "student"),
+    )
+    assert key_at(0, text_alpha=0).model == key_at(1, text_alpha=1).model == "fused"
+    assert key_at(0, text_alpha=0).draw == 0
+    reference = Cell("mit", "frozen_in_time_webvid")
+    assert reference.is_reference and reference.is_plain and not key_at(0.4).is_reference
 
 
-def test_shares_that_differ_by_rounding_are_one_cell():
-    assert key_at(0.1 * 3) == key_at(0.3)
-    assert key_at(0.1 * 3).digest == key_at(0.3).digest
-    assert key_at(np.float64(0.3)).digest == key_at(0.3, seed=np.int64(0)).digest
-    assert key_at(1 - 1e-12).model == "student"
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        (("CLIP", 0.0, 0.0, 0, -1, "a"), "model is 'CLIP'.*lower-case letters, digits and _"),
-        (("", 0.0, 0.0, 0, -1, "a"), "model is ''"),
-        (("frozen\n", 0.0, 0.0, 0, -1, "a"), "model is 'frozen"),
-        (("fussed", 0.4, 1.0, 5, 0, "a"), "fussed is none of .* so it is a reference: alpha 0"),
-        (("frozen", 0.0, 1.0, 0, -1, "a"), "CellKey.reference"),
-        (("frozen", 0.0, 0.0, 0, 0, "a"), "CellKey.reference"),
-        (("frozen", 0.0, 0.0, 0, -1, ""), "data_set is empty"),
-        (("fused", 0.0, 1.0, 5, 0, "a"), "between 0 and 1, not 0"),
-        (("student", 0.5, 1.0, 5, 0, "a"), "student cell has alpha 1"),
-        (("teacher", 0.0, 0.0, 0, 0, "a"), "shared by all draws"),
-        (("fused", 0.5, 1.0, 5, -1, "a"), "seed -1"),
-        (("fused", 0.5, 1.0, -5, 0, "a"), "subset_size -5"),
-        (("fused", math.nan, 1.0, 5, 0, "a"), "alpha is nan"),
-        (("fused", 0.5, 1.5, 5, 0, "a"), "label_share is 1.5"),
-        (("fused", 0.5, 1.0, 5.5, 0, "a"), "subset_size is 5.5"),
-        (("fused", 0.5, 1.0, 5, 0, ""), "data_set is empty"),
-    ],
-)
-def test_a_key_that_makes_no_sense_is_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
-        CellKey(*fields)
-
-
-def test_a_reference_has_a_name_and_the_teachers_fields():
-    key = CellKey.reference("frozen_in_time_webvid", "mit")
-    assert key == CellKey("frozen_in_time_webvid", 0.0, 0.0, 0, results.NO_DRAW, "mit")
-    assert key.is_reference
-    assert not any(key_at(alpha).is_reference for alpha in (0, 0.4, 1))
-    assert key.digest != key_at(0, data_set="mit").digest
-    for name in ("teacher", "student", "fused"):
-        with pytest.raises(ValueError, match=f"cannot be called '{name}'"):
-            CellKey.reference(name, "mit")
-    with pytest.raises(ValueError, match="model is 'Frozen in Time'"):
-        CellKey.reference("Frozen in Time", "mit")
-    with pytest.raises(ValueError, match="cannot be called 'variant_fisher'"):
-        CellKey.reference("variant_fisher", "mit")
-
-
-DRAWN: dict[str, Any] = {"label_share": 0.9999, "subset_size": 2500, "seed": 0}
-UNDRAWN: dict[str, Any] = {"label_share": 0, "subset_size": 0, "seed": results.NO_DRAW}
-
-
-def variant(name, alpha, data_set="msrvtt", **fields):
-    return CellKey.variant(name, alpha, data_set=data_set, **(fields or DRAWN))
-
-
-def test_a_variant_has_the_draws_fields_or_at_alpha_0_the_teachers():
-    key = variant("fisher", 0.1 * 3)
-    assert key == CellKey("variant_fisher", 0.3, 0.9999, 2500, 0, "msrvtt")
-    assert key.is_variant
-    assert not key.is_reference
-    assert not CellKey.reference("frozen", "mit").is_variant
-    assert not any(key_at(alpha).is_variant for alpha in (0, 0.4, 1))
-    assert variant("renormalised", 0, **UNDRAWN).seed == results.NO_DRAW
-    assert variant("lines", 0).seed == 0
-    wrong: list[tuple[str, float, dict[str, Any], str]] = [
-        ("", 0.4, DRAWN, "model is 'variant_'"),
-        ("Fisher", 0.4, DRAWN, "model is 'variant_Fisher'"),
-        ("fisher", 1.1, DRAWN, "alpha is 1.1"),
-        ("fisher", 0.4, UNDRAWN, "seed -1"),
-        ("fisher", 0.0, UNDRAWN | {"subset_size": 5}, "seed -1"),
-        ("fisher", 0.4, DRAWN | {"subset_size": -5}, "subset_size -5"),
+def test_cells_that_differ_by_rounding_are_one_and_others_are_apart():
+    assert key_at(0.1 * 3) == key_at(0.3) and key_at(0.1 * 3).digest == key_at(0.3).digest
+    assert key_at(np.float64(0.3), draw=np.int64(0)).digest == key_at(0.3).digest
+    changes = [{}, {"merge": "fisher"}, {"text_alpha": 0.3}, {"renormalise": True}, {"draw": 1}]
+    changes += [{"sampling": "nested"}, {"labelled_clips": 3}, {"labelled_share": 1}]
+    cells = [key_at(0.3, **change) for change in changes]
+    assert len({cell.digest for cell in cells}) == len(cells)
+    assert [cell.is_plain for cell in cells[:5]] == [True, False, False, False, True]
+    table = pd.DataFrame([vars(cell) for cell in [*cells, Cell("mit"), Cell("mit", "frozen")]])
+    assert results.cells_of(pd.concat([table, results.typed(table)])) == [
+        *(*cells, Cell("mit"), Cell("mit", "frozen")),
     ]
-    for name, alpha, fields, message in wrong:
-        with pytest.raises(ValueError, match=message):
-            variant(name, alpha, **fields)
 
 
 @pytest.mark.parametrize(
-    ("text_alpha", "model"),
+    ("alpha", "fields", "message"),
     [
-        (0, "variant_towers_t0"),
-        (1, "variant_towers_t1"),
-        (0.1 * 3, "variant_towers_t0_3"),
-        (0.05, "variant_towers_t0_05"),
-        (1e-12, "variant_towers_t0"),
-        (1 / 3, "variant_towers_t0_333333333"),
+        (0.4, {"data_set": ""}, "data_set is empty"),
+        (math.nan, {}, "alpha is nan"),
+        (0.4, {"text_alpha": -0.1}, "text_alpha is -0.1"),
+        (0.4, {"labelled_share": 1.5}, "labelled_share is 1.5"),
+        (0.4, {"labelled_clips": 5.5}, "labelled_clips is 5.5"),
+        (0.4, {"draw": -1}, "draw is -1"),
+        (0.4, {"draw": None}, "alpha 0.4 needs its student's draw"),
+        (0.4, {"labelled_clips": None}, "needs its student's labelled_clips"),
+        (0.4, {"labelled_share": None}, "needs its student's labelled_share"),
+        (0.4, {"sampling": "some"}, "sampling is 'some'; use one of"),
+        (0.4, {"merge": "Fisher"}, "'Fisher' is no name"),
+        (0.0, {"model": "frozen\n", "draw": None}, "'frozen.n' is no name"),
+        (0.0, {"merge": "fisher"}, "needs one alpha, above 0"),
+        (0.4, {"merge": "fisher", "text_alpha": 0.2}, "needs one alpha, above 0"),
+        (0.4, {"model": "fussed"}, "fussed is none of .* reference, without alpha or draw"),
+        (0.0, {"model": "frozen"}, "reference, without alpha or draw"),
+        (0.5, {"model": "student"}, "the model is the fused, not student"),
     ],
 )
-def test_a_towers_key_holds_both_alphas(text_alpha, model):
-    key = CellKey.towers(0.7, text_alpha, **DRAWN, data_set="mit")
-    assert (key.model, key.alpha) == (model, 0.7)
-    (row,) = tower_rows(pd.DataFrame([vars(key)])).to_dict("records")
-    assert row["vision_alpha"] == 0.7
-    assert row["text_alpha"] == pytest.approx(text_alpha, abs=1e-9)
-
-
-def test_a_towers_key_with_an_alpha_outside_is_refused():
-    for alphas in ((1.1, 0.5), (0.5, 1.1), (0.5, -0.1), (0.5, math.nan)):
-        with pytest.raises(ValueError, match=r"alpha is .* between 0 and 1"):
-            CellKey.towers(*alphas, **DRAWN, data_set="mit")
+def test_a_cell_that_makes_no_sense_is_refused(alpha, fields, message):
+    with pytest.raises(ValueError, match=message):
+        key_at(alpha, **fields)
 
 
 # the store
@@ -183,24 +123,24 @@ def test_a_towers_key_with_an_alpha_outside_is_refused():
 def test_outcomes_come_back_sorted_with_their_keys(tmp_path):
     store = ResultsStore(tmp_path)
     store.write(key_at(1, data_set="ucf101"), classification([1, 3.5]), PROTOCOL)
-    store.write(key_at(0.4, seed=1), retrieval([2.5, 1]), PROTOCOL)
-    store.write(key_at(0.4, seed=0), retrieval([7, 1]).sample(frac=1, random_state=0), PROTOCOL)
+    store.write(key_at(0.4, draw=1), retrieval([2.5, 1]), PROTOCOL)
+    store.write(key_at(0.4, draw=0), retrieval([7, 1]).sample(frac=1, random_state=0), PROTOCOL)
     store.write(key_at(0), retrieval([1, 4]), PROTOCOL)
 
     frame = store.outcomes()
 
-    assert list(frame.columns) == [*results.KEY_COLUMNS, *results.OUTCOME_COLUMNS]
-    order = ["data_set", "alpha", "seed", "direction", "item"]
+    assert list(frame.columns) == [*results.COORDINATES, *results.OUTCOME_COLUMNS]
+    order = ["data_set", "alpha", "draw", "direction", "item"]
     plain = frame.astype(dict.fromkeys(["data_set", "direction", "item"], "str"))
     pd.testing.assert_frame_equal(plain, plain.sort_values(order, ignore_index=True))
     chosen = frame[(frame["alpha"] == 0.4) & (frame["direction"] == "text_to_video")]
     assert chosen["rank"].tolist() == [7, 1, 2.5, 1]
-    assert chosen["seed"].tolist() == [0, 0, 1, 1]
+    assert chosen["draw"].tolist() == [0, 0, 1, 1]
     assert chosen["label"].isna().all()
     classified = frame[frame["data_set"] == "ucf101"]
     assert classified["predicted"].tolist() == ["run", "jump"]
     assert classified["model"].tolist() == ["student"] * 2
-    assert frame.loc[frame["model"] == "teacher", "seed"].unique().tolist() == [-1]
+    assert frame.loc[frame["model"] == "teacher", "draw"].isna().all()
     assert list(frame["item"].cat.categories) == ["clip0", "clip1"]
 
 
@@ -235,7 +175,8 @@ def test_a_cell_is_valid_under_its_own_protocol_only(tmp_path):
     store = ResultsStore(tmp_path)
     key = key_at(0.4)
     assert store.problems(key, PROTOCOL) == [
-        "fused (alpha 0.4, draw 0) on msrvtt has not been evaluated"
+        "msrvtt (model fused, merge average, alpha 0.4, draw 0, sampling main, "
+        "labelled_clips 2500, labelled_share 0.9999) has not been evaluated"
     ]
     store.write(key, retrieval([1, 2]), PROTOCOL)
     assert store.is_valid(key, PROTOCOL)
@@ -251,7 +192,7 @@ def test_a_rewritten_cell_is_the_new_one(tmp_path):
     store = ResultsStore(tmp_path)
     store.write(key_at(0.4), retrieval([1, 2]), PROTOCOL)
     store.write(key_at(0.4), retrieval([5, 2]), {"captions": "all"})
-    assert store.keys() == [key_at(0.4)]
+    assert store.cells() == [key_at(0.4)]
     assert store.outcomes()["rank"].max() == 5
     assert store.is_valid(key_at(0.4), {"captions": "all"})
 
@@ -266,7 +207,7 @@ def test_an_interrupted_write_leaves_no_cell(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(results, "write_json", interrupted)
         store.write(key_at(0.4), retrieval([9, 9]), PROTOCOL)
-    assert store.keys() == []
+    assert store.cells() == []
     assert not store.is_valid(key_at(0.4), PROTOCOL)
 
 
@@ -296,7 +237,7 @@ def test_an_unreadable_record_is_named(tmp_path):
     path.write_text("{")
     assert "cannot be read" in store.problems(key_at(0), PROTOCOL)[0]
     with pytest.raises(ValueError, match=path.name):
-        store.keys()
+        store.cells()
 
 
 def test_a_record_under_another_cells_name_is_not_that_cell(tmp_path):
@@ -312,13 +253,13 @@ def test_cells_that_are_asked_for_must_be_there(tmp_path):
     store.write(key_at(0), retrieval([1, 2]), PROTOCOL)
     store.write(key_at(0.2), retrieval([1, 2]), PROTOCOL)  # of an earlier sweep
     assert set(store.outcomes([key_at(0)])["alpha"]) == {0}
-    with pytest.raises(ValueError, match=r"alpha 0.4, draw 0\) on msrvtt has not been evaluated"):
+    with pytest.raises(ValueError, match=r"msrvtt .*alpha 0\.4, draw 0.* has not been evaluated"):
         store.outcomes([key_at(0), key_at(0.4)])
 
 
 def test_an_empty_store_has_the_columns_and_no_rows(tmp_path):
     frame = ResultsStore(tmp_path).outcomes()
-    assert list(frame.columns) == [*results.KEY_COLUMNS, *results.OUTCOME_COLUMNS]
+    assert list(frame.columns) == [*results.COORDINATES, *results.OUTCOME_COLUMNS]
     assert frame.empty
     assert metric_table(frame).empty
 
@@ -365,86 +306,25 @@ def test_outcomes_that_are_wrong_are_refused(tmp_path, outcomes, message):
     store = ResultsStore(tmp_path)
     with pytest.raises(ValueError, match=message):
         store.write(key_at(0.4), outcomes, PROTOCOL)
-    assert store.keys() == []
+    assert store.cells() == []
 
 
-def test_references_stand_beside_the_teacher_and_stay_apart_from_it(tmp_path):
+def test_references_and_merges_stand_beside_the_sweep_and_stay_apart_from_it(tmp_path):
     store = ResultsStore(tmp_path)
-    frozen, other = (CellKey.reference(name, "msrvtt") for name in ("frozen", "zebra"))
-    for key, rank in ((other, 9), (frozen, 7), (key_at(1), 3), (key_at(0), 5)):
-        store.write(key, retrieval([rank, rank]), PROTOCOL)
-    assert store.keys() == [key_at(0), frozen, other, key_at(1)]
-    outcomes = store.outcomes()
-    values = store.metrics().query("metric == 'MdR' and direction == 'text_to_video'")
-    assert dict(zip(values["model"], values["value"], strict=True)) == {
-        "teacher": 5,
-        "frozen": 7,
-        "zebra": 9,
-        "student": 3,
+    cells = {
+        Cell("msrvtt", "zebra"): 9,
+        key_at(1): 3,
+        key_at(0.4, merge="fisher"): 4,
+        key_at(0.4, renormalise=True): 8,
+        key_at(0, text_alpha=0.5): 6,
+        key_at(0): 5,
     }
-    assert store.problems(CellKey.reference("frozen", "mit")) == [
-        "frozen on mit has not been evaluated"
-    ]
-
-    assert set(sweep_rows(outcomes)["model"]) == {"teacher", "student"}
-    ranks = rank_table(outcomes, "msrvtt", "text_to_video")
-    assert {place: set(ranks[place]) for place in ranks} == {(0.0, -1): {5}, (1.0, 0): {3}}
-    with pytest.raises(ValueError, match="no outcomes of msrvtt, text_to_video; there are: noth"):
-        rank_table(outcomes[outcomes["model"] == "frozen"], "msrvtt", "text_to_video")
-    with pytest.raises(ValueError, match=r"no column \['model'\]"):
-        sweep_rows(outcomes.drop(columns="model"))
-
-
-def test_variants_stand_beside_the_sweep_and_stay_apart_from_it(tmp_path):
-    store = ResultsStore(tmp_path)
-    sweep = {key_at(0): 5, key_at(0.4): 2, key_at(1): 3}
-    renormalised = {
-        variant("renormalised", 0, **UNDRAWN): 15,
-        variant("renormalised", 0.4): 12,
-        variant("renormalised", 1): 13,
-    }
-    towers = {
-        CellKey.towers(vision, text, **DRAWN, data_set="msrvtt"): 20 + vision + 2 * text
-        for vision in (0, 1)
-        for text in (0, 0.5)
-    }
-    others = {variant("renormalised_twice", 0.4): 30, CellKey.reference("frozen", "msrvtt"): 40}
-    cells = {**towers, **others, **renormalised, **sweep}
-    for key, rank in cells.items():
-        store.write(key, retrieval([rank, rank]), PROTOCOL)
-    assert set(store.keys()) == set(cells)
-    assert store.problems(variant("fisher", 0.4)) == [
-        "variant_fisher (alpha 0.4, draw 0) on msrvtt has not been evaluated"
-    ]
-    outcomes, metrics = store.outcomes(), store.metrics(n_resamples=10)
-
-    def medians(table):
-        return set(table.query("metric == 'MdR'")["value"])
-
-    assert medians(sweep_rows(metrics)) == set(sweep.values())
-    plain = rank_table(outcomes, "msrvtt", "text_to_video")
-    assert plain.iloc[0].to_dict() == {(0.0, -1): 5, (0.4, 0): 2, (1.0, 0): 3}
-
-    chosen = variant_rows(outcomes, "renormalised")
-    assert set(chosen["model"]) == {"teacher", "fused", "student"}
-    varied = rank_table(chosen, "msrvtt", "text_to_video")
-    assert varied.iloc[0].to_dict() == {(0.0, -1): 15, (0.4, 0): 12, (1.0, 0): 13}
-    assert medians(variant_rows(metrics, "renormalised")) == set(renormalised.values())
-    with pytest.raises(ValueError, match=r"no rows of a variant 'fisher'; there are: \['renormal"):
-        variant_rows(outcomes, "fisher")
-    with pytest.raises(ValueError, match="there are: none"):
-        variant_rows(sweep_rows(outcomes), "fisher")
-    with pytest.raises(ValueError, match=r"no column \['alpha'\]"):
-        variant_rows(outcomes.drop(columns="alpha"), "fisher")
-
-    map_ = tower_rows(metrics).query("metric == 'MdR' and direction == 'text_to_video'")
-    rows = zip(map_["vision_alpha"], map_["text_alpha"], map_["value"], strict=True)
-    assert sorted(rows) == [(v, t, 20 + v + 2 * t) for v in (0, 1) for t in (0, 0.5)]
-    assert not {"model", "alpha"} & set(map_)
-    assert len(tower_rows(pd.concat([outcomes, outcomes]))) == 2 * 4 * 4
-    assert tower_rows(sweep_rows(outcomes)).empty
-    with pytest.raises(ValueError, match=r"no column \['model', 'alpha'\]"):
-        tower_rows(map_)
+    for cell, rank in cells.items():
+        store.write(cell, retrieval([rank, rank]), PROTOCOL)
+    assert set(store.cells()) == set(cells) and len(store.cells()) == 6
+    metrics = store.metrics().query("metric == 'MdR' and direction == 'text_to_video'")
+    found = dict(zip(results.cells_of(metrics), metrics["value"], strict=True))
+    assert found == cells
 
 
 # metrics
@@ -655,44 +535,8 @@ def test_metrics_of_cells_are_apart():
         for alpha, seed, rank in ((0, 0, 1), (0.4, 0, 2), (0.4, 1, 7))
     ]
     table = metric_table(pd.concat(frames), n_resamples=10)
-    found = table[table["metric"] == "MdR"].groupby(["alpha", "seed"])["value"].unique()
+    found = table[table["metric"] == "MdR"].groupby(["alpha", "draw"])["value"].unique()
     assert {place: list(value) for place, value in found.items()} == {
-        (0.0, -1): [1],
         (0.4, 0): [2],
         (0.4, 1): [7],
     }
-
-
-# the table of ranks
-
-
-def test_rank_table_aligns_items_whatever_the_row_order():
-    frames = [
-        labelled(key_at(alpha, seed), retrieval(ranks))
-        for alpha, seed, ranks in ((1, 0, [5, 6]), (0, 0, [1, 2]), (1, 1, [7, 8]))
-    ]
-    outcomes = pd.concat(frames).sample(frac=1, random_state=3)
-    table = rank_table(outcomes, "msrvtt", "text_to_video")
-    assert list(table.columns) == [(0.0, -1), (1.0, 0), (1.0, 1)]
-    assert table.to_numpy().tolist() == [[1, 5, 7], [2, 6, 8]]
-    assert list(table.index) == ["clip0", "clip1"]
-
-
-def test_rank_table_refuses_what_it_cannot_align():
-    student = labelled(key_at(1), retrieval([5, 6]))
-    teacher = labelled(key_at(0), retrieval([1, 2]))
-    other = labelled(key_at(1, subset_size=100), retrieval([5, 6]))
-
-    def table(*frames, data_set="msrvtt"):
-        return rank_table(pd.concat(frames), data_set, "text_to_video")
-
-    with pytest.raises(ValueError, match="no outcomes of didemo, text_to_video; there are: msrvtt"):
-        table(student, data_set="didemo")
-    with pytest.raises(ValueError, match=r"trained in different ways.*100"):
-        table(student, other)
-    with pytest.raises(ValueError, match="'clip0' twice at alpha 1, draw 0"):
-        table(student, student)
-    with pytest.raises(ValueError, match="'clip1' has no rank at alpha 0, draw -1"):
-        table(student, teacher[teacher["item"] == "clip0"])
-    with pytest.raises(ValueError, match=r"no column \['seed'\]"):
-        table(student.drop(columns="seed"))
