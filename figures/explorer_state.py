@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,6 @@ from figures import style
 from figures.whole_curve import alpha_axis
 
 BLANK: Final = "–"
-SETTLED: Final = ("stored", "exact")  # statuses of measured points; any other is an estimate
 AXIS: Final = (-0.04, 1.04)  # of alpha
 
 _COLUMNS: Final = 3  # panels side by side
@@ -39,17 +38,31 @@ _POINT: Final = {"color": style.INK, "linestyle": "none", "markersize": 4.5, "zo
 _MARKERS: Final = {"point": "o", "above": "^", "below": "v"}
 
 
-class Reading(Protocol):
-    """One measured or estimated number: fractions; the interval may be NaN where unknown."""
+@dataclass(frozen=True)
+class Point:
+    """A measure's value at one alpha and its 95% interval, fractions in [0, 1].
+
+    status: "stored" (in the sweep), "exact" (measured just now) or "interpolated" (linear between
+    the two stored neighbours: no measurement). The ends are NaN for a data set of one item.
+    """
+
+    value: float
+    ci_low: float
+    ci_high: float
+    status: Literal["stored", "exact", "interpolated"]
 
     @property
-    def value(self) -> float: ...
+    def is_estimate(self) -> bool:
+        """Whether it is no measurement."""
+        return self.status == "interpolated"
+
     @property
-    def ci_low(self) -> float: ...
-    @property
-    def ci_high(self) -> float: ...
-    @property
-    def status(self) -> str: ...
+    def interval(self) -> str:
+        """In percent; "" where it is not known."""
+        return interval_text(self.ci_low, self.ci_high)
+
+    def __str__(self) -> str:
+        return ("≈ " if self.is_estimate else "") + percent_text(self.value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +125,7 @@ def curve_strokes(panel: CurvePanel) -> list[Stroke]:
     return strokes
 
 
-def mark_strokes(panel: CurvePanel, point: Reading, shares: tuple[float, float]) -> list[Stroke]:
+def mark_strokes(panel: CurvePanel, point: Point, shares: tuple[float, float]) -> list[Stroke]:
     """What marks a point in a panel; nothing where its value is NaN.
 
     shares: the student's, in the vision and in the text tower; where they differ the mark is a bar
@@ -168,15 +181,10 @@ def interval_text(low: float, high: float, *, signed: bool = False) -> str:
     return f"[{text(low)}, {text(high)}]"
 
 
-def reading_text(point: Reading) -> str:
-    """A point's number, with "≈" before an estimate."""
-    return ("" if point.status in SETTLED else "≈ ") + percent_text(point.value)
-
-
 def state_figure(
     title: str,
     panels: Sequence[CurvePanel],
-    points: Mapping[str, Reading],
+    points: Mapping[str, Point],
     shares: tuple[float, float],
     numbers: pd.DataFrame,
     strips: Sequence[Strip] = (),
@@ -212,7 +220,7 @@ def state_figure(
             ax = figure.add_subplot(grid[place // _COLUMNS, place % _COLUMNS])
             letter = ascii_lowercase[place % 26]
             _draw_panel(ax, f"({letter}) {panel.title}", panel, points.get(panel.data_set), shares)
-        estimates = any(point.status not in SETTLED for point in points.values())
+        estimates = any(point.is_estimate for point in points.values())
         figure.legend(
             handles=[
                 _handle(kind, words)
@@ -235,28 +243,26 @@ def state_figure(
 
 
 def _draw_panel(
-    ax: Axes, title: str, panel: CurvePanel, point: Reading | None, shares: tuple[float, float]
+    ax: Axes, title: str, panel: CurvePanel, point: Point | None, shares: tuple[float, float]
 ) -> None:
-    settled, said = True, ""
+    said = f"{panel.measure} (%)"
     strokes = curve_strokes(panel)
     if point is not None:
-        settled = point.status in SETTLED
         strokes += mark_strokes(panel, point, shares)
-        said = f": {reading_text(point)} {interval_text(point.ci_low, point.ci_high)}".rstrip()
+        said = f"{said}: {point} {point.interval}".rstrip()
     for stroke in strokes:
         percent = [100 * value for value in stroke.values]
         if stroke.kind == "area":
             ax.fill(stroke.alphas, percent, **_LOOK["area"])
             continue
         look = _LOOK.get(stroke.kind) or _POINT | {"marker": _MARKERS[stroke.kind]}
-        if not settled and stroke.kind not in ("level", "mean", "curve"):
+        if point and point.is_estimate and stroke.kind not in ("level", "mean", "curve"):
             look = {"linestyle": (0, (1.5, 1.5)), "markerfacecolor": "white"} | look
         ax.plot(stroke.alphas, percent, clip_on=stroke.kind not in _MARKERS, **look)
     ax.set_ylim(100 * panel.low, 100 * panel.high)
     alpha_axis(ax)
     ax.set_xlabel("α", labelpad=-6)  # the panels are too narrow for more
     ax.set_title(title, loc="left", weight="bold", pad=13, parse_math=False)
-    said = f"{panel.measure} (%){said}"
     ax.text(0, 1.04, said, transform=ax.transAxes, size="small", parse_math=False)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
 from figures.alpha_curve import Measure
+from figures.explorer_state import Point
 from figures.outcomes import ranks_of, sweep_rows
 from fitclip_core.statistics import mean_interval
 from fitclip_kit.store.results import OUTCOME_COLUMNS
@@ -24,21 +24,6 @@ if TYPE_CHECKING:
     from fitclip_kit.slider.merges import Fusion
 
 KEPT: Final = 120  # tables of outcomes, about 0.2 MB each for 1,000 clips
-Status = Literal["stored", "exact", "interpolated"]
-
-
-@dataclass(frozen=True)
-class Point:
-    """A measure's value at one alpha and its 95% interval, fractions in [0, 1].
-
-    status: "stored" (in the sweep), "exact" (measured just now) or "interpolated" (linear between
-    the two stored neighbours: no measurement). The ends are NaN for a data set of one item.
-    """
-
-    value: float
-    ci_low: float
-    ci_high: float
-    status: Status
 
 
 class StoredSweep:
@@ -211,12 +196,8 @@ class Answers:
 
     def missing(self, fusion: Fusion, first: str) -> list[str]:
         """The data sets that are not measured at this fusion, `first` at the front."""
-        known = self.points(fusion)
-        lacking = [
-            name
-            for name in self.sweep.measures
-            if name not in known or known[name].status == "interpolated"
-        ]
+        known = {name for name, point in self.points(fusion).items() if not point.is_estimate}
+        lacking = [name for name in self.sweep.measures if name not in known]
         return sorted(lacking, key=lambda name: name != first)
 
     def measure(self, fusion: Fusion, data_set: str, task: Task) -> None:

@@ -188,24 +188,27 @@ class Part:
             if style is not None and style.has_trait("description_width"):
                 style.description_width = "initial"
         self.lock = threading.RLock()
-        self._bar, self._message = self.shown[f"{prefix}progress"], self.shown[f"{prefix}message"]
+        self._prefix, self._bar = prefix, self.shown[f"{prefix}progress"]
         self.work = Newest(self._progress, self._idle, self.failed)
 
     def show(self, name: str, content: str = "") -> None:
         """Put HTML of `views` into the page; nothing is sent when it is the same."""
         self.shown[name].value = f'<div class="fk">{content}</div>' if content else ""
 
-    def deliver(self, task: Task, show_it: Callable[[], None]) -> None:
-        """Show a result of the background. Raises: Superseded when a newer move came."""
+    def deliver(self, task: Task, **contents: str) -> None:
+        """Show results of the background, by their names with _ for -.
+
+        Raises: Superseded when a newer move came.
+        """
         with self.lock:
             task.check()
-            show_it()
+            for name, content in contents.items():
+                self.show(name.replace("_", "-"), content)
 
     def failed(self, error: Exception) -> None:
         """Tell a user of an error."""
         with self.lock:
-            notice = views.render("notice", text=in_words(error))
-            self._message.value = f'<div class="fk">{notice}</div>'
+            self.show(f"{self._prefix}message", views.render("notice", text=in_words(error)))
 
     def close(self) -> None:
         """End the background work."""

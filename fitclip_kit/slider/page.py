@@ -1,8 +1,6 @@
 """The stored sweep as one self-contained page: a slider that needs neither Python nor a network.
 
-    python -m fitclip_kit.slider.page --run-dir runs/mini
-
-Writes runs/mini/explore.html and, of what it opens with, explore.png and explore.pdf.
+Beside it are explore.png and explore.pdf of what it opens with. `make report` writes them.
 
 Everything that the page can show is in it, a piece for each student, alpha and data set; its script
 only chooses which pieces are seen, and so holds no data and builds no HTML. Nothing is loaded and
@@ -11,12 +9,9 @@ no other script can run, whatever a caption holds.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import hashlib
 import math
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -238,28 +233,6 @@ class _Page:
         return attributes | ({"class": "off"} if hidden else {})
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fitclip_kit.slider.page",
-        description="Write the stored sweep as one page that needs neither Python nor a network.",
-    )
-    parser.add_argument(
-        "--run-dir", type=Path, required=True, help="a run's folder: runs/<profile>"
-    )
-    parser.add_argument(
-        "--sources-file", default="", help="as in the notebooks, say paper_data.yaml"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        path, _ = explore(options.run_dir, options.sources_file)
-    except (ValueError, OSError) as error:
-        print(f"No page was made: {error}", file=sys.stderr)
-        return 1
-    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB, needs no network)")
-    return 0
-
-
 def _provenance(material: Material) -> dict[str, str]:
     return {"results": material.run.results.digest(material.cells)}
 
@@ -293,7 +266,3 @@ def _texts(clip_set: ClipSet) -> dict[str, str]:
 def _right_thing(clip_set: ClipSet) -> str:
     right = "right clip for its caption" if clip_set.task == "retrieval" else "right class"
     return f"{right}, of {clip_set.candidates:,}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -28,8 +28,8 @@ from figures.alpha_curve import Measure
 from figures.explorer_state import (
     AXIS,
     BLANK,
-    SETTLED,
     CurvePanel,
+    Point,
     Stroke,
     curve_strokes,
     interval_text,
@@ -37,13 +37,12 @@ from figures.explorer_state import (
     mark_strokes,
     percent_text,
     points_text,
-    reading_text,
     side_by_side,
     value_range,
 )
 from fitclip_core.metrics import per_class_accuracy
 from fitclip_core.statistics import per_class_differences
-from fitclip_kit.slider.answers import Point, StoredSweep, of_direction, share_point
+from fitclip_kit.slider.answers import StoredSweep, of_direction, share_point
 from fitclip_kit.slider.material import ClipSet
 from fitclip_kit.store.results import CLASSIFICATION
 
@@ -71,7 +70,7 @@ ENVIRONMENT: Final = Environment(
     lstrip_blocks=True,
 )
 ENVIRONMENT.filters |= {"percent": percent_text, "points": points_text, "grouped": "{:,g}".format}
-ENVIRONMENT.globals |= {"interval": interval_text, "reading": reading_text, "STATUS": STATUS}
+ENVIRONMENT.globals |= {"interval": interval_text, "STATUS": STATUS}
 
 
 def render(view: str, **context: Any) -> Markup:
@@ -108,18 +107,19 @@ def curves(
     panels, draw: from `curve_panels`. states: what is marked: points by data set, the student's
     shares of the vision and the text tower, and attributes that say when the mark is seen.
     """
-    estimates = False
     shown = []
     for panel in panels:
-        marks = []
-        for points, shares, attributes in states:
-            if point := points.get(panel.data_set):
-                strokes = _drawn(panel, mark_strokes(panel, point, shares))
-                guess = point.status not in SETTLED
-                estimates |= guess
-                mark = {"strokes": strokes, "guess": guess, "attributes": attributes}
-                marks.append(mark | {"point": point})
+        marks = [
+            {
+                "point": points[panel.data_set],
+                "strokes": _drawn(panel, mark_strokes(panel, points[panel.data_set], shares)),
+                "attributes": attributes,
+            }
+            for points, shares, attributes in states
+            if panel.data_set in points
+        ]
         shown.append(_picture_of(panel, draw) | {"marks": marks})
+    estimates = any(mark["point"].is_estimate for panel in shown for mark in panel["marks"])
     legend = legend_entries(panels[0].mean is not None, estimates)
     size = {"width": _WIDTH, "height": _HEIGHT, "right": _RIGHT, "left": _LEFT}
     return render("curves", panels=shown, legend=legend, **size, top=_TOP, bottom=_BOTTOM)
@@ -186,7 +186,7 @@ def numbers(
                 titles[name],
                 sweep.measures[name].name,
                 *map(percent_text, (teacher, student, point.value)),
-                interval_text(point.ci_low, point.ci_high) or BLANK,
+                point.interval or BLANK,
                 points_text(point.value - teacher),
                 STATUS[point.status],
             ]
@@ -394,6 +394,7 @@ def gallery(
     return shown, render("entered", count=len(now), entered=len(set(now) - set(before)))
 
 
+@lru_cache(maxsize=64)
 def strip(clip_set: ClipSet, row: int) -> Markup:
     """The frames of a clip, with its name for screen readers."""
     frames = clip_set.frames_of(row)

@@ -36,7 +36,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -45,10 +44,10 @@ import ipywidgets as ipw
 from IPython.display import HTML, display
 
 from figures import style
-from figures.explorer_state import CurvePanel, Strip, percent_text, state_figure
+from figures.explorer_state import Strip, percent_text, state_figure
 from fitclip_kit.slider import own_videos, views
 from fitclip_kit.slider.answers import Answers, StoredSweep
-from fitclip_kit.slider.background import Superseded, Task
+from fitclip_kit.slider.background import Task
 from fitclip_kit.slider.controls import AUTO, WIDE, Controls, Part, View, button, in_words, row
 from fitclip_kit.slider.live import LiveModel
 from fitclip_kit.slider.material import ClipSet, Material
@@ -89,12 +88,14 @@ class ExplorerPage(Part):
     def __init__(self, material: Material) -> None:
         self._material = material
         self._live = LiveModel(material)
-        self._answers = Answers(StoredSweep.read(material), self._live)
-        self._panels: dict[int, list[CurvePanel]] = {}
+        sweep = StoredSweep.read(material)
+        self._answers = Answers(sweep, self._live)
+        self._panels = {
+            draw: views.curve_panels(sweep, draw, material.titles) for draw in sweep.draws
+        }
         self._details: dict[tuple[Fusion, str], tuple[str, str]] = {}
         self._asking = Controls(material, self._moved)
         self._view = self._asking.asked
-        self._strip_of: tuple[str, int] | None = None
         self._saves = ThreadPoolExecutor(1, thread_name_prefix="explorer-save")
         saves = {
             "save-figure": button("Save figure", "Write what is shown as PNG and PDF"),
@@ -138,7 +139,6 @@ class ExplorerPage(Part):
         if view.data_set != before.data_set:
             for name in ("classes", "strip", "probabilities", "gallery", "entered"):
                 self.show(name)
-            self._strip_of = None
         if not view.query:
             for name in ("gallery", "entered"):
                 self.show(name)
@@ -162,17 +162,16 @@ class ExplorerPage(Part):
             for place, step in enumerate(steps):
                 step(task.part(place / len(steps), (place + 1) / len(steps)))
         finally:
-            with suppress(Superseded):
-                self.deliver(task, partial(self._show_state, view, busy=False))
+            with self.lock:
+                if not task.stop():
+                    self._show_state(view, busy=False)
 
     def _measure_set(self, view: View, data_set: str, task: Task) -> None:
         self._answers.measure(view.fusion, data_set, task)
-
-        def show_it() -> None:
+        with self.lock:
+            task.check()
             self._show_numbers(view)
             self._show_state(view, busy=True)
-
-        self.deliver(task, show_it)
         if data_set == view.data_set:
             self._show_details(view, task)
 
@@ -185,30 +184,24 @@ class ExplorerPage(Part):
                 self._answers.outcomes(side, view.data_set) for side in (fusion, *fusion.ends)
             )
             point = self._answers.point(fusion, view.data_set)
-            answer = views.answer(now, teacher, student, measure, point)
+            numbers = views.answer(now, teacher, student, measure, point)
             changes = views.changes(clip_set, now, teacher, measure)
             self._details[shown] = (
-                views.render("answer", title=clip_set.title, **answer),
+                views.render("answer", title=clip_set.title, **numbers),
                 views.render("since", title=fusion.title, changes=changes),
             )
-        self.deliver(task, partial(self._show_set, view))
+        answer, classes = self._details[shown]
+        self.deliver(task, answer=answer, classes=classes)
 
     def _show_clip(self, view: View, task: Task) -> None:
-        clip_set, row = self._set_of(view), view.clip
-        if self._strip_of != (view.data_set, row):
-            frames = views.strip(clip_set, row)
-            clip = views.render("clip", strip=frames, name=clip_set.called(row))
-
-            def show_strip() -> None:
-                self.show("strip", clip)
-                self._strip_of = (view.data_set, row)
-
-            self.deliver(task, show_strip)
+        clip_set = self._set_of(view)
+        frames, name = views.strip(clip_set, view.clip), clip_set.called(view.clip)
+        self.deliver(task, strip=views.render("clip", strip=frames, name=name))
         rows = self._scores(view, task)
         things = "captions" if clip_set.task == "retrieval" else "classes"
         caption = f"Most probable of {len(clip_set.texts):,} {things} · {view.fusion.title}"
         bars = views.render("probabilities", caption=caption, rows=rows)
-        self.deliver(task, partial(self.show, "probabilities", bars))
+        self.deliver(task, probabilities=bars)
 
     def _scores(self, view: View, task: Task) -> list[dict[str, Any]]:
         """`views.probabilities` of the shown clip."""
@@ -232,20 +225,9 @@ class ExplorerPage(Part):
         )
         caption = f"“{view.query}” in {clip_set.title} · {view.fusion.title}"
         gallery, entered = views.gallery(clip_set, now, before, caption)
-
-        def show_it() -> None:
-            self.show("gallery", gallery)
-            self.show("entered", entered)
-
-        self.deliver(task, show_it)
+        self.deliver(task, gallery=gallery, entered=entered)
 
     # What is shown; with the lock held
-
-    def _panels_of(self, draw: int) -> list[CurvePanel]:
-        if draw not in self._panels:
-            titles = self._material.titles
-            self._panels[draw] = views.curve_panels(self._answers.sweep, draw, titles)
-        return self._panels[draw]
 
     def _numbers(self, fusion: Fusion) -> tuple[Any, Any]:
         """Points and the table of them."""
@@ -255,7 +237,7 @@ class ExplorerPage(Part):
     def _show_numbers(self, view: View) -> None:
         fusion = view.fusion
         points, table = self._numbers(fusion)
-        panels, shares = self._panels_of(fusion.draw), (fusion.vision, fusion.text)
+        panels, shares = self._panels[fusion.draw], (fusion.vision, fusion.text)
         self.show("curves", views.curves(panels, fusion.draw, [(points, shares, {})]))
         self.show("metrics", views.texts_table(table, fusion.title))
 
@@ -325,7 +307,7 @@ class ExplorerPage(Part):
         points, table = self._numbers(fusion)
         figure = state_figure(
             fusion.title,
-            self._panels_of(fusion.draw),
+            self._panels[fusion.draw],
             points,
             (fusion.vision, fusion.text),
             table,
@@ -497,15 +479,10 @@ class OwnVideosTab(Part):
                 own = own_videos.from_folder(folder, material, work_dir)
             own = own.with_texts(texts, templates)
         finally:
-
-            def loaded() -> None:
-                self._own, self._loading = own, False
-                if own is not None:
-                    self.show("own-message")
-                    self.show("own-failures", views.own_failures(own.failures))
-
-            with suppress(Superseded):
-                self.deliver(task, loaded)
+            with self.lock:
+                if not task.stop():
+                    self._own, self._loading = own, False
+        self.deliver(task, own_message="", own_failures=views.own_failures(own.failures))
         self._score(task)
 
     def _score(self, task: Task) -> None:
@@ -514,8 +491,7 @@ class OwnVideosTab(Part):
         if own is None or own.clip_set is None:
             return
         scores = own_videos.compare(self._live, own, fusion, task)
-        table = views.own_clips(own.clip_set, scores, fusion.title)
-        self.deliver(task, partial(self.show, "own-table", table))
+        self.deliver(task, own_table=views.own_clips(own.clip_set, scores, fusion.title))
 
 
 def _label_templates(sets: Mapping[str, ClipSet]) -> tuple[str, ...]:

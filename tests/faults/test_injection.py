@@ -31,6 +31,7 @@ from papermill.parameterize import parameterize_notebook
 
 from figures import table_formats
 from figures.beyond import classes_in_words
+from figures.explorer_state import Point
 from fitclip_kit.engine import report, run
 from fitclip_kit.engine.parameters import (
     ParameterError,
@@ -39,7 +40,6 @@ from fitclip_kit.engine.parameters import (
     read_profile,
 )
 from fitclip_kit.slider import own_videos, page, serve, views
-from fitclip_kit.slider.answers import Point
 from fitclip_kit.weights.export import write_card
 from tests.fitclip_kit.slider import hostile_sweep
 

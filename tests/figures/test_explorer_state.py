@@ -1,7 +1,6 @@
 """The slider's curves and marks, by hand, and the figure that is printed of a state."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,12 +11,8 @@ from figures import explorer_state, style
 from figures.explorer_state import CurvePanel, Strip, curve_strokes, mark_strokes, state_figure
 
 
-@dataclass(frozen=True)
-class Point:
-    value: float
-    ci_low: float = math.nan
-    ci_high: float = math.nan
-    status: str = "stored"
+def point(value, ci_low=math.nan, ci_high=math.nan, status="stored"):
+    return explorer_state.Point(value, ci_low, ci_high, status)
 
 
 def curve(base):
@@ -35,7 +30,7 @@ def panels(count=2, mean=True):
 
 
 NUMBERS = pd.DataFrame({"Set": ["A $1 for $2", "B"], "Here": ["40.0", "−1.5"]})
-POINTS = {"set0": Point(0.4, 0.35, 0.45), "set1": Point(0.3, 0.2, 0.35)}
+POINTS = {"set0": point(0.4, 0.35, 0.45), "set1": point(0.3, 0.2, 0.35)}
 
 
 def strips(count=2, shape=(4, 12, 10, 3), text="first line\nsecond line"):
@@ -78,7 +73,7 @@ CAP = [0.385, 0.415]
     ("point", "shares", "expected"),
     [
         (
-            Point(0.4, 0.35, 0.45),
+            point(0.4, 0.35, 0.45),
             (0.4, 0.4),
             [
                 ("guide", [0.4, 0.4], [0.1, 0.6]),
@@ -89,7 +84,7 @@ CAP = [0.385, 0.415]
             ],
         ),
         (  # an interval that goes on has no cap; two towers are on no curve
-            Point(0.4, 0.05, 0.6),
+            point(0.4, 0.05, 0.6),
             (0.7, 0.1),
             [
                 ("mark", [0.1, 0.7], [0.4, 0.4]),
@@ -98,9 +93,9 @@ CAP = [0.385, 0.415]
                 ("point", [0.4], [0.4]),
             ],
         ),
-        (Point(0.7), (0.4, 0.4), [("guide", [0.4, 0.4], [0.1, 0.6]), ("above", [0.4], [0.6])]),
-        (Point(0.05), (0.4, 0.4), [("guide", [0.4, 0.4], [0.1, 0.6]), ("below", [0.4], [0.1])]),
-        (Point(math.nan), (0.4, 0.4), []),
+        (point(0.7), (0.4, 0.4), [("guide", [0.4, 0.4], [0.1, 0.6]), ("above", [0.4], [0.6])]),
+        (point(0.05), (0.4, 0.4), [("guide", [0.4, 0.4], [0.1, 0.6]), ("below", [0.4], [0.1])]),
+        (point(math.nan), (0.4, 0.4), []),
     ],
 )
 def test_the_mark_of_a_point(point, shares, expected):
@@ -133,7 +128,7 @@ def test_the_strokes_are_printed_in_percent():
 
 
 def test_an_estimate_looks_and_reads_like_one():
-    figure = draw(points={"set0": Point(0.4, 0.3, 0.5, "interpolated")})
+    figure = draw(points={"set0": point(0.4, 0.3, 0.5, "interpolated")})
     assert figure.axes[0].lines[-1].get_markerfacecolor() == "white"
     assert "top-1 (%): ≈ 40.0 [30.0, 50.0]" in [one.get_text() for one in figure.axes[0].texts]
     assert [one.get_text() for one in figure.axes[1].texts] == ["top-1 (%)"]
@@ -168,7 +163,7 @@ def test_the_table_prints_its_texts_words_left_and_numbers_right():
     ],
 )
 def test_nothing_leaves_the_page_or_covers_another_part(count, shown):
-    points = {f"set{place}": Point(0.3, 0.2, 0.4, "interpolated") for place in range(count)}
+    points = {f"set{place}": point(0.3, 0.2, 0.4, "interpolated") for place in range(count)}
     figure = draw(panels(count), points, strips=shown)
     figure.draw_without_rendering()
     below = figure.dpi * style.FOOTER

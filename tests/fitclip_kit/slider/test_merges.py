@@ -1,7 +1,6 @@
 import math
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,14 +58,6 @@ def test_a_plain_fusion_is_what_the_sweep_has(fusion):
         assert found == {fusion.vision}
 
 
-@given(fusions)
-def test_the_ends_are_the_teacher_and_the_fusions_own_student(fusion):
-    teacher, student = fusion.ends
-    assert (teacher.vision, student.vision) == (0, 1)
-    assert teacher.draw == student.draw == fusion.draw
-    assert teacher.is_plain and student.is_plain
-
-
 @pytest.mark.parametrize("layers", [(1, 1), (3, 2)])
 def test_merged_takes_each_tower_from_its_own_share(layers):
     state = tiny_encoder(0, layers).state()
@@ -82,12 +73,6 @@ def test_a_tower_at_an_end_needs_no_schedule():
     share = merged(Fusion(1, 1, 0, "fisher"), {})
     assert share("visual.proj") == 1
     assert share("text_projection") == 0
-
-
-def test_a_tensor_may_have_a_share_for_each_weight():
-    each = torch.tensor([0.1, 0.9])
-    share = merged(Fusion.at(1, 0.5, "fisher"), {0.5: lambda name: each})
-    assert share("visual.proj") is each
 
 
 @pytest.mark.parametrize(

@@ -67,15 +67,6 @@ def test_an_unfinished_run_is_refused_before_anything_is_served(tmp_path, capsys
 # To whom
 
 
-def test_only_this_machine_is_served_and_only_with_a_token(server):
-    assert server.ip == "127.0.0.1"
-    assert len(server.token) >= 40 and server.token in server.url
-    assert server.url.startswith(f"http://127.0.0.1:{server.port}/?token=")
-    settings = server.tornado_settings
-    assert settings["xsrf_cookies"] is True and settings["allow_remote_access"] is False
-    assert settings["websocket_max_message_size"] == serve.UPLOAD_MB * 2**20
-
-
 def test_settings_files_do_not_open_it(tmp_path, monkeypatch):
     settings = tmp_path / "settings"
     settings.mkdir()
@@ -89,13 +80,6 @@ def test_settings_files_do_not_open_it(tmp_path, monkeypatch):
     assert server.ip == "127.0.0.1" and len(server.token) >= 40 and server.port != 1
     assert server.tornado_settings["xsrf_cookies"] is True
     assert server.voila_configuration.file_allowlist == [r"(?!)"]
-
-
-def test_every_server_has_its_own_token_and_the_given_port(tmp_path):
-    made(tmp_path)
-    servers = [serve.Server(tmp_path, 8899) for _ in range(2)]
-    assert [server.port for server in servers] == [8899, 8899]
-    assert servers[0].token != servers[1].token
 
 
 def test_the_address_is_said_and_no_browser_is_started(server, monkeypatch, capsys):

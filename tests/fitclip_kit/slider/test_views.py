@@ -5,8 +5,7 @@ import io
 import math
 import re
 from html import unescape
-from types import SimpleNamespace
-from typing import Any, cast
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -18,10 +17,9 @@ from PIL import Image
 
 from figures import style
 from figures.alpha_curve import Measure
-from figures.explorer_state import curve_strokes, mark_strokes
+from figures.explorer_state import Point, curve_strokes, mark_strokes
 from fitclip_core import metrics
 from fitclip_kit.slider import views
-from fitclip_kit.slider.answers import Point
 from fitclip_kit.slider.views import SHOWN
 from tests.fitclip_kit.slider.hostile_sweep import SETS, sweep
 
@@ -355,8 +353,8 @@ def test_a_gallery_marks_what_is_new_and_lists_what_left():
 
 def test_a_strip_holds_its_frames_in_order_and_nothing_between():
     frames = pixels(3, 8, 6)
-    clips = SimpleNamespace(frames_of=lambda row: frames, called=lambda row: HOSTILE)
-    shown = views.strip(cast(Any, clips), 0)
+    clips = Mock(called=lambda row: HOSTILE, frames_of=lambda row: frames)
+    shown = views.strip(clips, 0)
     image = np.asarray(decoded(re.findall(r'src="([^"]+)"', shown)[0]).convert("RGBA"))
     assert image.shape == (8, 3 * 6 + 2, 4)
     for place in range(3):
