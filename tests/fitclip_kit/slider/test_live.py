@@ -146,7 +146,7 @@ def assert_stored(results: ResultsStore, key: Cell, found: pd.DataFrame) -> None
 def test_any_order_of_moves_gives_the_same(material):
     """What is kept, what the model holds and what was given up must not show."""
     live = LiveModel(material, cache_mb=0.001)  # a few matrices fit
-    fusions = [*FUSIONS, Fusion.at(2, 0.3), Fusion(2, 0.8, 0.3)]
+    fusions = [*FUSIONS, Fusion.at(2, 0.3), Fusion(2, 0.8, 0.3), Fusion.at(2, 0.5, "fisher")]
     fusions += [
         Fusion.at(1, 0.3, "fisher"),
         Fusion.at(2, 0.5, "fisher"),
