@@ -29,22 +29,20 @@ KEPT: Final = 120  # tables of outcomes, about 0.2 MB each for 1,000 clips
 class StoredSweep:
     """All cells of one sweep and the curves through them; nothing is read after it is made.
 
-    Every interval is analytic, none resamples. One draw's is the binomial one of `metric_table`,
-    over its items; that of the mean over several draws is `statistics.crossed_interval`, over items
-    and draws. At alpha 0 all draws share the teacher, and the two are one.
+    Intervals are analytic: one draw's is the binomial one of `metric_table`, over its items; that
+    of the mean over draws is `statistics.crossed_interval`, over items and draws. At alpha 0 all
+    draws share the teacher, and the two are one.
 
     Args:
-        outcomes: of `ResultsStore.outcomes`; other rows than the sweep's and other data sets and
-            directions than the measures' are left out.
+        outcomes: of `ResultsStore.outcomes`; what is not of the sweep and the measures is left out.
         measures: what is measured on each data set; gives their order.
         clips: number of clips that each data set asked for, for the coverage of its outcomes.
 
     Attributes:
         alphas, draws: the sweep's, ascending.
 
-    Raises:
-        ValueError: a data set's outcomes are missing or incomplete, students trained in different
-            ways are mixed, or the data sets' alphas or draws differ.
+    Raises: ValueError when a data set's outcomes are missing or incomplete, students trained in
+        different ways are mixed, or the data sets' alphas or draws differ.
     """
 
     def __init__(
@@ -79,11 +77,7 @@ class StoredSweep:
 
     @classmethod
     def read(cls, material: Material) -> Self:
-        """The sweep of the material's data sets and students.
-
-        Raises:
-            ValueError: naming the cells that are missing or damaged, or as the class.
-        """
+        """The material's sweep. Raises: ValueError naming unusable cells, or as the class."""
         measures = {name: clip_set.measure for name, clip_set in material.sets.items()}
         clips = {name: one.trial.coverage["clips"] for name, one in material.sets.items()}
         return cls(material.run.results.outcomes(material.cells), measures, clips)
@@ -91,15 +85,10 @@ class StoredSweep:
     def curve(self, data_set: str, draw: int | None) -> pd.DataFrame:
         """A data set's measure over alpha, of one student or (None) the mean over all.
 
-        Returns:
-            A row for each alpha, ascending: alpha, value, ci_low, ci_high, all fractions. It is the
-            sweep's own table.
+        Returns: the sweep's own table, a row for each alpha, ascending: alpha, value, ci_low,
+            ci_high, all fractions.
 
-        Raises:
-            ValueError: the data set or draw is not in the sweep.
-
-        Source:
-            Figure 3, for one data set.
+        Raises: ValueError for another data set or draw. Source: figure 3, for one data set.
         """
         if data_set not in self.measures:
             raise ValueError(f"no data set {data_set!r} in the sweep; there: {[*self.measures]}")
@@ -107,25 +96,24 @@ class StoredSweep:
             raise ValueError(f"no draw {draw!r} in the sweep; there: {self.draws}")
         return self._curves[data_set, draw]
 
-    def outcomes(self, data_set: str, draw: int, alpha: float) -> pd.DataFrame | None:
-        """One cell's outcomes in the measure's direction, by item; None where it is not stored.
+    def outcomes(self, data_set: str, draw: int, alpha: float) -> pd.DataFrame:
+        """One cell's outcomes in the measure's direction; at alpha 0 the teacher's.
 
-        Returns:
-            item, direction, rank, label, predicted, as `zero_shot.rank`;
-            `attrs["coverage"]["clips"]` is the number of clips asked for, where it is known. At
-            alpha 0 the teacher's. It is the sweep's own table.
+        Returns: the sweep's own table: item, direction, rank, label, predicted, as
+            `zero_shot.rank`; `attrs["coverage"]["clips"]` is the number of clips asked for.
+
+        Raises: ValueError when this alpha is not stored.
         """
         alpha = round(float(alpha), 9)  # as results keep it
-        return self._cells.get((data_set, alpha, draw if alpha else None))
+        if alpha not in self.alphas:
+            raise ValueError(f"{data_set} is not stored at alpha {alpha:g}; finish notebook 04")
+        return self._cells[data_set, alpha, draw if alpha else None]
 
     def at(self, data_set: str, draw: int | None, alpha: float) -> Point:
-        """A data set's measure at any alpha, stored or linear between the stored neighbours.
+        """A data set's measure, of one student or the mean, at any alpha: stored, or linear between
+        the stored neighbours, as are the ends of its interval.
 
-        The ends of an interpolated interval are those of the neighbours, interpolated too. data_set
-        and draw are those of `curve`.
-
-        Raises:
-            ValueError: as `curve`, or alpha is beyond the stored ones.
+        Raises: ValueError as `curve`, or when alpha is beyond the stored ones.
         """
         curve = self.curve(data_set, draw)
         alpha = round(float(alpha), 9)
@@ -168,10 +156,8 @@ class Answers:
 
         Raises: ValueError when they are not measured.
         """
-        if fusion.is_plain:
-            stored = self.sweep.outcomes(data_set, fusion.draw, fusion.vision)
-            if stored is not None:
-                return stored
+        if fusion.is_plain and fusion.vision in self.sweep.alphas:
+            return self.sweep.outcomes(data_set, fusion.draw, fusion.vision)
         with self._lock:
             if (fusion, data_set) not in self._measured:
                 raise ValueError(f"{data_set} is not measured at {fusion.title}; measure it first")
@@ -214,10 +200,7 @@ class Answers:
 
 
 def share_point(outcomes: pd.DataFrame, measure: Measure) -> Point:
-    """A measure's value and 95% interval of outcomes that were measured just now.
-
-    outcomes: of one model on one data set, as `zero_shot.rank`; of other directions than the
-    measure's nothing is taken.
+    """The point of outcomes that were measured just now; only the measure's direction is taken.
 
     Raises: ValueError as `of_direction`.
     """

@@ -64,12 +64,15 @@ class Newest:
     def submit(self, job: Callable[[Task], None]) -> None:
         """Take this job and leave all earlier ones.
 
-        Raises: RuntimeError after `close`.
+        Raises: ValueError after `close`.
         """
         with self._lock:
             self._newest += 1
             self._since = self._since or time.monotonic()
-            self._thread.submit(self._run, self._newest, job)
+            try:
+                self._thread.submit(self._run, self._newest, job)
+            except RuntimeError as error:
+                raise ValueError("the page was closed; run its cell again") from error
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until nothing is left to do.

@@ -110,43 +110,37 @@ class Controls:
 def _controls(material: Material) -> dict[str, Any]:
     share: dict[str, Any] = {"min": 0.0, "max": 1.0, "step": 0.01, "value": START}
     wide = {"flex": "1 1 300px", "width": "auto", "min_width": "240px"}
-    slider = partial(ipw.FloatSlider, readout=False, **share)
-    number = partial(ipw.BoundedFloatText, **share)
+    slider = partial(ipw.FloatSlider, readout=False, layout=wide, **share)
+    number = partial(ipw.BoundedFloatText, layout={"width": "200px"}, **share)
+    menu = partial(ipw.Dropdown, layout=AUTO)
     return {
         "alpha": slider(
-            description="α",
-            tooltip="The student's share: 0 is the teacher, 1 the student",
-            layout=wide,
+            description="α", tooltip="The student's share: 0 is the teacher, 1 the student"
         ),
-        "alpha-number": number(description="α in numbers", layout={"width": "200px"}),
+        "alpha-number": number(description="α in numbers"),
         "separate": ipw.Checkbox(
             description="separate text tower",
             tooltip="Give the text tower a share of its own; α is then the vision tower's",
             indent=False,
             layout=AUTO,
         ),
-        "text": slider(
-            description="text", tooltip="The student's share of the text tower", layout=wide
-        ),
-        "text-number": number(description="text in numbers", layout={"width": "200px"}),
-        "student": ipw.Dropdown(
+        "text": slider(description="text", tooltip="The student's share of the text tower"),
+        "text-number": number(description="text in numbers"),
+        "student": menu(
             description="Student",
             options={f"student {draw}": draw for draw in material.students},
             tooltip="Which of the trained students is fused with the teacher",
-            layout=AUTO,
         ),
-        "data-set": ipw.Dropdown(
+        "data-set": menu(
             description="Data set",
             options={title: name for name, title in material.titles.items()},
             tooltip="The data set to look into",
-            layout=AUTO,
         ),
-        "merge": ipw.Dropdown(
+        "merge": menu(
             description="Merge",
             options=MERGES,
             tooltip="How the weights are merged: average; with a share that grows with depth; "
             "or weighed by Fisher information",
-            layout=AUTO,
         ),
         "clip": ipw.BoundedIntText(
             description="Clip", min=1, max=1, value=1, tooltip="The clip's number in the set"

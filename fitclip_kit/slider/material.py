@@ -111,12 +111,7 @@ class ClipSet:
         return clip_id if answers is None else f"{clip_id}: {answers[row]}"
 
     def frames_of(self, row: int) -> np.ndarray:
-        """A clip's frames, uint8 `[valid frames, h, w, 3]`, RGB.
-
-        row: the clip's place in `clip_ids`.
-
-        Raises: ValueError when there is no such row.
-        """
+        """A clip's frames, uint8 `[valid frames, h, w, 3]`. Raises: ValueError for no such row."""
         if not 0 <= row < len(self.trial.indices):
             raise ValueError(
                 f"{self.name} has no clip {row}; it has {len(self.trial.indices)}, from 0 on"
@@ -160,19 +155,18 @@ class Material:
 
 
 def open_material(run_dir: Path | str, sources_file: str = "", device: str = "cpu") -> Material:
-    """Open a run of which notebooks 01, 03 and 04 are finished.
+    """Open a run of which notebooks 01, 03 and 04 are finished, with the data sets of its sweep.
 
-    The data sets are those that the sweep measured. A warning says so when the measuring code has
-    changed since, because what is stored may then differ from what the live model gives.
+    A warning says so when the measuring code has changed since, because what is stored may then
+    differ from what the live model gives.
 
     Args:
         run_dir: the run's folder.
         sources_file: what the run was made with; empty: the embedded benchmark.
         device: where models compute: cpu, cuda, mps, or auto.
 
-    Raises:
-        ValueError: a notebook has to be run first (it is named), the sources are not those of the
-            run, or stored cells are missing or were measured with other weights or clips.
+    Raises: ValueError when a notebook has to be run first (it is named), the sources are not those
+        of the run, or stored cells are missing or were measured with other weights or clips.
     """
     run, sources = RunFolder(Path(run_dir)), read_sources(sources_file)
     trained, swept = _finished(run, TRAINING), _finished(run, SWEEP)

@@ -55,11 +55,9 @@ class OwnVideos:
     failures: pd.DataFrame
 
     def with_texts(self, texts: str, templates: Sequence[str] = ("{}",)) -> OwnVideos:
-        """The same clips with other texts; nothing is decoded again.
+        """The same clips with these labels or captions, one a line, each once; nothing is decoded.
 
-        Args:
-            texts: labels or captions, one a line. Empty ones are left out, and each is taken once.
-            templates: prompts that each text is put into, as for classes; captions need none.
+        templates: prompts that each text is put into, as for classes; captions need none.
 
         Raises: ValueError as `video_text.check_templates`.
         """
@@ -74,14 +72,11 @@ class OwnVideos:
 def from_folder(folder: str, material: Material, work_dir: Path) -> OwnVideos:
     """Decode the videos and images that lie in a folder, by name; folders in it are not entered.
 
-    Args:
-        folder: only read.
-        material: the run whose models will look at the clips; it says which frames are taken.
-        work_dir: a folder for this module's files, which the next call replaces.
+    material: the run whose models will look at the clips; it says which frames are taken. work_dir:
+    for this module's files, which the next call replaces.
 
-    Returns:
-        The clips, `clip_id` being the file's name, and what is left out: what is no video, is too
-        much, or has the same content as another file.
+    Returns: the clips, `clip_id` being the file's name, and what is left out: what is no video, is
+    too much, or has the same content as another file.
 
     Raises: ValueError when there is no such folder, or as `frame_store.build`.
     """
@@ -108,12 +103,10 @@ def from_folder(folder: str, material: Material, work_dir: Path) -> OwnVideos:
 def from_uploads(
     files: Sequence[tuple[str, bytes]], material: Material, work_dir: Path
 ) -> OwnVideos:
-    """Decode uploaded videos and images, otherwise as `from_folder`.
+    """Decode uploaded videos and images (name, content), otherwise as `from_folder`.
 
-    Args:
-        files: names and contents. A name is shown, without the folders in it, and is never a path:
-            the content is kept in work_dir under its own digest.
-        material, work_dir: as `from_folder`.
+    A name is shown, without the folders in it, and is never a path: the content is kept in work_dir
+    under its own digest.
     """
     uploads = Path(work_dir) / "uploads"
     intake = _Intake()
@@ -133,10 +126,9 @@ def from_uploads(
 def compare(live: LiveModel, own: OwnVideos, fusion: Fusion, task: Task) -> pd.DataFrame:
     """How probable each text is for each own clip, by the teacher, the student and their fusion.
 
-    Returns:
-        A row for each clip and text, clip by clip: `clip_id`, `text`, `teacher`, `student`,
-        `fused`: softmax over the texts of logit_scale * score, in [0, 1]. A score is the mean over
-        frames and templates of the cosine, as everywhere in the kit.
+    Returns: a row for each clip and text, clip by clip: `clip_id`, `text`, `teacher`, `student`,
+    `fused`: softmax over the texts of logit_scale * score, in [0, 1]. A score is the mean over
+    frames and templates of the cosine, as everywhere in the kit.
 
     Raises: ValueError when there is no clip or no text; Superseded.
     """
@@ -238,11 +230,7 @@ def _decoded(intake: _Intake, root: Path, material: Material, work_dir: Path) ->
                 indices=every,
                 classes=(),
                 templates=(),
-                coverage={
-                    "clips": len(table),
-                    "measured": len(store),
-                    "missing": list(failed),
-                },
+                coverage={"clips": len(table), "measured": len(store), "missing": list(failed)},
             )
             protocol = {"frame_store": store.digest, "frame_rule": asdict(rule)}
             clip_set = ClipSet("own_videos", "My videos", trial, protocol)

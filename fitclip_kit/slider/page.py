@@ -76,7 +76,7 @@ def opening_figure(sweep: StoredSweep, material: Material) -> Figure:
     for item, why in example_clips(sweep, data_set).items():
         row = clip_set.clip_ids.index(item)
         now, teacher, student = (f"{ranks[end][item]:,g}" for end in (alpha, 0.0, 1.0))
-        text = f"{_texts(clip_set)[item]}\nRank of the {_right_thing(clip_set)}: {now}"
+        text = f"{(clip_set.answers or [])[row]}\nRank of the {_right_thing(clip_set)}: {now}"
         text += f" (teacher {teacher}, student {student})"
         strips.append(Strip(clip_set.frames_of(row), f"{clip_set.title}: {why}", text))
     return state_figure(
@@ -180,7 +180,9 @@ class _Page:
         clip_set, measure = self.sets[name], self.sweep.measures[name]
         changes = []
         for draw, alpha, when in self.states:
-            now, teacher, student = (_cell(self.sweep, name, draw, at) for at in (alpha, 0.0, 1.0))
+            now, teacher, student = (
+                self.sweep.outcomes(name, draw, at) for at in (alpha, 0.0, 1.0)
+            )
             point = self.sweep.at(name, draw, alpha)
             answer = views.answer(now, teacher, student, measure, point)
             said = views.render("answer", title=clip_set.title, **answer)
@@ -191,12 +193,14 @@ class _Page:
             for draw in self.sweep.draws
         }
         shows_class = clip_set.task == "classification"
+        examples = example_clips(self.sweep, name)
+        rows = {item: clip_set.clip_ids.index(item) for item in examples}
         clips = [
             {
                 "item": item,
                 "why": why,
-                "text": _texts(clip_set)[item],
-                "strip": views.strip(clip_set, clip_set.clip_ids.index(item)),
+                "text": (clip_set.answers or [])[rows[item]],
+                "strip": views.strip(clip_set, rows[item]),
                 "ranks": [
                     (self._when(student=student), ranks.loc[item].tolist())
                     for student, (ranks, _) in enumerate(tables.values())
@@ -206,15 +210,10 @@ class _Page:
                     for draw, alpha, when in (self.states if shows_class else [])
                 ],
             }
-            for item, why in example_clips(self.sweep, name).items()
+            for item, why in examples.items()
         ]
-        right = _right_thing(clip_set)
-        return {
-            "when": self._when(set=place),
-            "changes": changes,
-            "clips": clips,
-            "right": right,
-        }
+        when, right = self._when(set=place), _right_thing(clip_set)
+        return {"when": when, "changes": changes, "clips": clips, "right": right}
 
     def _said(self, name: str, draw: int, alpha: float) -> str:
         """What a screen reader is told after a move; it is not shown, only read from."""
@@ -242,25 +241,13 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
 
 
-def _cell(sweep: StoredSweep, data_set: str, draw: int, alpha: float) -> pd.DataFrame:
-    outcomes = sweep.outcomes(data_set, draw, alpha)
-    if outcomes is None:
-        raise ValueError(f"{data_set} is not stored at alpha {alpha:g}; finish notebook 04 first")
-    return outcomes
-
-
 def _over_alpha(sweep: StoredSweep, data_set: str, draw: int, column: str) -> pd.DataFrame:
     """A column of the outcomes at every stored alpha: a row an item, a column an alpha."""
     cells = {
-        alpha: _cell(sweep, data_set, draw, alpha).set_index("item")[column]
+        alpha: sweep.outcomes(data_set, draw, alpha).set_index("item")[column]
         for alpha in sweep.alphas
     }
     return pd.DataFrame(cells)
-
-
-def _texts(clip_set: ClipSet) -> dict[str, str]:
-    """Each clip's caption or class, by its id."""
-    return dict(zip(clip_set.clip_ids, clip_set.answers or [], strict=True))
 
 
 def _right_thing(clip_set: ClipSet) -> str:

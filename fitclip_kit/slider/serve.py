@@ -91,14 +91,11 @@ class Server(Voila):
         self.config.AsyncMappingKernelManager.cull_interval = 30
         if zmq.has("curve"):
             self.config.KernelManager.transport_encryption = "auto"
-        self._sign(folder)
-
-    def _sign(self, folder: Path) -> None:
-        """Trust the notebook that was made here, with a key of its own."""
-        path = folder / f"{STEM}.ipynb"
+        # The notebook was made here: it is trusted, with a key of its own.
         files = {"db_file": str(folder / "signatures.db"), "secret_file": str(folder / "secret")}
         self.config.NotebookNotary.update(files)
-        NotebookNotary(**files).sign(nbformat.read(path, as_version=4))
+        notebook = nbformat.read(folder / f"{STEM}.ipynb", as_version=4)
+        NotebookNotary(**files).sign(notebook)
 
     @property
     def url(self) -> str:

@@ -211,8 +211,7 @@ def answer(
 ) -> dict[str, Any]:
     """One data set's measure, paired with the teacher over the same items; for the view `answer`.
 
-    now, teacher, student: outcomes of one model each, items in any order. point: now's, where it is
-    known.
+    now, teacher, student: outcomes, items in any order. point: now's, where it is known.
 
     Returns: measure, point, teacher and student (fractions), difference to the teacher with low and
     high (one item for and one against added, so not centred on it), n measured, clips asked for.
@@ -281,10 +280,8 @@ def changes(
     measure: Measure,
     longest: int | None = None,
 ) -> Markup:
-    """What a data set's classes, or captions by their clips' names, gained and lost.
-
-    longest: letters of a name.
-    """
+    """What a data set's classes, or captions by their clips' names (cut where longer than longest),
+    gained and lost."""
     if clip_set.task == "classification":
         sides = class_changes(now, teacher, measure.k)
     else:
@@ -329,12 +326,11 @@ def probabilities(
 ) -> list[dict[str, Any]]:
     """The most probable classes or captions of one clip, and the best right one.
 
-    video, targets: features [d] and [m, d], as the encoder gives them; means are not renormalised.
-    right: the right targets' places; none where it is not known.
+    video, targets: features [d] and [m, d]; means are not renormalised. right: places of the right
+    targets; none where it is not known.
 
     Returns: name, score (dot product), probability (softmax of logit_scale * score over all m),
-    right, rank (1-based mid-rank, as `metrics.retrieval_ranks`). The best first, of equal ones the
-    first in names.
+    right, rank (1-based mid-rank); the best first, of equal ones the first in names.
 
     Raises: ValueError when a score is not finite. Source: CLIP (the softmax).
     """

@@ -192,6 +192,8 @@ def test_a_strip_shows_its_frames_in_order():
         np.testing.assert_array_equal(pixels[:, 42 * place : 42 * place + 40], strip.frames[place])
     left, right, bottom, top = image.get_extent()
     assert (right - left) / (bottom - top) == pytest.approx(124 / 12)
+    tops = [image.get_extent()[3] for image in draw().axes[-1].images]
+    assert tops == pytest.approx([0, 0.72])  # in, below each other
 
 
 def test_it_is_saved_at_page_width(tmp_path):

@@ -127,7 +127,8 @@ def test_outcomes_are_the_cells_own(finished, sweep):
     assert set(sweep.outcomes("actions", 1, 1.0)["label"]) == {"run", "jump"}
     assert sweep.outcomes("clips", 1, 0).equals(sweep.outcomes("clips", 4, 0))
     assert not sweep.outcomes("clips", 1, 1).equals(sweep.outcomes("clips", 4, 1))
-    assert sweep.outcomes("clips", 1, 0.31) is None
+    with pytest.raises(ValueError, match=r"clips is not stored at alpha 0\.31"):
+        sweep.outcomes("clips", 1, 0.31)
     assert sweep.outcomes("clips", 1, 0.1 + 0.2) is not None  # 0.30000000000000004
 
 

@@ -131,7 +131,7 @@ def test_closing_stops_the_running_job_and_takes_no_more(told):
     told.work.submit(looks)
     assert begun.wait(LONG)
     told.work.close()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="closed"):
         told.work.submit(looks)
     assert told.events == []
 

@@ -4,6 +4,7 @@ import base64
 import io
 import math
 import re
+from dataclasses import replace
 from html import unescape
 from unittest.mock import Mock
 
@@ -74,6 +75,9 @@ def test_each_panel_is_drawn_where_its_numbers_are(status):
     swept = sweep()
     panels = views.curve_panels(swept, 4, TITLES)
     assert [panel.draw.equals(swept.curve(panel.data_set, 4)) for panel in panels] == [True, True]
+    other = views.curve_panels(swept, 1, TITLES)[0]
+    assert (other.low, other.high) == (panels[0].low, panels[0].high)
+    panels = [replace(panel, low=0.1, high=0.9) for panel in panels]
     point = Point(0.4, 0.2, 0.5, status)
     shown = views.curves(panels, 4, [({"one": point, "acts": point}, (0.6, 0.6), {})])
     figures = re.findall(r"<figure.*?</figure>", shown, re.DOTALL)
@@ -130,8 +134,9 @@ def test_a_screen_reader_hears_the_ends_and_the_best_and_one_student_has_no_mean
 def test_a_table_of_numbers_beside_teacher_and_student():
     swept = sweep()
     point = Point(0.4164, 0.386, math.nan, "interpolated")
-    found = views.numbers({"one": point}, swept, 4, TITLES)
-    teacher, student = (swept.at("one", 4, end).value for end in (0, 1))
+    found = views.numbers({"one": point}, swept, 1, TITLES)
+    teacher, student = (swept.at("one", 1, end).value for end in (0, 1))
+    assert teacher != student
     expected = [HOSTILE, "text-to-video R@5", f"{100 * teacher:.1f}", f"{100 * student:.1f}"]
     difference = f"{100 * (0.4164 - teacher):+.1f}".replace("-", "−")
     expected += ["41.6", "–", difference, "≈ interpolated"]
@@ -238,12 +243,12 @@ def test_no_more_classes_than_fit_and_of_equal_ones_the_first_by_name():
 
 def test_items_that_entered_and_left_the_top_by_hand():
     names = SETS["one"].clip_ids[:8]
-    teacher = retrieval([9, 50, 1, 5.5, 3, 5, 1080, 6], names)
-    now = retrieval([3, 5, 9, 5, 4, 10, 1090, 2], names)
+    teacher = retrieval([9, 50, 1, 5.5, 3, 5, 1080, 12], names)
+    now = retrieval([3, 5, 9, 5, 4, 10, 1090, 1], names)
     entered, left = views.retrieval_changes(now, teacher, RETRIEVAL)
     found = [(row["item"][-1], row["teacher"], row["now"]) for row in entered["rows"]]
-    # Ten times; three times, and the next so too: by name.
-    assert found == [("1", 50, 5), ("0", 9, 3), ("7", 6, 2), ("3", 5.5, 5)]
+    # By the ratio: twelve times comes before ten times.
+    assert found == [("7", 12, 1), ("1", 50, 5), ("0", 9, 3), ("3", 5.5, 5)]
     assert [row["item"][-1] for row in left["rows"]] == ["2", "5"]
     assert (entered["count"], left["count"]) == (4, 2)
     html = views.changes(SETS["one"], now, teacher, RETRIEVAL, 40)
