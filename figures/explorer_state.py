@@ -1,59 +1,77 @@
-"""The alpha slider's state as one figure: the curves with the marker, the numbers, clips."""
+"""The alpha slider's curves, drawn once for page and print, and its state as a printed figure."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from figures import style
-from figures.table_formats import BLANK
 from figures.whole_curve import alpha_axis
 
-SETTLED: Final = ("stored", "exact")  # statuses of measured points; any other is an estimate
+BLANK: Final = "–"
+AXIS: Final = (-0.04, 1.04)  # of alpha
 
 _COLUMNS: Final = 3  # panels side by side
-_PANEL: Final = 1.6  # in; height of a row of panels
-_TITLE: Final = 0.24  # in
-_LEGEND: Final = 0.34
-_ROW: Final = 0.15  # of the table
-_STRIP: Final = 0.72  # of a clip
-_LINE: Final = 0.115  # of a clip's text
-_GAP: Final = 0.12
+_CAP: Final = 0.015  # of alpha; half the width of an interval's ends
+# in
+_PANEL, _TITLE, _LEGEND, _ROW, _STRIP, _LINE, _GAP = 1.6, 0.24, 0.34, 0.15, 0.72, 0.115, 0.12
+_LOOK: Final[dict[str, dict[str, Any]]] = {
+    "area": {"color": style.BAND, "linewidth": 0},
+    "level": {"color": style.INK, "linewidth": 0.7, "linestyle": (0, (4, 3))},
+    "mean": {"color": style.DRAW, "linewidth": 0.7},
+    "curve": {"color": style.LINE, "marker": ".", "markersize": 3.5},
+    "guide": {"color": style.INK, "linewidth": 0.25, "zorder": 3},
+    "mark": {"color": style.INK, "linewidth": 0.9, "zorder": 3},
+}
+_POINT: Final = {"color": style.INK, "linestyle": "none", "markersize": 4.5, "zorder": 4}
+_MARKERS: Final = {"point": "o", "above": "^", "below": "v"}
 
 
-class Reading(Protocol):
-    """One measured or estimated number: fractions; the interval may be NaN where unknown."""
+@dataclass(frozen=True)
+class Point:
+    """A measure's value at one alpha and its 95% interval, fractions in [0, 1].
+
+    status: "stored" (in the sweep), "exact" (measured just now) or "interpolated" (linear between
+    the two stored neighbours: no measurement). The ends are NaN for a data set of one item.
+    """
+
+    value: float
+    ci_low: float
+    ci_high: float
+    status: Literal["stored", "exact", "interpolated"]
 
     @property
-    def value(self) -> float: ...
+    def is_estimate(self) -> bool:
+        """Whether it is no measurement."""
+        return self.status == "interpolated"
+
     @property
-    def ci_low(self) -> float: ...
-    @property
-    def ci_high(self) -> float: ...
-    @property
-    def status(self) -> str: ...
+    def interval(self) -> str:
+        """In percent; "" where it is not known."""
+        return interval_text(self.ci_low, self.ci_high)
+
+    def __str__(self) -> str:
+        return ("≈ " if self.is_estimate else "") + percent_text(self.value)
 
 
 @dataclass(frozen=True, eq=False)
 class CurvePanel:
     """The curve of one data set.
 
-    data_set: its name in the results. title: as it is printed. measure: what is measured, such as
-    "text-to-video R@5". draw: one student's curve, columns alpha, value, ci_low, ci_high
-    (fractions). mean: the same over all students, None where there is one. low, high: the range of
-    the value axis, fractions.
+    data_set: its name in the results. title: as it is printed. measure: such as "text-to-video
+    R@5". draw: one student's curve, columns alpha, value, ci_low, ci_high (fractions). mean: the
+    same over all students, None where there is one. low, high: the value axis, fractions.
     """
 
     data_set: str
@@ -65,6 +83,15 @@ class CurvePanel:
     high: float
 
 
+@dataclass(frozen=True)
+class Stroke:
+    """What is drawn in a panel: a kind of line, area or marker, at alphas and fractions."""
+
+    kind: str
+    alphas: list[float]
+    values: list[float]
+
+
 @dataclass(frozen=True, eq=False)
 class Strip:
     """A clip: frames uint8 [frames, height, width, 3] in order of time, and what to say of it."""
@@ -72,6 +99,68 @@ class Strip:
     frames: np.ndarray
     title: str
     text: str
+
+
+def value_range(curves: Iterable[pd.DataFrame]) -> tuple[float, float]:
+    """A value axis that holds all values and intervals of some curves, within [0, 1]."""
+    values = np.concatenate([curve[["value", "ci_low", "ci_high"]].to_numpy() for curve in curves])
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    margin = max(0.04 * (high - low), 0.005)
+    return max(low - margin, 0.0), min(high + margin, 1.0)
+
+
+def curve_strokes(panel: CurvePanel) -> list[Stroke]:
+    """A panel's curves, those behind first."""
+    alphas = panel.draw["alpha"].tolist()
+    level = panel.draw["value"].iloc[0]
+    strokes = [
+        Stroke("level", list(AXIS), [level, level]),
+        Stroke("curve", alphas, panel.draw["value"].tolist()),
+    ]
+    if panel.mean is not None:
+        value = panel.mean["value"]
+        low, high = (panel.mean[end].fillna(value).tolist() for end in ("ci_low", "ci_high"))
+        area = Stroke("area", alphas + alphas[::-1], high + low[::-1])
+        strokes = [area, strokes[0], Stroke("mean", alphas, value.tolist()), strokes[1]]
+    return strokes
+
+
+def mark_strokes(panel: CurvePanel, point: Point, shares: tuple[float, float]) -> list[Stroke]:
+    """What marks a point in a panel; nothing where its value is NaN.
+
+    shares: the student's, in the vision and in the text tower; where they differ the mark is a bar
+    between the two, as it lies on no curve. What lies beyond the axis, as another merge may, is
+    drawn at its end as a triangle.
+    """
+    if math.isnan(point.value):
+        return []
+    alpha = sum(shares) / 2
+    value, low, high = (
+        min(max(number, panel.low), panel.high)
+        for number in (point.value, point.ci_low, point.ci_high)
+    )
+    strokes = [Stroke("guide", [alpha, alpha], [panel.low, panel.high])]
+    if shares[0] != shares[1]:
+        strokes = [Stroke("mark", sorted(shares), [value, value])]
+    if not math.isnan(point.ci_low + point.ci_high):
+        strokes.append(Stroke("mark", [alpha, alpha], [low, high]))
+        for end in (point.ci_low, point.ci_high):
+            if panel.low <= end <= panel.high:  # an interval that goes on has no cap
+                strokes.append(Stroke("mark", [alpha - _CAP, alpha + _CAP], [end, end]))
+    kind = "point" if value == point.value else "above" if value < point.value else "below"
+    return [*strokes, Stroke(kind, [alpha], [value])]
+
+
+def legend_entries(several: bool, estimates: bool) -> dict[str, str]:
+    """Kind of stroke -> what it means. several: students; estimates: whether one is shown."""
+    of_mean = {"mean": "mean of students", "area": "its 95% interval (clips × students)"}
+    return {
+        "curve": "this student, as measured",
+        **(of_mean if several else {}),
+        "level": "teacher's level",
+        "point": "here, 95% interval over clips",
+        **({"guess": "≈ estimated, not measured"} if estimates else {}),
+    }
 
 
 def percent_text(share: float) -> str:
@@ -95,22 +184,17 @@ def interval_text(low: float, high: float, *, signed: bool = False) -> str:
 def state_figure(
     title: str,
     panels: Sequence[CurvePanel],
-    points: Mapping[str, Reading],
+    points: Mapping[str, Point],
     shares: tuple[float, float],
     numbers: pd.DataFrame,
     strips: Sequence[Strip] = (),
 ) -> Figure:
     """Draw a state of the slider at page width.
 
-    title: what is shown, such as "α = 0.4 · student 1". panels, points: the curves, and the reading
-    of each panel's data set, where there is one. shares: the student's share in the vision and in
-    the text tower; where they differ the reading is a bar between the two, as it is on no curve.
-    numbers: texts to print as they are, the first column to the left. strips: clips, a row each.
-
-    Raises: ValueError when there is no panel, a reading is of no panel, a share is outside [0, 1],
-    the numbers have no column or row, or a strip's frames are no uint8 [frames, height, width, 3].
+    title: such as "α = 0.4 · student 1". panels, points: the curves, and the reading of each
+    panel's data set, where there is one. shares: as in `mark_strokes`. numbers: texts to print as
+    they are. strips: clips, a row each.
     """
-    _check(panels, points, shares, numbers, strips)
     rows = math.ceil(len(panels) / _COLUMNS)
     texts = [_wrapped(strip.text) for strip in strips]
     strip_heights = [max(_STRIP, (text.count("\n") + 3) * _LINE) for text in texts]
@@ -127,25 +211,21 @@ def state_figure(
     with style.theme():
         figure = style.Figure(style.PAGE_WIDTH, height)
         share = heights["curves"] / height
-        figure.set_layout_engine(
-            "constrained",
-            rect=(0, tops["curves"] - share, 1, share),
-            h_pad=0.03,
-            hspace=0.06,
-            wspace=0.04,
-        )
+        below = tops["curves"] - share
+        room = {"h_pad": 0.03, "hspace": 0.06, "wspace": 0.04}
+        figure.set_layout_engine("constrained", rect=(0, below, 1, share), **room)
         figure.text(0.01, tops["title"] - 0.06 / height, title, va="top", weight="bold", size=9)
         grid = figure.add_gridspec(rows, _COLUMNS)
-        several = any(panel.mean is not None for panel in panels)
         for place, panel in enumerate(panels):
             ax = figure.add_subplot(grid[place // _COLUMNS, place % _COLUMNS])
-            _draw_panel(ax, panel, points.get(panel.data_set), shares)
-            title_text = f"({ascii_lowercase[place % 26]}) {panel.title}"
-            ax.set_title(title_text, loc="left", weight="bold", pad=13, parse_math=False)
-            said = _said(panel, points.get(panel.data_set))
-            ax.text(0, 1.04, said, transform=ax.transAxes, size="small", parse_math=False)
+            letter = ascii_lowercase[place % 26]
+            _draw_panel(ax, f"({letter}) {panel.title}", panel, points.get(panel.data_set), shares)
+        estimates = any(point.is_estimate for point in points.values())
         figure.legend(
-            handles=_legend(several, any(p.status not in SETTLED for p in points.values())),
+            handles=[
+                _handle(kind, words)
+                for kind, words in legend_entries(panels[0].mean is not None, estimates).items()
+            ],
             loc="upper center",
             bbox_to_anchor=(0.5, tops["legend"] - 0.02 / height),
             ncols=3,
@@ -162,101 +242,35 @@ def state_figure(
     return figure
 
 
-def _check(
-    panels: Sequence[CurvePanel],
-    points: Mapping[str, Reading],
-    shares: tuple[float, float],
-    numbers: pd.DataFrame,
-    strips: Sequence[Strip],
-) -> None:
-    if not panels:
-        raise ValueError("there is no curve to draw; give at least one panel")
-    if unknown := sorted(set(points) - {panel.data_set for panel in panels}):
-        raise ValueError(f"readings of {unknown} have no panel; leave them out or add their curve")
-    if not all(0 <= share <= 1 for share in shares):
-        raise ValueError(f"the student's shares are {shares}; they must lie in [0, 1]")
-    if not numbers.size:
-        raise ValueError("the table of numbers is empty; give a row for each data set")
-    for strip in strips:
-        frames = strip.frames
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
-            raise ValueError(
-                f"the frames of {strip.title!r} are {frames.dtype} {list(frames.shape)}; "
-                "give uint8 [frames, height, width, 3]"
-            )
-
-
 def _draw_panel(
-    ax: Axes, panel: CurvePanel, point: Reading | None, shares: tuple[float, float]
+    ax: Axes, title: str, panel: CurvePanel, point: Point | None, shares: tuple[float, float]
 ) -> None:
-    if panel.mean is not None:
-        ends = 100 * panel.mean[["ci_low", "ci_high"]]
-        x = panel.mean["alpha"]
-        ax.fill_between(x, ends["ci_low"], ends["ci_high"], color=style.BAND, linewidth=0)
-        ax.plot(x, 100 * panel.mean["value"], color=style.DRAW, linewidth=0.7)
-    ax.axhline(100 * panel.draw["value"].iloc[0], **_LEVEL)
-    ax.plot(panel.draw["alpha"], 100 * panel.draw["value"], **_CURVE)
-    ax.set_ylim(100 * panel.low, 100 * panel.high)
+    said = f"{panel.measure} (%)"
+    strokes = curve_strokes(panel)
     if point is not None:
-        _draw_point(ax, point, shares)
+        strokes += mark_strokes(panel, point, shares)
+        said = f"{said}: {point} {point.interval}".rstrip()
+    for stroke in strokes:
+        percent = [100 * value for value in stroke.values]
+        if stroke.kind == "area":
+            ax.fill(stroke.alphas, percent, **_LOOK["area"])
+            continue
+        look = _LOOK.get(stroke.kind) or _POINT | {"marker": _MARKERS[stroke.kind]}
+        if point and point.is_estimate and stroke.kind not in ("level", "mean", "curve"):
+            look = {"linestyle": (0, (1.5, 1.5)), "markerfacecolor": "white"} | look
+        ax.plot(stroke.alphas, percent, clip_on=stroke.kind not in _MARKERS, **look)
+    ax.set_ylim(100 * panel.low, 100 * panel.high)
     alpha_axis(ax)
     ax.set_xlabel("α", labelpad=-6)  # the panels are too narrow for more
+    ax.set_title(title, loc="left", weight="bold", pad=13, parse_math=False)
+    ax.text(0, 1.04, said, transform=ax.transAxes, size="small", parse_math=False)
 
 
-def _said(panel: CurvePanel, point: Reading | None) -> str:
-    """What is measured and, where something is marked, its number."""
-    if point is None:
-        return f"{panel.measure} (%)"
-    about = "" if point.status in SETTLED else "≈ "
-    interval = interval_text(point.ci_low, point.ci_high)
-    return f"{panel.measure} (%): {about}{percent_text(point.value)} {interval}".rstrip()
-
-
-def _draw_point(ax: Axes, point: Reading, shares: tuple[float, float]) -> None:
-    x, (low, high) = sum(shares) / 2, ax.get_ylim()
-    settled = point.status in SETTLED
-    look: dict[str, Any] = {"color": style.INK, "linewidth": 0.9, "zorder": 3}
-    look["linestyle"] = "-" if settled else (0, (1.5, 1.5))
-    ax.vlines(x, 100 * point.ci_low, 100 * point.ci_high, **look)
-    if shares[0] != shares[1]:
-        ax.hlines(100 * point.value, min(shares), max(shares), **look)
-    inside = low <= 100 * point.value <= high
-    ax.plot(
-        x,
-        float(np.clip(100 * point.value, low, high)),
-        **_POINT | ({} if settled else {"markerfacecolor": "white"}),
-        marker="o" if inside else "^" if 100 * point.value > high else "v",
-        clip_on=False,
-    )
-
-
-_LEVEL: Final[dict[str, Any]] = {
-    "color": style.INK,
-    "linewidth": 0.7,
-    "linestyle": (0, (4, 3)),
-}
-_CURVE: Final[dict[str, Any]] = {"color": style.LINE, "marker": ".", "markersize": 3.5}
-_POINT: Final[dict[str, Any]] = {
-    "linestyle": "none",
-    "markersize": 4.5,
-    "markerfacecolor": style.INK,
-    "markeredgecolor": style.INK,
-    "markeredgewidth": 0.7,
-    "zorder": 4,
-}
-
-
-def _legend(several: bool, estimates: bool) -> list[Artist]:
-    handles: list[Artist] = [Line2D([], [], **_CURVE, label="this student")]
-    if several:
-        handles.append(Line2D([], [], color=style.DRAW, linewidth=0.7, label="mean of students"))
-        handles.append(Patch(color=style.BAND, label="its 95% interval (clips × students)"))
-    handles.append(Line2D([], [], **_LEVEL, label="teacher's level"))
-    handles.append(Line2D([], [], **_POINT, marker="o", label="here, 95% interval over clips"))
-    if estimates:
-        white = _POINT | {"markerfacecolor": "white"}
-        handles.append(Line2D([], [], **white, marker="o", label="≈ estimated, not measured"))
-    return handles
+def _handle(kind: str, words: str) -> Line2D | Patch:
+    if kind == "area":
+        return Patch(**_LOOK["area"], label=words)
+    face = {"markerfacecolor": "white"} if kind == "guess" else {}
+    return Line2D([], [], label=words, **(_LOOK.get(kind) or _POINT | {"marker": "o"} | face))
 
 
 def _bare(figure: Figure, top: float, height: float) -> Axes:
@@ -275,15 +289,15 @@ def _draw_numbers(ax: Axes, numbers: pd.DataFrame) -> None:
     Columns are as wide as their longest texts.
     """
     lines = [[str(name) for name in numbers.columns], *numbers.astype(str).to_numpy().tolist()]
-    widths = np.array([max(len(line[column]) for line in lines) for column in range(len(lines[0]))])
+    widths = np.array([max(map(len, column)) for column in zip(*lines, strict=True)])
     ends = np.cumsum(widths) + 2 * np.arange(len(widths))
     left, right = 0.08, style.PAGE_WIDTH - 0.08
     scale = (right - left) / ends[-1]
-    for column, end in enumerate(ends):
+    for column, (end, width) in enumerate(zip(ends, widths, strict=True)):
         words = any(letter.isalpha() for line in lines[1:] for letter in line[column])
         for row, line in enumerate(lines):
             ax.text(
-                left + scale * (end - widths[column] if words else end),
+                left + scale * (end - width if words else end),
                 (row + 0.55) * _ROW,
                 line[column],
                 ha="left" if words else "right",
@@ -292,8 +306,8 @@ def _draw_numbers(ax: Axes, numbers: pd.DataFrame) -> None:
                 weight="bold" if row == 0 else "normal",
                 parse_math=False,  # titles may hold dollar signs
             )
-    for y, width in ((0.0, 0.8), (_ROW, 0.5), (len(lines) * _ROW, 0.8)):
-        ax.plot([left, right], [y + 0.005, y + 0.005], color=style.INK, linewidth=width)
+    for y, thick in ((0.0, 0.8), (_ROW, 0.5), (len(lines) * _ROW, 0.8)):
+        ax.plot([left, right], [y + 0.005, y + 0.005], color=style.INK, linewidth=thick)
 
 
 def _wrapped(text: str) -> str:
@@ -302,17 +316,21 @@ def _wrapped(text: str) -> str:
     return "\n".join(textwrap.fill(line, 58) for line in lines)
 
 
+def side_by_side(frames: np.ndarray, gap: Sequence[int]) -> np.ndarray:
+    """Frames [n, height, width, channels] as one picture, with gaps of a colour between."""
+    columns = np.empty((frames.shape[1], max(1, frames.shape[2] // 20), len(gap)), np.uint8)
+    columns[:] = gap
+    parts = [part for frame in frames for part in (frame, columns)][:-1]
+    return np.concatenate(parts, axis=1)
+
+
 def _draw_strips(
     ax: Axes, strips: Sequence[Strip], texts: Sequence[str], heights: Sequence[float]
 ) -> None:
     """Clips below each other: frames on the left, what is said of them beside."""
     top = 0.0
     for strip, text, height in zip(strips, texts, heights, strict=True):
-        gap = np.full(
-            (strip.frames.shape[1], max(1, strip.frames.shape[2] // 20), 3), 255, np.uint8
-        )
-        parts = [part for frame in strip.frames for part in (frame, gap)][:-1]
-        pixels = np.concatenate(parts, axis=1)
+        pixels = side_by_side(strip.frames, (255, 255, 255))
         inch = min((_STRIP - 0.06) / pixels.shape[0], 0.55 * style.PAGE_WIDTH / pixels.shape[1])
         right, bottom = 0.08 + inch * pixels.shape[1], top + inch * pixels.shape[0]
         ax.imshow(pixels, extent=(0.08, right, bottom, top), aspect="auto")

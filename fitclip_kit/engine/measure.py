@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from fitclip_core import ensembling, merges, zero_shot

@@ -1,18 +1,139 @@
-"""What is known of a fused model on each data set: stored, measured just now, or estimated."""
+"""What is known of a fused model on each data set: stored, measured just now, or interpolated."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Self
 
+import numpy as np
 import pandas as pd
+from scipy.stats import binom
 
-from fitclip_kit.slider.fusion import Fusion
-from fitclip_kit.slider.live import LiveModel, Progress, Stop
-from fitclip_kit.slider.stored import Point, StoredSweep, share_point
+from figures.explorer_state import Point
+from figures.measures import Measure
+from figures.outcomes import ranks_of, sweep_rows
+from fitclip_core.statistics import mean_interval
+from fitclip_kit.store.results import OUTCOME_COLUMNS
+
+if TYPE_CHECKING:
+    from fitclip_kit.slider.background import Task
+    from fitclip_kit.slider.live import LiveModel
+    from fitclip_kit.slider.material import Material
+    from fitclip_kit.slider.merges import Fusion
 
 KEPT: Final = 120  # tables of outcomes, about 0.2 MB each for 1,000 clips
+
+
+class StoredSweep:
+    """All cells of one sweep and the curves through them; nothing is read after it is made.
+
+    Intervals are analytic: one draw's is the binomial one of `metric_table`, over its items; that
+    of the mean over draws is `statistics.crossed_interval`, over items and draws. At alpha 0 all
+    draws share the teacher, and the two are one.
+
+    Args:
+        outcomes: of `ResultsStore.outcomes`; what is not of the sweep and the measures is left out.
+        measures: what is measured on each data set; gives their order.
+        clips: number of clips that each data set asked for, for the coverage of its outcomes.
+
+    Attributes:
+        alphas, draws: the sweep's, ascending.
+
+    Raises: ValueError when a data set's outcomes are missing or incomplete, students trained in
+        different ways are mixed, or the data sets' alphas or draws differ.
+    """
+
+    def __init__(
+        self,
+        outcomes: pd.DataFrame,
+        measures: Mapping[str, Measure],
+        clips: Mapping[str, int] | None = None,
+    ) -> None:
+        self.measures: dict[str, Measure] = dict(measures)
+        chosen = _of_measures(sweep_rows(outcomes), self.measures)
+        self._cells = _cells(chosen, clips or {})
+        self._curves: dict[tuple[str, int | None], pd.DataFrame] = {}
+        every: dict[str, dict[float, list[int]]] = {}
+        for name, measure in self.measures.items():
+            ranks = ranks_of(chosen, name, measure.direction)
+            every[name] = ranks.draws
+            self.alphas, self.draws = list(ranks.points), ranks.same_draws()
+            hits = [(by_draw <= measure.k).astype(np.float64) for by_draw in ranks.points.values()]
+            self._curves[name, None] = self._curve([_mean(by_draw) for by_draw in hits])
+            for place, draw in enumerate(self.draws):
+                own = [by_draw[place if len(by_draw) > 1 else 0] for by_draw in hits]
+                self._curves[name, draw] = self._curve([_share(one) for one in own])
+        first, *others = every
+        for name in others:
+            if every[name] != every[first]:
+                raise ValueError(
+                    f"{name} and {first} do not have the same alphas and draws: {every[name]} and "
+                    f"{every[first]}; finish the sweep or leave a data set out"
+                )
+        if not self.draws:
+            raise ValueError("the sweep has only the teacher; run notebook 04 with draws")
+
+    @classmethod
+    def read(cls, material: Material) -> Self:
+        """The material's sweep. Raises: ValueError naming unusable cells, or as the class."""
+        measures = {name: clip_set.measure for name, clip_set in material.sets.items()}
+        clips = {name: one.trial.coverage["clips"] for name, one in material.sets.items()}
+        return cls(material.run.results.outcomes(material.cells), measures, clips)
+
+    def curve(self, data_set: str, draw: int | None) -> pd.DataFrame:
+        """A data set's measure over alpha, of one student or (None) the mean over all.
+
+        Returns: the sweep's own table, a row for each alpha, ascending: alpha, value, ci_low,
+            ci_high, all fractions.
+
+        Raises: ValueError for another data set or draw. Source: figure 3, for one data set.
+        """
+        if data_set not in self.measures:
+            raise ValueError(f"no data set {data_set!r} in the sweep; there: {[*self.measures]}")
+        if (data_set, draw) not in self._curves:
+            raise ValueError(f"no draw {draw!r} in the sweep; there: {self.draws}")
+        return self._curves[data_set, draw]
+
+    def outcomes(self, data_set: str, draw: int, alpha: float) -> pd.DataFrame:
+        """One cell's outcomes in the measure's direction; at alpha 0 the teacher's.
+
+        Returns: the sweep's own table: item, direction, rank, label, predicted, as
+            `zero_shot.rank`; `attrs["coverage"]["clips"]` is the number of clips asked for.
+
+        Raises: ValueError when this alpha is not stored.
+        """
+        alpha = round(float(alpha), 9)  # as results keep it
+        if alpha not in self.alphas:
+            raise ValueError(f"{data_set} is not stored at alpha {alpha:g}; finish notebook 04")
+        return self._cells[data_set, alpha, draw if alpha else None]
+
+    def at(self, data_set: str, draw: int | None, alpha: float) -> Point:
+        """A data set's measure, of one student or the mean, at any alpha: stored, or linear between
+        the stored neighbours, as are the ends of its interval.
+
+        Raises: ValueError as `curve`, or when alpha is beyond the stored ones.
+        """
+        curve = self.curve(data_set, draw)
+        alpha = round(float(alpha), 9)
+        first, last = self.alphas[0], self.alphas[-1]
+        if not first <= alpha <= last:
+            raise ValueError(f"alpha is {alpha}; the stored sweep runs from {first:g} to {last:g}")
+        value, low, high = (
+            float(np.interp(alpha, self.alphas, curve[name]))
+            for name in ("value", "ci_low", "ci_high")
+        )
+        return Point(value, low, high, "stored" if alpha in self.alphas else "interpolated")
+
+    def points(self, draw: int | None, alpha: float) -> dict[str, Point]:
+        """`at` on every data set, in the order of `measures`."""
+        return {name: self.at(name, draw, alpha) for name in self.measures}
+
+    def _curve(self, ends: Sequence[tuple[float, float, float]]) -> pd.DataFrame:
+        curve = pd.DataFrame(ends, columns=["value", "ci_low", "ci_high"])
+        curve.insert(0, "alpha", self.alphas)
+        return curve
 
 
 class Answers:
@@ -28,17 +149,19 @@ class Answers:
     def __init__(self, sweep: StoredSweep, live: LiveModel) -> None:
         self.sweep, self._live = sweep, live
         self._lock = threading.Lock()
-        self._points: dict[tuple[Fusion, str], Point] = {}
-        self._outcomes: OrderedDict[tuple[Fusion, str], pd.DataFrame] = OrderedDict()
+        self._measured: OrderedDict[tuple[Fusion, str], tuple[Point, pd.DataFrame]] = OrderedDict()
 
-    def outcomes(self, fusion: Fusion, data_set: str) -> pd.DataFrame | None:
-        """The outcomes of a fusion on a data set, as `zero_shot.rank`; None until measured."""
-        if fusion.is_plain:
-            stored = self.sweep.outcomes(data_set, fusion.draw, fusion.alpha)
-            if stored is not None:
-                return stored
+    def outcomes(self, fusion: Fusion, data_set: str) -> pd.DataFrame:
+        """The outcomes of a fusion on a data set, as `zero_shot.rank`.
+
+        Raises: ValueError when they are not measured.
+        """
+        if fusion.is_plain and fusion.vision in self.sweep.alphas:
+            return self.sweep.outcomes(data_set, fusion.draw, fusion.vision)
         with self._lock:
-            return self._outcomes.get((fusion, data_set))
+            if (fusion, data_set) not in self._measured:
+                raise ValueError(f"{data_set} is not measured at {fusion.title}; measure it first")
+            return self._measured[fusion, data_set][1]
 
     def point(self, fusion: Fusion, data_set: str) -> Point | None:
         """The measure of a data set: stored, exact, or interpolated between stored alphas.
@@ -47,36 +170,91 @@ class Answers:
         kind lie on no stored curve.
         """
         with self._lock:
-            measured = self._points.get((fusion, data_set))
-        if measured is not None or not fusion.is_plain:
-            return measured
-        return self.sweep.at(data_set, fusion.draw, fusion.alpha)
+            measured = self._measured.get((fusion, data_set))
+        if measured is not None:
+            return measured[0]
+        return self.sweep.at(data_set, fusion.draw, fusion.vision) if fusion.is_plain else None
 
     def points(self, fusion: Fusion) -> dict[str, Point]:
         """`point` on every data set that has one, in the sweep's order."""
-        found = {name: self.point(fusion, name) for name in self.sweep.measures}
-        return {name: point for name, point in found.items() if point is not None}
+        points = {name: self.point(fusion, name) for name in self.sweep.measures}
+        return {name: point for name, point in points.items() if point is not None}
 
     def missing(self, fusion: Fusion, first: str) -> list[str]:
         """The data sets that are not measured at this fusion, `first` at the front."""
-        lacking = [name for name in self.sweep.measures if self._lacks(fusion, name)]
+        known = {name for name, point in self.points(fusion).items() if not point.is_estimate}
+        lacking = [name for name in self.sweep.measures if name not in known]
         return sorted(lacking, key=lambda name: name != first)
 
-    def measure(self, fusion: Fusion, data_set: str, stop: Stop, progress: Progress) -> None:
+    def measure(self, fusion: Fusion, data_set: str, task: Task) -> None:
         """Measure a fusion on a data set and keep the result.
 
-        Raises: Superseded when `stop()` turns true.
+        Raises: Superseded when the task stops.
         """
-        clip_set = self._live.material.sets[data_set]
-        outcomes = self._live.outcomes(fusion, clip_set, stop=stop, progress=progress)
+        outcomes = self._live.outcomes(fusion, self._live.material.sets[data_set], task)
         point = share_point(outcomes, self.sweep.measures[data_set])
         with self._lock:
-            self._points[fusion, data_set] = point
-            self._outcomes[fusion, data_set] = outcomes
-            if len(self._outcomes) > KEPT:
-                oldest, _ = self._outcomes.popitem(last=False)
-                del self._points[oldest]
+            self._measured[fusion, data_set] = point, outcomes
+            if len(self._measured) > KEPT:
+                self._measured.popitem(last=False)
 
-    def _lacks(self, fusion: Fusion, data_set: str) -> bool:
-        point = self.point(fusion, data_set)
-        return point is None or point.status == "interpolated"
+
+def share_point(outcomes: pd.DataFrame, measure: Measure) -> Point:
+    """The point of outcomes that were measured just now; only the measure's direction is taken.
+
+    Raises: ValueError as `of_direction`.
+    """
+    rows = of_direction(outcomes, measure.direction)
+    return Point(*_share((rows["rank"] <= measure.k).to_numpy(np.float64)), "exact")
+
+
+def of_direction(outcomes: pd.DataFrame, direction: str) -> pd.DataFrame:
+    """The outcomes in one direction.
+
+    Raises: ValueError naming the directions there are when there is none in this one.
+    """
+    chosen = outcomes[outcomes["direction"] == direction]
+    if chosen.empty:
+        there = sorted(outcomes["direction"].astype(str).unique())
+        raise ValueError(f"no outcomes of direction {direction!r}; there: {there or 'none'}")
+    return chosen
+
+
+def _share(hits: np.ndarray) -> tuple[float, float, float]:
+    """The share of hits [items] and its binomial interval, as `metric_table`; of one item NaN."""
+    n, share = len(hits), float(np.mean(hits))
+    if n == 1:
+        return share, np.nan, np.nan
+    low, high = binom.ppf([0.025, 0.975], n, share) / n
+    return share, float(low), float(high)
+
+
+def _mean(hits: np.ndarray) -> tuple[float, float, float]:
+    """The mean over draws of hits [draws, items], and its interval; of one draw, that draw's."""
+    if len(hits) == 1:
+        return _share(hits[0])
+    interval = mean_interval(hits, within=(0, 1))
+    return interval.estimate, interval.low, interval.high
+
+
+def _of_measures(outcomes: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
+    """Rows in each data set's direction; names as strings, as live outcomes have them."""
+    wanted = pd.Series(False, outcomes.index)
+    for name, measure in measures.items():
+        wanted |= (outcomes["data_set"] == name) & (outcomes["direction"] == measure.direction)
+    names = ("item", "direction", "label", "predicted")
+    return outcomes[wanted].astype({name: "str" for name in names if name in outcomes})
+
+
+def _cells(
+    outcomes: pd.DataFrame, clips: Mapping[str, int]
+) -> dict[tuple[str, float, int | None], pd.DataFrame]:
+    """(data set, alpha, draw) -> the cell's outcomes."""
+    cells = {}
+    by = ["data_set", "alpha", "draw"]
+    for (name, alpha, draw), rows in outcomes.groupby(by, observed=True, dropna=False):
+        cell = rows.reindex(columns=list(OUTCOME_COLUMNS)).reset_index(drop=True)
+        if name in clips:
+            cell.attrs["coverage"] = {"clips": clips[name]}
+        cells[name, alpha, None if pd.isna(draw) else int(draw)] = cell
+    return cells

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
 
+from figures.measures import Measure
 from figures.paper import TITLES
 from fitclip_core import zero_shot
-from fitclip_core.devices import pick_device
 from fitclip_core.encoders import ClipEncoder
 from fitclip_kit.engine import students
+from fitclip_kit.engine.distributed import pick_device
 from fitclip_kit.engine.measure import MEASURED_BY, EvaluationSet, Student
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.engine.sources import read_sources
@@ -24,6 +25,7 @@ from fitclip_kit.store.files import read_manifest
 from fitclip_kit.store.results import Cell
 
 TRAINING, SWEEP = "03_student_distillation", "04_alpha_sweep"
+DIRECTIONS: Final = {"retrieval": "text_to_video", "classification": "classification"}
 MEASURED_AT: Final = {"retrieval": 5, "classification": 1}
 """The k of R@k and top-k that the curves of figure 3 show."""
 
@@ -36,20 +38,23 @@ class ClipSet:
         name: the results' name of it.
         title: its name for readers.
         trial: what is encoded and ranked.
-        measure_k: the k of R@k or top-k.
         protocol: JSON data on how clips, captions and frames were made.
     """
 
     name: str
     title: str
     trial: zero_shot.Trial
-    measure_k: int
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def task(self) -> zero_shot.Task:
         """Retrieval or classification."""
         return self.trial.task
+
+    @property
+    def measure(self) -> Measure:
+        """What its curve shows."""
+        return Measure(self.name, DIRECTIONS[self.task], MEASURED_AT[self.task])
 
     @property
     def texts(self) -> list[str]:
@@ -63,9 +68,8 @@ class ClipSet:
         """What the text tower reads: the captions, or each class in each template."""
         if self.task == "retrieval":
             return self.texts
-        return [
-            one.replace("{}", name) for name in self.trial.classes for one in self.trial.templates
-        ]
+        trial = self.trial
+        return [form.replace("{}", name) for name in trial.classes for form in trial.templates]
 
     @property
     def clip_ids(self) -> list[str]:
@@ -78,29 +82,36 @@ class ClipSet:
         """The first row of each distinct clip."""
         return self.trial.videos[0].tolist()
 
-    def right_rows(self, row: int) -> list[int]:
-        """The places in `texts` of all the captions of a row's clip; retrieval only."""
-        numbers = self.trial.videos[1]
-        return np.flatnonzero(numbers == numbers[row]).tolist()
-
     @property
     def candidates(self) -> int:
         """Among how many the right one is looked for: a caption's clip, or a clip's class."""
         return len(self.first_rows if self.task == "retrieval" else self.texts)
 
     @property
-    def has_answers(self) -> bool:
-        """Whether the right text of every clip is known, so that the set can be measured."""
+    def answers(self) -> list[str] | None:
+        """Each row's caption or class; None where one is not known, so nothing can be measured."""
         column = zero_shot.COLUMN_OF_TASK[self.task]
-        return column in self.trial.clips and bool(self.trial.clips[column].notna().all())
+        if column not in self.trial.clips or self.trial.clips[column].isna().any():
+            return None
+        return self.trial.clips[column].astype(str).tolist()
+
+    def right_texts(self, row: int) -> list[int]:
+        """The places in `texts` of a row's class, or of all captions of its clip; none where they
+        are not known."""
+        if (answers := self.answers) is None:
+            return []
+        if self.task == "classification":
+            return [self.texts.index(answers[row])]
+        numbers = self.trial.videos[1]
+        return np.flatnonzero(numbers == numbers[row]).tolist()
+
+    def called(self, row: int) -> str:
+        """A clip in words: its id and, where it is known, its caption or class."""
+        answers, clip_id = self.answers, self.clip_ids[row]
+        return clip_id if answers is None else f"{clip_id}: {answers[row]}"
 
     def frames_of(self, row: int) -> np.ndarray:
-        """A clip's frames, uint8 `[valid frames, h, w, 3]`, RGB.
-
-        row: the clip's place in `clip_ids`.
-
-        Raises: ValueError when there is no such row.
-        """
+        """A clip's frames, uint8 `[valid frames, h, w, 3]`. Raises: ValueError for no such row."""
         if not 0 <= row < len(self.trial.indices):
             raise ValueError(
                 f"{self.name} has no clip {row}; it has {len(self.trial.indices)}, from 0 on"
@@ -120,8 +131,7 @@ class Material:
         teacher_sha256: digest of the teacher's weights.
         students: draw -> trained student.
         sets: name -> data set, in the sources' order.
-        alphas: the sweep's, ascending.
-        keys: the sweep's stored cells of these students, data set by data set and by alpha.
+        cells: the sweep's stored cells of these students, data set by data set and by alpha.
         model: JSON data on the teacher.
     """
 
@@ -130,25 +140,33 @@ class Material:
     teacher_sha256: str
     students: dict[int, Student]
     sets: dict[str, ClipSet]
-    alphas: tuple[float, ...]
-    keys: list[Cell]
+    cells: list[Cell]
     model: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where what is made by the page is kept."""
+        return self.run.path / "explore_alpha"
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Data set -> its name for readers."""
+        return {name: clip_set.title for name, clip_set in self.sets.items()}
 
 
 def open_material(run_dir: Path | str, sources_file: str = "", device: str = "cpu") -> Material:
-    """Open a run of which notebooks 01, 03 and 04 are finished.
+    """Open a run of which notebooks 01, 03 and 04 are finished, with the data sets of its sweep.
 
-    The data sets are those that the sweep measured. A warning says so when the measuring code has
-    changed since, because what is stored may then differ from what the live model gives.
+    A warning says so when the measuring code has changed since, because what is stored may then
+    differ from what the live model gives.
 
     Args:
         run_dir: the run's folder.
         sources_file: what the run was made with; empty: the embedded benchmark.
         device: where models compute: cpu, cuda, mps, or auto.
 
-    Raises:
-        ValueError: a notebook has to be run first (it is named), the sources are not those of the
-            run, or stored cells are missing or were measured with other weights or clips.
+    Raises: ValueError when a notebook has to be run first (it is named), the sources are not those
+        of the run, or stored cells are missing or were measured with other weights or clips.
     """
     run, sources = RunFolder(Path(run_dir)), read_sources(sources_file)
     trained, swept = _finished(run, TRAINING), _finished(run, SWEEP)
@@ -160,45 +178,40 @@ def open_material(run_dir: Path | str, sources_file: str = "", device: str = "cp
             )
     teacher = sources.load_teacher(pick_device(device))
     draws = [int(draw) for draw in swept["parameters"]["draws"]]
-    known = {draw: students.load(run.student(draw), draw).student for draw in draws}
     alphas = sorted({round(float(alpha), 9) for alpha in swept["parameters"]["alphas"]})
-    swept_sets = {
+    trained_students = {draw: students.load(run.student(draw), draw).student for draw in draws}
+    stored = {
         cell.data_set
         for cell in run.results.cells()
-        if cell.draw in known and cell == known[cell.draw].cell(cell.data_set, cell.alpha)
+        if cell.draw in trained_students
+        and cell == trained_students[cell.draw].cell(cell.data_set, cell.alpha)
     }
-    if not swept_sets:
+    if not stored:
         raise ValueError(f"{run.path} holds no cell of a sweep; run notebook {SWEEP} first")
-    order = {name: place for place, name in enumerate(sources.evaluated)}
-    by_set = {  # the teacher's cell is one for all draws
-        name: list(
-            dict.fromkeys(
-                student.cell(name, alpha) for alpha in alphas for student in known.values()
-            )
-        )
-        for name in sorted(swept_sets, key=lambda name: (order.get(name, len(order)), name))
+    known = [name for name in sources.evaluated if name in stored]
+    data_sets = [run.evaluation_set(name) for name in (*known, *sorted(stored - set(known)))]
+    cells = {  # the teacher's cell is one for all draws
+        student.cell(data_set.name, alpha): data_set
+        for data_set in data_sets
+        for alpha in alphas
+        for student in trained_students.values()
     }
-    weights = {draw: student.sha256 for draw, student in known.items()}
-    data_sets = {name: run.evaluation_set(name) for name in by_set}
-    stale = sum(
-        _stale_cells(run, keys, data_sets[name], teacher.sha256, weights)
-        for name, keys in by_set.items()
-    )
+    weights = {draw: student.sha256 for draw, student in trained_students.items()}
+    stale = sum(_is_stale(run, cell, one, teacher.sha256, weights) for cell, one in cells.items())
     if stale:
         warnings.warn(
-            f"{stale} of the sweep's {sum(map(len, by_set.values()))} stored cells were measured "
-            f"by other code than there is now; run notebook {SWEEP} again where stored and live "
-            "answers should agree exactly",
+            f"{stale} of the sweep's {len(cells)} stored cells were measured by other code than "
+            f"there is now; run notebook {SWEEP} again where stored and live answers should agree "
+            "exactly",
             stacklevel=2,
         )
     return Material(
         run=run,
         encoder=cast(ClipEncoder, teacher.encoder),  # a teacher is one
         teacher_sha256=teacher.sha256,
-        students=known,
-        sets={name: _clip_set(one) for name, one in data_sets.items()},
-        alphas=tuple(alphas),
-        keys=list(chain.from_iterable(by_set.values())),
+        students=trained_students,
+        sets={one.name: clip_set_of(one, TITLES.get(one.name, one.name)) for one in data_sets},
+        cells=list(cells),
         model=dict(teacher.protocol),
     )
 
@@ -210,45 +223,41 @@ def _finished(run: RunFolder, notebook: str) -> dict[str, Any]:
         raise ValueError(f"{error}; run notebook {notebook} first") from error
 
 
-def _stale_cells(
+def _is_stale(
     run: RunFolder,
-    keys: Sequence[Cell],
+    cell: Cell,
     data_set: EvaluationSet,
     teacher_sha256: str,
     students_sha256: Mapping[int, str],
-) -> int:
-    """Refuse cells that are not of these models and clips; count those measured by other code."""
-    code = code_digest(*MEASURED_BY)
-    stale = 0
-    for key in keys:
-        try:
-            protocol = run.results.record(key)["protocol"]
-        except ValueError as error:
-            raise ValueError(f"{error}; run notebook {SWEEP} again") from error
-        weights = {"teacher": teacher_sha256}
-        if key.draw is not None:
-            weights["student"] = students_sha256[key.draw]
-        expected = {**data_set.protocol, "weights": weights}
-        if wrong := [name for name, value in expected.items() if protocol.get(name) != value]:
-            raise ValueError(
-                f"{key.data_set} at alpha {key.alpha:g} was measured with other {wrong[0]} than "
-                f"the run has now; run notebook {SWEEP} again"
-            )
-        stale += protocol.get("code") != code
-    return stale
+) -> bool:
+    """Whether other code measured a cell. Raises: ValueError for other models or clips."""
+    try:
+        protocol = run.results.record(cell)["protocol"]
+    except ValueError as error:
+        raise ValueError(f"{error}; run notebook {SWEEP} again") from error
+    weights = {"teacher": teacher_sha256}
+    if cell.draw is not None:
+        weights["student"] = students_sha256[cell.draw]
+    expected = {**data_set.protocol, "weights": weights}
+    if wrong := [name for name, value in expected.items() if protocol.get(name) != value]:
+        raise ValueError(
+            f"{cell.data_set} at alpha {cell.alpha:g} was measured with other {wrong[0]} than the "
+            f"run has now; run notebook {SWEEP} again"
+        )
+    return bool(protocol.get("code") != _measuring_code())
 
 
-def _clip_set(data_set: EvaluationSet) -> ClipSet:
+@cache
+def _measuring_code() -> str:
+    return code_digest(*MEASURED_BY)
+
+
+def clip_set_of(data_set: EvaluationSet, title: str) -> ClipSet:
+    """An evaluation set, ready to be explored."""
     trial = zero_shot.prepare(
         data_set.clips,
         data_set.frames,
         templates=data_set.templates,
         classes=data_set.classes or None,
     )
-    return ClipSet(
-        name=data_set.name,
-        title=TITLES.get(data_set.name, data_set.name),
-        trial=trial,
-        measure_k=MEASURED_AT[trial.task],
-        protocol=data_set.protocol,
-    )
+    return ClipSet(data_set.name, title, trial, data_set.protocol)

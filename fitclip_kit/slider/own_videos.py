@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -23,10 +23,11 @@ from data_prep import frame_store
 from data_prep.clip_frames import FrameRule
 from data_prep.clips import validate
 from fitclip_core import zero_shot
-from fitclip_core.video_text import check_templates
-from fitclip_kit.slider.fusion import Fusion
-from fitclip_kit.slider.live import LiveModel, Progress, Stop, never, unseen
+from fitclip_core.encoders import check_templates
+from fitclip_kit.slider.background import Task
+from fitclip_kit.slider.live import LiveModel
 from fitclip_kit.slider.material import ClipSet, Material
+from fitclip_kit.slider.merges import Fusion
 from fitclip_kit.store.files import atomic_path, file_sha256
 
 MOST_FILES: Final = 200
@@ -46,27 +47,21 @@ class OwnVideos:
 
     Attributes:
         clip_set: the clips that could be decoded, in a classification whose classes are the texts
-            and whose right answers are not known (`has_answers` is False). None: there is no clip.
+            and whose right answers are not known. None: there is no clip.
         failures: a row for each file that is left out: `path` (as it is called) and `reason`.
     """
 
     clip_set: ClipSet | None
     failures: pd.DataFrame
 
-    def with_texts(
-        self, texts: str | Sequence[str], templates: Sequence[str] = ("{}",)
-    ) -> OwnVideos:
-        """The same clips with other texts; nothing is decoded again.
+    def with_texts(self, texts: str, templates: Sequence[str] = ("{}",)) -> OwnVideos:
+        """The same clips with these labels or captions, one a line, each once; nothing is decoded.
 
-        Args:
-            texts: labels or captions; a single text holds one a line. Empty ones are left out, and
-                each is taken once.
-            templates: prompts that each text is put into, as for classes; captions need none.
+        templates: prompts that each text is put into, as for classes; captions need none.
 
         Raises: ValueError as `video_text.check_templates`.
         """
-        lines = texts.splitlines() if isinstance(texts, str) else texts
-        classes = tuple(dict.fromkeys(filter(None, (line.strip() for line in lines))))
+        classes = tuple(dict.fromkeys(filter(None, map(str.strip, texts.splitlines()))))
         check_templates(templates)
         if self.clip_set is None:
             return self
@@ -74,40 +69,25 @@ class OwnVideos:
         return replace(self, clip_set=replace(self.clip_set, trial=trial))
 
 
-def from_folder(
-    folder: Path | str,
-    texts: str | Sequence[str],
-    material: Material,
-    work_dir: Path,
-    *,
-    templates: Sequence[str] = ("{}",),
-    most_files: int = MOST_FILES,
-    most_mb: float = MOST_MB,
-) -> OwnVideos:
+def from_folder(folder: str, material: Material, work_dir: Path) -> OwnVideos:
     """Decode the videos and images that lie in a folder, by name; folders in it are not entered.
 
-    Args:
-        folder: only read.
-        texts, templates: as `OwnVideos.with_texts`.
-        material: the run whose models will look at the clips; it says which frames are taken.
-        work_dir: a folder for this module's files, which the next call replaces.
-        most_files: take no more files than this.
-        most_mb: take no more than this in all, in MB (10^6 bytes).
+    material: the run whose models will look at the clips; it says which frames are taken. work_dir:
+    for this module's files, which the next call replaces.
 
-    Returns:
-        The clips, `clip_id` being the file's name, and what is left out. A second file with the
-        same content is left out.
+    Returns: the clips, `clip_id` being the file's name, and what is left out: what is no video, is
+    too much, or has the same content as another file.
 
-    Raises: ValueError when there is no such folder, for templates, or as `frame_store.build`.
+    Raises: ValueError when there is no such folder, or as `frame_store.build`.
     """
-    if not str(folder).strip():
+    if not folder.strip():
         raise ValueError("no folder is named; type the path of one")
     try:
         root = Path(folder).expanduser()
         paths = sorted(root.iterdir())
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; nobody's home
-        raise ValueError(f"{_shown(str(folder))} is no folder that can be read: {error}") from error
-    intake = _Intake(most_files, most_mb)
+        raise ValueError(f"{_shown(folder)} is no folder that can be read: {error}") from error
+    intake = _Intake()
     for path in paths:
         if path.is_dir():
             intake.refuse(path.name, "is a folder; only files directly in the named one are read")
@@ -116,73 +96,39 @@ def from_folder(
         elif not _fits_a_table(path.name):
             intake.refuse(path.name, "has a name that not every system takes; rename it")
         else:
-            size, digest = path.stat().st_size, partial(file_sha256, path)
-            clip_id = intake.admit(path.name, size, digest)
-            if clip_id is not None:
-                intake.rows.append((clip_id, path.name))
-    return _decoded(intake, root, material, work_dir).with_texts(texts, templates)
+            intake.admit(path.name, path.stat().st_size, partial(file_sha256, path), path.name)
+    return _decoded(intake, root, material, work_dir)
 
 
 def from_uploads(
-    files: Mapping[str, bytes],
-    texts: str | Sequence[str],
-    material: Material,
-    work_dir: Path,
-    *,
-    templates: Sequence[str] = ("{}",),
-    most_files: int = MOST_FILES,
-    most_mb: float = MOST_MB,
+    files: Sequence[tuple[str, bytes]], material: Material, work_dir: Path
 ) -> OwnVideos:
-    """Decode uploaded videos and images.
+    """Decode uploaded videos and images (name, content), otherwise as `from_folder`.
 
-    Args:
-        files: name -> content. A name is shown, without the folders in it, and is never a path: the
-            content is kept in work_dir under its own digest.
-        texts, material, work_dir, templates, most_files, most_mb: as `from_folder`.
-
-    Returns:
-        As `from_folder`.
-
-    Raises: ValueError for templates, or as `frame_store.build`.
+    A name is shown, without the folders in it, and is never a path: the content is kept in work_dir
+    under its own digest.
     """
     uploads = Path(work_dir) / "uploads"
-    intake = _Intake(most_files, most_mb)
-    for name, content in files.items():
+    intake = _Intake()
+    for name, content in files:
         digest = sha256(content).hexdigest()
-        clip_id = intake.admit(name, len(content), partial(str, digest))
-        if clip_id is None:
-            continue
         kept = f"{digest}{_suffix(name)}"
-        with atomic_path(uploads / kept) as temporary:
-            temporary.write_bytes(content)
-        intake.rows.append((clip_id, kept))
+        if intake.admit(name, len(content), partial(str, digest), kept):
+            with atomic_path(uploads / kept) as temporary:
+                temporary.write_bytes(content)
     now = {kept for _, kept in intake.rows}
     for earlier in uploads.glob("*") if uploads.is_dir() else ():
         if _KEPT_UPLOAD.fullmatch(earlier.name) and earlier.name not in now:
             earlier.unlink()
-    return _decoded(intake, uploads, material, work_dir).with_texts(texts, templates)
+    return _decoded(intake, uploads, material, work_dir)
 
 
-def compare(
-    live: LiveModel,
-    own: OwnVideos,
-    fusion: Fusion,
-    *,
-    stop: Stop = never,
-    progress: Progress = unseen,
-) -> pd.DataFrame:
+def compare(live: LiveModel, own: OwnVideos, fusion: Fusion, task: Task) -> pd.DataFrame:
     """How probable each text is for each own clip, by the teacher, the student and their fusion.
 
-    Args:
-        live: the model.
-        own: clips and texts.
-        fusion: the fused model.
-        stop, progress: as `LiveModel`.
-
-    Returns:
-        A row for each clip and text, clip by clip: `clip_id`, `text`, `teacher`, `student`,
-        `fused`: softmax over the texts of logit_scale * score, in [0, 1]. A score is the mean over
-        frames and templates of the cosine, as everywhere in the kit.
+    Returns: a row for each clip and text, clip by clip: `clip_id`, `text`, `teacher`, `student`,
+    `fused`: softmax over the texts of logit_scale * score, in [0, 1]. A score is the mean over
+    frames and templates of the cosine, as everywhere in the kit.
 
     Raises: ValueError when there is no clip or no text; Superseded.
     """
@@ -197,42 +143,40 @@ def compare(
         "text": np.tile(texts, len(clips)),
     }
     models = dict(zip(("teacher", "student", "fused"), (*fusion.ends, fusion), strict=True))
-    for number, (name, one) in enumerate(models.items()):
-        progress(number / len(models))
-        videos = live.video_features(one, clip_set, stop=stop)
-        targets = live.text_features(one, clip_set, stop=stop)
+    for place, (name, model) in enumerate(models.items()):
+        part = task.part(place / 3, (place + 1) / 3)
+        videos = live.video_features(model, clip_set, part.part(0, 0.5))
+        targets = live.text_features(model, clip_set, part.part(0.5, 1))
         logits = live.logit_scale * (videos @ targets.T).double()
         columns[name] = logits.softmax(1).flatten().numpy()
-    progress(1.0)
     return pd.DataFrame(columns).astype({"clip_id": "str", "text": "str"})
 
 
 class _Intake:
     """Decides file by file what is taken, and keeps the reasons for the rest.
 
-    rows: (clip_id, path) of what is taken, which the caller fills. failures: (name, reason).
+    rows: (clip_id, path) of what is taken. failures: (name, reason).
     """
 
-    def __init__(self, most_files: int, most_mb: float) -> None:
+    def __init__(self) -> None:
         self.rows: list[tuple[str, str]] = []
         self.failures: list[tuple[str, str]] = []
-        self._most_files, self._most_mb = most_files, most_mb
         self._bytes = 0
         self._by_digest: dict[str, str] = {}
 
     def refuse(self, name: str, reason: str) -> None:
         self.failures.append((_shown(name), reason))
 
-    def admit(self, name: str, size: int, digest: Callable[[], str]) -> str | None:
-        """The file's clip_id, or None where it is left out; `digest` stands for its content."""
+    def admit(self, name: str, size: int, digest: Callable[[], str], path: str) -> bool:
+        """Whether the file is taken; `digest` stands for its content, path is where it lies."""
         if _suffix(name) not in SUFFIXES:
             reason = "is not called a video or an image, such as clip.mp4 or picture.jpg"
         elif size == 0:
             reason = "is empty"
-        elif len(self._by_digest) >= self._most_files:
-            reason = f"is one more than the {self._most_files} files that are taken at once"
-        elif self._bytes + size > self._most_mb * 1e6:
-            reason = f"makes it more than the {self._most_mb:g} MB that are taken at once"
+        elif len(self.rows) >= MOST_FILES:
+            reason = f"is one more than the {MOST_FILES} files that are taken at once"
+        elif self._bytes + size > MOST_MB * 1e6:
+            reason = f"makes it more than the {MOST_MB:g} MB that are taken at once"
         else:
             try:
                 content = digest()
@@ -242,15 +186,16 @@ class _Intake:
                 if content not in self._by_digest:
                     self._bytes += size
                     self._by_digest[content] = self._new_id(name)
-                    return self._by_digest[content]
+                    self.rows.append((self._by_digest[content], path))
+                    return True
                 reason = f"has the same content as {self._by_digest[content]}"
         self.refuse(name, reason)
-        return None
+        return False
 
     def _new_id(self, name: str) -> str:
         plain, taken = _shown(name), set(self._by_digest.values())
         numbered = (f"{plain} ({number})" for number in range(2, len(taken) + 2))
-        return next(one for one in (plain, *numbered) if one not in taken)
+        return next(clip_id for clip_id in (plain, *numbered) if clip_id not in taken)
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,19 +230,15 @@ def _decoded(intake: _Intake, root: Path, material: Material, work_dir: Path) ->
                 indices=every,
                 classes=(),
                 templates=(),
-                coverage={
-                    "clips": len(table),
-                    "measured": len(store),
-                    "missing": list(failed),
-                },
+                coverage={"clips": len(table), "measured": len(store), "missing": list(failed)},
             )
             protocol = {"frame_store": store.digest, "frame_rule": asdict(rule)}
-            clip_set = ClipSet("own_videos", "My videos", trial, 1, protocol)
+            clip_set = ClipSet("own_videos", "My videos", trial, protocol)
     return OwnVideos(clip_set, pd.DataFrame(failures, columns=["path", "reason"], dtype="str"))
 
 
 def _frames_a_clip(material: Material) -> int:
-    rules = [one.protocol.get("frame_rule", {}) for one in material.sets.values()]
+    rules = [clip_set.protocol.get("frame_rule", {}) for clip_set in material.sets.values()]
     return int(next((rule["n_frames"] for rule in rules if "n_frames" in rule), 4))
 
 
@@ -317,9 +258,5 @@ def _fits_a_table(name: str) -> bool:
 def _shown(name: str) -> str:
     """A file's name for readers: without folders, of at most 100 printable characters."""
     last = re.split(r"[/\\]", name)[-1]
-    return (
-        "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in last)[
-            -100:
-        ].strip()
-        or "(no name)"
-    )
+    printable = (letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in last)
+    return "".join(printable)[-100:].strip() or "(no name)"

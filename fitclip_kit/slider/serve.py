@@ -38,18 +38,7 @@ STILL: Final = "still"  # tag of cells for readers of the notebook
 LOOPBACK: Final = "127.0.0.1"
 UPLOAD_MB: Final = 200  # of one message from the browser, so of one upload
 
-# Voila's page for JupyterLab's widgets, without what its parents would load from the network.
-_TEMPLATE: Final = """\
-{%- extends 'voila/templates/lab/index.html.j2' -%}
-{% import 'spinner.macro.html.j2' as spinner %}
-{%- block notebook_css -%}
-{{ resources.include_js("static/voila-style.js") }}
-{{ spinner.css() }}
-<style>.jp-mod-noOutputs.jp-mod-noInput { display: none; }</style>
-{{ super.super() }}
-{%- endblock notebook_css -%}
-{%- block html_head_js_mermaidjs -%}{%- endblock html_head_js_mermaidjs -%}
-"""
+TEMPLATES: Final = Path(__file__).parent / "templates" / "voila"  # the page around the notebook
 _POLICY: Final = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
@@ -73,12 +62,11 @@ class Server(Voila):
     """Voila on the loopback interface, with a token, for one notebook.
 
     Args:
-        folder: holds the notebook and, in `templates`, the page around it.
+        folder: holds the notebook.
         port: None: any free one.
     """
 
     def __init__(self, folder: Path, port: int | None, **settings: Any) -> None:
-        self.folder = folder
         super().__init__(log_level=logging.WARNING, **settings)  # else it prints half an address
         self.initialize([str(folder / f"{STEM}.ipynb")])
         # Set here and not as options, so that no file of settings comes before them.
@@ -103,14 +91,11 @@ class Server(Voila):
         self.config.AsyncMappingKernelManager.cull_interval = 30
         if zmq.has("curve"):
             self.config.KernelManager.transport_encryption = "auto"
-        self._sign(folder)
-
-    def _sign(self, folder: Path) -> None:
-        """Trust the notebook that was made here, with a key of its own."""
-        path = folder / f"{STEM}.ipynb"
+        # The notebook was made here: it is trusted, with a key of its own.
         files = {"db_file": str(folder / "signatures.db"), "secret_file": str(folder / "secret")}
         self.config.NotebookNotary.update(files)
-        NotebookNotary(**files).sign(nbformat.read(path, as_version=4))
+        notebook = nbformat.read(folder / f"{STEM}.ipynb", as_version=4)
+        NotebookNotary(**files).sign(notebook)
 
     @property
     def url(self) -> str:
@@ -120,7 +105,7 @@ class Server(Voila):
     def setup_template_dirs(self) -> None:
         """Put the page around the notebook before Voila's own."""
         super().setup_template_dirs()
-        self.template_paths.insert(0, str(self.folder / "templates"))
+        self.template_paths.insert(0, str(TEMPLATES))
 
     def launch_browser(self) -> None:
         """Say where the page is, once it is served. A browser's command line, which every user of
@@ -174,7 +159,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="fitclip_slider_") as name:
         folder = Path(name)
         write_text(folder / f"{STEM}.ipynb", nbformat.writes(page_notebook(parameters)))
-        write_text(folder / "templates" / "index.html.j2", _TEMPLATE)
         # Kernels start in that folder; they are to find the kit as this process does.
         path = [str(NOTEBOOKS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ |= {**USERS_SETTINGS, "IPYTHONDIR": str(folder / "ipython")}

@@ -1,330 +1,303 @@
-"""What the page shows at one alpha, as tables: from outcomes and features, with no widgets.
+"""What the page shows, from numbers to the contexts of templates/views.j2; no widgets, no files.
 
-Nothing here resamples: shares have the binomial interval of `metric_table`, paired differences the
-one of Bonett and Price of `per_class_differences`, both of 95%. All of one student: the intervals
-cover new items, not new students.
+Shares have the binomial interval of `metric_table`, paired differences the one of Bonett and Price,
+both of 95% and of one student: they cover new items, not new students.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-import torch
-from numpy.typing import NDArray
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
 from scipy.special import softmax
 from scipy.stats import rankdata
 from torch import Tensor
 
+from figures.explorer_state import (
+    AXIS,
+    BLANK,
+    CurvePanel,
+    Point,
+    Stroke,
+    curve_strokes,
+    interval_text,
+    legend_entries,
+    mark_strokes,
+    percent_text,
+    points_text,
+    side_by_side,
+    value_range,
+)
+from figures.inference import per_class_differences
 from figures.measures import Measure
 from fitclip_core.metrics import per_class_accuracy
-from fitclip_core.statistics import per_class_differences
-from fitclip_kit.slider.stored import Point, Status, StoredSweep, of_direction, share_point
+from fitclip_kit.slider.answers import StoredSweep, of_direction, share_point
+from fitclip_kit.slider.material import ClipSet
 from fitclip_kit.store.results import CLASSIFICATION
 
-METRICS_COLUMNS = (
-    "data_set",
-    "measure",
-    "value",
-    "ci_low",
-    "ci_high",
-    "teacher",
-    "student",
-    "difference",
-    "status",
+SHOWN: Final = 8  # clips, classes or captions
+CHANGED: Final = 5  # classes or items that gained, and that lost
+STATUS: Final = {"stored": "stored", "exact": "measured now", "interpolated": "≈ interpolated"}
+HERE: Final = Path(__file__).parent
+STYLE: Final = (HERE / "slider.css").read_text(encoding="utf-8")
+SCRIPT: Final = (HERE / "slider.js").read_text(encoding="utf-8")
+
+_NUMBERS: Final = (
+    *("Data set", "Measure (%)", "Teacher", "Student"),
+    *("Here", "95% interval", "Here − teacher", "Status"),
 )
-Features = Tensor | np.ndarray | Sequence[float] | Sequence[Sequence[float]]
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 360, 205, 36, 350, 8, 168  # px of a panel
+_SIDE: Final = 96  # px; largest height of a frame, so that a page of clips stays small
+_SEEN: Final = 72  # px; smallest height that a picture is shown at
+_LOSSLESS: Final = 64  # px; up to here a picture is kept exactly: small flat pictures smear
+
+ENVIRONMENT: Final = Environment(
+    loader=FileSystemLoader(HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+ENVIRONMENT.filters |= {"percent": percent_text, "points": points_text, "grouped": "{:,g}".format}
+ENVIRONMENT.globals |= {"interval": interval_text, "STATUS": STATUS}
 
 
-def metrics_table(points: Mapping[str, Point], sweep: StoredSweep, draw: int) -> pd.DataFrame:
-    """Every data set's measure at the chosen alpha beside the stored teacher and student.
+def render(view: str, **context: Any) -> Markup:
+    """A macro of views.j2, as escaped HTML."""
+    return Markup(getattr(ENVIRONMENT.get_template("views.j2").module, view)(**context))
 
-    Args:
-        points: data set -> its point, stored, exact or interpolated.
-        sweep: gives the measures and the two ends; it must hold alpha 0 and 1.
-        draw: the student.
 
-    Returns:
-        One row for each data set, in the order of points: data_set, measure (such as "top-1"),
-        value, ci_low, ci_high, teacher, student, difference (value - teacher), status. Fractions.
+# Curves
 
-    Raises:
-        ValueError: the data set, draw, alpha 0 or alpha 1 is not in the sweep.
+
+def curve_panels(sweep: StoredSweep, draw: int, titles: Mapping[str, str]) -> list[CurvePanel]:
+    """A panel a data set, whose axis holds all students' curves, so that it stays as they change.
+
+    Raises: ValueError when the sweep has no such draw.
+    """
+    panels = []
+    for name, measure in sweep.measures.items():
+        mean = sweep.curve(name, None) if len(sweep.draws) > 1 else None
+        every = [sweep.curve(name, one) for one in (*sweep.draws, None)]
+        chosen = sweep.curve(name, draw)
+        panels.append(
+            CurvePanel(name, titles[name], measure.name, chosen, mean, *value_range(every))
+        )
+    return panels
+
+
+def curves(
+    panels: Sequence[CurvePanel],
+    draw: int,
+    states: Sequence[tuple[Mapping[str, Point], tuple[float, float], Mapping[str, str]]],
+) -> Markup:
+    """All panels with their marks, and a legend.
+
+    panels, draw: from `curve_panels`. states: what is marked: points by data set, the student's
+    shares of the vision and the text tower, and attributes that say when the mark is seen.
+    """
+    shown = []
+    for panel in panels:
+        marks = [
+            {
+                "point": points[panel.data_set],
+                "strokes": _drawn(panel, mark_strokes(panel, points[panel.data_set], shares)),
+                "attributes": attributes,
+            }
+            for points, shares, attributes in states
+            if panel.data_set in points
+        ]
+        shown.append(_picture_of(panel, draw) | {"marks": marks})
+    estimates = any(mark["point"].is_estimate for panel in shown for mark in panel["marks"])
+    legend = legend_entries(panels[0].mean is not None, estimates)
+    size = {"width": _WIDTH, "height": _HEIGHT, "right": _RIGHT, "left": _LEFT}
+    return render("curves", panels=shown, legend=legend, **size, top=_TOP, bottom=_BOTTOM)
+
+
+@lru_cache(maxsize=64)
+def _picture_of(panel: CurvePanel, draw: int) -> dict[str, Any]:
+    """What does not move."""
+    low, high = 100 * panel.low, 100 * panel.high
+    ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
+    curve = panel.draw
+    best = curve.iloc[int(curve["value"].round(12).argmax())]
+    teacher, student = (percent_text(curve["value"].iloc[place]) for place in (0, -1))
+    return {
+        "data_set": panel.data_set,
+        "title": panel.title,
+        "measure": panel.measure,
+        "strokes": _drawn(panel, curve_strokes(panel)),
+        "values": {f"{tick:g}": _y(panel, tick / 100) for tick in ticks if low <= tick <= high},
+        "alphas": {f"{alpha:g}": _x(alpha) for alpha in (0, 0.2, 0.4, 0.6, 0.8, 1)},
+        "spoken": f"{panel.title}, {panel.measure} over alpha, student {draw}: teacher {teacher}%, "
+        f"student {student}%, highest {percent_text(best['value'])}% at alpha {best['alpha']:g}",
+    }
+
+
+def _drawn(panel: CurvePanel, strokes: Sequence[Stroke]) -> list[tuple[str, list[str]]]:
+    """Kind and places "x,y" of each stroke."""
+    return [
+        (
+            stroke.kind,
+            [
+                f"{_x(alpha)},{_y(panel, value)}"
+                for alpha, value in zip(stroke.alphas, stroke.values, strict=True)
+            ],
+        )
+        for stroke in strokes
+    ]
+
+
+def _x(alpha: float) -> str:
+    return f"{_LEFT + (alpha - AXIS[0]) / (AXIS[1] - AXIS[0]) * (_RIGHT - _LEFT):.1f}"
+
+
+def _y(panel: CurvePanel, value: float) -> str:
+    return f"{_BOTTOM - (value - panel.low) / (panel.high - panel.low) * (_BOTTOM - _TOP):.1f}"
+
+
+# Numbers
+
+
+def numbers(
+    points: Mapping[str, Point], sweep: StoredSweep, draw: int, titles: Mapping[str, str]
+) -> pd.DataFrame:
+    """Every point beside the stored teacher and student, as texts: percent, and points for the
+    difference. A row for each of points, in their order.
+
+    Raises: ValueError when the data set, draw, alpha 0 or alpha 1 is not in the sweep.
     """
     rows = []
     for name, point in points.items():
         teacher, student = (sweep.at(name, draw, end).value for end in (0.0, 1.0))
         rows.append(
-            {
-                "data_set": name,
-                "measure": sweep.measures[name].name,
-                "value": point.value,
-                "ci_low": point.ci_low,
-                "ci_high": point.ci_high,
-                "teacher": teacher,
-                "student": student,
-                "difference": point.value - teacher,
-                "status": point.status,
-            }
+            [
+                titles[name],
+                sweep.measures[name].name,
+                *map(percent_text, (teacher, student, point.value)),
+                point.interval or BLANK,
+                points_text(point.value - teacher),
+                STATUS[point.status],
+            ]
         )
-    return pd.DataFrame(rows, columns=METRICS_COLUMNS)
+    return pd.DataFrame(rows, columns=_NUMBERS)
 
 
-def set_answer(
-    outcomes: pd.DataFrame,
-    teacher_outcomes: pd.DataFrame,
-    student_outcomes: pd.DataFrame,
+def texts_table(frame: pd.DataFrame, caption: str) -> Markup:
+    """A table of texts; the first column heads the rows, others without letters are numeric."""
+    letters = (any(map(str.isalpha, "".join(frame[name]))) for name in frame.columns[1:])
+    numeric = [False, *(not has_letters for has_letters in letters)]
+    rows = frame.to_numpy().tolist()
+    return render("texts", caption=caption, heads=list(frame), numeric=numeric, rows=rows)
+
+
+def answer(
+    now: pd.DataFrame,
+    teacher: pd.DataFrame,
+    student: pd.DataFrame,
     measure: Measure,
-    status: Status = "exact",
-) -> pd.DataFrame:
-    """One data set's measure at the chosen alpha, paired with the teacher over the same items.
+    point: Point | None = None,
+) -> dict[str, Any]:
+    """One data set's measure, paired with the teacher over the same items; for the view `answer`.
 
-    Args:
-        outcomes, teacher_outcomes, student_outcomes: of one model each, as `zero_shot.rank` or
-            `StoredSweep.outcomes`; items in any order.
-        measure: direction and k.
-        status: where the outcomes are from.
+    now, teacher, student: outcomes, items in any order. point: now's, where it is known.
 
-    Returns:
-        One row: data_set, measure, value, ci_low, ci_high, teacher, student, difference (value -
-        teacher), diff_low, diff_high, n (items measured), clips (asked for; missing where the
-        outcomes have no coverage), status. Shares are fractions. The difference's interval has one
-        item for and one against added, and so is not centred on it.
+    Returns: measure, point, teacher and student (fractions), difference to the teacher with low and
+    high (one item for and one against added, so not centred on it), n measured, clips asked for.
 
-    Raises:
-        ValueError: items are repeated, differ between the models or have no finite rank, or no row
-            is of the measure's direction.
+    Raises: ValueError when items are repeated, differ between the models or have no finite rank.
     """
-    now, teacher, student = _same_items(
-        measure.direction, now=outcomes, teacher=teacher_outcomes, student=student_outcomes
-    )
-    point = share_point(now, measure, status)
-    hits, teacher_hits, student_hits = (
-        (table["rank"] <= measure.k).to_numpy() for table in (now, teacher, student)
-    )
-    paired = per_class_differences(teacher_hits, hits, np.zeros(len(hits))).iloc[0]
-    row = {
-        "data_set": measure.data_set,
+    tables = _same_items(measure.direction, now=now, teacher=teacher, student=student)
+    hits = [(table["rank"] <= measure.k).to_numpy() for table in tables]
+    paired = per_class_differences(hits[1], hits[0], np.zeros(len(hits[0]))).iloc[0]
+    clips = now.attrs.get("coverage", {}).get("clips")
+    return {
         "measure": measure.name,
-        "value": point.value,
-        "ci_low": point.ci_low,
-        "ci_high": point.ci_high,
-        "teacher": teacher_hits.mean(),
-        "student": student_hits.mean(),
-        "difference": paired["difference"],
-        "diff_low": paired["low"],
-        "diff_high": paired["high"],
-        "n": len(hits),
-        "clips": outcomes.attrs.get("coverage", {}).get("clips", pd.NA),
-        "status": status,
+        "point": point or share_point(tables[0], measure),
+        "teacher": hits[1].mean(),
+        "student": hits[2].mean(),
+        **{str(name): paired[name] for name in ("difference", "low", "high")},
+        "n": len(hits[0]),
+        "clips": len(hits[0]) if clips is None else clips,
     }
-    return pd.DataFrame([row]).astype({"clips": "Int64"})
 
 
-def class_changes(
-    outcomes: pd.DataFrame, teacher_outcomes: pd.DataFrame, count: int = 5, k: int = 1
-) -> pd.DataFrame:
-    """The classes whose accuracy gained and lost most since the teacher.
+def class_changes(now: pd.DataFrame, teacher: pd.DataFrame, k: int) -> list[dict[str, Any]]:
+    """The classes whose accuracy gained and lost most since the teacher; for the view `changes`.
 
-    Args:
-        outcomes, teacher_outcomes: of a classification set, items in any order.
-        count: number of winners, and of losers, at most.
-        k: an item counts when its class has rank <= k.
+    Returns: two sides, each with its title, how many classes changed so, and rows (class, n,
+    teacher, now, difference), the largest change first, of equal ones in order of name.
 
-    Returns:
-        change ("gained" or "lost"), class, n (items), teacher, now, difference (now - teacher),
-        low, high (its interval); fractions. Winners first, the largest change first, of equal ones
-        in order of name. Classes that stay as they were are left out; `attrs["counts"]` has the
-        number of classes that "gained", "lost" and stayed the "same". The classes are shown because
-        they are extreme, which the intervals do not allow for.
-
-    Raises:
-        ValueError: as `set_answer`, or count is below 1.
-
-    Source:
-        Supplement, figure 1 (per-class differences).
+    Raises: ValueError as `answer`. Source: supplement, figure 1.
     """
-    _check_count(count)
-    now, teacher = _same_items(CLASSIFICATION, now=outcomes, teacher=teacher_outcomes)
-    labels = now["label"].to_numpy()
-    table = per_class_accuracy(now["rank"], labels, k).rename(columns={"accuracy": "now"})
-    table["teacher"] = per_class_accuracy(teacher["rank"], labels, k)["accuracy"]
+    now, teacher = _same_items(CLASSIFICATION, now=now, teacher=teacher)
+    table = per_class_accuracy(now["rank"], now["label"].to_numpy(), k)
+    table = table.rename(columns={"accuracy": "now"})
+    table["teacher"] = per_class_accuracy(teacher["rank"], now["label"].to_numpy(), k)["accuracy"]
     table["difference"] = table["now"] - table["teacher"]
     gained, lost = table[table["difference"] > 0], table[table["difference"] < 0]
-    shown = pd.concat(
-        [
-            _largest(gained, gained["difference"], count, "class").assign(change="gained"),
-            _largest(lost, -lost["difference"], count, "class").assign(change="lost"),
-        ],
-        ignore_index=True,
-    )
-    # Only of what is shown: a test for each of hundreds of classes would take too long.
-    rows = np.isin(labels, shown["class"])
-    columns = ["change", "class", "n", "teacher", "now", "difference", "low", "high"]
-    if rows.any():
-        before, after = ((side["rank"] <= k).to_numpy()[rows] for side in (teacher, now))
-        intervals = per_class_differences(before, after, labels[rows])[["class", "low", "high"]]
-        shown = shown.merge(intervals, on="class", how="left", validate="one_to_one")
-    shown = shown.reindex(columns=columns)
-    shown.attrs["counts"] = {
-        "gained": len(gained),
-        "lost": len(lost),
-        "same": len(table) - len(gained) - len(lost),
-    }
-    return shown
+    return [
+        _side("Classes that gained most", gained, gained["difference"], "class"),
+        _side("Classes that lost most", lost, -lost["difference"], "class"),
+    ]
 
 
 def retrieval_changes(
-    outcomes: pd.DataFrame, teacher_outcomes: pd.DataFrame, measure: Measure, count: int = 5
-) -> pd.DataFrame:
+    now: pd.DataFrame, teacher: pd.DataFrame, measure: Measure
+) -> list[dict[str, Any]]:
     """The items whose right target entered or left the first k since the teacher.
 
-    Args:
-        outcomes, teacher_outcomes: of one data set, items in any order.
-        measure: direction and k.
-        count: number of items that entered, and that left, at most.
+    Returns: as `class_changes`; rows have item, teacher, now (1-based mid-ranks), the largest ratio
+    of the ranks first.
 
-    Returns:
-        change ("entered" or "left"), item, teacher, now (1-based mid-ranks). Those that entered
-        first; the largest change of rank, as a ratio, first, then by item. `attrs["counts"]` has
-        the number of items that "entered", "left", "stayed" in and are "outside" at both.
-
-    Raises:
-        ValueError: as `set_answer`, or count is below 1.
+    Raises: ValueError as `answer`.
     """
-    _check_count(count)
-    now, teacher = _same_items(measure.direction, now=outcomes, teacher=teacher_outcomes)
+    now, teacher = _same_items(measure.direction, now=now, teacher=teacher)
     table = pd.DataFrame({"teacher": teacher["rank"], "now": now["rank"]}).reset_index()
     was_in, is_in = table["teacher"] <= measure.k, table["now"] <= measure.k
     entered, left = table[is_in & ~was_in], table[was_in & ~is_in]
-    shown = pd.concat(
-        [
-            _largest(entered, entered["teacher"] / entered["now"], count, "item").assign(
-                change="entered"
-            ),
-            _largest(left, left["now"] / left["teacher"], count, "item").assign(change="left"),
-        ],
-        ignore_index=True,
-    )
-    shown = shown[["change", "item", "teacher", "now"]]
-    shown.attrs["counts"] = {
-        "entered": len(entered),
-        "left": len(left),
-        "stayed": int((is_in & was_in).sum()),
-        "outside": int((~is_in & ~was_in).sum()),
-    }
-    return shown
+    return [
+        _side("Entered the top", entered, entered["teacher"] / entered["now"], "item"),
+        _side("Left the top", left, left["now"] / left["teacher"], "item"),
+    ]
 
 
-def probabilities(
-    video_feature: Features,
-    target_features: Features,
-    logit_scale: float,
-    names: Sequence[str],
-    right: int | Sequence[int] | None = None,
-    count: int = 8,
-) -> pd.DataFrame:
-    """The most probable classes or captions of one clip.
-
-    Args:
-        video_feature: [d], as the encoder gives it; a mean is not renormalised.
-        target_features: [m, d] of the classes or captions.
-        logit_scale: what scores are multiplied with, such as 100; not its logarithm.
-        names: [m] what the targets are called; names may repeat.
-        right: the right target's place in names, or several's; None: not known.
-        count: targets shown at most; the best right one is added when none is among them.
-
-    Returns:
-        name, score (dot product: a cosine shrunk by the means' lengths), probability (softmax of
-        logit_scale * score over all m), right (missing where none is known), rank (1-based
-        mid-rank, as `metrics.retrieval_ranks`), place (in names, from 0). The best first, of equal
-        ones the first in names.
-
-    Raises:
-        ValueError: shapes do not fit, a feature is not finite, or logit_scale, right or count is
-            out of range.
-
-    Source:
-        ARCHITECTURE, "Numeric conventions" (features and ranks); CLIP (the softmax).
-    """
-    if not (np.isfinite(logit_scale) and logit_scale > 0):
-        raise ValueError(f"logit_scale is {logit_scale}; give a number above 0, such as 100")
-    scores = _scores("video_feature", video_feature, "target_features", target_features)
-    _check_number("names", names, len(scores))
-    places = [] if right is None else np.atleast_1d(right).tolist()
-    if not all(0 <= place < len(scores) for place in places):
-        raise ValueError(
-            f"right is {right}; with {len(scores)} targets it is 0 to {len(scores) - 1}"
-        )
-    order = _best_first(scores, count)
-    if places and not np.isin(order, places).any():
-        order = np.append(order, max(places, key=lambda place: scores[place]))
-    is_right = np.isin(order, places) if places else [pd.NA] * len(order)
-    return pd.DataFrame(
-        {
-            "name": [names[place] for place in order],
-            "score": scores[order],
-            "probability": softmax(logit_scale * scores)[order],
-            "right": pd.array(is_right, "boolean"),
-            "rank": _mid_ranks(scores)[order],
-            "place": order,
-        }
-    )
+def changes(
+    clip_set: ClipSet,
+    now: pd.DataFrame,
+    teacher: pd.DataFrame,
+    measure: Measure,
+    longest: int | None = None,
+) -> Markup:
+    """What a data set's classes, or captions by their clips' names (cut where longer than longest),
+    gained and lost."""
+    if clip_set.task == "classification":
+        sides = class_changes(now, teacher, measure.k)
+    else:
+        sides = retrieval_changes(now, teacher, measure)
+        rows = {clip_id: row for row, clip_id in enumerate(clip_set.clip_ids)}
+        for row in (row for side in sides for row in side["rows"]):
+            name = clip_set.called(rows[row["item"]])
+            row["item"] = name if longest is None else shorten(name, longest, placeholder=" …")
+    return render("changes", sides=sides, classes=clip_set.task == "classification")
 
 
-def retrieved(
-    query_feature: Features, video_features: Features, clip_ids: Sequence[str], count: int = 8
-) -> pd.DataFrame:
-    """The clips that a text retrieves.
-
-    Args:
-        query_feature: [d] of the text.
-        video_features: [n, d], as the encoder gives them.
-        clip_ids: [n] their names, none repeated.
-        count: clips shown at most.
-
-    Returns:
-        clip_id, score (dot product), place (1-based mid-rank, so clips of equal score share it).
-        The best first, of equal ones the first in clip_ids.
-
-    Raises:
-        ValueError: shapes do not fit, a feature is not finite, a clip_id is repeated, or count is
-            below 1.
-    """
-    scores = _scores("query_feature", query_feature, "video_features", video_features)
-    _check_number("clip_ids", clip_ids, len(scores))
-    if (repeated := pd.Index(clip_ids).duplicated()).any():
-        raise ValueError(f"clip_id {clip_ids[int(repeated.argmax())]!r} occurs twice")
-    order = _best_first(scores, count)
-    return pd.DataFrame(
-        {
-            "clip_id": [clip_ids[place] for place in order],
-            "score": scores[order],
-            "place": _mid_ranks(scores)[order],
-        }
-    )
-
-
-def entered_left(now: pd.DataFrame, before: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The clips that are among the retrieved ones only now, and those that were only before.
-
-    Args:
-        now, before: from `retrieved`, with the same count.
-
-    Returns:
-        (entered, left): rows of now, and rows of before, in their order.
-    """
-    entered = now[~now["clip_id"].isin(before["clip_id"])]
-    left = before[~before["clip_id"].isin(now["clip_id"])]
-    return entered.reset_index(drop=True), left.reset_index(drop=True)
-
-
-def _largest(table: pd.DataFrame, size: pd.Series, count: int, name: str) -> pd.DataFrame:
-    """The rows of the largest sizes, at most count; of equal ones in order of the name."""
+def _side(title: str, table: pd.DataFrame, size: pd.Series, name: str) -> dict[str, Any]:
     # Rounded, so that equal shares do not differ by the order of a subtraction.
     ordered = table.assign(size=size.round(12)).sort_values(["size", name], ascending=[False, True])
-    return ordered.head(count).drop(columns="size")
+    rows = ordered.head(CHANGED).to_dict("records")
+    return {"title": title, "count": len(table), "rows": rows}
 
 
 def _same_items(direction: str, **outcomes: pd.DataFrame) -> list[pd.DataFrame]:
@@ -345,45 +318,139 @@ def _same_items(direction: str, **outcomes: pd.DataFrame) -> list[pd.DataFrame]:
     return tables
 
 
-def _scores(one_name: str, one: Features, many_name: str, many: Features) -> NDArray[np.float64]:
+# Clips
+
+
+def probabilities(
+    video: Tensor, targets: Tensor, logit_scale: float, names: Sequence[str], right: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The most probable classes or captions of one clip, and the best right one.
+
+    video, targets: features [d] and [m, d]; means are not renormalised. right: places of the right
+    targets; none where it is not known.
+
+    Returns: name, score (dot product), probability (softmax of logit_scale * score over all m),
+    right, rank (1-based mid-rank); the best first, of equal ones the first in names.
+
+    Raises: ValueError when a score is not finite. Source: CLIP (the softmax).
+    """
+    scores = _scores(video, targets)
+    order = np.argsort(-scores, kind="stable")[:SHOWN].tolist()
+    if len(right) and not set(order) & set(right):
+        order.append(max(right, key=lambda place: scores[place]))
+    shares, ranks = softmax(logit_scale * scores), rankdata(-scores)
+    return [
+        {
+            "name": names[place],
+            "score": scores[place],
+            "probability": shares[place],
+            "right": place in right,
+            "rank": ranks[place],
+        }
+        for place in order
+    ]
+
+
+def retrieved(query: Tensor, videos: Tensor, clip_ids: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """The clips that a text retrieves: clip_id -> (1-based mid-rank, score), the best first.
+
+    query, videos: features [d] and [n, d].
+
+    Raises: ValueError when a score is not finite.
+    """
+    scores = _scores(query, videos)
+    ranks = rankdata(-scores)
+    order = np.argsort(-scores, kind="stable")[:SHOWN]
+    return {clip_ids[place]: (ranks[place], scores[place]) for place in order}
+
+
+def gallery(
+    clip_set: ClipSet,
+    now: Mapping[str, tuple[Any, Any]],
+    before: Mapping[str, tuple[Any, Any]],
+    caption: str,
+) -> tuple[Markup, Markup]:
+    """The retrieved clips with what entered and left since the teacher, and that in words.
+
+    now, before: from `retrieved`, at the fusion and at the teacher.
+    """
+    rows = {clip_id: row for row, clip_id in enumerate(clip_set.clip_ids)}
+    left = [clip_id for clip_id in before if clip_id not in now]
+
+    def clip(clip_id: str) -> dict[str, Any]:
+        frames = clip_set.frames_of(rows[clip_id])
+        middle = picture(frames[len(frames) // 2])
+        return {"picture": middle, "text": clip_set.called(rows[clip_id])}
+
+    clips = [
+        clip(clip_id) | {"rank": rank, "score": score, "is_new": clip_id not in before}
+        for clip_id, (rank, score) in now.items()
+    ]
+    shown = render("gallery", caption=caption, clips=clips, left=[clip(one) for one in left])
+    return shown, render("entered", count=len(now), entered=len(set(now) - set(before)))
+
+
+@lru_cache(maxsize=64)
+def strip(clip_set: ClipSet, row: int) -> Markup:
+    """The frames of a clip, with its name for screen readers."""
+    frames = clip_set.frames_of(row)
+    opaque = np.full((*frames.shape[:3], 1), 255, np.uint8)
+    pixels = side_by_side(np.concatenate([frames, opaque], axis=3), (0, 0, 0, 0))
+    alt = f"{len(frames)} frames of {clip_set.called(row)}"
+    return render("strip", picture=picture(pixels), alt=alt)
+
+
+def picture(pixels: np.ndarray) -> dict[str, Any]:
+    """A picture inside the page, at most 96 px high, as an element's src, width and height.
+
+    pixels: uint8 [height, width, 3 or 4].
+    """
+    image = Image.fromarray(pixels)
+    if image.height > _SIDE:
+        width = max(1, round(image.width * _SIDE / image.height))
+        image = image.resize((width, _SIDE), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "WEBP", lossless=len(pixels) <= _LOSSLESS, quality=85, method=4)
+    content = base64.b64encode(file.getvalue()).decode("ascii")
+    scale = max(1.0, _SEEN / image.height)  # frames of the smallest models are postage stamps
+    return {
+        "src": f"data:image/webp;base64,{content}",
+        "width": round(image.width * scale),
+        "height": round(image.height * scale),
+    }
+
+
+def own_failures(failures: pd.DataFrame) -> Markup:
+    """The own files that are left out, with the reason."""
+    if not (count := len(failures)):
+        return Markup()
+    shown = failures.rename(columns={"path": "File", "reason": "Reason"})
+    return texts_table(shown, f"{count} {'file is' if count == 1 else 'files are'} left out")
+
+
+def own_clips(clip_set: ClipSet, scores: pd.DataFrame, title: str) -> Markup:
+    """Each own clip's frames, and the texts that the fused model finds most probable.
+
+    scores: from `own_videos.compare`.
+    """
+    clips = []
+    columns = {"teacher": "Teacher (%)", "student": "Student (%)", "fused": "Fused (%)"}
+    for row, (clip_id, table) in enumerate(scores.groupby("clip_id", sort=False)):
+        best = table.sort_values("fused", ascending=False, kind="stable").head(SHOWN)
+        shown = best.rename(columns={"text": "Text"})[["Text"]]
+        for name, head in columns.items():
+            shown[head] = best[name].map(percent_text)
+        some = f", {len(best)} of {len(table)} texts" if len(best) < len(table) else ""
+        clips.append((strip(clip_set, row), texts_table(shown, f"{clip_id}{some}")))
+    return render("own_clips", title=title, clips=clips)
+
+
+def _scores(one: Tensor, many: Tensor) -> np.ndarray:
     """Dot products [m], rounded as `metrics.retrieval_ranks` rounds, so that ties are its ties."""
-    vector = torch.as_tensor(one).detach().cpu().float().double().numpy()
-    matrix = torch.as_tensor(many).detach().cpu().float().double().numpy()
-    if vector.ndim != 1 or matrix.ndim != 2 or matrix.size == 0:
-        raise ValueError(
-            f"{one_name} has shape {vector.shape} and {many_name} {matrix.shape}; they must be "
-            "[d] and a non-empty [m, d]"
-        )
-    if matrix.shape[1] != len(vector):
-        raise ValueError(
-            f"{one_name} has {len(vector)} numbers and {many_name} {matrix.shape[1]} columns: "
-            "encode both with the same model"
-        )
-    for name, features in ((one_name, vector), (many_name, matrix)):
-        if not np.isfinite(features).all():
-            raise ValueError(f"{name} holds NaN or infinite values, which cannot be ranked")
+    vector, matrix = (side.detach().cpu().float().double().numpy() for side in (one, many))
     with np.errstate(over="ignore"):
         # cumsum adds in the features' order, whatever the shape, where a product's order may vary.
-        scores = np.cumsum(matrix * vector, axis=1)[:, -1].astype(np.float32)
+        scores = np.cumsum(matrix * vector, axis=1)[:, -1].astype(np.float32).astype(np.float64)
     if not np.isfinite(scores).all():
-        raise ValueError("scores overflow float32: normalise or scale down the features")
-    return scores.astype(np.float64)
-
-
-def _mid_ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    return rankdata(-scores, method="average")
-
-
-def _best_first(scores: NDArray[np.float64], count: int) -> NDArray[np.intp]:
-    _check_count(count)
-    return np.argsort(-scores, kind="stable")[:count]
-
-
-def _check_count(count: int) -> None:
-    if count < 1:
-        raise ValueError(f"count is {count}; show at least 1")
-
-
-def _check_number(name: str, values: Sequence[str], number: int) -> None:
-    if len(values) != number:
-        raise ValueError(f"there are {len(values)} {name} and {number} features: pass one each")
+        raise ValueError("scores are NaN or infinite, which cannot be ranked: look at the weights")
+    return scores

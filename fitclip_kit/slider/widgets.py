@@ -33,145 +33,123 @@ Every part of the page carries a class to find it by:
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any, Final
 
 import ipywidgets as ipw
 from IPython.display import HTML, display
 
-from figures.explorer_state import percent_text
-from fitclip_kit.slider import document, html, panes, saving, views
-from fitclip_kit.slider.answers import Answers
-from fitclip_kit.slider.controls import Controls, View
-from fitclip_kit.slider.curves import CurvePicture
-from fitclip_kit.slider.fusion import Fusion
-from fitclip_kit.slider.live import LiveModel, Superseded
+from figures import style
+from figures.explorer_state import Strip, percent_text, state_figure
+from fitclip_kit.slider import own_videos, views
+from fitclip_kit.slider.answers import Answers, StoredSweep
+from fitclip_kit.slider.background import Task
+from fitclip_kit.slider.controls import AUTO, WIDE, Controls, Part, View, button, in_words, row
+from fitclip_kit.slider.live import LiveModel
 from fitclip_kit.slider.material import ClipSet, Material
-from fitclip_kit.slider.own_videos_tab import OwnVideosTab
-from fitclip_kit.slider.parts import (
-    button,
-    heading,
-    in_words,
-    log_unless_told,
-    named,
-    progress_bar,
-    row,
-    show,
-)
-from fitclip_kit.slider.parts import display as show_or_hide
-from fitclip_kit.slider.stored import StoredSweep
-from fitclip_kit.slider.work import Newest, Progress, Stop, part
+from fitclip_kit.slider.merges import Fusion
+from fitclip_kit.slider.own_videos import OwnVideos
 
-_SHOWN: Final = (
-    *("status", "live", "message", "curves", "metrics", "answer", "classes"),
-    *("strip", "probabilities", "entered", "gallery", "saved"),
-)
+_NAMED: Final = 3  # classes or captions that are printed beside a clip
 _STATUS: Final = {
     "stored": "stored in the sweep",
     "exact": "measured exactly",
     "interpolated": "≈ interpolated between stored α",
     "unknown": "not measured yet",
 }
+_HELP: Final = (
+    "Name a folder of videos on the computer that runs this page, or upload files; then type one "
+    f"label or caption a line. At most {own_videos.MOST_FILES} files and "
+    f"{own_videos.MOST_MB:.0f} MB are taken; a browser's upload goes through the notebook server, "
+    "which may allow less (JupyterLab: 10 MB), so use a folder for more."
+)
+_NOTHING: Final = "There are no videos yet: name a folder, or upload some."
 
 
-class ExplorerPage:
+class ExplorerPage(Part):
     """The page; show it as the last value of a notebook's cell.
 
     A move is answered in its handler with what is stored, was measured before, or lies between two
     stored alphas. A background thread then encodes the shown clip and the query and measures what
     is not known, the shown data set first; the next move supersedes it.
 
-    Widgets change while the page's lock is held: by handlers, which JupyterLab runs in a thread of
-    their own, and by the background thread once it has seen that no newer move came.
-
     Args:
         material: a finished run.
 
     Attributes:
         widget: the whole page.
-        controls: what can be moved, by its class without `fk-`.
-        shown: what is shown, likewise.
         own: the tab of one's own videos.
     """
 
     def __init__(self, material: Material) -> None:
         self._material = material
         self._live = LiveModel(material)
-        self._answers = Answers(StoredSweep.read(material), self._live)
-        self._titles = {name: one.title for name, one in material.sets.items()}
-        self._pictures: dict[int, CurvePicture] = {}
+        sweep = StoredSweep.read(material)
+        self._answers = Answers(sweep, self._live)
+        self._panels = {
+            draw: views.curve_panels(sweep, draw, material.titles) for draw in sweep.draws
+        }
         self._details: dict[tuple[Fusion, str], tuple[str, str]] = {}
-        self._lock = threading.RLock()
-        self._controls = Controls(material, self._moved)
-        self._view = self._controls.asked
-        self._strip_of: tuple[str, int] | None = None
-        self._work = Newest(self._progress, self._idle, self._failed)
+        self._asking = Controls(material, self._moved)
+        self._view = self._asking.asked
         self._saves = ThreadPoolExecutor(1, thread_name_prefix="explorer-save")
-        folder = saving.folder_of(material) / "own_videos"
-        self.own = OwnVideosTab(self._live, folder, self._view.fusion)
-        self.controls: dict[str, Any] = self._controls.by_name | {
+        saves = {
             "save-figure": button("Save figure", "Write what is shown as PNG and PDF"),
             "save-checkpoint": button("Save fused weights", "Write the fused model's weights"),
         }
-        self.shown: dict[str, Any] = {name: ipw.HTML() for name in _SHOWN}
-        self.shown["progress"] = progress_bar()
-        named(self.controls | self.shown)
-        self.controls["save-figure"].on_click(lambda _: self._save_figure())
-        self.controls["save-checkpoint"].on_click(lambda _: self._save_checkpoint())
+        shown = ["status", "live", "curves", "metrics", "answer", "classes", "strip"]
+        shown += ["probabilities", "entered", "gallery", "saved"]
+        super().__init__(self._asking.by_name | saves, shown)
+        self.own = OwnVideosTab(self._live, self._view.fusion)
+        self.controls["save-figure"].on_click(lambda _: self._save(self._save_figure))
+        self.controls["save-checkpoint"].on_click(lambda _: self._save(self._save_checkpoint))
         self.widget = self._lay_out()
         self._update(self._view)
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the newest move is measured; false when `timeout` seconds were not enough."""
-        return self._work.wait(timeout)
-
     def close(self) -> None:
         """End the background work and take the page away."""
-        self._work.close()
+        super().close()
         self.own.close()
         self._saves.shutdown()
         self.widget.close()
 
     def _ipython_display_(self) -> None:
-        display(HTML(f"<script>{document.SCRIPT}</script>"), self.widget)
+        display(HTML(f"<script>{views.SCRIPT}</script>"), self.widget)
 
     # Moves
 
     def _moved(self) -> None:
-        with self._lock:
-            asked = self._controls.asked
+        with self.lock:
+            asked = self._asking.asked
             if asked == self._view:
                 return
             try:
                 self._update(asked)
             except Exception as error:  # Jupyter would write it where nobody looks
-                self._failed(error)
+                self.failed(error)
 
     def _update(self, view: View) -> None:
         """Show what is known of a view and have the rest measured."""
         before, self._view = self._view, view
-        show(self.shown["message"], "")
+        self.show("message")
         if view.data_set != before.data_set:
             for name in ("classes", "strip", "probabilities", "gallery", "entered"):
-                show(self.shown[name], "")
-            self._strip_of = None
+                self.show(name)
         if not view.query:
             for name in ("gallery", "entered"):
-                show(self.shown[name], "")
+                self.show(name)
         if view.fusion != before.fusion or not self.shown["curves"].value:
             self._show_numbers(view)
             self.own.follow(view.fusion)
         self._show_set(view)
         self._show_state(view, busy=True)
-        self._work.submit(partial(self._measure, view))
+        self.work.submit(partial(self._measure, view))
 
-    def _measure(self, view: View, stop: Stop, progress: Progress) -> None:
+    def _measure(self, view: View, task: Task) -> None:
         """What a move does in the background."""
         missing = self._answers.missing(view.fusion, view.data_set)
         steps = [partial(self._show_clip, view)]
@@ -182,84 +160,96 @@ class ExplorerPage:
         steps += [partial(self._measure_set, view, name) for name in missing]
         try:
             for place, step in enumerate(steps):
-                step(stop, part(progress, place, len(steps)))
+                step(task.part(place / len(steps), (place + 1) / len(steps)))
         finally:
-            with suppress(Superseded):
-                self._deliver(stop, partial(self._show_state, view, busy=False))
+            with self.lock:
+                if not task.stop():
+                    self._show_state(view, busy=False)
 
-    def _measure_set(self, view: View, data_set: str, stop: Stop, progress: Progress) -> None:
-        self._answers.measure(view.fusion, data_set, stop, progress)
-
-        def show_it() -> None:
+    def _measure_set(self, view: View, data_set: str, task: Task) -> None:
+        self._answers.measure(view.fusion, data_set, task)
+        with self.lock:
+            task.check()
             self._show_numbers(view)
             self._show_state(view, busy=True)
-
-        self._deliver(stop, show_it)
         if data_set == view.data_set:
-            self._show_details(view, stop, progress)
+            self._show_details(view, task)
 
-    def _show_details(self, view: View, stop: Stop, progress: Progress) -> None:
+    def _show_details(self, view: View, task: Task) -> None:
         """The measured data set's differences: too many numbers to compute in a handler."""
-        shown = (view.fusion, view.data_set)
+        shown, fusion = (view.fusion, view.data_set), view.fusion
         if shown not in self._details:
-            clip_set = self._set_of(view)
-            self._details[shown] = (
-                panes.set_answer(self._answers, view.fusion, clip_set),
-                panes.set_changes(self._answers, view.fusion, clip_set),
+            clip_set, measure = self._set_of(view), self._answers.sweep.measures[view.data_set]
+            now, teacher, student = (
+                self._answers.outcomes(side, view.data_set) for side in (fusion, *fusion.ends)
             )
-        self._deliver(stop, partial(self._show_set, view))
+            point = self._answers.point(fusion, view.data_set)
+            numbers = views.answer(now, teacher, student, measure, point)
+            changes = views.changes(clip_set, now, teacher, measure)
+            self._details[shown] = (
+                views.render("answer", title=clip_set.title, **numbers),
+                views.render("since", title=fusion.title, changes=changes),
+            )
+        answer, classes = self._details[shown]
+        self.deliver(task, answer=answer, classes=classes)
 
-    def _show_clip(self, view: View, stop: Stop, progress: Progress) -> None:
-        clip_set, row = self._set_of(view), view.clip
-        if self._strip_of != (view.data_set, row):
-            strip, name = panes.clip_strip(clip_set, row), escape(panes.clip_name(clip_set, row))
+    def _show_clip(self, view: View, task: Task) -> None:
+        clip_set = self._set_of(view)
+        frames, name = views.strip(clip_set, view.clip), clip_set.called(view.clip)
+        self.deliver(task, strip=views.render("clip", strip=frames, name=name))
+        rows = self._scores(view, task)
+        things = "captions" if clip_set.task == "retrieval" else "classes"
+        caption = f"Most probable of {len(clip_set.texts):,} {things} · {view.fusion.title}"
+        bars = views.render("probabilities", caption=caption, rows=rows)
+        self.deliver(task, probabilities=bars)
 
-            def show_strip() -> None:
-                show(self.shown["strip"], f"{strip}<p>{name}</p>")
-                self._strip_of = (view.data_set, row)
+    def _scores(self, view: View, task: Task) -> list[dict[str, Any]]:
+        """`views.probabilities` of the shown clip."""
+        clip_set = self._set_of(view)
+        texts = self._live.text_features(view.fusion, clip_set, task.part(0, 0.9))
+        video = self._live.clip_features(view.fusion, clip_set, view.clip, task.part(0.9, 1))
+        right = clip_set.right_texts(view.clip)
+        return views.probabilities(video, texts, self._live.logit_scale, clip_set.texts, right)
 
-            self._deliver(stop, show_strip)
-        asked = (self._live, view.fusion, clip_set, row)
-        bars = panes.clip_probabilities(*asked, stop, progress)
-        self._deliver(stop, partial(show, self.shown["probabilities"], bars))
-
-    def _show_query(self, view: View, stop: Stop, progress: Progress) -> None:
-        asked = (self._live, view.fusion, self._set_of(view), view.query)
-        gallery, entered = panes.query_gallery(*asked, stop, progress)
-
-        def show_it() -> None:
-            show(self.shown["gallery"], gallery)
-            show(self.shown["entered"], entered)
-
-        self._deliver(stop, show_it)
-
-    def _deliver(self, stop: Stop, show_it: Callable[[], None]) -> None:
-        """Show a result of the background, unless a newer move came."""
-        with self._lock:
-            if stop():
-                raise Superseded
-            show_it()
+    def _show_query(self, view: View, task: Task) -> None:
+        clip_set, (teacher, _) = self._set_of(view), view.fusion.ends
+        rows = clip_set.first_rows
+        ids = [clip_set.clip_ids[row] for row in rows]
+        now, before = (
+            views.retrieved(
+                self._live.query_features(side, view.query, task.part(start, start)),
+                self._live.video_features(side, clip_set, task.part(start, start + 0.5))[rows],
+                ids,
+            )
+            for side, start in ((view.fusion, 0), (teacher, 0.5))
+        )
+        caption = f"“{view.query}” in {clip_set.title} · {view.fusion.title}"
+        gallery, entered = views.gallery(clip_set, now, before, caption)
+        self.deliver(task, gallery=gallery, entered=entered)
 
     # What is shown; with the lock held
 
+    def _numbers(self, fusion: Fusion) -> tuple[Any, Any]:
+        """Points and the table of them."""
+        points, sweep = self._answers.points(fusion), self._answers.sweep
+        return points, views.numbers(points, sweep, fusion.draw, self._material.titles)
+
     def _show_numbers(self, view: View) -> None:
-        fusion, sweep = view.fusion, self._answers.sweep
-        if fusion.draw not in self._pictures:
-            self._pictures[fusion.draw] = CurvePicture(sweep, fusion.draw, self._titles)
-        picture, points = self._pictures[fusion.draw], self._answers.points(fusion)
-        curves = picture.with_markers(points, fusion.vision, fusion.text)
-        show(self.shown["curves"], curves + picture.legend())
-        table = views.metrics_table(points, sweep, fusion.draw)
-        show(self.shown["metrics"], html.metrics(table, fusion.title, self._titles))
+        fusion = view.fusion
+        points, table = self._numbers(fusion)
+        panels, shares = self._panels[fusion.draw], (fusion.vision, fusion.text)
+        self.show("curves", views.curves(panels, fusion.draw, [(points, shares, {})]))
+        self.show("metrics", views.texts_table(table, fusion.title))
 
     def _show_set(self, view: View) -> None:
         """The shown data set; what it gained and lost stays as it was until it is known."""
         if details := self._details.get((view.fusion, view.data_set)):
             for name, content in zip(("answer", "classes"), details, strict=True):
-                show(self.shown[name], content)
+                self.show(name, content)
         else:
             point = self._answers.point(view.fusion, view.data_set)
-            show(self.shown["answer"], panes.at_a_glance(point, self._set_of(view).title))
+            title = self._set_of(view).title
+            self.show("answer", views.render("glance", title=title, point=point))
 
     def _show_state(self, view: View, busy: bool) -> None:
         fusion, total = view.fusion, len(self._material.sets)
@@ -267,98 +257,249 @@ class ExplorerPage:
         state = "unknown" if point is None else point.status
         missing = len(self._answers.missing(fusion, view.data_set))
         data = {
-            "vision": f"{fusion.vision:.9g}",
-            "text": f"{fusion.text:.9g}",
-            "merge": fusion.merge,
-            "student": fusion.draw,
-            "data-set": view.data_set,
-            "state": state,
-            "busy": int(busy),
+            "data-vision": f"{fusion.vision:.9g}",
+            "data-text": f"{fusion.text:.9g}",
+            "data-merge": fusion.merge,
+            "data-student": fusion.draw,
+            "data-data-set": view.data_set,
+            "data-state": state,
+            "data-busy": int(busy),
         }
-        attributes = "".join(f' data-{key}="{escape(str(value))}"' for key, value in data.items())
         others = f"{total - missing} of {total} data sets measured" if missing else "all measured"
         title = self._set_of(view).title
         words = f"{fusion.title}: {title} is {_STATUS[state]}; {others}"
-        doing = "; measuring…" if busy and missing else "; encoding…" if busy else ""
-        show(
-            self.shown["status"],
-            f'<div class="fk-state"{attributes}>{escape(words + doing)}</div>',
-        )
+        words += "; measuring…" if busy and missing else "; encoding…" if busy else ""
+        self.show("status", views.render("status", data=data, words=words))
         if point is not None and (point.status != "interpolated" or not busy):
             measure = self._answers.sweep.measures[view.data_set].name
             said = f"{title}, {measure}: {percent_text(point.value)} percent, {_STATUS[state]}"
-            show(self.shown["live"], escape(f"{fusion.title}: {said}"))
+            self.show("live", views.render("words_only", text=f"{fusion.title}: {said}"))
 
     def _set_of(self, view: View) -> ClipSet:
         return self._material.sets[view.data_set]
 
-    def _progress(self, share: float) -> None:
-        with self._lock:
-            self.shown["progress"].value = share
-            show_or_hide(self.shown["progress"], True)
-
-    def _idle(self) -> None:
-        with self._lock:
-            show_or_hide(self.shown["progress"], False)
-
-    def _failed(self, error: Exception) -> None:
-        log_unless_told(error)
-        with self._lock:
-            show(self.shown["message"], html.notice(in_words(error)))
-
     # What is kept
 
-    def _save_figure(self) -> None:
-        view = self._view
-        asked = (self._live, self._answers, view.fusion, self._set_of(view), view.clip)
-        self._save(partial(saving.save_figure, *asked))
-
-    def _save_checkpoint(self) -> None:
-        self._save(partial(saving.save_checkpoint, self._live, self._view.fusion))
-
-    def _save(self, save: Callable[[], list[Path]]) -> None:
+    def _save(self, save: Callable[[View], list[Path]]) -> None:
         """Save in the background; unlike a move, a save is never superseded."""
-        show(self.shown["saved"], "<p>Saving…</p>")
-        self._saves.submit(save).add_done_callback(self._saved)
+        self.show("saved", views.render("words_only", text="Saving…"))
+        self._saves.submit(save, self._view).add_done_callback(self._saved)
 
     def _saved(self, done: Future[list[Path]]) -> None:
-        error = done.exception()
-        with self._lock:
-            if error is None:
-                paths = "<br>".join(escape(str(path.resolve())) for path in done.result())
-                show(self.shown["saved"], f"<p>Saved:<br>{paths}</p>")
+        with self.lock:
+            if (error := done.exception()) is None:
+                paths = [str(path.resolve()) for path in done.result()]
+                self.show("saved", views.render("saved", paths=paths))
             else:
-                log_unless_told(error)
-                show(self.shown["saved"], html.notice(f"Nothing was saved. {in_words(error)}"))
+                text = f"Nothing was saved. {in_words(error)}"
+                self.show("saved", views.render("notice", text=text))
+
+    def _save_figure(self, view: View) -> list[Path]:
+        """The state as PNG and PDF: every curve with its mark, the numbers, and the shown clip with
+        what it is most probably; what is not measured yet as an estimate, or left out."""
+        fusion, clip_set, material = view.fusion, self._set_of(view), self._material
+        named = [
+            f"{percent_text(row['probability'])}% {row['name']}{' (right)' * row['right']}"
+            for row in self._scores(view, Task())[:_NAMED]
+        ]
+        about = "\n".join([clip_set.called(view.clip), *named])
+        title = f"{clip_set.title}, clip {view.clip + 1}"
+        points, table = self._numbers(fusion)
+        figure = state_figure(
+            fusion.title,
+            self._panels[fusion.draw],
+            points,
+            (fusion.vision, fusion.text),
+            table,
+            [Strip(clip_set.frames_of(view.clip), title, about)],
+        )
+        name = f"{_plain(fusion.title)}_{_plain(clip_set.name)}_clip_{view.clip + 1}"
+        provenance = {
+            "results": material.run.results.digest(material.cells),
+            "teacher": material.teacher_sha256,
+            "student": material.students[fusion.draw].sha256,
+        }
+        return style.save(figure, material.folder / name, provenance)
+
+    def _save_checkpoint(self, view: View) -> list[Path]:
+        path = self._material.folder / f"{_plain(view.fusion.title)}.safetensors"
+        return [self._live.save_checkpoint(view.fusion, path)]
 
     def _lay_out(self) -> ipw.VBox:
         control, shown = self.controls, self.shown
         explore = [
             shown["curves"],
-            heading("All data sets"),
+            ipw.HTML("<h2>All data sets</h2>"),
             shown["metrics"],
-            heading("The chosen data set"),
+            ipw.HTML("<h2>The chosen data set</h2>"),
             shown["answer"],
             shown["classes"],
-            heading("One clip"),
+            ipw.HTML("<h2>One clip</h2>"),
             row(control["clip"], control["previous"], control["next"]),
             shown["strip"],
             shown["probabilities"],
-            heading("A query"),
+            ipw.HTML("<h2>A query</h2>"),
             row(control["query"]),
             shown["entered"],
             shown["gallery"],
-            heading("Keep this"),
+            ipw.HTML("<h2>Keep this</h2>"),
             row(control["save-figure"], control["save-checkpoint"]),
             shown["saved"],
         ]
         tabs = ipw.Tab([ipw.VBox(explore), self.own.widget], titles=["Explore", "My videos"])
-        head = ipw.VBox([self._controls.head, shown["status"], shown["progress"]])
+        head = ipw.VBox([self._asking.head, shown["status"], shown["progress"]])
         parts = [
-            ipw.HTML(f"<style>{html.STYLE}{document.LAYOUT}</style>"),
+            ipw.HTML(f"<style>{views.STYLE}</style>"),
             head.add_class("fk-controls"),
             shown["live"],
             shown["message"],
             tabs.add_class("fk-tabs"),
         ]
         return ipw.VBox(parts).add_class("fk-page")
+
+
+class OwnVideosTab(Part):
+    """Takes a folder or uploads and texts, and shows how probable each model finds them.
+
+    After a comparison, each move of the page's sliders is followed; only the newest one.
+
+    Args:
+        live: the model.
+        fusion: what is fused now.
+
+    Attributes:
+        widget: the whole tab.
+    """
+
+    def __init__(self, live: LiveModel, fusion: Fusion) -> None:
+        self._live, self._fusion = live, fusion
+        self._own: OwnVideos | None = None
+        self._loading = self._uploads_last = False
+        controls = {
+            "folder": ipw.Text(
+                description="Folder",
+                placeholder="/path/to/videos",
+                tooltip="A folder of videos on the computer that runs this page",
+                continuous_update=False,
+                layout=WIDE,
+            ),
+            "upload": ipw.FileUpload(
+                description="Upload videos",
+                multiple=True,
+                accept="video/*,image/*",
+                icon="",
+                tooltip="Choose files of this computer",
+                layout=AUTO,
+            ),
+            "kind": ipw.Dropdown(
+                description="They are",
+                options={"labels of actions": "labels", "captions": "captions"},
+                tooltip="Labels are put into the run's prompts; captions are taken as they are",
+                layout=AUTO,
+            ),
+            "texts": ipw.Textarea(
+                description="Texts",
+                placeholder="one label or caption a line",
+                tooltip="What the clips are scored against, one a line",
+                rows=5,
+                layout=WIDE,
+            ),
+            "compare": button("Compare", "Decode the videos and score them against the texts"),
+        }
+        super().__init__(controls, ("own-uploads", "own-table", "own-failures"), "own-")
+        self.controls["folder"].observe(lambda _: self._choose(uploads=False), "value")
+        self.controls["upload"].observe(lambda _: self._choose(uploads=True), "value")
+        self.controls["compare"].on_click(lambda _: self._compare())
+        control, shown = self.controls, self.shown
+        self.widget = ipw.VBox(
+            [
+                ipw.HTML(f"<p>{_HELP}</p>"),
+                row(control["folder"], control["upload"]),
+                shown["own-uploads"],
+                row(control["texts"]),
+                row(control["kind"], control["compare"]),
+                shown["own-progress"],
+                shown["own-message"],
+                shown["own-failures"],
+                shown["own-table"],
+            ]
+        )
+
+    def follow(self, fusion: Fusion) -> None:
+        """Compare at this fusion from now on."""
+        with self.lock:
+            self._fusion = fusion
+            # A load goes on, and compares at the newest fusion when it has ended.
+            if self._own is not None and not self._loading:
+                self.work.submit(self._score)
+
+    def _choose(self, uploads: bool) -> None:
+        """Take what was chosen last, a folder or uploads."""
+        with self.lock:
+            self._uploads_last = uploads
+            files = [
+                f"{file['name']} ({file['size'] / 1e6:.1f} MB)"
+                for file in self.controls["upload"].value
+            ]
+            said = views.render("words_only", text=f"{len(files)} uploaded: {', '.join(files)}")
+            self.show("own-uploads", said if uploads else "")
+
+    def _compare(self) -> None:
+        with self.lock:
+            texts, folder = self.controls["texts"].value, self.controls["folder"].value.strip()
+            files = self.controls["upload"].value if self._uploads_last else ()
+            if not files and not folder:
+                self.failed(ValueError(_NOTHING))
+                return
+            templates: tuple[str, ...] = ("{}",)
+            if self.controls["kind"].value == "labels":
+                templates = _label_templates(self._live.material.sets)
+            self._own, self._loading = None, True
+            self.show("own-message", views.render("words_only", text="Decoding…"))
+            self.show("own-table")
+            self.show("own-failures")
+            uploads = [(file["name"], bytes(file["content"])) for file in files]
+            self.work.submit(partial(self._load, uploads, folder, texts, templates))
+
+    def _load(
+        self,
+        uploads: list[tuple[str, bytes]],
+        folder: str,
+        texts: str,
+        templates: tuple[str, ...],
+        task: Task,
+    ) -> None:
+        material = self._live.material
+        work_dir = material.folder / "own_videos"
+        own = None
+        try:
+            if uploads:
+                own = own_videos.from_uploads(uploads, material, work_dir)
+            else:
+                own = own_videos.from_folder(folder, material, work_dir)
+            own = own.with_texts(texts, templates)
+        finally:
+            with self.lock:
+                if not task.stop():
+                    self._own, self._loading = own, False
+        self.deliver(task, own_message="", own_failures=views.own_failures(own.failures))
+        self._score(task)
+
+    def _score(self, task: Task) -> None:
+        with self.lock:
+            own, fusion = self._own, self._fusion
+        if own is None or own.clip_set is None:
+            return
+        scores = own_videos.compare(self._live, own, fusion, task)
+        self.deliver(task, own_table=views.own_clips(own.clip_set, scores, fusion.title))
+
+
+def _label_templates(sets: Mapping[str, ClipSet]) -> tuple[str, ...]:
+    """The prompts of the run's first action data set; without one, the label alone."""
+    every = (tuple(clip_set.trial.templates) for clip_set in sets.values())
+    return next(filter(None, every), ("{}",))
+
+
+def _plain(text: str) -> str:
+    """A title as a part of a file's name, such as alpha_0.4_student_1."""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", text.replace("α", "alpha")).strip("_.")

@@ -284,7 +284,7 @@ def test_an_uploads_name_is_no_path(
     name = {**HOSTILE, "suffix": "a.mp4/../../x.mp4"}[attack]
     before = {path for path in root.parent.rglob("*") if path.is_file()}
     content = b"an uploaded video"
-    own = own_videos.from_uploads({f"{name}.mp4": content}, "", None, root / "work")  # type: ignore[arg-type]
+    own = own_videos.from_uploads([(f"{name}.mp4", content)], None, root / "work")  # type: ignore[arg-type]
     made = {path for path in root.parent.rglob("*") if path.is_file()} - before
     assert made == set(taken) and all(path.parent == root / "work" / "uploads" for path in made)
     assert all(path.read_bytes() == content for path in made)
@@ -294,4 +294,4 @@ def test_an_uploads_name_is_no_path(
 
 def test_a_home_that_is_nobodys_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no folder that can be read"):
-        own_videos.from_folder("~no_such_user/videos", "", None, tmp_path)  # type: ignore[arg-type]
+        own_videos.from_folder("~no_such_user/videos", None, tmp_path)  # type: ignore[arg-type]

@@ -132,7 +132,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     page = notebook(f"print({SECRET!r})", "print('run', file=open('runs.txt', 'a'))")
     nbformat.write(page, str(folder / f"{serve.STEM}.ipynb"))
     nbformat.write(notebook("open('attack_of_another', 'w')"), str(folder / "another.ipynb"))
-    write_text(folder / "templates" / "index.html.j2", serve._TEMPLATE)
     write_text(folder / "secret.txt", FILED)
     log = tmp_path_factory.mktemp("log") / "server.log"
     homes = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")

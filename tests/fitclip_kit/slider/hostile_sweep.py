@@ -8,10 +8,9 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from figures.measures import Measure
 from fitclip_core.zero_shot import Trial
+from fitclip_kit.slider.answers import StoredSweep
 from fitclip_kit.slider.material import ClipSet, Material
-from fitclip_kit.slider.stored import StoredSweep
 from fitclip_kit.store.results import Cell, typed
 
 ALPHAS = (0.0, 0.25, 0.5, 1.0)
@@ -60,7 +59,7 @@ def clip_set(name: str, title: str, task: str) -> ClipSet:
         (),
         {"clips": CLIPS + 1, "measured": CLIPS, "missing": ["gone"]},
     )
-    return ClipSet(name, title, trial, 5 if task == "retrieval" else 1, {})
+    return ClipSet(name, title, trial)
 
 
 SETS = {
@@ -76,9 +75,7 @@ def outcomes(draws=DRAWS, alphas=ALPHAS) -> pd.DataFrame:
         direction = "text_to_video" if one.task == "retrieval" else "classification"
         for alpha in alphas:
             for draw in draws if alpha else draws[:1]:
-                key = Cell(
-                    alpha=alpha, labelled_share=0.9, labelled_clips=8, draw=draw, data_set=name
-                )
+                key = Cell(name, alpha=alpha, draw=draw, labelled_clips=8, labelled_share=0.9)
                 table = pd.DataFrame({"item": one.clip_ids})
                 table["direction"] = direction
                 table["rank"] = rng.integers(1, len(one.texts) + 1, CLIPS).astype(float)
@@ -90,16 +87,11 @@ def outcomes(draws=DRAWS, alphas=ALPHAS) -> pd.DataFrame:
 
 
 def sweep(draws=DRAWS, alphas=ALPHAS) -> StoredSweep:
-    measures = {
-        name: Measure(
-            name, "text_to_video" if one.task == "retrieval" else "classification", one.measure_k
-        )
-        for name, one in SETS.items()
-    }
-    return StoredSweep(outcomes(draws, alphas), measures)
+    return StoredSweep(outcomes(draws, alphas), {name: one.measure for name, one in SETS.items()})
 
 
 def material(folder: Path) -> Material:
     results = SimpleNamespace(digest=lambda keys: "ab" * 32)
     run = SimpleNamespace(path=folder / "<run>", results=results)
-    return cast(Material, SimpleNamespace(run=run, sets=SETS, keys=[]))
+    titles = {name: one.title for name, one in SETS.items()}
+    return cast(Material, SimpleNamespace(run=run, sets=SETS, cells=[], titles=titles))

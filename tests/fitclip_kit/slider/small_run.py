@@ -9,7 +9,8 @@ import torch
 
 from data_prep import frame_store
 from data_prep.clip_frames import FrameRule
-from fitclip_core.distillation import Recipe, StudentFit, TrainingClips
+from fitclip_core.clips import TrainingClips
+from fitclip_core.distillation import Recipe, StudentFit
 from fitclip_core.encoders import ClipEncoder
 from fitclip_kit.engine import students
 from fitclip_kit.engine.measure import measure, sweep_cells

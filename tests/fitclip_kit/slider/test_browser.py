@@ -3,9 +3,7 @@
 What the page says is checked against other ways to know it: the stored cells, a sweep of its own,
 the weights. After every test the browser's console, its requests and the server's log are read.
 
-Two environment variables: EXPLORER_RUN names a finished run folder to show instead of a small one
-made here (nothing is written into it), EXPLORER_PICTURES a folder for pictures of every state.
-The README's picture, voila_readme.png, is made by
+The README's picture is made of a finished run, into which nothing is written, by
 
     EXPLORER_RUN=runs/mini EXPLORER_PICTURES=pictures \\
         python -m pytest tests/fitclip_kit/slider/test_browser.py -k readme
@@ -22,7 +20,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import nbformat
@@ -36,9 +34,9 @@ from fitclip_kit.engine import students
 from fitclip_kit.engine.measure import measure
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.engine.sources import Sources
+from fitclip_kit.slider.answers import StoredSweep
 from fitclip_kit.slider.material import Material, open_material
 from fitclip_kit.slider.page import write_page
-from fitclip_kit.slider.stored import StoredSweep
 from fitclip_kit.store.results import Cell, ResultsStore
 from fitclip_kit.weights import checkpoints
 from tests.fitclip_kit.slider.small_run import build_run
@@ -91,8 +89,8 @@ class Watch:
     def page(self, page: Page) -> None:
         page.on("console", self._said)
         page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error}"))
-        page.on("request", self._asked)
-        page.on("websocket", lambda socket: self._connected(socket.url))
+        page.on("request", lambda request: self._address(request.url))
+        page.on("websocket", lambda socket: self._address(socket.url, self.sockets))
         page.on("response", self._answered)
         page.on("requestfailed", self._failed)
 
@@ -100,17 +98,12 @@ class Watch:
         if message.type == "error":
             self.problems.append(f"console: {message.text} ({message.location})")
 
-    def _asked(self, request: Request) -> None:
-        self._address(request.url)
-
-    def _connected(self, url: str) -> None:
-        self._address(url)
-        self.sockets.append(url)
-
-    def _address(self, url: str) -> None:
+    def _address(self, url: str, known: list[str] | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("data", "blob", "file") and parts.hostname != "127.0.0.1":
             self.problems.append(f"request to {url}")
+        if known is not None:
+            known.append(url)
 
     def _answered(self, response: Response) -> None:
         if response.status >= 400:
@@ -131,14 +124,7 @@ class Opened:
     server: Server
     explorer: Explorer
     watch: Watch
-    run: Path
-    pictures: Path
     lines_read: int = 0
-
-    def picture(self, name: str, part: str = "controls") -> None:
-        """Keep what is seen with this part of the page in the middle."""
-        self.explorer.part(part).evaluate("one => one.scrollIntoView({block: 'center'})")
-        self.explorer.page.screenshot(path=self.pictures / f"{self.kind}_{name}.png")
 
     def complaints(self) -> list[str]:
         """The lines of the server's log since the last call that tell of something wrong."""
@@ -189,14 +175,6 @@ def material(run: Path) -> Material:
     return open_material(run)
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    given = os.environ.get("EXPLORER_PICTURES")
-    folder = Path(given) if given else tmp_path_factory.mktemp("pictures")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def serve_voila(run: Path, folder: Path) -> list[str]:
     options = ["--profile", run.name, "--runs-dir", str(run.parent)]
     return ["-m", "fitclip_kit.slider.serve", *options]
@@ -244,7 +222,6 @@ def served(
     browser: Browser,
     material: Material,
     run: Path,
-    pictures: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Opened]:
     kind = request.param
@@ -254,7 +231,7 @@ def served(
     with serving(command(run, folder), folder) as server:
         page = new_page(browser, watch)
         open_page(page, server)
-        opened = Opened(kind, server, Explorer(page), watch, run, pictures)
+        opened = Opened(kind, server, Explorer(page), watch)
         opened.explorer.settle(data_set=next(iter(material.sets)))
         choose(opened.explorer, "data-set", material.sets[RETRIEVAL].title)
         opened.explorer.settle(data_set=RETRIEVAL)
@@ -278,10 +255,6 @@ def new_page(browser: Browser, watch: Watch) -> Page:
 
 
 # What the page says, known otherwise
-
-
-def key_at(material: Material, data_set: str, alpha: float, draw: int) -> Cell:
-    return material.students[draw].cell(data_set, alpha)
 
 
 def percent(results: ResultsStore, key: Cell) -> str:
@@ -309,20 +282,24 @@ def choose(explorer: Explorer, menu: str, value: str) -> None:
     explorer.part(menu, "select").select_option(value)
 
 
+def answered(explorer: Explorer, material: Material, alpha: float, **state: Any) -> None:
+    """The page settles at a state and gives the stored answer of it."""
+    explorer.settle(state="stored", **state)
+    name, draw = explorer.state()["data-set"], int(explorer.state()["student"])
+    stored = percent(material.run.results, material.students[draw].cell(name, alpha))
+    assert f": {stored} " in explorer.part("answer").inner_text()
+
+
 # Tests
 
 
 def test_the_page_opens_at_the_papers_alpha(opened: Opened, material: Material) -> None:
     page = opened.explorer
-    page.settle(vision=0.4, text=0.4, merge="average", student=1, data_set=RETRIEVAL)
-
-    assert page.state()["state"] == "stored"
-    stored = percent(material.run.results, key_at(material, RETRIEVAL, 0.4, 1))
-    assert f": {stored} " in page.part("answer").inner_text()
+    opening = {"vision": 0.4, "text": 0.4, "merge": "average", "student": 1}
+    answered(page, material, 0.4, **opening, data_set=RETRIEVAL)
     assert page.part("curves", "figure").count() == len(material.sets)
     assert page.part("metrics", "tbody tr").count() == len(material.sets)
     assert page.part("strip", "img").count() == 1
-    opened.picture("opened")
 
 
 def test_every_control_has_a_name_and_news_are_announced(opened: Opened) -> None:
@@ -341,14 +318,10 @@ def test_the_mouse_moves_the_slider(opened: Opened, material: Material, tmp_path
     page = opened.explorer
 
     page.drag(1.0, steps=5)
-    page.settle(vision=1, text=1, state="stored")
-    stored = percent(material.run.results, key_at(material, RETRIEVAL, 1.0, 1))
-    assert f": {stored} " in page.part("answer").inner_text()
+    answered(page, material, 1.0, vision=1, text=1)
     assert page.part("alpha-number", "input").input_value() == "1"
 
     page.drag(FRESH)
-    page.wait_for(vision=FRESH)
-    opened.picture("fresh")
     page.settle(vision=FRESH, text=FRESH, state="exact")
     exact = measured_by_a_sweep(material, RETRIEVAL, FRESH, 1, tmp_path)
     assert f": {exact} " in page.part("answer").inner_text()
@@ -368,7 +341,6 @@ def test_the_keyboard_moves_the_slider(opened: Opened) -> None:
     page.part("alpha-number", "input").fill(str(STORED))
     keyboard.press("Enter")
     page.settle(vision=STORED, state="stored")
-    opened.picture("keyboard")
 
 
 def test_only_the_newest_move_is_computed(opened: Opened) -> None:
@@ -410,7 +382,6 @@ def test_the_text_tower_can_have_its_own_share(opened: Opened) -> None:
     page.part("separate", "input").check()
     page.drag(0.9, "text")
     page.settle(vision=STORED, text=0.9, state="exact")
-    opened.picture("separate_towers")
     page.part("text", ".noUi-handle").focus()
     page.page.keyboard.press("Home")
     page.settle(vision=STORED, text=0)
@@ -428,7 +399,6 @@ def test_other_ways_to_merge(opened: Opened, merge: str) -> None:
     choose(page, "merge", merge)
     page.settle(vision=STORED, merge=merge, state="exact")
     assert merge in page.part("metrics").inner_text()
-    opened.picture(merge.replace(" ", "_"))
     choose(page, "merge", "average")
     page.settle(merge="average", state="stored")
 
@@ -439,11 +409,8 @@ def test_students_and_data_sets_are_chosen_in_menus(opened: Opened, material: Ma
 
     choose(page, "student", "student 2")
     choose(page, "data-set", material.sets[ACTIONS].title)
-    page.settle(student=2, data_set=ACTIONS, state="stored")
-    stored = percent(material.run.results, key_at(material, ACTIONS, STORED, 2))
-    assert f": {stored} " in page.part("answer").inner_text()
+    answered(page, material, STORED, student=2, data_set=ACTIONS)
     assert page.part("classes", "caption").count() + page.part("classes", "p").count() >= 2
-    opened.picture("classes", "classes")
 
     choose(page, "student", "student 1")
     choose(page, "data-set", material.sets[RETRIEVAL].title)
@@ -473,7 +440,6 @@ def test_clips_are_switched(opened: Opened, material: Material) -> None:
     page.drag(1.0)
     page.settle(vision=1)
     assert page.part("probabilities", "tbody").inner_text() != before
-    opened.picture("clip", "probabilities")
 
 
 def test_a_typed_query_retrieves_clips(opened: Opened, material: Material) -> None:
@@ -494,7 +460,6 @@ def test_a_typed_query_retrieves_clips(opened: Opened, material: Material) -> No
     assert page.part("gallery", "ul li").count() == entered
     if entered:
         assert f"{entered} of the first 8 entered" in page.part("entered").inner_text()
-    opened.picture("query", "gallery")
     top = page.part("alpha").evaluate("one => one.getBoundingClientRect().top")
     assert top >= 0  # the slider stays in sight
     page.part("query", "input").fill("")
@@ -523,7 +488,6 @@ def test_own_videos_are_compared_and_broken_ones_listed(
     table = page.part("own-table").filter(has_text="juggling balls")
     table.wait_for()
     assert videos[0].name in table.inner_text() or videos[0].stem in table.inner_text()
-    opened.picture("own_videos", "own-table")
 
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -562,7 +526,6 @@ def test_the_state_is_saved_as_a_figure_and_as_weights(opened: Opened, material:
             torch.testing.assert_close(
                 found[name], (1 - FRESH) * tensor + FRESH * student[name], rtol=1e-5, atol=1e-6
             )
-    opened.picture("saved", "saved")
 
 
 def saved_files(page: Explorer, suffix: str) -> list[Path]:
@@ -581,7 +544,6 @@ def test_the_page_fits_a_narrow_window(opened: Opened) -> None:
     page.page.set_viewport_size(NARROW)
     if opened.kind == "lab":
         page.page.keyboard.press("Control+b")  # take the files' list away
-    opened.picture("narrow")
 
     assert page.page.evaluate(SCROLLED_SIDEWAYS) == []
     page.drag(1.0)
@@ -600,24 +562,25 @@ SCROLLED_SIDEWAYS = """() => {
 }"""
 
 
-def test_the_readmes_picture(opened: Opened, material: Material) -> None:
+def test_the_readmes_picture(opened: Opened, material: Material, tmp_path: Path) -> None:
     """`readme` has the sliders, curves and numbers, `page` all that the page has."""
     page, query = opened.explorer, material.sets[RETRIEVAL].texts[0]
+    pictures = Path(os.environ.get("EXPLORER_PICTURES", tmp_path))
     page.page.set_viewport_size({"width": 1280, "height": 3000})
     page.drag(STORED)
     page.part("query", "input").fill(query)
     page.part("gallery").filter(has_text=f"“{query}”").wait_for()
     page.settle(vision=STORED)
-    page.part("page").screenshot(path=opened.pictures / f"{opened.kind}_page.png")
+    page.part("page").screenshot(path=pictures / f"{opened.kind}_page.png")
 
     top, end = (page.part(name).bounding_box() for name in ("page", "metrics"))
     assert top is not None and end is not None
     height = end["y"] + end["height"] - top["y"] + 12
     page.page.screenshot(
-        path=opened.pictures / f"{opened.kind}_readme.png",
+        path=pictures / f"{opened.kind}_readme.png",
         clip={"x": top["x"], "y": top["y"], "width": top["width"], "height": height},
     )
-    with Image.open(opened.pictures / f"{opened.kind}_readme.png") as image:
+    with Image.open(pictures / f"{opened.kind}_readme.png") as image:
         assert image.width > 700 and image.height > 300
     page.part("query", "input").fill("")
     page.page.set_viewport_size(WIDE)
@@ -678,7 +641,7 @@ def kernel_of(opened: Opened) -> str:
 
 
 def test_the_stored_sweeps_page_needs_no_server(
-    browser: Browser, material: Material, pictures: Path, tmp_path: Path
+    browser: Browser, material: Material, tmp_path: Path
 ) -> None:
     watch = Watch()
     page = new_page(browser, watch)
@@ -688,16 +651,13 @@ def test_the_stored_sweeps_page_needs_no_server(
     page.context.set_offline(True)
 
     page.goto(path.as_uri())
-    page.screenshot(path=pictures / "stored_opened.png")
     page.get_by_role("slider").press("End")
     page.get_by_label("Data set", exact=True).select_option(material.sets[ACTIONS].title)
     page.get_by_label("Student", exact=True).select_option("student 2")
-    stored = percent(material.run.results, key_at(material, ACTIONS, 1.0, 2))
+    stored = percent(material.run.results, material.students[2].cell(ACTIONS, 1.0))
     page.get_by_text(f": {stored} ").wait_for()
-    page.screenshot(path=pictures / "stored_student_2.png")
     page.set_viewport_size(NARROW)
     assert page.evaluate("document.scrollingElement.scrollWidth") <= NARROW["width"]
-    page.screenshot(path=pictures / "stored_narrow.png")
     page.context.close()
 
     assert watch.problems == []

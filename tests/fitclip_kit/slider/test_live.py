@@ -1,8 +1,8 @@
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from itertools import count, pairwise
+from collections.abc import Mapping
+from itertools import count
 
 import numpy as np
 import open_clip
@@ -18,10 +18,11 @@ from fitclip_core import ensembling, merges, zero_shot
 from fitclip_kit.engine.measure import measure, tower_cells
 from fitclip_kit.engine.merge_distance import distance_taken, fisher_alpha
 from fitclip_kit.engine.run_folder import RunFolder
-from fitclip_kit.slider import fishers
-from fitclip_kit.slider.fusion import Fusion
-from fitclip_kit.slider.live import LiveModel, Superseded, _Features
+from fitclip_kit.slider import merges as slider_merges
+from fitclip_kit.slider.background import Superseded, Task
+from fitclip_kit.slider.live import LiveModel, _Features
 from fitclip_kit.slider.material import ClipSet, Material
+from fitclip_kit.slider.merges import FisherDiagonals, Fusion
 from fitclip_kit.store.results import Cell, ResultsStore
 from fitclip_kit.weights import checkpoints
 from tests.fitclip_kit.slider.tiny_material import DATA_SETS, sweep_into, teacher_of, tiny_material
@@ -56,11 +57,11 @@ def expected_state(material: Material, fusion: Fusion) -> dict[str, Tensor]:
             return ensembling.interpolate(teacher, student, alpha)
         if fusion.merge == LINEAR:
             first, last = (0, 2 * alpha) if alpha <= 0.5 else (2 * alpha - 1, 1)
-            schedule = ensembling.linear_in_depth(first, last, teacher)
+            schedule = merges.linear_in_depth(first, last, teacher)
             return ensembling.interpolate(teacher, student, schedule)
         of_teacher, of_student = (expected_diagonal(material, one) for one in (teacher, student))
         weight = fisher_alpha(of_teacher, of_student, teacher, student, alpha)
-        merge = ensembling.fisher(of_teacher, of_student, weight)
+        merge = merges.fisher(of_teacher, of_student, weight)
         return ensembling.interpolate(teacher, student, merge)
 
     vision, text = whole(fusion.vision), whole(fusion.text)
@@ -89,7 +90,9 @@ def expected_outcomes(material: Material, fusion: Fusion, name: str) -> pd.DataF
 
 
 def both_sides(live: LiveModel, fusion: Fusion, clip_set: ClipSet) -> tuple[Tensor, Tensor]:
-    return live.video_features(fusion, clip_set), live.text_features(fusion, clip_set)
+    return live.video_features(fusion, clip_set, Task()), live.text_features(
+        fusion, clip_set, Task()
+    )
 
 
 def expected_sides(material: Material, fusion: Fusion, clip_set: ClipSet) -> tuple[Tensor, Tensor]:
@@ -114,29 +117,21 @@ def assert_exact(live: LiveModel, fusion: Fusion, clip_set: ClipSet) -> None:
     "fusion", [*FUSIONS, Fusion.at(2, 0.4, "fisher")], ids=lambda one: one.title
 )
 def test_outcomes_are_those_of_a_model_with_the_fused_weights(material, fusion, name):
-    found = LiveModel(material).outcomes(fusion, material.sets[name])
+    found = LiveModel(material).outcomes(fusion, material.sets[name], Task())
     expected = expected_outcomes(material, fusion, name)
     assert_frame_equal(found, expected)
     assert found.attrs == expected.attrs
 
 
-def test_outcomes_are_those_that_the_sweep_stores(material, tmp_path):
-    results, alphas = ResultsStore(tmp_path), [0.0, 0.3, 0.7, 1.0]
-    live = LiveModel(material)
-    for cell in sweep_into(results, material, alphas):
-        fusion = Fusion.at(cell.draw or 1, cell.alpha)  # for the teacher any student will do
-        assert_stored(results, cell, live.outcomes(fusion, material.sets[cell.data_set]))
-
-
-def test_outcomes_are_those_that_the_tower_map_stores(material, tmp_path):
-    results = ResultsStore(tmp_path)
-    student, live = material.students[1], LiveModel(material)
+def test_outcomes_are_those_that_the_sweep_and_the_tower_map_store(material, tmp_path):
+    results, live, student = ResultsStore(tmp_path), LiveModel(material), material.students[1]
     cells = tower_cells(["pairs"], student, [0.0, 0.2, 0.6])
     measure(cells, teacher_of(material), DATA_SETS, results, students=[student])
-    for cell in cells:
-        assert cell.text_alpha is not None
-        fusion = Fusion(1, cell.alpha, cell.text_alpha)
-        assert_stored(results, cell, live.outcomes(fusion, material.sets["pairs"]))
+    for cell in (*cells, *sweep_into(results, material, [0.0, 0.3, 1.0])):
+        text = cell.alpha if cell.text_alpha is None else cell.text_alpha
+        fusion = Fusion(cell.draw or 1, cell.alpha, text)  # for the teacher any student will do
+        clip_set = material.sets[cell.data_set]
+        assert_stored(results, cell, live.outcomes(fusion, clip_set, Task()))
 
 
 def assert_stored(results: ResultsStore, key: Cell, found: pd.DataFrame) -> None:
@@ -151,29 +146,25 @@ def assert_stored(results: ResultsStore, key: Cell, found: pd.DataFrame) -> None
 def test_any_order_of_moves_gives_the_same(material):
     """What is kept, what the model holds and what was given up must not show."""
     live = LiveModel(material, cache_mb=0.001)  # a few matrices fit
-    fusions = [*FUSIONS, Fusion.at(1, 0.3, "fisher"), Fusion.at(2, 0.3), Fusion(2, 0.8, 0.3)]
+    fusions = [*FUSIONS, Fusion.at(2, 0.3), Fusion(2, 0.8, 0.3), Fusion.at(2, 0.5, "fisher")]
+    fusions += [
+        Fusion.at(1, 0.3, "fisher"),
+        Fusion.at(2, 0.5, "fisher"),
+        Fusion(2, 1, 0.3, "fisher"),
+    ]
     rng = np.random.default_rng(0)
     for fusion in (fusions[place] for place in rng.integers(0, len(fusions), 25)):
         with pytest.raises(Superseded):
             live.outcomes(
-                Fusion.at(1, 0.55), material.sets["pairs"], stop=after(int(rng.integers(0, 40)))
+                Fusion.at(1, 0.55), material.sets["pairs"], after(int(rng.integers(0, 40)))
             )
         assert_exact(live, fusion, material.sets[rng.choice(["pairs", "actions"])])
 
 
-@pytest.mark.parametrize("calls", [3, 12, 30])
-def test_half_written_weights_are_not_taken_for_the_earlier_ones(material, calls):
-    live, earlier = LiveModel(material), Fusion.at(1, 0.2)
-    live.video_features(earlier, material.sets["pairs"])
-    with pytest.raises(Superseded):
-        live.video_features(Fusion.at(1, 0.9), material.sets["pairs"], stop=after(calls))
-    assert_exact(live, earlier, material.sets["actions"])
-
-
-def after(calls: int) -> Callable[[], bool]:
-    """A `stop` that is true from one call on."""
+def after(calls: int) -> Task:
+    """A task that is useless from one look on."""
     asked = count()
-    return lambda: next(asked) >= calls
+    return Task(stop=lambda: next(asked) >= calls)
 
 
 @pytest.mark.parametrize("fusion", [Fusion.at(1, 0.5), Fusion(1, 0.5, 0.2, "fisher")])
@@ -186,10 +177,10 @@ def test_work_may_be_given_up_at_any_point(material, fusion):
     while True:
         live = LiveModel(material)
         try:
-            found = live.outcomes(fusion, clip_set, stop=after(calls))
+            found = live.outcomes(fusion, clip_set, after(calls))
         except Superseded:
             given_up += 1
-            assert_frame_equal(live.outcomes(Fusion.at(2, 0.5), clip_set), other)
+            assert_frame_equal(live.outcomes(Fusion.at(2, 0.5), clip_set, Task()), other)
             calls += max(1, calls // 4)
         else:
             break
@@ -197,19 +188,14 @@ def test_work_may_be_given_up_at_any_point(material, fusion):
     assert given_up > 10
 
 
-def counting(asked: Iterator[int]) -> Callable[[], bool]:
-    """A `stop` that only counts how often it is asked."""
-    return lambda: next(asked) < 0
-
-
 @pytest.mark.parametrize("kind", [open_clip.CLIP, open_clip.CustomTextCLIP])
 def test_stop_is_asked_before_each_block_of_the_tower(tmp_path, kind):
     live = LiveModel(tiny_material(tmp_path, layers=(4, 3), kind=kind))
     clip_set, fusion = live.material.sets["pairs"], Fusion.at(1, 0.5)
-    live.clip_features(fusion, clip_set, [0])  # the weights are set
+    live.clip_features(fusion, clip_set, 0, Task())  # the weights are set
     for side, blocks in ((live.video_features, 4), (live.text_features, 3)):
         asked = count()
-        side(fusion, clip_set, stop=counting(asked))
+        side(fusion, clip_set, Task(stop=lambda asked=asked: next(asked) < 0))  # type: ignore[misc]
         assert next(asked) > blocks
 
 
@@ -217,22 +203,11 @@ def test_both_kinds_of_model(tmp_path):
     material = tiny_material(tmp_path, kind=open_clip.CustomTextCLIP)
     live, fusion = LiveModel(material), Fusion(1, 0.3, 0.6, LINEAR)
     ends = material.encoder.state(), material.students[1].state
-    low = ensembling.interpolate(*ends, ensembling.linear_in_depth(0, 0.6, ends[0]))
-    high = ensembling.interpolate(*ends, ensembling.linear_in_depth(0.2, 1, ends[0]))
+    low = ensembling.interpolate(*ends, merges.linear_in_depth(0, 0.6, ends[0]))
+    high = ensembling.interpolate(*ends, merges.linear_in_depth(0.2, 1, ends[0]))
     for name, tensor in live.state(fusion).items():
         expected = low if name.startswith("visual.") else high
         torch.testing.assert_close(tensor, expected[name], msg=name)
-
-
-def test_progress_rises_from_0_to_1(material):
-    seen: list[float] = []
-    live = LiveModel(material)
-    live.outcomes(Fusion.at(1, 0.5), material.sets["actions"], progress=seen.append)
-    assert seen[0] == 0 and seen[-1] == 1
-    assert all(before <= now for before, now in pairwise(seen))
-    seen.clear()
-    live.outcomes(Fusion.at(1, 0.5), material.sets["actions"], progress=seen.append)
-    assert seen[-1] == 1
 
 
 def test_progress_counts_what_went_in(material, monkeypatch):
@@ -240,79 +215,76 @@ def test_progress_counts_what_went_in(material, monkeypatch):
     whole = zero_shot.video_side
     monkeypatch.setattr(zero_shot, "video_side", lambda *given: whole(*given, batch_size=4))
     seen: list[float] = []
-    LiveModel(material).video_features(
-        Fusion.at(1, 0.5), material.sets["pairs"], progress=seen.append
-    )
-    assert seen == [*(pytest.approx(done / 18) for done in (0, 4, 8, 12, 16)), 1]
+    live, clip_set = LiveModel(material), material.sets["pairs"]
+    live.video_features(Fusion.at(1, 0.5), clip_set, Task(progress=seen.append))
+    expected = [*(pytest.approx(done / 18) for done in (0, 4, 8, 12, 16)), 1]
+    assert list(dict.fromkeys(seen)) == expected
+    seen.clear()
+    live.outcomes(Fusion.at(1, 0.5), clip_set, Task(progress=seen.append))
+    assert seen == sorted(seen) and seen[0] == 0.9 and seen[-1] == 1
 
 
-def test_a_set_is_kept_once_both_sides_are_encoded(material):
-    live, clip_set, fusion = LiveModel(material), material.sets["pairs"], Fusion.at(1, 0.5)
-    assert not live.has(fusion, clip_set)
-    live.video_features(fusion, clip_set)
-    assert not live.has(fusion, clip_set)
-    live.text_features(fusion, clip_set)
-    assert live.has(fusion, clip_set)
-    assert not live.has(fusion, material.sets["actions"])
-    assert not live.has(Fusion.at(2, 0.5), clip_set)
-    assert not live.has(Fusion.at(1, 0.5, LINEAR), clip_set)
+def test_an_unknown_student_is_named(material):
+    with pytest.raises(ValueError, match=r"there is no student 7; the run has \[1, 2\]"):
+        LiveModel(material).outcomes(Fusion.at(7, 0.5), material.sets["pairs"], Task())
 
 
-def test_a_move_of_one_tower_does_not_encode_the_other(material, monkeypatch):
+def test_what_is_kept_is_not_encoded_again(material, monkeypatch):
+    """By tower: the teacher is one for all students and merges."""
     live, clip_set = LiveModel(material), material.sets["pairs"]
     both_sides(live, Fusion(1, 0.5, 0.2), clip_set)
     both_sides(live, Fusion(1, 0.1, 0.7), clip_set)
-    monkeypatch.setattr(zero_shot, "video_side", None)
-    monkeypatch.setattr(zero_shot, "text_side", None)
-    assert live.has(Fusion(1, 0.5, 0.7), clip_set)
-    assert_exact_kept(live, Fusion(1, 0.5, 0.7), clip_set, (0.5, 0.7))
+    for end in (0, 1):
+        both_sides(live, Fusion.at(1, end), clip_set)
+    monkeypatch.setattr(zero_shot, "video_side", refuse)
+    monkeypatch.setattr(zero_shot, "text_side", refuse)
+    videos, texts = both_sides(live, Fusion(1, 0.5, 0.7), clip_set)
+    assert videos is live.video_features(Fusion(1, 0.5, 0.2), clip_set, Task())
+    assert texts is live.text_features(Fusion(1, 0.1, 0.7), clip_set, Task())
+    both_sides(live, Fusion.at(2, 0, "fisher"), clip_set)
+    both_sides(live, Fusion.at(1, 1, "fisher"), clip_set)
+    for other in (Fusion.at(2, 1), Fusion.at(2, 0.5), Fusion.at(1, 0.5, LINEAR)):
+        with pytest.raises(Refused):
+            live.video_features(other, clip_set, Task())
+    with pytest.raises(Refused):
+        live.text_features(Fusion.at(1, 0), material.sets["actions"], Task())
 
 
-def assert_exact_kept(
-    live: LiveModel, fusion: Fusion, clip_set: ClipSet, shares: tuple[float, float]
-) -> None:
-    assert (fusion.vision, fusion.text) == shares
-    videos, texts = both_sides(live, fusion, clip_set)
-    assert videos is live.video_features(Fusion(1, shares[0], 0.2), clip_set)
-    assert texts is live.text_features(Fusion(1, 0.1, shares[1]), clip_set)
+class Refused(Exception):
+    pass
 
 
-def test_the_teacher_is_one_for_all_students_and_merges(material):
-    live, clip_set = LiveModel(material), material.sets["pairs"]
-    live.outcomes(Fusion.at(1, 0), clip_set)
-    assert live.has(Fusion.at(2, 0, "fisher"), clip_set)
-    live.outcomes(Fusion.at(1, 1), clip_set)
-    assert live.has(Fusion.at(1, 1, "fisher"), clip_set)
-    assert not live.has(Fusion.at(2, 1), clip_set)
+def refuse(*_):
+    raise Refused
 
 
 def test_the_materials_own_encoder_keeps_the_teachers_weights(material):
     before = material.encoder.state()
     first = LiveModel(material)
-    first.outcomes(Fusion.at(1, 0.8), material.sets["pairs"])
+    first.outcomes(Fusion.at(1, 0.8), material.sets["pairs"], Task())
+    assert first.logit_scale == material.encoder.logit_scale
     after_it = material.encoder.state()
     assert all(torch.equal(after_it[name], tensor) for name, tensor in before.items())
     assert_exact(LiveModel(material), Fusion.at(1, 0.2), material.sets["pairs"])
 
 
-def test_has_answers_while_another_thread_computes(material):
+def test_what_is_kept_is_answered_while_another_thread_computes(material):
     live, clip_set, kept = LiveModel(material), material.sets["pairs"], Fusion.at(1, 0.1)
-    expected = live.outcomes(kept, clip_set)
+    expected = live.outcomes(kept, clip_set, Task())
     computing, go_on = threading.Event(), threading.Event()
 
     def wait() -> bool:
         computing.set()
         return not go_on.wait(60)
 
-    work = threading.Thread(target=lambda: live.outcomes(Fusion.at(2, 0.6), clip_set, stop=wait))
+    other = Fusion.at(2, 0.6), clip_set, Task(stop=wait)
+    work = threading.Thread(target=live.outcomes, args=other)
     work.start()
     assert computing.wait(60)
-    assert live.has(kept, clip_set) and not live.has(Fusion.at(2, 0.6), clip_set)
-    assert_frame_equal(live.outcomes(kept, clip_set), expected)
+    assert_frame_equal(live.outcomes(kept, clip_set, Task()), expected)
     assert work.is_alive()
     go_on.set()
     work.join()
-    assert live.has(Fusion.at(2, 0.6), clip_set)
 
 
 def test_many_threads_get_the_right_features(material):
@@ -334,52 +306,20 @@ def test_many_threads_get_the_right_features(material):
     assert wrong == []
 
 
-def test_some_clips_are_the_whole_sets_where_that_is_kept(material):
+def test_a_clip_is_the_whole_sets_where_that_is_kept(material):
     live, clip_set, fusion = LiveModel(material), material.sets["actions"], Fusion.at(1, 0.4)
-    alone = live.clip_features(fusion, clip_set, [3, 1])
-    whole = live.video_features(fusion, clip_set)
-    torch.testing.assert_close(alone, whole[[3, 1]])
-    assert torch.equal(live.clip_features(fusion, clip_set, [3, 1]), whole[[3, 1]])
+    alone = live.clip_features(fusion, clip_set, 3, Task())
+    whole = live.video_features(fusion, clip_set, Task())
+    torch.testing.assert_close(alone, whole[3])
+    assert torch.equal(live.clip_features(fusion, clip_set, 3, Task()), whole[3])
 
 
-@pytest.mark.parametrize("rows", [[5], [-1], [0, 99]])
-def test_a_row_that_is_not_there_is_refused(material, rows):
-    with pytest.raises(ValueError, match="actions has 5 clips; there are no rows"):
-        LiveModel(material).clip_features(Fusion.at(1, 0.4), material.sets["actions"], rows)
-
-
-def test_queries_are_encoded_by_the_fused_text_tower(material):
+def test_a_query_is_encoded_by_the_fused_text_tower(material):
     live, clip_set, fusion = LiveModel(material), material.sets["pairs"], Fusion(1, 0.9, 0.4)
-    texts = clip_set.texts
-    found = live.query_features(fusion, texts)
-    assert torch.equal(found, live.text_features(fusion, clip_set))
-    torch.testing.assert_close(live.query_features(fusion, texts[:1]), found[:1])
-    assert live.query_features(Fusion(1, 0.1, 0.4), texts) is found  # the other tower plays no part
-
-
-def test_a_query_needs_a_text(material):
-    with pytest.raises(ValueError, match="there is no text to encode"):
-        LiveModel(material).query_features(Fusion.at(1, 0.4), [])
-
-
-def test_an_unknown_student_is_named(material):
-    live = LiveModel(material)
-    for ask in (live.outcomes, live.video_features, live.text_features):
-        with pytest.raises(ValueError, match=r"there is no student 7; the run has \[1, 2\]"):
-            ask(Fusion.at(7, 0.5), material.sets["pairs"])
-    with pytest.raises(ValueError, match="there is no student 7"):
-        live.state(Fusion.at(7, 0.5))
-
-
-def test_memory_must_be_some(material):
-    with pytest.raises(ValueError, match="cache_mb is 0"):
-        LiveModel(material, cache_mb=0)
-
-
-def test_the_logit_scale_is_the_teachers(material):
-    live = LiveModel(material)
-    live.outcomes(Fusion.at(1, 1), material.sets["pairs"])
-    assert live.logit_scale == material.encoder.logit_scale
+    expected = live.text_features(fusion, clip_set, Task())[2]
+    torch.testing.assert_close(live.query_features(fusion, clip_set.texts[2], Task()), expected)
+    other = live.query_features(Fusion(1, 0.1, 0.4), clip_set.texts[2], Task())
+    assert torch.equal(other, live.query_features(fusion, clip_set.texts[2], Task()))
 
 
 @pytest.mark.parametrize(
@@ -403,11 +343,6 @@ def test_a_checkpoint_holds_the_fused_weights_and_what_they_are(material, tmp_pa
     assert json.loads(notes["model"]) == {"architecture": "tiny"}
 
 
-def test_a_checkpoint_is_a_safetensors_file(material, tmp_path):
-    with pytest.raises(ValueError, match=r"fused\.pt would be a safetensors file"):
-        LiveModel(material).save_checkpoint(Fusion.at(1, 0.5), tmp_path / "fused.pt")
-
-
 def test_fisher_goes_as_far_as_plain_alpha(material):
     ends = material.encoder.state(), material.students[1].state
     merged = LiveModel(material).state(Fusion.at(1, 0.3, "fisher"))
@@ -421,42 +356,38 @@ def test_fisher_goes_as_far_as_plain_alpha(material):
     assert distance_taken(*ends, 0.3) == pytest.approx(0.3)
 
 
-def test_fisher_is_each_students_own(material):
-    live = LiveModel(material)
-    for draw in (1, 2, 1):
-        assert_exact(live, Fusion.at(draw, 0.3 + 0.1 * draw, "fisher"), material.sets["actions"])
-        assert_exact(live, Fusion.at(draw, 0.3, "fisher"), material.sets["pairs"])
-
-
-def test_fisher_diagonals_are_computed_once_and_kept(material, monkeypatch):
+def test_fisher_diagonals_are_kept_and_made_again_where_damaged(material, monkeypatch):
     fusion, clip_set = Fusion.at(1, 0.3, "fisher"), material.sets["actions"]
-    expected = LiveModel(material).outcomes(fusion, clip_set)
+
+    def outcomes() -> pd.DataFrame:
+        return LiveModel(material).outcomes(fusion, clip_set, Task())
+
+    expected = outcomes()
     folder = material.run.path / "explore_alpha" / "fisher"
     names = ["student1.safetensors", "teacher.safetensors"]
     assert sorted(path.name for path in folder.iterdir()) == names
-    monkeypatch.setattr(fishers, "fisher_diagonal", None)
-    assert_frame_equal(LiveModel(material).outcomes(fusion, clip_set), expected)
-
-
-@pytest.mark.parametrize("damage", [b"", b"no safetensors"])
-def test_a_damaged_or_foreign_diagonal_is_made_again(material, damage):
-    fusion, clip_set = Fusion.at(1, 0.3, "fisher"), material.sets["actions"]
-    expected = LiveModel(material).outcomes(fusion, clip_set)
-    file = material.run.path / "explore_alpha" / "fisher" / "student1.safetensors"
-    whole = file.read_bytes()
-    file.write_bytes(damage)
-    assert_frame_equal(LiveModel(material).outcomes(fusion, clip_set), expected)
-    assert file.read_bytes() == whole
-    wrong = {name: tensor + 1 for name, tensor in checkpoints.load(file).items()}
-    checkpoints.save(file, wrong, {"key": "of other clips"})
-    assert_frame_equal(LiveModel(material).outcomes(fusion, clip_set), expected)
+    file = folder / names[0]
+    whole, wrong = (
+        file.read_bytes(),
+        {name: one + 1 for name, one in checkpoints.load(file).items()},
+    )
+    for damage in (b"", b"no safetensors", None):
+        if damage is None:
+            checkpoints.save(file, wrong, {"key": "of other clips"})
+        else:
+            file.write_bytes(damage)
+        assert_frame_equal(outcomes(), expected)
+        assert file.read_bytes() == whole
+    monkeypatch.setattr(slider_merges, "fisher_diagonal", refuse)
+    assert_frame_equal(outcomes(), expected)
 
 
 def test_fisher_takes_notebook_07s_numbers_where_it_was_run(material):
     material.run.finish(
         "07_supplementary_figures", {"n": 4, "batch_size": 2, "temperature": 0.5}, {}
     )
-    assert fishers.held_out(material).settings == {"n": 4, "batch_size": 2, "temperature": 0.5}
+    settings = FisherDiagonals.of(material).settings
+    assert settings == {"n": 4, "batch_size": 2, "temperature": 0.5}
 
 
 keyed = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 12)), max_size=40)
@@ -469,7 +400,6 @@ def test_features_are_kept_as_far_as_they_fit(asked, most):
     simple: OrderedDict[tuple[int, int], int] = OrderedDict()
     for key in asked:
         size = key[1]
-        assert kept.has(key) == (key in simple)
         found = kept.get(key)
         assert (found is not None) == (key in simple)
         if key in simple:

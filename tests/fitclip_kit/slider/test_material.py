@@ -1,21 +1,30 @@
+"""A run is opened, or it is said which notebook has to be run first."""
+
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 import yaml
 
+from fitclip_core import zero_shot
+from fitclip_kit.engine.measure import EvaluationSet
 from fitclip_kit.engine.run_folder import RunFolder
-from fitclip_kit.slider.fusion import Fusion
+from fitclip_kit.slider import views
+from fitclip_kit.slider.background import Task
 from fitclip_kit.slider.live import LiveModel
-from fitclip_kit.slider.material import ClipSet, open_material
+from fitclip_kit.slider.material import ClipSet, clip_set_of, open_material
+from fitclip_kit.slider.merges import Fusion
 from fitclip_kit.store.files import MANIFEST_NAME
 from fitclip_kit.store.results import Cell
-from tests.fitclip_kit.slider.small_run import ALPHAS, DRAWS, EVALUATED, TRAINING, build_run
+from tests.fitclip_kit.slider.small_run import DRAWS, EVALUATED, build_run
 from tests.fitclip_kit.slider.tiny_material import tiny_material, uneven
+from tests.tiny_clip import RandomClips
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +44,10 @@ def test_a_finished_run_is_opened(finished):
         material = open_material(finished)
     assert material.run == RunFolder(finished)
     assert list(material.sets) == list(EVALUATED)  # in the embedded benchmark's order
-    assert material.alphas == ALPHAS
     assert {draw: one.draw for draw, one in material.students.items()} == {1: 1, 2: 2}
-    trained = {(one.labelled_share, one.labelled_clips) for one in material.students.values()}
-    assert trained == {(TRAINING["labelled_share"], TRAINING["labelled_clips"])}
-    assert sorted(material.keys, key=str) == sorted(material.run.results.cells(), key=str)
-    assert len(material.keys) == len(EVALUATED) * (1 + len(DRAWS) * 2)
-    stored = material.run.results.record(material.keys[0])["protocol"]
+    assert sorted(material.cells, key=str) == sorted(material.run.results.cells(), key=str)
+    assert len(material.cells) == len(EVALUATED) * (1 + len(DRAWS) * 2)
+    stored = material.run.results.record(material.cells[0])["protocol"]
     assert stored["model"] == material.model
     assert stored["weights"]["teacher"] == material.teacher_sha256
 
@@ -49,15 +55,14 @@ def test_a_finished_run_is_opened(finished):
 def test_its_sets_are_those_of_the_run(finished):
     sets = open_material(str(finished)).sets
     retrieval, actions = sets["msrvtt"], sets["ucf101"]
-    assert (retrieval.title, retrieval.measure_k) == ("MSR-VTT", 5)
-    assert (actions.title, actions.measure_k) == ("UCF101", 1)
+    assert (retrieval.title, retrieval.measure.name) == ("MSR-VTT", "text-to-video R@5")
+    assert (actions.title, actions.measure.name) == ("UCF101", "top-1")
     clips = RunFolder(finished).clips("msrvtt")
     assert retrieval.texts == clips["text"].tolist()
     assert retrieval.clip_ids == clips["clip_id"].tolist()
     described = RunFolder(finished).described("ucf101")
     assert actions.texts == sorted(described["classes"])
     assert list(actions.trial.templates) == described["templates"]
-    assert retrieval.has_answers and actions.has_answers
     store = RunFolder(finished).store("msrvtt")
     np.testing.assert_array_equal(retrieval.frames_of(3), store.frames([3])[0])
 
@@ -67,7 +72,7 @@ def test_the_live_model_gives_what_is_stored(finished):
     material = open_material(finished)
     live = LiveModel(material)
     for draw, alpha in [(1, 0.4), (2, 1.0)]:
-        found = live.outcomes(Fusion.at(draw, alpha), material.sets["ucf101"])
+        found = live.outcomes(Fusion.at(draw, alpha), material.sets["ucf101"], Task())
         key = material.students[draw].cell("ucf101", alpha)
         stored = material.run.results.outcomes([key]).set_index("item")
         found = found.set_index("item").loc[stored.index.astype("str")]
@@ -77,23 +82,20 @@ def test_the_live_model_gives_what_is_stored(finished):
 
 def test_cells_of_other_studies_and_draws_play_no_part(run):
     results = RunFolder(run).results
-    key = next(filter(lambda key: key.model == "fused", results.cells()))
-    outcomes, protocol = results.outcomes([key]), results.record(key)["protocol"]
-    training: dict[str, Any] = {
-        "labelled_share": key.labelled_share,
-        "labelled_clips": key.labelled_clips,
-    }
+    cell = next(cell for cell in results.cells() if cell.model == "fused")
+    outcomes, protocol = results.outcomes([cell]), results.record(cell)["protocol"]
     for other in (
-        Cell(merge="fisher", alpha=0.4, **training, draw=1, data_set="other"),
-        Cell(model="frozen_in_time", data_set="other"),
-        Cell(alpha=0.4, **training, draw=1, sampling="independent", data_set="other"),
-        Cell(alpha=0.4, labelled_share=1.0, labelled_clips=32, draw=1, data_set="other"),
-        Cell(alpha=0.0, **training, draw=1, data_set="other"),
+        replace(cell, data_set="other", merge="fisher"),
+        Cell("other", model="frozen_in_time"),
+        replace(cell, data_set="other", sampling="independent"),
+        replace(cell, data_set="other", labelled_share=1.0),
+        replace(cell, data_set="other", draw=7),
+        Cell("other"),
     ):
         results.write(other, outcomes, protocol)
     material = open_material(run)
     assert list(material.sets) == list(EVALUATED)
-    assert len(material.keys) == 10
+    assert len(material.cells) == 10
 
 
 @pytest.mark.parametrize("notebook", ["03_student_distillation", "04_alpha_sweep"])
@@ -101,11 +103,6 @@ def test_an_unfinished_run_names_the_notebook(run, notebook):
     (run / notebook / MANIFEST_NAME).unlink()
     with pytest.raises(ValueError, match=f"run notebook {notebook} first"):
         open_material(run)
-
-
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(ValueError, match="run notebook 03_student_distillation first"):
-        open_material(tmp_path / "nothing")
 
 
 def test_a_run_without_a_sweep(run):
@@ -159,26 +156,60 @@ def test_other_code_is_warned_of(run):
         open_material(run)
 
 
-def test_frames_are_those_that_a_clip_has(tmp_path):
-    pairs = tiny_material(tmp_path).sets["pairs"]
-    clips = uneven(9)
-    trial = pairs.trial.__class__(**{**vars(pairs.trial), "frames": clips})
-    clip_set = ClipSet("uneven", "Uneven", trial, 5)
-    assert [len(clip_set.frames_of(row)) for row in range(4)] == [2, 1, 2, 1]
-    np.testing.assert_array_equal(clip_set.frames_of(3), clips.data[3, :1])
-
-
-def test_frames_follow_the_sets_own_order(tmp_path):
-    actions = tiny_material(tmp_path).sets["actions"]
+def test_frames_follow_the_sets_own_order_and_are_those_a_clip_has(tmp_path):
+    material = tiny_material(tmp_path)
+    actions, pairs = material.sets["actions"], material.sets["pairs"]
     assert actions.clip_ids[0] == "clip4"
-    np.testing.assert_array_equal(
-        actions.frames_of(0), actions.trial.frames.frames(np.array([4]))[0]
-    )
+    expected = actions.trial.frames.frames(np.array([4]))[0]
+    np.testing.assert_array_equal(actions.frames_of(0), expected)
     assert actions.texts == ["eat", "jump", "run", "sit"]
     assert actions.prompts == [f"{a}{name}" for name in actions.texts for a in ("", "a ")]
+    assert (actions.called(1), actions.right_texts(1)) == ("clip2: jump", [1])
+    assert (actions.candidates, pairs.candidates) == (4, 9)
+    clips = uneven(9)
+    few = ClipSet("uneven", "Uneven", replace(pairs.trial, frames=clips))
+    assert [len(few.frames_of(row)) for row in range(4)] == [2, 1, 2, 1]
+    np.testing.assert_array_equal(few.frames_of(3), clips.data[3, :1])
+    with pytest.raises(ValueError, match="pairs has no clip 9; it has 9, from 0 on"):
+        pairs.frames_of(9)
+    blind = ClipSet("x", "X", replace(actions.trial, clips=actions.trial.clips[["clip_id"]]))
+    assert (blind.called(1), blind.right_texts(1)) == ("clip2", [])
 
 
-@pytest.mark.parametrize("row", [-1, 9])
-def test_a_clip_that_is_not_there_is_refused(tmp_path, row):
-    with pytest.raises(ValueError, match=f"pairs has no clip {row}; it has 9, from 0 on"):
-        tiny_material(tmp_path).sets["pairs"].frames_of(row)
+class Counted(RandomClips):
+    """Keeps which clips were read."""
+
+    read: list[int]
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        self.read = [*getattr(self, "read", []), *np.asarray(indices).tolist()]
+        return super().frames(indices)
+
+
+def test_several_captions_of_one_clip(tmp_path):
+    """Each clip is encoded and retrieved once, and all of its captions are right."""
+    paths = ["3.mp4", "0.mp4", "3.mp4", "1.mp4", "0.mp4", "3.mp4"]
+    ids = ["clip3", "clip0", "x2", "clip1", "x4", "x5"]
+    clips = pd.DataFrame({"clip_id": ids, "path": paths, "text": [f"{one} z" for one in "abcdef"]})
+    several = clip_set_of(EvaluationSet("many", clips, Counted(5, seed=3)), "Many")
+    assert several.first_rows == [0, 1, 3]
+    rights = [several.right_texts(row) for row in (0, 1, 3, 5)]
+    assert rights == [[0, 2, 5], [1, 4], [3], [0, 2, 5]]
+    assert several.candidates == 3 and len(several.texts) == len(several.clip_ids) == 6
+    assert np.array_equal(several.frames_of(0), several.frames_of(5))
+    assert several.called(4) == "x4: e z"
+    several.trial.frames.read = []  # type: ignore[attr-defined]
+
+    live, fusion = LiveModel(tiny_material(tmp_path)), Fusion.at(1, 0.4)
+    outcomes = live.outcomes(fusion, several, Task())
+    assert sorted(several.trial.frames.read) == [0, 1, 3]  # type: ignore[attr-defined]
+    sizes = outcomes.groupby("direction").size().to_dict()
+    assert sizes == {"text_to_video": 6, "video_to_text": 3}
+    pd.testing.assert_frame_equal(
+        outcomes, zero_shot.evaluate(live._encoder, clips, several.trial.frames)
+    )
+    texts = live.text_features(fusion, several, Task())
+    video = live.clip_features(fusion, several, 2, Task())
+    rows = views.probabilities(video, texts, 10, several.texts, several.right_texts(2))
+    assert sorted(row["name"] for row in rows if row["right"]) == ["a z", "c z", "f z"]
+    assert torch.equal(video, live.clip_features(fusion, several, 5, Task()))

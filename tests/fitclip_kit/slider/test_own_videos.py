@@ -1,5 +1,8 @@
+"""Own videos: what is taken, what is left out and why, and how texts are scored."""
+
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +13,10 @@ from PIL import Image
 
 from data_prep import frame_store
 from fitclip_kit.slider import own_videos
-from fitclip_kit.slider.fusion import Fusion
-from fitclip_kit.slider.live import LiveModel, Superseded
-from fitclip_kit.slider.material import Material
+from fitclip_kit.slider.background import Superseded, Task
+from fitclip_kit.slider.live import LiveModel
+from fitclip_kit.slider.material import ClipSet, Material
+from fitclip_kit.slider.merges import Fusion
 from fitclip_kit.slider.own_videos import OwnVideos, compare, from_folder, from_uploads
 from tests.fitclip_kit.slider.tiny_material import tiny_material
 from tests.tiny_clip import SIZE
@@ -68,11 +72,11 @@ def test_hostile_uploads_stay_inside_and_are_listed(material, tmp_path):
         "": RED,
         "<b>&.mp4": TEXT + b"2",
     }
-    own = from_uploads(uploads, "cat\ndog", material, work)
+    own = from_uploads(list(uploads.items()), material, work).with_texts("cat\ndog")
     assert own.clip_set is not None
     assert own.clip_set.clip_ids == ["red.png", "evil.png", "blue.PNG"]
     assert own.clip_set.texts == ["cat", "dog"]
-    assert not own.clip_set.has_answers
+    assert own.clip_set.answers is None
     colours = [own.clip_set.frames_of(row)[0, 0, 0].tolist() for row in range(3)]
     assert colours == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
     unnamed = "is not called a video or an image, such as clip.mp4 or picture.jpg"
@@ -91,7 +95,7 @@ def test_hostile_uploads_stay_inside_and_are_listed(material, tmp_path):
     assert kept and all(name.startswith("work/") for name in kept)
     assert len([name for name in kept if name.startswith("work/uploads/")]) == 5
 
-    table = compare(LiveModel(material), own, FUSION)
+    table = compare(LiveModel(material), own, FUSION, Task())
     assert list(table) == ["clip_id", "text", "teacher", "student", "fused"]
     assert table["clip_id"].tolist() == ["red.png"] * 2 + ["evil.png"] * 2 + ["blue.PNG"] * 2
     assert table["text"].tolist() == ["cat", "dog"] * 3
@@ -118,13 +122,14 @@ def expected_probabilities(
 
 def test_the_next_uploads_replace_the_earlier_ones(material, tmp_path):
     work = tmp_path / "work"
-    first = from_uploads({"red.png": RED, "green.png": GREEN}, "cat", material, work)
+    first = from_uploads([("red.png", RED), ("green.png", GREEN)], material, work)
     (work / "uploads" / "mine.png").write_bytes(RED)  # of somebody else
-    second = from_uploads({"blue.png": BLUE}, "cat", material, work)
+    second = from_uploads([("x.png", BLUE), ("x.png", GREEN)], material, work)
     assert first.clip_set is not None and second.clip_set is not None
     assert first.clip_set.frames_of(1)[0, 0, 0].tolist() == [0, 255, 0]
+    assert second.clip_set.clip_ids == ["x.png", "x.png (2)"]
     assert second.clip_set.frames_of(0)[0, 0, 0].tolist() == [0, 0, 255]
-    assert len(list((work / "uploads").iterdir())) == 2
+    assert len(list((work / "uploads").iterdir())) == 3
     assert (work / "uploads" / "mine.png").is_file()
 
 
@@ -147,7 +152,7 @@ def test_a_folder_is_read_and_everything_else_in_it_listed(material, tmp_path):
     os.mkfifo(folder / "pipe.mp4")
     (folder / os.fsdecode(b"latin\xe9.png")).write_bytes(BLUE)
     before = files_under(folder)
-    own = from_folder(str(folder), ["cat"], material, tmp_path / "work")
+    own = from_folder(str(folder), material, tmp_path / "work")
     assert own.clip_set is not None
     assert own.clip_set.clip_ids == ["a.png", "b.png"]
     name = "has a name that not every system takes; rename it"
@@ -166,90 +171,71 @@ def test_a_folder_is_read_and_everything_else_in_it_listed(material, tmp_path):
     assert files_under(folder) == before
 
 
-@pytest.mark.usefixtures("no_decoding")
-def test_without_a_good_clip_there_is_nothing_to_compare(material, tmp_path):
-    own = from_uploads({"notes.txt": TEXT}, "cat", material, tmp_path / "work")
-    assert own.clip_set is None
-    assert len(own.failures) == 1
-    assert own.with_texts("dog").clip_set is None
+def test_without_a_good_clip_there_is_nothing_to_compare(material, tmp_path, no_decoding):
+    own = from_uploads([("notes.txt", TEXT)], material, tmp_path / "work")
+    assert own.clip_set is None and len(own.failures) == 1
     with pytest.raises(ValueError, match="there is no readable video"):
-        compare(LiveModel(material), own, FUSION)
-    nothing = from_uploads({}, "cat", material, tmp_path / "work")
+        compare(LiveModel(material), own.with_texts("dog"), FUSION, Task())
+    nothing = from_uploads([], material, tmp_path / "work")
     assert nothing.clip_set is None and nothing.failures.empty
 
 
-@pytest.mark.usefixtures("no_decoding")
-def test_only_so_many_files_and_megabytes_are_taken(material, tmp_path, monkeypatch):
-    monkeypatch.setattr(own_videos, "_decoded", taken)
-    uploads = {"a.mp4": b"a" * 600, "b.mp4": b"b" * 500, "c.mp4": b"c" * 400, "d.mp4": b"d"}
-    own = from_uploads(uploads, "", material, tmp_path / "work", most_mb=0.001, most_files=2)
-    assert reasons(own) == {
+def test_only_so_many_files_and_megabytes_are_taken(monkeypatch):
+    monkeypatch.setattr(own_videos, "MOST_MB", 0.001)
+    monkeypatch.setattr(own_videos, "MOST_FILES", 2)
+    intake = own_videos._Intake()
+    for name, size in {"a.mp4": 600, "b.mp4": 401, "c.mp4": 400, "d.mp4": 1}.items():
+        intake.admit(name, size, name.upper, name)
+    assert intake.rows == [("a.mp4", "a.mp4"), ("c.mp4", "c.mp4")]
+    assert dict(intake.failures) == {
         "b.mp4": "makes it more than the 0.001 MB that are taken at once",
         "d.mp4": "is one more than the 2 files that are taken at once",
     }
-    assert {path.stat().st_size for path in (tmp_path / "work" / "uploads").iterdir()} == {600, 400}
 
 
-def taken(intake: own_videos._Intake, *_: object) -> OwnVideos:
-    return OwnVideos(None, pd.DataFrame(intake.failures, columns=["path", "reason"]))
-
-
-@pytest.mark.usefixtures("no_decoding")
-def test_a_file_that_may_not_be_read_is_listed(material, tmp_path, monkeypatch):
+def test_a_file_that_may_not_be_read_is_listed(material, tmp_path, monkeypatch, no_decoding):
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(own_videos, "file_sha256", refuse)
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    (folder / "secret.mp4").write_bytes(TEXT)
-    own = from_folder(folder, "cat", material, tmp_path / "work")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "secret.mp4").write_bytes(TEXT)
+    own = from_folder(str(tmp_path / "videos"), material, tmp_path / "work")
     assert reasons(own) == {"secret.mp4": "cannot be read: Permission denied"}
 
 
 @pytest.mark.parametrize("name", ["", "  ", "nowhere", "nul\0", "a_file"])
-@pytest.mark.usefixtures("no_decoding")
 def test_a_folder_that_is_none_is_refused(material, tmp_path, name, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a_file").write_bytes(RED)
     with pytest.raises(ValueError, match="no folder"):
-        from_folder(name, "cat", material, tmp_path / "work")
+        from_folder(name, material, tmp_path / "work")
 
 
-def test_names_that_look_the_same_are_told_apart():
-    intake = own_videos._Intake(9, 1)
-    names = ["one/x.mp4", "two/x.mp4", "three\\x.mp4", "x.mp4 (2)/x.mp4"]
-    found = [intake.admit(name, 1, name.upper) for name in names]
-    assert found == ["x.mp4", "x.mp4 (2)", "x.mp4 (3)", "x.mp4 (4)"]
-
-
-def test_a_long_name_keeps_its_end():
-    intake = own_videos._Intake(9, 1)
-    found = intake.admit("y" * 5000 + ".mp4", 1, str)
-    assert found is not None and len(found) == 100 and found.endswith("y.mp4")
+def test_names_are_told_apart_and_long_ones_keep_their_end():
+    intake = own_videos._Intake()
+    names = ["one/x.mp4", "two/x.mp4", "three\\x.mp4", "x.mp4 (2)/x.mp4", "y" * 5000 + ".mp4"]
+    for name in names:
+        assert intake.admit(name, 1, name.upper, "")
+    *same, long = [clip_id for clip_id, _ in intake.rows]
+    assert same == ["x.mp4", "x.mp4 (2)", "x.mp4 (3)", "x.mp4 (4)"]
+    assert len(long) == 100 and long.endswith("y.mp4")
 
 
 @pytest.fixture
 def own(material, tmp_path) -> OwnVideos:
     """One clip without the cost of decoding it."""
     actions = material.sets["actions"]
-    trial = actions.trial
-    blind = trial.__class__(
-        **{**vars(trial), "clips": trial.clips[["clip_id"]], "classes": (), "templates": ()}
-    )
-    unknown = actions.__class__("own_videos", "My videos", blind, 1)
+    blind = replace(actions.trial, clips=actions.trial.clips[["clip_id"]], classes=())
+    unknown = ClipSet("own_videos", "My videos", blind)
     return OwnVideos(unknown, pd.DataFrame(columns=["path", "reason"]))
 
 
-@pytest.mark.parametrize("texts", ["", " \n\n ", [], ["", " "]])
-def test_comparing_needs_a_text(material, own, texts):
+def test_texts_are_taken_once_in_the_typed_order_and_one_is_needed(material, own):
+    found = own.with_texts(" dog \ncat\r\n\ndog\na {} c").clip_set
+    assert found.texts == ["dog", "cat", "a {} c"]
     with pytest.raises(ValueError, match="there is no label or caption"):
-        compare(LiveModel(material), own.with_texts(texts), FUSION)
-
-
-def test_texts_are_taken_once_in_the_typed_order(own):
-    assert own.with_texts(" dog \ncat\r\n\ndog\na {} c").clip_set.texts == ["dog", "cat", "a {} c"]
-    assert own.with_texts(["b\n", "a"]).clip_set.texts == ["b", "a"]
+        compare(LiveModel(material), own.with_texts(" \n\n "), FUSION, Task())
 
 
 @pytest.mark.parametrize("templates", [[], ["a video"], ["{} {}"]])
@@ -260,21 +246,22 @@ def test_templates_are_checked(own, templates):
 
 def test_one_text_is_certain_and_templates_are_averaged(material, own):
     live = LiveModel(material)
-    alone = compare(live, own.with_texts("cat"), FUSION)
+    alone = compare(live, own.with_texts("cat"), FUSION, Task())
     assert alone[["teacher", "student", "fused"]].eq(1).all(axis=None)
     prompted = own.with_texts("cat\ndog", ["a {}", "{}"])
-    found = live.text_features(FUSION, prompted.clip_set)
-    prompts = live.query_features(FUSION, ["a cat", "cat", "a dog", "dog"])
-    torch.testing.assert_close(found, prompts.reshape(2, 2, -1).mean(1))
+    found = live.text_features(FUSION, prompted.clip_set, Task())
+    prompts = ["a cat", "cat", "a dog", "dog"]
+    features = torch.stack([live.query_features(FUSION, text, Task()) for text in prompts])
+    torch.testing.assert_close(found, features.reshape(2, 2, -1).mean(1))
 
 
 def test_comparing_may_be_given_up_and_shows_how_far_it_is(material, own):
     live = LiveModel(material)
     seen: list[float] = []
     with pytest.raises(Superseded):
-        compare(live, own.with_texts("cat\ndog"), FUSION, stop=lambda: True)
-    compare(live, own.with_texts("cat\ndog"), FUSION, progress=seen.append)
-    assert seen == sorted(seen) and seen[0] == 0 and seen[-1] == 1
+        compare(live, own.with_texts("cat\ndog"), FUSION, Task(stop=lambda: True))
+    compare(live, own.with_texts("cat\ndog"), FUSION, Task(progress=seen.append))
+    assert seen == sorted(seen) and seen[0] == 0 and seen[-1] == pytest.approx(1)
 
 
 def test_real_videos(material, realdata, tmp_path):
@@ -287,10 +274,11 @@ def test_real_videos(material, realdata, tmp_path):
         "torchcodec__nasa_13013.mp4.audio.mp3": "is not called a video",
     }
     uploads = {name: (realdata / "videos" / name).read_bytes() for name in names}
-    own = from_uploads(uploads, "a person\na toy", material, tmp_path / "work")
+    own = from_uploads(list(uploads.items()), material, tmp_path / "work")
+    own = own.with_texts("a person\na toy")
     good = [name for name, reason in names.items() if reason is None]
     assert own.clip_set is not None and own.clip_set.clip_ids == good
     assert reasons(own).keys() == names.keys() - set(good)
     for name, reason in reasons(own).items():
         assert str(names[name]) in reason
-    assert len(compare(LiveModel(material), own, FUSION)) == 2 * len(good)
+    assert len(compare(LiveModel(material), own, FUSION, Task())) == 2 * len(good)

@@ -8,17 +8,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import ipywidgets as ipw
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from fitclip_core import zero_shot
-from fitclip_core.ensembling import interpolate, per_tower
-from fitclip_kit.slider import widgets
+from fitclip_core.ensembling import interpolate
+from fitclip_core.merges import per_tower
+from fitclip_kit.slider import own_videos, widgets
 from fitclip_kit.slider.widgets import ExplorerPage
-from fitclip_kit.slider.work import Job
 from fitclip_kit.weights import checkpoints
 from tests.fitclip_kit.slider.tiny_material import DATA_SETS, sweep_into, tiny_material
 
@@ -32,23 +31,21 @@ EVALUATED = tuple(one.name for one in DATA_SETS)
 def material(tmp_path_factory):
     """Tiny random models and clips, with a stored sweep."""
     made = tiny_material(tmp_path_factory.mktemp("runs") / "tiny", DRAWS)
-    return replace(made, alphas=ALPHAS, keys=sweep_into(made.run.results, made, ALPHAS))
+    return replace(made, cells=sweep_into(made.run.results, made, ALPHAS))
 
 
 @pytest.fixture
 def page(material):
     page = ExplorerPage(material)
-    assert page.wait(LONG)
+    page.work.wait(LONG)
     yield page
     page.close()
 
 
 @pytest.fixture
 def lazy(page, monkeypatch):
-    """A page whose background work is collected instead of done."""
-    jobs: list[Job] = []
-    monkeypatch.setattr(page._work, "submit", jobs.append)
-    page.jobs = jobs
+    """A page whose background work is left undone."""
+    monkeypatch.setattr(page.work, "submit", lambda job: None)
     return page
 
 
@@ -63,10 +60,12 @@ def words(widget):
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", widget.value)).split())
 
 
-def put(page, **values):
+def put(page, wait=True, **values):
     """Set controls one after the other; `data_set` is the control data-set."""
     for name, value in values.items():
         page.controls[name.replace("_", "-")].value = value
+    if wait:
+        page.work.wait(LONG)
 
 
 def tree(widget):
@@ -75,25 +74,20 @@ def tree(widget):
         yield from tree(child)
 
 
-def measured(material, data_set, fused):
-    """The share of hits of a state, by the plain evaluation."""
-    one = material.sets[data_set]
-    encoder = open_encoder(material, fused)
-    ranks = zero_shot.rank(
-        one.trial, zero_shot.video_side(encoder, one.trial), zero_shot.text_side(encoder, one.trial)
-    )
-    wanted = "text_to_video" if one.task == "retrieval" else "classification"
-    return float((ranks.loc[ranks["direction"] == wanted, "rank"] <= one.measure_k).mean())
-
-
-def open_encoder(material, fused):
+def encoder_at(material, alpha, draw=DRAWS[0]):
     encoder = copy.deepcopy(material.encoder)
-    encoder.load_state(fused)
+    ends = material.encoder.state(), material.students[draw].state
+    encoder.load_state(interpolate(*ends, alpha))
     return encoder
 
 
-def fused(material, draw, alpha):
-    return interpolate(material.encoder.state(), material.students[draw].state, alpha)
+def measured(material, data_set, alpha, draw=DRAWS[0]):
+    """The share of hits at a state in percent, by the plain evaluation."""
+    clips, encoder = material.sets[data_set], encoder_at(material, alpha, draw)
+    sides = zero_shot.video_side(encoder, clips.trial), zero_shot.text_side(encoder, clips.trial)
+    ranks = zero_shot.rank(clips.trial, *sides)
+    wanted = ranks["direction"] == clips.measure.direction
+    return 100 * float((ranks.loc[wanted, "rank"] <= clips.measure.k).mean())
 
 
 # What there is
@@ -128,77 +122,23 @@ def test_every_control_says_what_it_is(page):
         assert control.tooltip or name.endswith("-number"), name
 
 
-def test_without_a_pointer_the_number_moves_the_slider(page):
-    page.controls["alpha-number"].value = 0.25
-    assert page.controls["alpha"].value == 0.25 and state(page)["vision"] == "0.25"
-
-
 # Moves
 
 
-def test_a_stored_alpha_is_answered_at_once(lazy, material):
-    put(lazy, alpha=1.0)
-    assert state(lazy)["state"] == "stored" and state(lazy)["busy"] == "1"
-    value = 100 * measured(material, EVALUATED[0], fused(material, DRAWS[0], 1.0))
+def test_what_is_known_is_answered_at_once(lazy, material):
+    lazy.controls["alpha-number"].value = 1.0  # without a pointer
+    assert lazy.controls["alpha"].value == 1
+    assert (state(lazy)["state"], state(lazy)["busy"]) == ("stored", "1")
+    value = measured(material, EVALUATED[0], 1.0)
     assert f"{value:.1f}%" in words(lazy.shown["answer"])
-    assert "student 1" in words(lazy.shown["metrics"]) and "stored" in words(lazy.shown["metrics"])
-
-
-def test_an_alpha_between_is_first_interpolated_and_says_so(lazy, material):
+    metrics = words(lazy.shown["metrics"])
+    assert "α = 1 · student 1" in metrics and metrics.count("stored") == len(EVALUATED)
     put(lazy, alpha=0.2)
     assert state(lazy)["state"] == "interpolated"
-    ends = [measured(material, EVALUATED[0], fused(material, DRAWS[0], at)) for at in (0.0, 0.4)]
-    assert f"≈ {100 * np.mean(ends):.1f}%" in words(lazy.shown["answer"])
+    ends = [measured(material, EVALUATED[0], at) for at in (0.0, 0.4)]
+    assert f"≈ {np.mean(ends):.1f}%" in words(lazy.shown["answer"])
     assert "interpolated" in words(lazy.shown["status"])
     assert words(lazy.shown["metrics"]).count("≈ interpolated") == len(EVALUATED)
-
-
-@pytest.mark.parametrize("data_set", EVALUATED)
-def test_then_it_is_measured_exactly(page, material, data_set):
-    put(page, data_set=data_set, alpha=0.2)
-    assert page.wait(LONG)
-    assert state(page)["state"] == "exact" and state(page)["busy"] == "0"
-    value = 100 * measured(material, data_set, fused(material, DRAWS[0], 0.2))
-    assert f"{value:.1f}%" in words(page.shown["answer"])
-    assert words(page.shown["metrics"]).count("measured now") == len(EVALUATED)
-    assert f"{value:.1f} percent" in words(page.shown["live"])
-    for name in ("probabilities", "classes"):
-        assert "α = 0.2 · student 1" in words(page.shown[name])
-
-
-def test_what_was_measured_once_is_answered_at_once(page):
-    put(page, alpha=0.2)
-    assert page.wait(LONG)
-    put(page, alpha=0.4)
-    assert page.wait(LONG)
-    page._work.submit = lambda job: None
-    put(page, alpha=0.2)
-    assert state(page)["state"] == "exact"
-
-
-def test_another_student_is_another_curve(page, material):
-    before = page.shown["curves"].value
-    put(page, student=DRAWS[1], alpha=0.7)
-    assert page.wait(LONG)
-    value = 100 * measured(material, EVALUATED[0], fused(material, DRAWS[1], 0.7))
-    assert state(page)["student"] == str(DRAWS[1])
-    assert f"{value:.1f}%" in words(page.shown["answer"])
-    assert page.shown["curves"].value != before
-
-
-def test_a_text_tower_of_its_own(page, material):
-    put(page, alpha=0.2, separate=True)
-    assert page.controls["text"].value == 0.2 and page._controls._text_row.layout.display is None
-    put(page, text=0.9)
-    assert page.wait(LONG)
-    assert state(page)["text"] == "0.9" and state(page)["state"] == "exact"
-    value = 100 * measured(material, EVALUATED[0], fused(material, DRAWS[0], per_tower(0.2, 0.9)))
-    assert f"{value:.1f}%" in words(page.shown["answer"])
-    put(page, separate=False)
-    assert state(page)["text"] == "0.2" and page._controls._text_row.layout.display == "none"
-
-
-def test_another_merge_is_not_interpolated(lazy):
     put(lazy, merge="linear in depth")
     assert state(lazy)["state"] == "unknown" and state(lazy)["merge"] == "linear in depth"
     assert "nothing is known" in words(lazy.shown["answer"])
@@ -206,16 +146,32 @@ def test_another_merge_is_not_interpolated(lazy):
     assert state(lazy)["state"] == "stored"
 
 
-def test_only_the_newest_move_is_shown(page):
-    seen = []
-    page.shown["status"].observe(lambda change: seen.append(state(page)), "value")
-    moves = [round(0.41 + step / 100, 2) for step in range(40)]
-    for move in moves:
-        put(page, alpha=move)
-    assert page.wait(LONG)
-    assert state(page)["vision"] == f"{moves[-1]:g}" and state(page)["state"] == "exact"
-    exact = [one["vision"] for one in seen if one["state"] == "exact"]
-    assert exact == sorted(exact) and len(set(exact)) < len(moves)
+@pytest.mark.parametrize("data_set", EVALUATED)
+def test_then_it_is_measured_exactly_and_kept(page, material, data_set):
+    put(page, data_set=data_set, alpha=0.2)
+    assert state(page)["state"] == "exact" and state(page)["busy"] == "0"
+    value = measured(material, data_set, 0.2)
+    assert f"{value:.1f}%" in words(page.shown["answer"])
+    assert words(page.shown["metrics"]).count("measured now") == len(EVALUATED)
+    assert f"{value:.1f} percent" in words(page.shown["live"])
+    for name in ("probabilities", "classes"):
+        assert "α = 0.2 · student 1" in words(page.shown[name])
+    put(page, alpha=0.4)
+    page.work.submit = lambda job: None
+    put(page, alpha=0.2)
+    assert state(page)["state"] == "exact"
+
+
+def test_a_text_tower_of_its_own(page, material):
+    text_row = page._asking.text_row
+    put(page, alpha=0.2, separate=True)
+    assert page.controls["text"].value == 0.2 and text_row.layout.display is None
+    put(page, text=0.9)
+    assert state(page)["text"] == "0.9" and state(page)["state"] == "exact"
+    value = measured(material, EVALUATED[0], per_tower(0.2, 0.9))
+    assert f"{value:.1f}%" in words(page.shown["answer"])
+    put(page, separate=False)
+    assert state(page)["text"] == "0.2" and text_row.layout.display == "none"
 
 
 def test_a_result_that_comes_too_late_is_not_shown(page, monkeypatch):
@@ -229,14 +185,14 @@ def test_a_result_that_comes_too_late_is_not_shown(page, monkeypatch):
         measure(fusion, *others)
 
     monkeypatch.setattr(page._answers, "measure", slow)
-    put(page, alpha=0.3)
+    put(page, wait=False, alpha=0.3)
     assert begun.wait(LONG)
-    put(page, alpha=1.0)
+    put(page, wait=False, alpha=1.0)
     seen = []
     for part in ("metrics", "classes", "probabilities", "live"):
         page.shown[part].observe(lambda change: seen.append(words(change["owner"])), "value")
     go_on.set()
-    assert page.wait(LONG)
+    page.work.wait(LONG)
     assert seen and [one for one in seen if "α = 1 · student 1" not in one] == []
 
 
@@ -247,78 +203,47 @@ def test_an_error_is_shown_as_text_and_the_page_goes_on(page, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(page._live, "text_features", fails)
         put(page, alpha=0.3)
-        assert page.wait(LONG)
     assert f"the file {HOSTILE} is gone" in words(page.shown["message"])
     assert "<img" not in page.shown["message"].value and state(page)["busy"] == "0"
     put(page, alpha=0.31)
-    assert page.shown["message"].value == ""
-    assert page.wait(LONG)
-    assert state(page)["state"] == "exact"
+    assert page.shown["message"].value == "" and state(page)["state"] == "exact"
 
 
 def test_slow_work_shows_a_bar_until_it_ends(page, monkeypatch):
-    measure, seen = page._answers.measure, threading.Event()
-    bar = page.shown["progress"]
-    bar.layout.observe(lambda change: seen.set() if change["new"] != "none" else None, "display")
-
-    def slow(*asked):
-        assert seen.wait(LONG)
-        measure(*asked)
-
-    monkeypatch.setattr(page._answers, "measure", slow)
+    monkeypatch.setattr("fitclip_kit.slider.background.PATIENCE", 0)
+    bar, seen = page.shown["progress"], []
+    bar.layout.observe(lambda change: seen.append(change["new"]), "display")
+    bar.observe(lambda change: seen.append(change["new"]), "value")
     put(page, alpha=0.77)
-    assert page.wait(LONG)
-    assert seen.is_set() and bar.layout.display == "none"
+    assert None in seen and seen[-1] == "none" and bar.value == pytest.approx(1)
+    shares = [one for one in seen if isinstance(one, float)]
+    assert shares == sorted(shares)
 
 
 # Clips, data sets, queries
 
 
-def test_clips_go_round(page, material):
-    last = len(material.sets[EVALUATED[0]].clip_ids)
-    first = page.shown["strip"].value
-    page.controls["previous"].click()
-    assert page.wait(LONG) and page.controls["clip"].value == last
-    assert material.sets[EVALUATED[0]].clip_ids[-1] in words(page.shown["strip"])
-    page.controls["next"].click()
-    assert page.wait(LONG) and page.controls["clip"].value == 1
-    assert page.shown["strip"].value == first
-
-
-def test_a_data_set_begins_at_its_first_clip(page, material):
-    put(page, clip=5, data_set=EVALUATED[1])
-    assert page.wait(LONG)
-    one = material.sets[EVALUATED[1]]
-    assert (page.controls["clip"].value, page.controls["clip"].max) == (1, len(one.clip_ids))
-    assert one.clip_ids[0] in words(page.shown["strip"])
-    assert one.title in words(page.shown["answer"])
-    put(page, data_set=EVALUATED[0])
-    assert page.wait(LONG)
-    assert material.sets[EVALUATED[0]].clip_ids[0] in words(page.shown["strip"])
-
-
 def test_a_clips_probabilities_are_those_of_the_features(page, material):
     put(page, data_set=EVALUATED[1], clip=3, alpha=0.2)
-    assert page.wait(LONG)
-    one = material.sets[EVALUATED[1]]
-    encoder = open_encoder(material, fused(material, DRAWS[0], 0.2))
-    video = zero_shot.video_side(encoder, one.trial)[2]
-    shares = (encoder.logit_scale * (zero_shot.text_side(encoder, one.trial) @ video)).softmax(0)
-    best = int(shares.argmax())
+    clips, encoder = material.sets[EVALUATED[1]], encoder_at(material, 0.2)
+    video = zero_shot.video_side(encoder, clips.trial)[2]
+    texts = zero_shot.text_side(encoder, clips.trial)
+    shares = (encoder.logit_scale * (texts @ video)).softmax(0)
     shown = words(page.shown["probabilities"])
-    assert one.texts[best] in shown and f"{100 * float(shares[best]):.1f}" in shown
+    assert (
+        clips.texts[int(shares.argmax())] in shown and f"{100 * float(shares.max()):.1f}" in shown
+    )
 
 
 def test_a_query_shows_the_nearest_clips_and_what_entered(page, material):
     put(page, alpha=1.0, query="  a red   circle ")
-    assert page.wait(LONG)
-    one, tops = material.sets[EVALUATED[0]], []
+    clips, tops = material.sets[EVALUATED[0]], []
     for alpha in (1.0, 0.0):
-        encoder = open_encoder(material, fused(material, DRAWS[0], alpha))
-        scores = (
-            zero_shot.video_side(encoder, one.trial) @ encoder.encode_texts(["a red circle"])[0]
-        )
-        tops.append([one.clip_ids[place] for place in torch.argsort(-scores, stable=True)[:8]])
+        encoder = encoder_at(material, alpha)
+        query = encoder.encode_texts(["a red circle"])[0]
+        scores = zero_shot.video_side(encoder, clips.trial) @ query
+        order = torch.argsort(-scores, stable=True)[:8]
+        tops.append([clips.clip_ids[place] for place in order])
     shown = words(page.shown["gallery"])
     assert [clip for clip in tops[0] if clip in shown] == tops[0]
     entered = len(set(tops[0]) - set(tops[1]))
@@ -329,70 +254,47 @@ def test_a_query_shows_the_nearest_clips_and_what_entered(page, material):
     assert page.shown["gallery"].value == page.shown["entered"].value == ""
 
 
-def test_a_query_is_text_and_nothing_else(page):
-    put(page, query=HOSTILE)
-    assert page.wait(LONG)
-    assert (
-        HOSTILE in words(page.shown["gallery"]) and "onerror=alert" in page.shown["gallery"].value
-    )
-    assert "<img src=x" not in page.shown["gallery"].value
-
-
 # What is kept
 
 
-def saved_paths(page):
-    done = threading.Event()
-
-    def look(change):
-        if "Saving" not in change["new"]:
-            done.set()
-
-    page.shown["saved"].observe(look, "value")
-    if "Saving" not in page.shown["saved"].value:
-        done.set()
-    assert done.wait(LONG)
-    page.shown["saved"].unobserve(look, "value")
-    return [Path(one) for one in re.findall(r"<br>([^<]+)", page.shown["saved"].value)]
+def saved(page):
+    """What is said once all that was asked for is saved, and the paths in it."""
+    page._saves.submit(lambda: None).result(LONG)
+    shown = page.shown["saved"].value
+    return words(page.shown["saved"]), [Path(one) for one in re.findall(r"<br>([^<]+)", shown)]
 
 
-def test_the_figure_and_where_it_lies(page, material):
+def test_the_figure_and_the_weights_and_where_they_lie(page, material):
+    put(page, alpha=0.2)
+    folder = material.run.path.resolve() / "explore_alpha"
     page.controls["save-figure"].click()
-    paths = saved_paths(page)
-    stem = (
-        material.run.path.resolve() / "explore_alpha" / f"alpha_0.4_student_1_{EVALUATED[0]}_clip_1"
-    )
-    assert paths == [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
+    _, paths = saved(page)
+    stem = f"alpha_0.2_student_1_{EVALUATED[0]}_clip_1"
+    assert paths == [folder / f"{stem}.png", folder / f"{stem}.pdf"]
     assert paths[0].read_bytes().startswith(b"\x89PNG")
     assert paths[1].read_bytes().startswith(b"%PDF")
-
-
-def test_the_checkpoint_holds_the_fused_weights(page, material):
-    put(page, alpha=0.2)
-    page.controls["save-checkpoint"].click()
-    (path,) = saved_paths(page)
-    assert path.name == "alpha_0.2_student_1.safetensors"
-    expected = fused(material, DRAWS[0], 0.2)
-    kept = checkpoints.load(path)
+    paths[0].unlink()
+    page.controls["save-figure"].click()
+    page.controls["save-checkpoint"].click()  # two at once are both done
+    _, (path,) = saved(page)
+    assert path == folder / "alpha_0.2_student_1.safetensors" and paths[0].is_file()
+    expected, kept = encoder_at(material, 0.2).state(), checkpoints.load(path)
     assert all(torch.equal(kept[name], value) for name, value in expected.items())
 
 
-def test_two_saves_at_once_are_both_done(page, material):
-    page.controls["save-figure"].click()
-    page.controls["save-checkpoint"].click()
-    page._saves.shutdown(wait=True)
-    names = {path.name for path in (material.run.path / "explore_alpha").iterdir()}
-    assert "alpha_0.4_student_1.safetensors" in names
+def test_a_merge_that_is_not_measured_is_saved_without_its_numbers(lazy, monkeypatch):
+    put(lazy, merge="linear in depth")
+    lazy.controls["save-figure"].click()
+    assert "linear_in_depth_alpha_0.4_student_1" in saved(lazy)[0]
 
 
 def test_a_failed_save_is_told(page, monkeypatch):
     def fails(*_):
-        raise OSError("no space left")
+        raise OSError("no <space> left")
 
     monkeypatch.setattr(page._live, "save_checkpoint", fails)
     page.controls["save-checkpoint"].click()
-    assert saved_paths(page) == []
-    assert "Nothing was saved. OSError: no space left" in words(page.shown["saved"])
+    assert saved(page) == ("Nothing was saved. OSError: no <space> left", [])
 
 
 # My videos
@@ -414,10 +316,10 @@ def compare(page, **values):
     for name, value in values.items():
         page.own.controls[name].value = value
     page.own.controls["compare"].click()
-    assert page.own.wait(LONG)
+    page.own.work.wait(LONG)
 
 
-def test_a_folder_of_own_videos(page, videos):
+def test_a_folder_of_own_videos_follows_the_slider(page, videos):
     compare(page, folder=str(videos), texts="a dog\n<b>a cat</b>\n")
     shown = words(page.own.shown["own-table"])
     assert "one." in shown and "two." in shown and "<b>a cat</b>" in shown
@@ -425,15 +327,13 @@ def test_a_folder_of_own_videos(page, videos):
     assert page.own.shown["own-table"].value.count("<img") == 2
     left_out = words(page.own.shown["own-failures"])
     assert "broken.mp4" in left_out and "notes.txt" in left_out and "2 files" in left_out
-    assert page.own.shown["own-message"].value == ""
-
-
-def test_own_videos_follow_the_slider(page, videos):
-    compare(page, folder=str(videos), texts="a dog\na cat")
-    assert "α = 0.4 · student 1" in words(page.own.shown["own-table"])
+    assert page.own.shown["own-message"].value == "" and "α = 0.4 · student 1" in shown
     put(page, alpha=0.9)
-    assert page.own.wait(LONG)
+    page.own.work.wait(LONG)
     assert "α = 0.9 · student 1" in words(page.own.shown["own-table"])
+    compare(page, texts=" \n")
+    assert "no label or caption" in words(page.own.shown["own-message"])
+    assert page.own.shown["own-table"].value == ""
 
 
 def test_uploads_take_the_folders_place(page, videos):
@@ -472,28 +372,23 @@ def test_what_is_wrong_with_own_videos_is_said(page, values, said):
     assert page.own.shown["own-table"].value == ""
 
 
-def test_without_texts_nothing_is_compared(page, videos):
-    compare(page, folder=str(videos), texts=" \n")
-    assert "no label or caption" in words(page.own.shown["own-message"])
-
-
 def test_a_move_does_not_stop_the_decoding(page, videos, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
-    from_folder = widgets.OwnVideosTab.__init__.__globals__["own_videos"].from_folder
+    from_folder = own_videos.from_folder
 
-    def slow(*asked, **named):
+    def slow(*asked):
         begun.set()
         assert go_on.wait(LONG)
-        return from_folder(*asked, **named)
+        return from_folder(*asked)
 
-    monkeypatch.setattr("fitclip_kit.slider.own_videos.from_folder", slow)
+    monkeypatch.setattr(own_videos, "from_folder", slow)
     page.own.controls["folder"].value = str(videos)
     page.own.controls["texts"].value = "a dog\na cat"
     page.own.controls["compare"].click()
     assert begun.wait(LONG)
     put(page, alpha=0.8)
     go_on.set()
-    assert page.own.wait(LONG)
+    page.own.work.wait(LONG)
     assert "α = 0.8 · student 1" in words(page.own.shown["own-table"])
 
 
@@ -503,13 +398,7 @@ def test_a_move_does_not_stop_the_decoding(page, videos, monkeypatch):
 def test_closing_ends_the_threads(material):
     before = set(threading.enumerate())
     page = ExplorerPage(material)
-    put(page, alpha=0.33)
+    put(page, wait=False, alpha=0.33)
     page.close()
     left = {thread for thread in threading.enumerate() if thread.name.startswith("explorer")}
     assert left <= before
-
-
-def test_the_page_shows_itself_with_its_script(page, capsys):
-    assert isinstance(page.widget, ipw.VBox)
-    page._ipython_display_()
-    assert capsys.readouterr().out  # without a notebook IPython prints what it would show

@@ -9,10 +9,9 @@ import open_clip
 import pandas as pd
 import torch
 
-from fitclip_core import zero_shot
 from fitclip_kit.engine.measure import EvaluationSet, Student, measure, sweep_cells
 from fitclip_kit.engine.run_folder import RunFolder
-from fitclip_kit.slider.material import MEASURED_AT, ClipSet, Material
+from fitclip_kit.slider.material import Material, clip_set_of
 from fitclip_kit.store.results import Cell, ResultsStore
 from fitclip_kit.weights.models import LoadedModel
 from tests.tiny_clip import RandomClips, tiny_encoder
@@ -42,7 +41,6 @@ DATA_SETS = [
         classes=("sit", "jump", "run", "eat"),
     ),
 ]
-ALPHAS = (0.0, 0.3, 1.0)
 
 
 def tiny_material(
@@ -66,9 +64,8 @@ def tiny_material(
             )
             for draw in draws
         },
-        sets={one.name: clip_set(one) for one in DATA_SETS},
-        alphas=ALPHAS,
-        keys=[],
+        sets={one.name: clip_set_of(one, one.name.title()) for one in DATA_SETS},
+        cells=[],
         model={"architecture": "tiny"},
     )
 
@@ -84,16 +81,6 @@ def sweep_into(results: ResultsStore, material: Material, alphas: Sequence[float
     cells = sweep_cells([one.name for one in DATA_SETS], known, alphas)
     measure(cells, teacher_of(material), DATA_SETS, results, students=known)
     return cells
-
-
-def clip_set(data_set: EvaluationSet) -> ClipSet:
-    trial = zero_shot.prepare(
-        data_set.clips,
-        data_set.frames,
-        templates=data_set.templates,
-        classes=data_set.classes or None,
-    )
-    return ClipSet(data_set.name, data_set.name.title(), trial, MEASURED_AT[trial.task])
 
 
 def uneven(n: int) -> RandomClips:

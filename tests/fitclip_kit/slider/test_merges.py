@@ -1,12 +1,11 @@
 import math
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fitclip_core import ensembling
-from fitclip_kit.slider.fusion import MERGES, Fusion, linear_at, merged
+from fitclip_core import merges
+from fitclip_kit.slider.merges import MERGES, Fusion, linear_at, merged
 from tests.tiny_clip import tiny_encoder
 
 shares = st.floats(0, 1)
@@ -31,31 +30,21 @@ def test_titles(fusion, title):
 
 def test_shares_are_kept_as_results_keep_them():
     assert Fusion.at(1, 0.1 * 3) == Fusion.at(1, 0.3)
-    assert Fusion.at(1, 0.3 + 4e-10).alpha == 0.3
-    assert Fusion.at(1, 0.3 + 2e-9).alpha != 0.3
+    assert Fusion.at(1, 0.3 + 4e-10).vision == 0.3
+    assert Fusion.at(1, 0.3 + 2e-9).vision != 0.3
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan, math.inf])
-@pytest.mark.parametrize("tower", ["vision", "text"])
-def test_a_share_outside_0_to_1_is_refused(tower, share):
-    with pytest.raises(ValueError, match=f"{tower} tower's share is {share}"):
-        Fusion(**{"draw": 1, "vision": 0.5, "text": 0.5, tower: share})
-
-
-@pytest.mark.parametrize("draw", [-1, 1.5])
-def test_a_student_has_a_whole_number(draw):
-    with pytest.raises(ValueError, match="student's number"):
-        Fusion.at(draw, 0.5)
-
-
-def test_an_unknown_merge_is_refused():
-    with pytest.raises(ValueError, match="use one of average, linear in depth, fisher"):
-        Fusion.at(1, 0.5, "median")
-
-
-def test_two_alphas_are_no_alpha():
-    with pytest.raises(ValueError, match="vision 0, text 1 · student 1 has no single alpha"):
-        _ = Fusion(1, 0, 1).alpha
+@pytest.mark.parametrize(
+    ("fusion", "says"),
+    [
+        *[({"vision": share}, f"vision tower's share is {share}") for share in (-0.1, math.nan)],
+        *[({"text": share}, f"text tower's share is {share}") for share in (1.1, math.inf)],
+        ({"merge": "median"}, "use one of average, linear in depth, fisher"),
+    ],
+)
+def test_fusions_that_are_none(fusion, says):
+    with pytest.raises(ValueError, match=says):
+        Fusion(**{"draw": 1, "vision": 0.5, "text": 0.5} | fusion)
 
 
 @given(fusions)
@@ -66,15 +55,7 @@ def test_a_plain_fusion_is_what_the_sweep_has(fusion):
     found = {merged(fusion, other)(name) for name in names}
     assert fusion.is_plain == (len(found) == 1 and found != {2.0})
     if fusion.is_plain:
-        assert found == {fusion.alpha}
-
-
-@given(fusions)
-def test_the_ends_are_the_teacher_and_the_fusions_own_student(fusion):
-    teacher, student = fusion.ends
-    assert (teacher.alpha, student.alpha) == (0, 1)
-    assert teacher.draw == student.draw == fusion.draw
-    assert teacher.is_plain and student.is_plain
+        assert found == {fusion.vision}
 
 
 @pytest.mark.parametrize("layers", [(1, 1), (3, 2)])
@@ -94,12 +75,6 @@ def test_a_tower_at_an_end_needs_no_schedule():
     assert share("text_projection") == 0
 
 
-def test_a_tensor_may_have_a_share_for_each_weight():
-    each = torch.tensor([0.1, 0.9])
-    share = merged(Fusion.at(1, 0.5, "fisher"), {0.5: lambda name: each})
-    assert share("visual.proj") is each
-
-
 @pytest.mark.parametrize(
     ("alpha", "first", "last"),
     [(0, 0, 0), (0.4, 0, 0.8), (0.5, 0, 1), (0.75, 0.5, 1), (1, 1, 1)],
@@ -107,6 +82,6 @@ def test_a_tensor_may_have_a_share_for_each_weight():
 def test_linear_in_depth_is_alpha_in_the_middle(alpha, first, last):
     state = tiny_encoder(0, layers=(1, 1)).state()
     found = linear_at(alpha, state)
-    assert found == ensembling.linear_in_depth(first, last, state)
+    assert found == merges.linear_in_depth(first, last, state)
     middle = [share for name, share in found.items() if "resblocks" in name]
     assert middle == pytest.approx([alpha] * len(middle))

@@ -1,17 +1,20 @@
+"""The stored sweep, and what is answered between its cells."""
+
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import binom
 
-from figures.hits import PanelHits, point_numbers
-from figures.measures import Measure
-from fitclip_core.statistics import crossed_interval
-from fitclip_kit.slider.stored import Point, StoredSweep, of_direction, share_point
+from figures.alpha_curve import alpha_table
+from figures.explorer_state import Point
+from figures.measures import Measure, Panel
+from fitclip_kit.slider.answers import Answers, StoredSweep, share_point
+from fitclip_kit.slider.background import Task
+from fitclip_kit.slider.merges import Fusion
 from fitclip_kit.store.results import Cell, ResultsStore
 
 ALPHAS, DRAWS, ITEMS = (0.0, 0.3, 1.0), (1, 2, 4), 15
@@ -45,23 +48,18 @@ def store(folder, *, alphas=ALPHAS, draws=DRAWS, items=ITEMS, seed=0):
     for data_set in MEASURES:
         for alpha in alphas:
             for draw in draws:
-                key = Cell(alpha=alpha, **TRAINING, draw=draw, data_set=data_set)
+                key = Cell(data_set, alpha=alpha, **TRAINING, draw=draw)
                 if key not in keys:
                     results.write(key, cell_outcomes(data_set, rng, items), {})
                     keys.append(key)
     return results, keys
 
 
-def material(results, keys, items=ITEMS):
+def material(results, keys):
     """What `StoredSweep.read` looks at."""
-    coverage = {"clips": items + 1}
-    sets = {
-        "clips": SimpleNamespace(task="retrieval", measure_k=5),
-        "actions": SimpleNamespace(task="classification", measure_k=1),
-    }
-    for one in sets.values():
-        one.trial = SimpleNamespace(coverage=coverage)
-    return SimpleNamespace(run=SimpleNamespace(results=results), keys=keys, sets=sets)
+    trial = SimpleNamespace(coverage={"clips": ITEMS + 1})
+    sets = {name: SimpleNamespace(trial=trial, measure=one) for name, one in MEASURES.items()}
+    return SimpleNamespace(run=SimpleNamespace(results=results), cells=keys, sets=sets)
 
 
 @pytest.fixture(scope="module")
@@ -77,17 +75,9 @@ def sweep(finished):
 def stored_ranks(finished, data_set, draw, alpha):
     """Slow: one cell's file, read by itself."""
     results, _ = finished
-    key = Cell(alpha=alpha, **TRAINING, draw=draw, data_set=data_set)
+    key = Cell(data_set, alpha=alpha, **TRAINING, draw=draw)
     table = results.outcomes([key])
     return table[table["direction"] == MEASURES[data_set].direction].reset_index(drop=True)
-
-
-def test_it_knows_the_sweep(sweep):
-    assert sweep.alphas == list(ALPHAS)
-    assert sweep.draws == list(DRAWS)
-    assert sweep.measures == MEASURES
-    assert list(sweep.measures) == ["clips", "actions"]  # the material's order
-    assert sweep.measures["clips"].name == "text-to-video R@5"
 
 
 @pytest.mark.parametrize("data_set", MEASURES)
@@ -104,35 +94,26 @@ def test_a_draws_curve_has_the_shares_and_binomial_ends_of_its_cells(
         assert row.value == pytest.approx(share)
         ends = binom.ppf([0.025, 0.975], ITEMS, share) / ITEMS
         np.testing.assert_allclose([row.ci_low, row.ci_high], ends)
-
-
-def test_a_draws_curve_has_the_numbers_of_the_metrics_table(finished, sweep):
     results, keys = finished
-    metrics = results.metrics(keys)
-    chosen = metrics[(metrics["metric"] == "top1") & (metrics["draw"].fillna(2) == 2)]
-    expected = chosen.sort_values("alpha")[["value", "ci_low", "ci_high"]].to_numpy()
-    np.testing.assert_array_equal(sweep.curve("actions", 2).to_numpy()[:, 1:], expected)
+    table = results.metrics([key for key in keys if key.data_set == data_set])
+    name = {"clips": "R@5", "actions": "top1"}[data_set]
+    chosen = table[(table["metric"] == name) & (table["direction"] == MEASURES[data_set].direction)]
+    chosen = chosen[chosen["draw"].fillna(draw) == draw].sort_values("alpha")
+    expected = chosen[["value", "ci_low", "ci_high"]].to_numpy()
+    np.testing.assert_array_equal(curve.to_numpy()[:, 1:], expected)
 
 
 @pytest.mark.parametrize("data_set", MEASURES)
 def test_the_mean_curve_is_figure_3s(finished, sweep, data_set):
     results, keys = finished
-    hits = PanelHits(results.outcomes(keys), [MEASURES[data_set]])
-    expected = pd.DataFrame([point_numbers(hits.at(alpha)) for alpha in hits.alphas])
-    curve = sweep.curve(data_set)
+    panel = Panel("one", "", "", (MEASURES[data_set],))
+    expected = alpha_table(results.outcomes(keys), panels=[panel])
+    curve = sweep.curve(data_set, None)
     np.testing.assert_allclose(curve["value"], expected["value"])
     ends = ["ci_low", "ci_high"]
     np.testing.assert_allclose(curve[ends][1:], expected[ends][1:])
     # Figure 3 resamples at the teacher; here it has one interval in the mean and in every draw.
     assert curve.iloc[0].equals(sweep.curve(data_set, 1).iloc[0])
-
-
-def test_the_mean_curves_interval_is_over_items_and_draws(finished, sweep):
-    hits = [stored_ranks(finished, "clips", draw, 0.3)["rank"] <= 5 for draw in DRAWS]
-    found = crossed_interval(np.array(hits, dtype=float))
-    row = sweep.curve("clips").iloc[1]
-    assert row["ci_low"] == pytest.approx(max(found.low, 0))
-    assert row["ci_high"] == pytest.approx(min(found.high, 1))
 
 
 def test_outcomes_are_the_cells_own(finished, sweep):
@@ -145,64 +126,25 @@ def test_outcomes_are_the_cells_own(finished, sweep):
         assert set(cell["direction"]) == {MEASURES[data_set].direction}
         assert cell.attrs["coverage"]["clips"] == ITEMS + 1
     assert set(sweep.outcomes("actions", 1, 1.0)["label"]) == {"run", "jump"}
-
-
-def test_all_draws_share_the_teachers_outcomes(sweep):
     assert sweep.outcomes("clips", 1, 0).equals(sweep.outcomes("clips", 4, 0))
     assert not sweep.outcomes("clips", 1, 1).equals(sweep.outcomes("clips", 4, 1))
-
-
-def test_no_outcomes_between_stored_alphas(sweep):
-    assert sweep.outcomes("clips", 1, 0.31) is None
+    with pytest.raises(ValueError, match=r"clips is not stored at alpha 0\.31"):
+        sweep.outcomes("clips", 1, 0.31)
     assert sweep.outcomes("clips", 1, 0.1 + 0.2) is not None  # 0.30000000000000004
 
 
-def test_a_stored_alpha_answers_with_the_cell_and_says_so(sweep):
-    curve = sweep.curve("clips", 2)
-    for place, alpha in enumerate((0, 0.1 + 0.2, 1)):
-        value, low, high = curve.iloc[place, 1:].tolist()
-        assert sweep.at("clips", 2, alpha) == Point(value, low, high, "stored")
-
-
 def test_between_stored_alphas_the_answer_is_linear_and_says_so(sweep):
+    value, low, high = sweep.curve("clips", 2).iloc[1, 1:].tolist()
+    assert sweep.at("clips", 2, 0.1 + 0.2) == Point(value, low, high, "stored")
     curve = sweep.curve("actions", 1).set_index("alpha")
     point = sweep.at("actions", 1, 0.65)  # half-way between 0.3 and 1
     for name in ("value", "ci_low", "ci_high"):
         assert getattr(point, name) == pytest.approx((curve[name][0.3] + curve[name][1.0]) / 2)
     assert point.status == "interpolated"
     assert sweep.at("actions", None, 0.1).value == pytest.approx(
-        2 / 3 * sweep.curve("actions")["value"][0] + 1 / 3 * sweep.curve("actions")["value"][1]
+        2 / 3 * sweep.curve("actions", None)["value"][0]
+        + 1 / 3 * sweep.curve("actions", None)["value"][1]
     )
-
-
-@given(alpha=st.floats(0, 1), draw=st.sampled_from([None, *DRAWS]))
-@settings(max_examples=50, deadline=None)
-def test_every_answer_lies_between_its_neighbours(sweep, alpha, draw):
-    curve, point = sweep.curve("clips", draw), sweep.at("clips", draw, alpha)
-    below = curve[curve["alpha"] <= alpha + 1e-9].iloc[-1]
-    above = curve[curve["alpha"] >= alpha - 1e-9].iloc[0]
-    for name in ("value", "ci_low", "ci_high"):
-        low, high = sorted((below[name], above[name]))
-        assert low - 1e-8 <= getattr(point, name) <= high + 1e-8
-    assert point.ci_low <= point.value <= point.ci_high
-
-
-def test_points_are_of_every_data_set(sweep):
-    points = sweep.points(2, 0.5)
-    assert list(points) == ["clips", "actions"]
-    assert points["actions"] == sweep.at("actions", 2, 0.5)
-
-
-def test_a_curve_that_is_changed_leaves_the_sweep_as_it_is(sweep):
-    before = sweep.at("clips", 1, 0.3)
-    curve = sweep.curve("clips", 1)
-    curve["value"] = 7.0
-    assert sweep.at("clips", 1, 0.3) == before
-
-
-def test_of_one_draw_the_mean_curve_is_that_draws(tmp_path):
-    sweep = StoredSweep.read(material(*store(tmp_path, draws=(3,))))
-    pd.testing.assert_frame_equal(sweep.curve("clips"), sweep.curve("clips", 3))
 
 
 def test_one_item_has_no_interval(tmp_path):
@@ -219,31 +161,20 @@ def test_variants_and_references_are_not_on_the_curve(finished, sweep, tmp_path)
     results, keys = store(tmp_path)
     rng = np.random.default_rng(5)
     others = [
-        Cell(model="frozen", data_set="clips"),
-        Cell(merge="fisher", alpha=0.3, **TRAINING, draw=1, data_set="clips"),
+        Cell("clips", model="frozen"),
+        Cell("clips", merge="fisher", alpha=0.3, **TRAINING, draw=1),
     ]
     for key in others:
         results.write(key, cell_outcomes("clips", rng), {})
     found = StoredSweep(results.outcomes([*keys, *others]), MEASURES)
-    pd.testing.assert_frame_equal(found.curve("clips"), sweep.curve("clips"))
-
-
-def test_data_sets_without_a_measure_are_left_alone(finished, sweep):
-    results, keys = finished
-    found = StoredSweep(results.outcomes(keys), {"actions": MEASURES["actions"]})
-    pd.testing.assert_frame_equal(found.curve("actions"), sweep.curve("actions"))
-    cell = found.outcomes("actions", 1, 0)
-    assert cell is not None and "coverage" not in cell.attrs  # nobody said how many
+    pd.testing.assert_frame_equal(found.curve("clips", None), sweep.curve("clips", None))
 
 
 @pytest.mark.parametrize(
     ("ask", "says"),
     [
-        (lambda sweep: sweep.curve("kites"), "no data set 'kites'.*'clips', 'actions'"),
+        (lambda sweep: sweep.curve("kites", 1), "no data set 'kites'.*'clips', 'actions'"),
         (lambda sweep: sweep.curve("clips", 3), r"no draw 3 in the sweep; there: \[1, 2, 4\]"),
-        (lambda sweep: sweep.outcomes("clips", 9, 0), "no draw 9"),
-        (lambda sweep: sweep.outcomes("clips", 1, 1.2), "alpha is 1.2"),
-        (lambda sweep: sweep.outcomes("clips", 1, float("nan")), "alpha is nan"),
         (lambda sweep: sweep.at("clips", 1, -0.1), "alpha is -0.1; the stored sweep runs from 0"),
         (lambda sweep: sweep.at("clips", 1, float("nan")), "alpha is nan"),
     ],
@@ -256,21 +187,15 @@ def test_questions_it_cannot_answer(sweep, ask, says):
 def test_sweeps_it_refuses(finished):
     results, keys = finished
     everything = results.outcomes(keys)
-    with pytest.raises(ValueError, match="no measure"):
-        StoredSweep(everything, {})
     with pytest.raises(ValueError, match="no outcomes of kites"):
         StoredSweep(everything, {"kites": Measure("kites", "text_to_video", 5)})
-    with pytest.raises(ValueError, match=r"k is 3 for retrieval; give one of \[1, 5, 10\]"):
-        StoredSweep(everything, {"clips": Measure("clips", "text_to_video", 3)})
     shorter = [key for key in keys if (key.data_set, key.alpha) != ("actions", 0.3)]
     with pytest.raises(ValueError, match=r"actions and clips do not have the same"):
         StoredSweep(results.outcomes(shorter), MEASURES)
     lacking = [key for key in keys if (key.draw, key.alpha) != (2, 0.3)]
-    with pytest.raises(
-        ValueError, match=r"do not have the same alphas|alpha 0\.3 have the draws \[1, 4\]"
-    ):
+    with pytest.raises(ValueError, match=r"0\.3 have the draws \[1, 4\], but 1 has \[1, 2, 4\]"):
         StoredSweep(results.outcomes(lacking), MEASURES)
-    with pytest.raises(ValueError, match="no student"):
+    with pytest.raises(ValueError, match="has only the teacher"):
         StoredSweep(results.outcomes([key for key in keys if key.alpha == 0]), MEASURES)
     with pytest.raises(ValueError, match="do not cover the same items"):
         StoredSweep(everything.drop(index=0), MEASURES)
@@ -289,7 +214,6 @@ def test_a_point_of_live_outcomes_is_the_cells(sweep):
     assert live.status == "exact"
     stored = sweep.at("clips", 2, 0.3)
     assert (live.value, live.ci_low, live.ci_high) == (stored.value, stored.ci_low, stored.ci_high)
-    assert share_point(cell, MEASURES["clips"], "stored") == stored
 
 
 def test_other_directions_play_no_part_in_a_point():
@@ -297,13 +221,60 @@ def test_other_directions_play_no_part_in_a_point():
     point = share_point(live, MEASURES["clips"])
     live.loc[live["direction"] == "video_to_text", "rank"] = 99
     assert share_point(live, MEASURES["clips"]) == point
-    assert len(of_direction(live, "video_to_text")) == ITEMS
     with pytest.raises(ValueError, match=r"direction 'classification'; there: \['text_to_video'"):
         share_point(live, MEASURES["actions"])
 
 
-def test_a_point_of_ranks_that_are_none_is_refused():
-    live = cell_outcomes("clips", np.random.default_rng(1))
-    live.loc[0, "rank"] = np.nan
-    with pytest.raises(ValueError, match="not finite"):
-        share_point(live, MEASURES["clips"])
+# Answers
+
+
+class Live:
+    """Measures by counting; the ranks of a fusion are those stored at alpha 0.3."""
+
+    def __init__(self, sweep):
+        self.material = SimpleNamespace(sets={name: name for name in MEASURES})
+        self.sweep, self.asked = sweep, []
+
+    def outcomes(self, fusion, clip_set, task):
+        task.check()
+        self.asked.append((fusion, clip_set))
+        return self.sweep.outcomes(clip_set, fusion.draw, 0.3)
+
+
+def test_what_is_measured_replaces_what_was_interpolated(sweep):
+    live = Live(sweep)
+    answers, fusion = Answers(sweep, live), Fusion.at(2, 0.5)
+    assert answers.point(fusion, "clips") == sweep.at("clips", 2, 0.5)
+    assert answers.missing(fusion, "actions") == ["actions", "clips"]
+    with pytest.raises(ValueError, match=r"clips is not measured at α = 0\.5 · student 2"):
+        answers.outcomes(fusion, "clips")
+    answers.measure(fusion, "clips", Task())
+    exact = sweep.at("clips", 2, 0.3)
+    assert answers.point(fusion, "clips") == replace(exact, status="exact")
+    assert answers.outcomes(fusion, "clips").equals(sweep.outcomes("clips", 2, 0.3))
+    assert answers.missing(fusion, "clips") == ["actions"]
+    assert [point.status for point in answers.points(fusion).values()] == ["exact", "interpolated"]
+
+
+def test_stored_fusions_need_no_measuring_and_others_are_unknown_before(sweep):
+    answers = Answers(sweep, Live(sweep))
+    for fusion in (Fusion.at(4, 1.0), Fusion.at(1, 0.0, "fisher"), Fusion.at(1, 0.3)):
+        assert answers.missing(fusion, "clips") == []
+        point = answers.point(fusion, "clips")
+        assert point is not None and point.status == "stored"
+        stored = sweep.outcomes("clips", fusion.draw, fusion.vision)
+        assert answers.outcomes(fusion, "clips").equals(stored)
+    for fusion in (Fusion(1, 0.3, 0.4), Fusion.at(1, 0.3, "fisher")):
+        assert answers.points(fusion) == {} and answers.point(fusion, "clips") is None
+        answers.measure(fusion, "clips", Task())
+        assert list(answers.points(fusion)) == ["clips"]
+
+
+def test_only_so_many_are_kept(sweep, monkeypatch):
+    monkeypatch.setattr("fitclip_kit.slider.answers.KEPT", 2)
+    answers = Answers(sweep, Live(sweep))
+    fusions = [Fusion.at(1, alpha) for alpha in (0.4, 0.5, 0.6)]
+    for fusion in fusions:
+        answers.measure(fusion, "clips", Task())
+    known = [answers.point(fusion, "clips").status for fusion in fusions]
+    assert known == ["interpolated", "exact", "exact"]
