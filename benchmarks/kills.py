@@ -199,7 +199,7 @@ def _measure(folder: Path, profile: str, kills: int, seed: int) -> int:
 
     def command(name: str) -> list[str]:
         runs = ["--profile", profile, "--runs-dir", str(folder / name)]
-        return [sys.executable, "-m", "fitclip_kit.engine.run", *runs]
+        return [sys.executable, "-m", "fitclip_kit.engine.cli", "run", *runs]
 
     before = os.times()
     subprocess.run(command("undisturbed"), env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -289,16 +289,16 @@ def _finished(run: Path) -> tuple[Counter[str], Marks]:
 def _finished_work(run: Path) -> list[tuple[str, list[Path]]]:
     """The pieces of work that a run need not do again: the kind of each, and its files."""
     work = []
-    for stamp in (run / "notebooks").glob("*.stamp.json"):
-        stem = stamp.name.partition(".")[0]
-        copies = [stamp.with_name(f"{stem}{suffix}") for suffix in (".ipynb", ".html")]
-        work.append(("notebooks", [stamp, *copies, *_declared(run / stem / MANIFEST_NAME)]))
+    for record in (run / "notebooks").glob(f"*.{MANIFEST_NAME}"):
+        stem = record.name.partition(".")[0]
+        copies = [record.with_name(f"{stem}{suffix}") for suffix in (".ipynb", ".html")]
+        work.append(("notebooks", [record, *copies, *_declared(run / stem / MANIFEST_NAME)]))
     for record in run.rglob("frames_*.json"):
         work.append(("shards", [record, record.with_suffix(".npy")]))
     for record in (run / "results" / "cells").glob("*.json"):
         work.append(("cells", [record, record.with_suffix(".parquet")]))
     for manifest in run.rglob(MANIFEST_NAME):
-        if manifest.parent.parent != run:  # a notebook's is void without its stamp
+        if manifest.parent.parent != run:  # a notebook's is void without the runner's
             kind = json.loads(manifest.read_text(encoding="utf-8"))["kind"]
             work.append((_KINDS.get(kind, kind), _declared(manifest)))
     return work

@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     returning = [rng.choice(stored)]
     while len(returning) < options.moves:
         returning.append(rng.choice([alpha for alpha in stored if alpha != returning[-1]]))
-    server = ["-m", "fitclip_kit.slider.serve", "--profile", options.profile]
+    server = ["-m", "fitclip_kit.engine.cli", "slider", "--profile", options.profile]
     server += ["--runs-dir", str(options.runs_dir.resolve())]
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -134,7 +134,7 @@ def fan_out(
     environment: dict[str, str] | None = None,
 ) -> Process:
     """Start the fan-out of a profile, inline where there are no settings."""
-    command = [sys.executable, "-m", "fitclip_kit.engine.fan_out", "--profile", profile]
+    command = [sys.executable, "-m", "fitclip_kit.engine.cli", "cluster", "--profile", profile]
     command += ["--runs-dir", str(runs)]
     if settings is not None:
         command += ["--settings", str(settings)]

@@ -22,7 +22,7 @@ from fitclip_core.devices import pick_device
 from fitclip_core.distillation import Recipe, TrainingClips
 from fitclip_core.encoders import ClipEncoder
 from fitclip_kit.engine import students, studies
-from fitclip_kit.engine.fanout import Failure, FanOutFailed, Settings, Task, fan_out
+from fitclip_kit.engine.cluster import Task
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.engine.sources import (
     TRAINED_ON,
@@ -95,49 +95,17 @@ class Run:
         return [self.folder.evaluation_set(name) for name in names]
 
 
-def fan_out_run(
-    run: Run, parts: Collection[str], settings: Settings
-) -> Iterator[tuple[str, int, list[Failure]]]:
-    """Do what is missing of some parts of a run, in their order, each when the one before is done.
+def steps(run: Run, parts: Collection[str] = ()) -> dict[str, Callable[[], Iterator[Task]]]:
+    """What lists the tasks that are not done of each step of some parts of a run, in order.
 
-    Where tasks fail, the parts that do not need them are done all the same.
+    parts: names of `PARTS`; none: all.
 
-    Args:
-        run: the run.
-        parts: names of `PARTS`.
-        settings: where it is done.
-
-    Yields:
-        For each step that was done its title, how many tasks it had, and failed attempts that were
-        made good.
-
-    Raises:
-        ValueError: an unknown part, or one that needs an earlier part which is not done.
-        fanout.FanOutFailed: tasks that failed at every attempt, of all steps, at the end.
+    Raises: ValueError for an unknown part.
     """
     if unknown := sorted(set(parts) - set(PARTS)):
         raise ValueError(f"no part {', '.join(unknown)}; choose from {', '.join(PARTS)}")
-    total = 0
-    failures: list[Failure] = []
-    undone: list[str] = []
-    for title in (step for part, steps in PARTS.items() if part in parts for step in steps):
-        try:
-            tasks = list(_STEPS[title](run))
-        except ValueError:
-            if not failures:
-                raise
-            undone.append(title)  # for want of what failed
-            continue
-        total += len(tasks)
-        try:
-            made_good = fan_out(tasks, settings, run.path / "fan_out", title=title)
-        except FanOutFailed as error:
-            failures += error.failures
-        else:
-            yield title, len(tasks), made_good
-    if failures:
-        named = ", ".join(sorted(parts, key=list(PARTS).index))
-        raise FanOutFailed(named, total, failures, undone)
+    chosen = [step for part, inner in PARTS.items() if part in (parts or PARTS) for step in inner]
+    return {title: partial(_STEPS[title], run) for title in chosen}
 
 
 def shard_tasks(run: Run) -> Iterator[Task]:

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from fitclip_kit.engine.parameters import read_profile
 from fitclip_kit.engine.report import main as report
 from fitclip_kit.engine.run import main
+from fitclip_kit.engine.settings import read_profile
 from fitclip_kit.store.files import manifest_problems
 
 ROOT = Path(__file__).parents[2]

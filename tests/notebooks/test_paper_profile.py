@@ -19,8 +19,8 @@ import yaml
 from data_prep.mini_benchmark.data_sets import EVALUATED
 from figures.paper import paper_table
 from figures.paper_tables import beside_paper, measured_table
-from fitclip_kit.engine.parameters import read_profile
 from fitclip_kit.engine.run import main
+from fitclip_kit.engine.settings import read_profile
 from fitclip_kit.store.files import manifest_problems
 from fitclip_kit.store.results import CellKey, ResultsStore
 from fitclip_kit.weights import checkpoints

@@ -12,9 +12,8 @@ from fitclip_kit.engine import dry_run as module
 from fitclip_kit.engine import survey as surveys
 from fitclip_kit.engine.calibration import calibrate
 from fitclip_kit.engine.dry_run import dry_run
-from fitclip_kit.engine.notebook_files import read_notebooks
-from fitclip_kit.engine.parameters import merge_profile, profile_file, read_profile
 from fitclip_kit.engine.plan import Decoding
+from fitclip_kit.engine.settings import merge_profile, profile_file, read_notebooks, read_profile
 
 NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
 Parameters = dict[str, dict[str, Any]]

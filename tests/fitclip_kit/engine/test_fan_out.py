@@ -21,10 +21,9 @@ from figures.subset_size import IN_DOMAIN_R1
 from fitclip_core import distillation, zero_shot
 from fitclip_kit.engine import fan_out, run_tasks, students, studies
 from fitclip_kit.engine.fanout import FanOutFailed, Settings, Task
-from fitclip_kit.engine.notebook_files import cell_source, cell_tags, read_notebooks
-from fitclip_kit.engine.parameters import merge_profile
 from fitclip_kit.engine.run import FolderInUse, locked
 from fitclip_kit.engine.run_tasks import PARTS, Run, fan_out_run
+from fitclip_kit.engine.settings import cell_source, cell_tags, merge_profile, read_notebooks
 from fitclip_kit.engine.sources import share_study_sets, size_study_set
 
 NOTEBOOKS = Path(__file__).parents[3] / "notebooks"

@@ -11,10 +11,9 @@ import pytest
 import yaml
 
 from fitclip_kit.engine import dry_run, run
-from fitclip_kit.engine.notebook_files import read_notebooks
-from fitclip_kit.engine.parameters import merge_profile, read_profile
 from fitclip_kit.engine.run_check import KIT_NOTEBOOKS, notes
 from fitclip_kit.engine.run_jobs import run_problems
+from fitclip_kit.engine.settings import merge_profile, read_notebooks, read_profile
 
 ROOT = Path(__file__).parents[3]
 BOOKS = {book.stem: book.defaults for book in read_notebooks(ROOT / "notebooks")}

@@ -9,10 +9,9 @@ import pytest
 
 from fitclip_core.distillation import Recipe, TrainingClips
 from fitclip_kit.engine import students, studies
-from fitclip_kit.engine.notebook_files import read_notebooks
-from fitclip_kit.engine.parameters import merge_profile, profile_file, read_profile
 from fitclip_kit.engine.plan import Differentiating, Fitting, Job, Measuring
 from fitclip_kit.engine.run_jobs import notebook_jobs
+from fitclip_kit.engine.settings import merge_profile, profile_file, read_notebooks, read_profile
 from fitclip_kit.store.files import write_manifest
 from tests.tiny_training import Source
 

@@ -17,9 +17,9 @@ import yaml
 
 from fitclip_kit.engine import students, train
 from fitclip_kit.engine.fanout import Settings
-from fitclip_kit.engine.notebook_files import cell_source, cell_tags, read_notebook
 from fitclip_kit.engine.run import locked, make_plan
 from fitclip_kit.engine.run_tasks import STUDENTS, Run, fan_out_run
+from fitclip_kit.engine.settings import cell_source, cell_tags, read_notebook
 from fitclip_kit.store.files import read_manifest
 
 ROOT = Path(__file__).parents[3]
