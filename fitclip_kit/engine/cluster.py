@@ -28,7 +28,6 @@ from submitit.core.utils import FailedJobError
 from submitit.helpers import as_completed, environment_variables
 from tqdm import tqdm
 
-from fitclip_core import distributed
 from fitclip_kit.engine.run import locked
 from fitclip_kit.engine.settings import ClusterSettings
 from fitclip_kit.store.files import json_digest, write_text
@@ -187,6 +186,8 @@ def train_together(list_tasks: Callable[[], Iterable[Task]], run_dir: Path, devi
     Raises: ValueError when frames are missing or as `fit_student`; FolderInUse; FirstRankFailed in
     the processes that wait for rank 0, where that fails alone.
     """
+    from fitclip_core import distributed  # tasks of a cluster need not wait for torch
+
     with distributed.process_group(device), ExitStack() as held:
 
         def begin() -> list[Task]:

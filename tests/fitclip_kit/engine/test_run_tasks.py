@@ -2,12 +2,10 @@
 
 import contextlib
 import io
-import os
 import pickle
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,16 @@ from data_prep.mini_benchmark.data_sets import EVALUATED
 from figures import label_share, subset_size
 from figures.subset_size import IN_DOMAIN_R1
 from fitclip_core import distillation, zero_shot
-from fitclip_kit.engine import fan_out, run_tasks, students, studies
-from fitclip_kit.engine.fanout import FanOutFailed, Settings, Task
-from fitclip_kit.engine.run import FolderInUse, locked
-from fitclip_kit.engine.run_tasks import PARTS, Run, fan_out_run
-from fitclip_kit.engine.settings import cell_source, cell_tags, merge_profile, read_notebooks
+from fitclip_kit.engine import run_tasks, students, studies
+from fitclip_kit.engine.cluster import fan_out_steps
+from fitclip_kit.engine.run_tasks import Run, steps
+from fitclip_kit.engine.settings import (
+    ClusterSettings,
+    cell_source,
+    cell_tags,
+    merge_profile,
+    read_notebooks,
+)
 from fitclip_kit.engine.sources import share_study_sets, size_study_set
 
 NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
@@ -82,6 +85,14 @@ def new_run(path: Path) -> Run:
     return Run(path.resolve(), NOTEBOOKS, parameters)
 
 
+def shared_out(run: Run, *parts: str, executor: Any = "inline") -> dict[str, int]:
+    """How many tasks each step had, when all are done."""
+    settings = ClusterSettings(executor=executor)
+    done = list(fan_out_steps(steps(run, parts), settings, run.path / "fan_out"))
+    assert not [failures for _, _, failures in done if failures]
+    return {title: tasks for title, tasks, _ in done}
+
+
 def run_notebooks(run: Run) -> None:
     """Execute notebooks 01 to 06 here, each up to the last cell that computes."""
     for stem, last in LAST.items():
@@ -134,7 +145,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run, Mapping[st
     matplotlib.use("agg")
     folder = tmp_path_factory.mktemp("runs")
     shared, alone = new_run(folder / "shared"), new_run(folder / "alone")
-    counts = {title: tasks for title, tasks, _ in fan_out_run(shared, PARTS, Settings())}
+    counts = shared_out(shared)
     shutil.copytree(shared.folder.data, alone.folder.data)  # both would make the same videos
     run_notebooks(alone)
     return shared, alone, counts
@@ -161,8 +172,7 @@ def test_the_notebooks_do_nothing_again(
 
 def test_nothing_is_left_to_do(runs: tuple[Run, Run, Mapping[str, int]], heavy: list[str]) -> None:
     for run in runs[:2]:
-        left = {title: tasks for title, tasks, _ in fan_out_run(run, PARTS, Settings())}
-        assert left == dict.fromkeys(TASKS, 0)
+        assert shared_out(run) == dict.fromkeys(TASKS, 0)
     assert heavy == []
 
 
@@ -178,8 +188,7 @@ def test_lost_things_are_made_again_by_a_fresh_process(
         if (key.seed, key.alpha, key.data_set) == (1, 0.4, "mit") and key.label_share == 0.9999
     ]
     (shared.path / "results" / "cells" / f"{lost.digest}.json").unlink()
-    local = Settings(executor="local")
-    assert list(fan_out_run(shared, ["sweep"], local)) == [("sweep", 1, [])]
+    assert shared_out(shared, "sweep", executor="local") == {"sweep": 1}
     assert contents(shared) == before
     (shared.folder.student(1) / students.HISTORY_FILE).write_text("")
     [task] = run_tasks.student_tasks(shared)
@@ -205,99 +214,5 @@ def test_the_studies_are_measured_where_the_figures_look() -> None:
 
 
 def test_a_part_says_what_it_needs(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
     with pytest.raises(ValueError, match=r"run notebook 01_data_prep first|not finished"):
-        list(fan_out_run(run, ["teacher"], Settings()))
-    with pytest.raises(ValueError, match="no part everything; choose from frames, teacher"):
-        list(fan_out_run(run, ["everything"], Settings()))
-
-
-def test_a_failure_is_told_when_all_that_can_be_done_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log: list[str] = []
-
-    def needy(run: Run) -> Iterator[Task]:
-        raise ValueError("no student")
-
-    def broken() -> None:
-        raise OSError("no room")
-
-    steps = {
-        title: lambda run: iter([Task("fine", partial(log.append, "fine"))]) for title in TASKS
-    }
-    steps |= {"students": lambda run: iter([Task("draw 1", broken)]), "sweep": needy}
-    monkeypatch.setattr(run_tasks, "_STEPS", steps)
-    with pytest.raises(FanOutFailed) as caught:
-        list(fan_out_run(new_run(tmp_path), PARTS, Settings()))
-    assert len(log) == 6
-    said = str(caught.value).splitlines()
-    assert said[0].startswith(
-        "frames, teacher, students, sweep, sizes, shares: 1 of 7 tasks failed"
-    )
-    assert said[1].startswith("  - draw 1: OSError: no room (attempt 2; log: ")
-    assert said[2:] == ["  - not begun: sweep"]
-    with pytest.raises(ValueError, match="no student"):
-        list(fan_out_run(new_run(tmp_path), ["sweep"], Settings()))
-
-
-@pytest.fixture
-def at_hand(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What the command line asks for, where nothing is done."""
-    asked: list[tuple[Any, ...]] = []
-
-    def record(run: Run, parts: Any, settings: Settings) -> Iterator[Any]:
-        asked.append((run, list(parts), settings))
-        yield "sweep", 3, []
-        yield "students", 0, []
-
-    monkeypatch.setattr(fan_out, "fan_out_run", record)
-    return asked
-
-
-def test_the_command_line(
-    at_hand: list[tuple[Any, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    settings = tmp_path / "cluster.yaml"
-    settings.write_text("executor: slurm\ngpus: 1\n")
-    arguments = ["--profile", "smoke", "--runs-dir", str(tmp_path)]
-    assert fan_out.main(arguments) == 0
-    given = ["--settings", str(settings), "-w", "sweep", "-w", "shares"]
-    assert fan_out.main([*arguments, *given, "--executor", "local"]) == 0
-    assert capsys.readouterr().out.splitlines()[:2] == [
-        "sweep: 3 tasks done",
-        "students: nothing to do",
-    ]
-    (run, parts, first), (_, chosen, second) = at_hand
-    assert run.path == (tmp_path / "smoke").resolve() and run.working_dir == NOTEBOOKS
-    assert run.parameters["04_alpha_sweep"]["alphas"] == [0.0, 0.4, 1.0]
-    assert (parts, first) == (list(PARTS), Settings())
-    assert (chosen, second) == (["sweep", "shares"], Settings(executor="local", gpus=1))
-    assert os.environ["OMP_WAIT_POLICY"] == "passive"
-
-
-def test_the_command_lines_failures(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = ["--profile", "smoke", "--runs-dir", str(tmp_path)]
-    assert fan_out.main([*arguments[:1], "unknown", *arguments[2:]]) == 2
-    assert fan_out.main([*arguments, "--settings", str(tmp_path / "absent.yaml")]) == 2
-    assert "absent.yaml is not readable" in capsys.readouterr().err
-    with locked(tmp_path / "smoke"):
-        assert fan_out.main(arguments) == 1
-    assert "Another run" in capsys.readouterr().err
-    assert issubclass(FolderInUse, RuntimeError)
-
-    def failing(error: BaseException) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            raise error
-
-        return call
-
-    for error, status in (
-        (FanOutFailed("sweep", 3, []), 1),
-        (ValueError("no student"), 2),
-        (KeyboardInterrupt(), 130),
-    ):
-        monkeypatch.setattr(fan_out, "fan_out_run", failing(error))
-        assert fan_out.main(arguments) == status
+        shared_out(new_run(tmp_path), "teacher")
