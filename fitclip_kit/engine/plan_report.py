@@ -1,4 +1,4 @@
-"""A plan in words, as `python -m fitclip_kit.engine.run --dry-run` prints it."""
+"""A plan in words, as `fitclip run --dry-run` prints it."""
 
 from __future__ import annotations
 

@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 
 from fitclip_kit.engine import report, run
-from fitclip_kit.engine.stamps import write_stamp
 from fitclip_kit.store.files import write_manifest
+from tests.small_project import PARAMETERS, fitclip, make_project
 
-PARAMETERS = "run_dir = '../runs/x'  # the run folder\nvalue = 0.5  # a number"
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 PICTURE = base64.b64encode(b"\x89PNG not a real picture").decode()
 
@@ -37,11 +36,8 @@ class Project:
     """Notebooks, a profile, and a run of them that looks finished."""
 
     def __init__(self, folder):
-        self.folder = folder
+        self.folder = make_project(folder)
         self.notebooks = folder / "notebooks"
-        (self.notebooks / "profiles").mkdir(parents=True)
-        (self.notebooks / "profiles" / "tiny.yaml").write_text("common: {value: 1}\n")
-        (folder / "requirements.lock").write_text("a==1\n")
 
     def notebook(self, stem, *cells, title="# Title"):
         """A notebook, and below the outputs that its executed copy will have."""
@@ -55,16 +51,18 @@ class Project:
         nbformat.write(content, str(self.notebooks / f"{stem}.ipynb"))
 
     def plan(self):
-        return run.make_plan(self.notebooks, "tiny", self.folder / "runs")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run, "NOTEBOOKS", self.notebooks)
+            return run.make_plan("tiny", self.folder / "runs")
 
     def finish(self, stem, results="", **files):
         """Leave what the runner leaves of a notebook that ran to its end."""
         plan = self.plan()
         position = [notebook.stem for notebook in plan.notebooks].index(stem)
         left = plan.files(plan.notebooks[position])
-        left.executed.parent.mkdir(parents=True, exist_ok=True)
-        left.executed.write_text((self.notebooks / f"{stem}.ipynb").read_text())
-        left.html.write_text("page")
+        left.beside("").parent.mkdir(parents=True, exist_ok=True)
+        left.beside(".ipynb").write_text((self.notebooks / f"{stem}.ipynb").read_text())
+        left.beside(".html").write_text("page")
         left.results.mkdir(parents=True, exist_ok=True)
         for name, text in {"out": "1", **files}.items():
             (left.results / f"{name}.md").write_text(text, encoding="utf-8")
@@ -76,19 +74,19 @@ class Project:
             code="",
             outputs=[Path(f"{name}.md") for name in ("out", *files)],
         )
-        write_stamp(left, plan.made_from(position))
+        left.declare(plan.made_from(position))
 
     @property
     def path(self):
         return self.folder / "runs" / "tiny" / "report.html"
 
     def page(self):
-        report.make_report(self.plan(), "tiny")
+        report.make_report(self.plan())
         return self.path.read_text(encoding="utf-8")
 
-    def cli(self):
-        options = ["--profile", "tiny", "--runs-dir", str(self.folder / "runs")]
-        return report.main(options, self.notebooks)
+    def command(self, profile="tiny"):
+        options = ["--profile", profile, "--runs-dir", str(self.folder / "runs")]
+        return fitclip(self.notebooks, "report", *options)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -246,9 +244,7 @@ def test_the_first_page_says_what_the_run_was_made_from(project):
     assert f"results{'f' * 64}" in re.sub(r"\s", "", seen)
     assert "profiletiny" in re.sub(r"\s", "", seen)
     assert f"numpy {report.version('numpy')}" in seen
-    assert (
-        run.make_plan(project.notebooks, "tiny", project.folder).code["requirements.lock"] in seen
-    )
+    assert project.plan().inputs["requirements.lock"] in seen
 
 
 # The stored sweep
@@ -295,7 +291,7 @@ def test_the_sweeps_sources_are_found_from_the_notebooks_folder(project, monkeyp
         raise ValueError("the cells are of other weights; run notebook 04_alpha_sweep again")
 
     monkeypatch.setattr(report, "explore", explore)
-    assert swept(project, sources_file="mine.yaml").cli() == 1
+    assert swept(project, sources_file="mine.yaml").command() == 1
     assert asked == [str(project.notebooks / "mine.yaml")]
     assert "the cells are of other weights; run notebook 04" in capsys.readouterr().err
     assert not project.path.exists()
@@ -312,10 +308,10 @@ def test_unfinished_notebooks_are_named_and_nothing_is_written(project, capsys):
     finished(project)
     project.notebook("03_three")
     (project.notebooks / "profiles" / "tiny.yaml").write_text("02_two: {value: 2}\n")
-    assert project.cli() == 1
+    assert project.command() == 1
     message = capsys.readouterr().err
     assert "3 of 3 notebooks" in message and "make reproduce" in message
-    assert "01_one: its parameters changed" in message
+    assert "01_one: parameters: value is 1.0, expected 0.5" in message
     assert "03_three: it has not completed yet" in message
     assert not project.path.exists()
 
@@ -326,19 +322,19 @@ def test_a_changed_copy_is_refused(project, capsys):
     content = json.loads(executed.read_text())
     content["cells"][0]["source"] = "# Better results"
     executed.write_text(json.dumps(content))
-    assert project.cli() == 1
-    assert "02_two: 02_two.ipynb is missing or was changed" in capsys.readouterr().err
+    assert project.command() == 1
+    assert "02_two: output notebooks/02_two.ipynb has another size" in capsys.readouterr().err
 
 
 def test_the_command_says_where_the_page_is(project, capsys):
-    assert finished(project).cli() == 0
+    assert finished(project).command() == 0
     assert f"{project.path} (" in capsys.readouterr().out
     assert project.path.is_file()
 
 
 def test_an_unknown_profile_is_a_parameter_error(project, capsys):
     finished(project)
-    assert report.main(["--profile", "huge"], project.notebooks) == 2
+    assert project.command("huge") == 2
     assert "no profile 'huge'" in capsys.readouterr().err
 
 
