@@ -55,7 +55,7 @@ def _command(function: Callable[..., int | None], **options: Any) -> None:
         except BrokenPipeError:  # the reader, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except ParameterError as error:
-            status, said = 2, f"Nothing was done. What is wrong:\n{error}"
+            status, said = 2, f"Nothing was run. What is wrong:\n{error}"
         except ValueError as error:
             status, said = 2, f"fitclip {name}: {error}"
         except RuntimeError as error:

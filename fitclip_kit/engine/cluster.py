@@ -47,10 +47,9 @@ _ENDED: Final = (
 class Task:
     """One piece of work.
 
-    Attributes:
-        name: what it is, for people; no two tasks of a fan-out share it.
-        call: does it. It has to pickle (a module's function, or a `functools.partial` of one with
-            small arguments), reads its inputs from disk, and may be repeated.
+    name: what it is, for people; no two tasks of a fan-out share it.
+    call: does it. It has to pickle (a module's function, or a `functools.partial` of one with small
+        arguments), reads its inputs from disk, and may be repeated.
     """
 
     name: str
@@ -59,7 +58,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed attempt at a task: which, why, and where its output is."""
+    """A failed attempt at a task."""
 
     task: str
     attempt: int
@@ -96,17 +95,13 @@ def fan_out_steps(
 
     Where tasks fail, the steps that do not need them are done all the same.
 
-    Args:
-        steps: title -> what lists its tasks that are not done, when the steps before are.
-        settings, folder: as in `fan_out`.
+    steps: title -> what lists its tasks that are not done, once the steps before are.
 
-    Yields:
-        For each step that was done its title, how many tasks it had, and failed attempts that were
-        made good.
+    Yields for each step that was done its title, how many tasks it had, and failed attempts that
+    were made good.
 
-    Raises:
-        ValueError: a step needs an earlier one that is not done.
-        FanOutFailed: tasks that failed at every attempt, of all steps, at the end.
+    Raises: as `fan_out`, but FanOutFailed at the end and of all steps; ValueError for a step that
+    needs an earlier one which is not done.
     """
     total, failures, undone = 0, list[Failure](), list[str]()
     for title, list_tasks in steps.items():
@@ -134,19 +129,14 @@ def fan_out(
     A task that another call of this function works on, in whatever process, is waited for. When
     interrupted, its own processes and jobs are cancelled; what is done stays done.
 
-    Args:
-        tasks: the work; not what is done already, though that only costs time.
-        settings: where it is done.
-        folder: keeps logs, pickled tasks and locks; on SLURM all nodes must see it.
-        title: what the tasks are, for the progress bar and errors.
+    folder: keeps logs, pickled tasks and locks; on SLURM all nodes must see it.
+    title: what the tasks are, for the progress bar and errors.
 
-    Returns:
-        Attempts that failed where a later one succeeded.
+    Returns the attempts that failed where a later one succeeded.
 
-    Raises:
-        ValueError: two tasks have one name, or SLURM does not know a parameter.
-        RuntimeError: there is no SLURM here, or it refuses the jobs.
-        FanOutFailed: tasks that failed at every attempt, after all others are done.
+    Raises: ValueError when two tasks have one name, or SLURM does not know a parameter;
+    RuntimeError where there is no SLURM, or it refuses the jobs; FanOutFailed for tasks that failed
+    at every attempt, after all others are done.
     """
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
@@ -195,12 +185,12 @@ def train_together(list_tasks: Callable[[], Iterable[Task]], run_dir: Path, devi
             return list(list_tasks())
 
         tasks = distributed.on_first_rank(begin)
-        said = [f"{task.name}: done by {distributed.size()} process(es)" for task in tasks]
-        for task, line in zip(tasks, said, strict=True):
+        first = distributed.rank() == 0
+        for task in tasks:
             task.call()
-            if distributed.rank() == 0:
-                print(line, flush=True)
-        if not tasks and distributed.rank() == 0:
+            if first:
+                print(f"{task.name}: done by {distributed.size()} process(es)", flush=True)
+        if first and not tasks:
             print("nothing to do")
 
 

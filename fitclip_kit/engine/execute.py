@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, TextIO
 
 import nbconvert
@@ -58,17 +57,13 @@ class ProgressLine:
 
     On a terminal the line is rewritten in place; elsewhere a new one is printed now and then.
     `expected` is the time the notebook took last, in seconds, or None: then what is left is taken
-    from the progress bar that the running cell shows, if it does. The line is given the notebook's
-    standard error as a file is.
+    from the progress bar that the running cell shows on standard error, which is written to it.
     """
 
     def __init__(self, title: str, cells: int, expected: float | None, stream: TextIO) -> None:
-        self.cells = cells
-        self.started_cells = 0
-        self._title = title
-        self._expected = expected
+        self._title, self._cells, self._expected, self._stream = title, cells, expected, stream
+        self._started_cells = 0
         self._bar = ""
-        self._stream = stream
         self._start = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._repeat, daemon=True)
@@ -80,7 +75,7 @@ class ProgressLine:
 
     def cell_started(self) -> None:
         """Count one more code cell as begun."""
-        self.started_cells += 1
+        self._started_cells += 1
         self._bar = ""
 
     def write(self, text: str) -> None:
@@ -96,15 +91,10 @@ class ProgressLine:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        end = "done" if error is None else "stopped"
+        end = "stopped" if kind else "done"
         self._show(f"{self._title}  {end} after {clock(self.elapsed)}", last=True)
 
     def _repeat(self) -> None:
@@ -116,7 +106,7 @@ class ProgressLine:
         left = self._bar or "remaining time not known yet"
         if self._expected is not None and self.elapsed < self._expected:
             left = f"about {clock(self._expected - self.elapsed)} left"
-        cell, elapsed = f"cell {self.started_cells}/{self.cells}", clock(self.elapsed)
+        cell, elapsed = f"cell {self._started_cells}/{self._cells}", clock(self.elapsed)
         line = line or f"{self._title}  {cell}  {elapsed} elapsed, {left}"
         if self._stream.isatty():
             self._stream.write(f"\r\x1b[K{line}" + ("\n" if last else ""))

@@ -344,13 +344,12 @@ def _left_out(plan: Plan) -> list[str]:
 
 def _was_killed(holder: str) -> bool:
     """Whether the process that a lock names, of this machine, is gone."""
-    words = holder.split()
-    if len(words) != 4 or words[3] != socket.gethostname():
-        return False
-    try:
-        os.kill(int(words[1]), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # another user's
-        pass
+    match holder.split():
+        case ["process", number, "on", host] if host == socket.gethostname():
+            try:
+                os.kill(int(number), 0)
+            except ProcessLookupError:
+                return True
+            except OSError:  # another user's
+                pass
     return False

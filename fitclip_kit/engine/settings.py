@@ -16,7 +16,7 @@ import reprlib
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -40,7 +40,7 @@ class ParameterError(ValueError):
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook as it stands on disk: file stem, nbformat 4 JSON and its declared defaults."""
+    """A notebook as it stands on disk: nbformat 4 JSON and its declared defaults."""
 
     stem: str
     content: dict[str, Any]
@@ -54,33 +54,23 @@ class Notebook:
 
 
 class ClusterSettings(BaseModel):
-    """Where tasks run and what each may use.
-
-    Attributes:
-        executor: "inline" (this process, one after the other), "local" (processes of this machine)
-            or "slurm" (jobs of the cluster that `sbatch` submits to).
-        parallel: tasks at once; 0: as many as this machine's cores allow, on SLURM 256.
-        retries: how often a task that failed is tried again.
-        minutes: time that an attempt may take (local and slurm).
-        cpus: cores of a task (local and slurm).
-        gpus: GPUs of a task (local and slurm; 0 hides them from local processes).
-        memory_gb: memory of a SLURM job; 0: the cluster's default.
-        partition: of SLURM; empty: the cluster's default.
-        slurm: further parameters of submitit's SlurmExecutor, such as account, qos, constraint,
-            or setup (shell lines that a job starts with).
-    """
+    """Where tasks are done and what each attempt may use; an empty partition or 0 is the cluster's
+    default."""
 
     model_config = _STRICT
 
+    # This process, one after the other; processes of this machine; jobs that `sbatch` submits.
     executor: Literal["inline", "local", "slurm"] = "inline"
-    parallel: Annotated[int, Field(ge=0)] = 0
-    retries: Annotated[int, Field(ge=0)] = 1
-    minutes: Annotated[int, Field(ge=1)] = 240
-    cpus: Annotated[int, Field(ge=1)] = 1
-    gpus: Annotated[int, Field(ge=0)] = 0
-    memory_gb: Annotated[float, Field(ge=0)] = 0.0
+    parallel: int = Field(0, ge=0)  # tasks at once; 0: as many as there are cores, on SLURM 256
+    retries: int = Field(1, ge=0)  # how often a task that failed is tried again
+    minutes: int = Field(240, ge=1)
+    cpus: int = Field(1, ge=1)
+    gpus: int = Field(0, ge=0)  # 0 hides them from local processes
+    memory_gb: float = Field(0.0, ge=0)  # of a SLURM job
     partition: str = ""
-    slurm: dict[str, Any] = {}
+    slurm: dict[
+        str, Any
+    ] = {}  # of submitit's SlurmExecutor: account, qos, setup (shell lines), ...
 
 
 def read_yaml(path: Path) -> Any:

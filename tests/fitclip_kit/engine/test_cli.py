@@ -107,7 +107,7 @@ def test_other_words_are_refused(arguments: list[str], capsys: pytest.CaptureFix
         (KeyboardInterrupt(), 130, "Interrupted. The same command goes on"),
         (RuntimeError("a notebook failed"), 1, "a notebook failed"),
         (OSError(28, "No space left", "/full"), 1, "The run stopped: [Errno 28] No space left"),
-        (ParameterError("a: wants"), 2, "Nothing was done. What is wrong:\na: wants"),
+        (ParameterError("a: wants"), 2, "Nothing was run. What is wrong:\na: wants"),
         (ValueError("no frames"), 2, "fitclip run: no frames"),
         (BrokenPipeError(), 0, ""),
     ],

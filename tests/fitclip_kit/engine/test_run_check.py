@@ -14,6 +14,7 @@ from fitclip_kit.engine import dry_run, run
 from fitclip_kit.engine.run_check import KIT_NOTEBOOKS, notes
 from fitclip_kit.engine.run_jobs import run_problems
 from fitclip_kit.engine.settings import merge_profile, read_notebooks, read_profile
+from tests.small_project import fitclip
 
 ROOT = Path(__file__).parents[3]
 BOOKS = {book.stem: book.defaults for book in read_notebooks(ROOT / "notebooks")}
@@ -196,7 +197,7 @@ def project(tmp_path: Path) -> Callable[..., int]:
         file = tmp_path / "notebooks" / "profiles" / "mine.yaml"
         file.write_text(yaml.safe_dump(sections))
         arguments = ["--profile", "mine", "--runs-dir", str(tmp_path / "runs"), *options]
-        return run.main(arguments, tmp_path / "notebooks")
+        return fitclip(tmp_path / "notebooks", "run", *arguments)
 
     return call
 
@@ -228,7 +229,9 @@ def test_only_the_chosen_notebooks_are_checked(
     project: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = []
-    monkeypatch.setattr(run, "_run_one", lambda plan, book, *_: ran.append(book.stem))
+    monkeypatch.setattr(
+        run, "_run_one", lambda plan, place, *_: ran.append(plan.notebooks[place].stem)
+    )
     assert project(BAD, "--only", "01_data_prep", "--only", "08_supplementary_tables") == 2
     assert "02_" not in capsys.readouterr().err and ran == []
     assert project(BAD, "--only", "01_data_prep") == 0
