@@ -60,11 +60,7 @@ def test_a_users_settings_change_no_output(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "mine.py").write_text(USERS)
     (tmp_path / "mpl").mkdir()
     (tmp_path / "mpl" / "matplotlibrc").write_text("text.usetex: True\nfigure.dpi: 30\n")
-    users = {
-        "IPYTHONDIR": "ipython",
-        "PYTHONSTARTUP": "mine.py",
-        "MPLCONFIGDIR": "mpl",
-    }
+    users = {"IPYTHONDIR": "ipython", "PYTHONSTARTUP": "mine.py", "MPLCONFIGDIR": "mpl"}
     for name, value in users.items():
         monkeypatch.setenv(name, str(tmp_path / value))
     monkeypatch.setenv("MPLBACKEND", "TkAgg")

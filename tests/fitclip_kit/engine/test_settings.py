@@ -58,50 +58,42 @@ def test_yaml_that_is_refused_names_the_file(file: Path, content: bytes | None, 
     assert why in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("default", "value", "expected"),
-    [
-        ("1", 2, 2),
-        ("0.5", 2, 2.0),
-        ("-0.5", -2.5, -2.5),
-        ("'a'", "b", "b"),
-        ("True", False, False),
-        ("[1, 2]", [3], [3]),
-        ("[1, 0.5]", [1, 2.5], [1.0, 2.5]),
-        ("['a']", [], []),
-        ("[[1], [2, 3]]", [[4]], [[4]]),
-    ],
-)
-def test_values_of_the_declared_type_are_taken(default: str, value: Any, expected: Any) -> None:
+TAKEN: dict[str, tuple[Any, Any]] = {
+    "1": (2, 2),
+    "0.5": (2, 2.0),
+    "-0.5": (-2.5, -2.5),
+    "'a'": ("b", "b"),
+    "True": (False, False),
+    "[1, 2]": ([3], [3]),
+    "[1, 0.5]": ([1, 2.5], [1.0, 2.5]),
+    "['a']": ([], []),
+    "[[1], [2, 3]]": ([[4]], [[4]]),
+}
+OTHERS: dict[str, tuple[Any, ...]] = {
+    "1": (True, 1.0, "1"),
+    "0.5": (True, float("nan"), float("inf"), 16**5000),
+    "True": (1,),
+    "'a'": (1, None, ["a"]),
+    "[1]": (1, [1.5]),
+    "[0.5]": ([1, "x"],),
+    "[[1]]": ([1],),
+}
+
+
+@pytest.mark.parametrize("default", TAKEN)
+def test_values_of_the_declared_type_are_taken(default: str) -> None:
+    value, expected = TAKEN[default]
     declared = {"01_one": declared_parameters(f"a = {default}  # help\nkept = 1")}
     merged = merge_profile({"01_one": {"a": value}}, declared)["01_one"]
     # 2 == 2.0 and True == 1, but the types matter.
     assert repr(merged) == repr({"a": expected, "kept": 1})
 
 
-@pytest.mark.parametrize(
-    ("default", "value"),
-    [
-        ("1", True),
-        ("1", 1.0),
-        ("1", "1"),
-        ("0.5", True),
-        ("0.5", float("nan")),
-        ("0.5", float("inf")),
-        pytest.param("0.5", 16**5000, id="large"),
-        ("True", 1),
-        ("'a'", 1),
-        ("'a'", None),
-        ("'a'", ["a"]),
-        ("[1]", 1),
-        ("[1]", [1.5]),
-        ("[0.5]", [1, "x"]),
-        ("[[1]]", [1]),
-    ],
-)
-def test_values_of_another_type_are_refused(default: str, value: Any) -> None:
+@pytest.mark.parametrize("section", ["01_one", "common"])
+@pytest.mark.parametrize("default", OTHERS)
+def test_values_of_another_type_are_refused(default: str, section: str) -> None:
     declared = {"01_one": declared_parameters(f"a = {default}")}
-    for section in ("01_one", "common"):
+    for value in OTHERS[default]:
         with pytest.raises(ParameterError, match=r"01_one: a[.0-9]*: wants a .*, found "):
             merge_profile({section: {"a": value}}, declared)
 
@@ -217,7 +209,8 @@ def test_a_clusters_settings_come_from_a_file(file: Path) -> None:
     assert read_cluster(file, executor="local", retries=3) == ClusterSettings(
         executor="local", gpus=1, memory_gb=32.0, retries=3, slurm={"account": "me"}
     )
-    assert read_cluster(None) == ClusterSettings()
+    defaults = read_cluster(None)
+    assert (defaults.executor, defaults.retries, defaults.minutes) == ("inline", 1, 240)
 
 
 @pytest.mark.parametrize(
