@@ -215,8 +215,9 @@ def check_data(
     defaults = options_of(loader)
     try:
         options = typed_options(loader, defaults, option)
-        limits = {"max_missing": max_missing, "decode": decode}
-        found = None if root is None else check.check(loader, root, options, **limits)
+        found = None
+        if root is not None:
+            found = check.check(loader, root, options, max_missing=max_missing, decode=decode)
     except (ValueError, OSError) as error:
         raise ValueError(check.printable(str(error))) from error
     if found is None:

@@ -48,12 +48,12 @@ class Task:
     """One piece of work.
 
     name: what it is, for people; no two tasks of a fan-out share it.
-    call: does it. It has to pickle (a module's function, or a `functools.partial` of one with small
+    do: does it. It has to pickle (a module's function, or a `functools.partial` of one with small
         arguments), reads its inputs from disk, and may be repeated.
     """
 
     name: str
-    call: Callable[[], object]
+    do: Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def train_together(list_tasks: Callable[[], Iterable[Task]], run_dir: Path, devi
         tasks = distributed.on_first_rank(begin)
         first = distributed.rank() == 0
         for task in tasks:
-            task.call()
+            task.do()
             if first:
                 print(f"{task.name}: done by {distributed.size()} process(es)", flush=True)
         if first and not tasks:
@@ -413,7 +413,7 @@ def _attempt(task: Task, lock: Path) -> tuple[str | None, str]:
             # Without locks a task may be done twice at once, which costs time.
             with suppress(OSError):
                 lock_descriptor(file.fileno())
-            task.call()
+            task.do()
     except Exception as error:
         trace = traceback.format_exc()
         print(f"{task.name} failed:\n{trace}", flush=True)

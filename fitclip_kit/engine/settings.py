@@ -61,12 +61,14 @@ class ClusterSettings(BaseModel):
 
     # This process, one after the other; processes of this machine; jobs that `sbatch` submits.
     executor: Literal["inline", "local", "slurm"] = "inline"
-    parallel: int = Field(0, ge=0)  # tasks at once; 0: as many as there are cores, on SLURM 256
-    retries: int = Field(1, ge=0)  # how often a task that failed is tried again
-    minutes: int = Field(240, ge=1)
-    cpus: int = Field(1, ge=1)
-    gpus: int = Field(0, ge=0)  # 0 hides them from local processes
-    memory_gb: float = Field(0.0, ge=0)  # of a SLURM job
+    parallel: int = Field(
+        default=0, ge=0
+    )  # tasks at once; 0: as many as there are cores, on SLURM 256
+    retries: int = Field(default=1, ge=0)  # how often a task that failed is tried again
+    minutes: int = Field(default=240, ge=1)
+    cpus: int = Field(default=1, ge=1)
+    gpus: int = Field(default=0, ge=0)  # 0 hides them from local processes
+    memory_gb: float = Field(default=0.0, ge=0)  # of a SLURM job
     partition: str = ""
     slurm: dict[
         str, Any

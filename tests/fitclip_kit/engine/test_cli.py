@@ -3,9 +3,9 @@
 import subprocess
 import sys
 import tomllib
-import types
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -132,11 +132,11 @@ def test_errors_are_told_without_a_traceback(
 
 
 def test_the_slider_is_served_by_its_own_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    serve, asked = types.ModuleType("serve"), list[Any]()
-    serve.main = lambda arguments: asked.append(arguments) or 1  # type: ignore[attr-defined]
+    serve = mock.Mock(**{"main.return_value": 1})
     monkeypatch.setitem(sys.modules, "fitclip_kit.slider.serve", serve)
     assert main(["slider", "--profile", "mini", "--port", "8866"]) == 1
-    assert asked == [["--profile", "mini", "--runs-dir", "runs", "--port", "8866"]]
+    given = ["--profile", "mini", "--runs-dir", "runs", "--port", "8866"]
+    serve.main.assert_called_once_with(given)
 
 
 def test_help_lists_the_loaders(capsys: pytest.CaptureFixture) -> None:

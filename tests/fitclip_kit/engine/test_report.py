@@ -64,7 +64,7 @@ class Project:
             (left.results / f"{name}.md").write_text(text, encoding="utf-8")
         outputs = [Path(f"{name}.md") for name in ("out", *files)]
         inputs = {"results": results} if results else {}
-        made = {"parameters": {}, "inputs": inputs, "code": "", "outputs": outputs}
+        made: dict = {"parameters": {}, "inputs": inputs, "code": "", "outputs": outputs}
         write_manifest(left.results, kind=stem, **made)
         left.declare(plan.made_from(position))
 

@@ -192,7 +192,7 @@ def test_lost_things_are_made_again_by_a_fresh_process(
     assert contents(shared) == before
     (shared.folder.student(1) / students.HISTORY_FILE).write_text("")
     [task] = run_tasks.student_tasks(shared)
-    pickle.loads(pickle.dumps(task)).call()
+    pickle.loads(pickle.dumps(task)).do()
     assert contents(shared) == before
 
 

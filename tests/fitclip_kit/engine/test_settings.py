@@ -114,7 +114,11 @@ def test_own_section_wins_over_common_and_run_dir_is_the_runners() -> None:
 
 
 def test_all_problems_of_a_profile_are_listed() -> None:
-    sections = {"common": {"valu": 1}, "01_one": {"value": "high", "x": 1}, "09_x": {}}
+    sections: dict[str, dict] = {
+        "common": {"valu": 1},
+        "01_one": {"value": "high", "x": 1},
+        "09_x": {},
+    }
     with pytest.raises(ParameterError) as refused:
         merge_profile(sections, {"01_one": {"value": 0.5}})
     expected = "'09_x'", "declares 'valu'", "wants a valid number, found 'high'", "unknown: 'x'"
