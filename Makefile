@@ -44,13 +44,13 @@ $(INSTALLED): pyproject.toml requirements.lock
 	@touch $@
 
 reproduce: setup
-	$(BIN)/python -m fitclip_kit.engine.run --profile $(PROFILE)
+	$(BIN)/fitclip run --profile $(PROFILE)
 
 report: setup
-	$(BIN)/python -m fitclip_kit.engine.report --profile $(PROFILE)
+	$(BIN)/fitclip report --profile $(PROFILE)
 
 slider: setup
-	$(BIN)/python -m fitclip_kit.slider.serve --profile $(PROFILE)
+	$(BIN)/fitclip slider --profile $(PROFILE)
 
 test: TESTS := -m "not slow"
 test test-all: setup

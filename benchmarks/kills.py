@@ -176,7 +176,7 @@ def _measure(folder: Path, profile: str, kills: int, seed: int) -> int:
 
     def command(name: str) -> list[str]:
         runs = ["--profile", profile, "--runs-dir", str(folder / name)]
-        return [sys.executable, "-m", "fitclip_kit.engine.run", *runs]
+        return [sys.executable, "-m", "fitclip_kit.engine.cli", "run", *runs]
 
     before = os.times()
     subprocess.run(command("undisturbed"), env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -246,16 +246,16 @@ def _finished(run: Path) -> Marks:
 
 
 def _finished_files(run: Path) -> Iterator[Path]:
-    for stamp in (run / "notebooks").glob("*.stamp.json"):
-        stem = stamp.name.partition(".")[0]
-        yield from (stamp, *(stamp.with_name(f"{stem}{end}") for end in (".ipynb", ".html")))
+    for record in (run / "notebooks").glob(f"*.{MANIFEST_NAME}"):
+        stem = record.name.partition(".")[0]
+        yield from (record, *(record.with_name(f"{stem}{end}") for end in (".ipynb", ".html")))
         yield from _declared(run / stem / MANIFEST_NAME)
     for record in run.rglob("frames_*.json"):
         yield from (record, record.with_suffix(".npy"))
     for record in (run / "results" / "cells").glob("*.json"):
         yield from (record, record.with_suffix(".parquet"))
     for manifest in run.rglob(MANIFEST_NAME):
-        if manifest.parent.parent != run:  # a notebook's is void without its stamp
+        if manifest.parent.parent != run:  # a notebook's is void without the runner's
             yield from _declared(manifest)
 
 

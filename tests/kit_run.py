@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fitclip_kit.engine.notebook_files import read_notebooks
-from fitclip_kit.engine.parameters import merge_profile, profile_file, read_profile
+from fitclip_kit.engine.settings import merge_profile, profile_file, read_notebooks, read_profile
 from fitclip_kit.engine.work import Run
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"

@@ -2,8 +2,12 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
+from unittest import mock
+
+from fitclip_kit.engine import cli, run
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS = "run_dir = '../runs/x'  # the run folder\nvalue = 0.5  # a number"
@@ -19,11 +23,22 @@ written = write_manifest(
 )
 """
 _MAIN = (
-    "import sys; from pathlib import Path; from fitclip_kit.engine import run;"
-    "run.PACKAGES = ('fitclip_kit.store',); sys.exit(run.main(sys.argv[1:], Path('notebooks')))"
+    "import sys; from pathlib import Path; from fitclip_kit.engine import cli, run;"
+    "run.PACKAGES = ('fitclip_kit.store',); run.NOTEBOOKS = Path('notebooks');"
+    "sys.exit(cli.main(sys.argv[1:]))"
 )
-COMMAND = [sys.executable, "-c", _MAIN, "--profile", "tiny"]  # in the project's folder
+COMMAND = [sys.executable, "-c", _MAIN, "run", "--profile", "tiny"]  # in the project's folder
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def fitclip(notebooks: Path, *arguments: str) -> int:
+    """Run the command `fitclip` on a folder of notebooks; its exit status."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with mock.patch.object(run, "NOTEBOOKS", notebooks):
+            return cli.main(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def make_project(project: Path, profile: str = "common: {value: 1}\n") -> Path:

@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 
 from data_prep.mini_benchmark import TEACHER
 from data_prep.mini_benchmark.build import FRAME_RATE, encode
-from fitclip_kit.engine.execution import _OwnInterpreter
+from fitclip_kit.engine.execute import OwnInterpreter
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
@@ -75,7 +75,7 @@ def test_a_snippet_runs_in_a_notebook(folder: Path, number: int) -> None:
     NotebookClient(
         notebook,
         resources={"metadata": {"path": str(folder)}},
-        kernel_manager_class=_OwnInterpreter,
+        kernel_manager_class=OwnInterpreter,
         timeout=600,
     ).execute()
     outputs = notebook.cells[0].outputs

@@ -10,8 +10,7 @@ import nbformat
 import pytest
 import yaml
 
-from fitclip_kit.engine.notebook_files import cell_source, read_notebook
-from fitclip_kit.engine.parameters import merge_profile, read_profile
+from fitclip_kit.engine.settings import cell_source, merge_profile, read_notebook, read_profile
 
 ROOT = Path(__file__).parents[1]
 IMPORTS = (ast.Import, ast.ImportFrom)

@@ -1,4 +1,4 @@
-"""What `test_train` has torchrun start: `fitclip_kit.engine.train` on notebooks of the test's own.
+"""What `test_train` has torchrun start: `fitclip train` on notebooks of the test's own.
 
     torchrun ... tests/train_in_ranks.py NOTEBOOKS RUNS_DIR [lost]
 
@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 from fitclip_core import distillation, distributed
-from fitclip_kit.engine import students, train
+from fitclip_kit.engine import cli, run, students
 
 
 def lose_rank_1() -> None:
@@ -32,4 +32,5 @@ if __name__ == "__main__":
     if lost:
         lose_rank_1()
     assert students.fit_student is distillation.fit_student
-    sys.exit(train.main(["--profile", "tiny", "--runs-dir", runs_dir], Path(notebooks)))
+    run.NOTEBOOKS = Path(notebooks)
+    sys.exit(cli.main(["train", "--profile", "tiny", "--runs-dir", runs_dir]))

@@ -1,34 +1,24 @@
-"""Join the executed notebooks of a run into one page that needs no network.
-
-    python -m fitclip_kit.engine.report --profile mini [--runs-dir runs]
-
-Writes runs/<profile>/report.html and, beside it, explore.html (`fitclip_kit.slider.page`). Exit
-status: 0 written, 1 a notebook of the run is missing or not up to date, 2 bad parameters.
-"""
+"""Join the executed notebooks of a run into one page that needs no network, `report.html`."""
 
 from __future__ import annotations
 
 import base64
 import platform
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import nbformat
-from jinja2 import DictLoader, pass_context
+from jinja2 import FileSystemLoader, pass_context
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors.sanitize import SanitizeHTML
 from nbformat import NotebookNode
 
-from fitclip_kit.engine.command_line import profile_parser
-from fitclip_kit.engine.parameters import ParameterError
-from fitclip_kit.engine.run import HERE, Plan, make_plan
-from fitclip_kit.engine.stamps import Files, reasons_to_run
+from fitclip_kit.engine.run import Plan
 from fitclip_kit.slider.page import explore
 from fitclip_kit.store.code import code_commit
 from fitclip_kit.store.files import read_manifest, write_text
@@ -42,20 +32,7 @@ FIRST_PAGE: Final = {
     "Claim by claim": "claims.md",
 }
 PACKAGES: Final = ("torch", "open_clip_torch", "numpy", "scipy", "pandas", "pyarrow", "matplotlib")
-# Nothing may be loaded and no script may run, whatever an output holds.
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
-_TEMPLATE: Final = f"""
-{{%- extends 'index.html.j2' -%}}
-{{%- block html_head_js -%}}
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-{{%- endblock html_head_js -%}}
-{{%- block html_head_css -%}}
-<style>[data-mime-type="application/vnd.jupyter.stderr"] {{ background: none !important; }}</style>
-{{%- endblock html_head_css -%}}
-{{%- block jupyter_widgets -%}}{{%- endblock jupyter_widgets -%}}
-{{%- block html_head_js_mathjax -%}}{{%- endblock html_head_js_mathjax -%}}
-{{%- block html_head_js_mermaidjs -%}}{{%- endblock html_head_js_mermaidjs -%}}
-"""
+TEMPLATES: Final = Path(__file__).with_name("templates")
 # The tables that pandas and matplotlib leave as HTML need no other elements.
 _TAGS: Final = ["div", "table", "thead", "tbody", "tr", "th", "td", "p", "b", "br", "small", "span"]
 _ATTRIBUTES: Final = {"*": ["class", "colspan", "rowspan", "halign", "valign"]}
@@ -67,8 +44,11 @@ _CSS_URL: Final = re.compile(r"(?:url\(\s*['\"]?|@import\s+['\"])(?!data:|#)([^'
 class ReportError(RuntimeError):
     """A run that no report can be made of; says what is missing."""
 
+    def __init__(self, why: str) -> None:
+        super().__init__(f"No report was made: {why}")
 
-def make_report(plan: Plan, profile: str) -> Path:
+
+def make_report(plan: Plan) -> Path:
     """Write the run's notebooks as one page; returns its path.
 
     The first page has the tables and the statement that notebook 08 made, where it is one of the
@@ -79,19 +59,22 @@ def make_report(plan: Plan, profile: str) -> Path:
     stored sweep cannot be shown.
     """
     _refuse_unfinished(plan)
-    parts = [
-        nbformat.read(plan.files(notebook).executed, as_version=4) for notebook in plan.notebooks
-    ]
-    stems = [notebook.stem for notebook in plan.notebooks]
-    contents = {_anchor(stem): _title(part, stem) for stem, part in zip(stems, parts, strict=True)}
-    first = [
-        f"# The run `{profile}`\n\n{_provenance(plan, profile)}",
-        *_first_page(plan),
-        "## Contents\n\n" + "\n".join(f"- [{title}](#{at})" for at, title in contents.items()),
-    ]
-    front = _markdown_notebook(first)
-    front.cells.insert(-1, _explore(plan))
-    page = render(join({"report": front} | dict(zip(stems, parts, strict=True))))
+    parts = {
+        book.stem: nbformat.read(plan.files(book).beside(".ipynb"), as_version=4)
+        for book in plan.notebooks
+    }
+    links = [f"- [{_title(part, stem)}](#cell-id={stem}-00)" for stem, part in parts.items()]
+    front = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_markdown_cell(
+                f"# The run `{plan.run_dir.name}`\n\n{_provenance(plan)}"
+            ),
+            *map(nbformat.v4.new_markdown_cell, _first_page(plan)),
+            _explore(plan),
+            nbformat.v4.new_markdown_cell("## Contents\n\n" + "\n".join(links)),
+        ]
+    )
+    page = render(join({"report": front, **parts}))
     if loaded := external_loads(page):
         raise ReportError(f"the page would load {', '.join(loaded[:5])}; it must need no network")
     path = plan.run_dir / "report.html"
@@ -102,9 +85,8 @@ def make_report(plan: Plan, profile: str) -> Path:
 def join(parts: Mapping[str, NotebookNode]) -> NotebookNode:
     """Notebooks one after the other as one; a cell's id is its notebook's name and its place."""
     joined = nbformat.v4.new_notebook()
-    joined.metadata = NotebookNode(
-        {"title": "FitCLIP kit: report", "language_info": {"name": "python"}}
-    )
+    language = {"name": "python"}
+    joined.metadata = NotebookNode({"title": "FitCLIP kit: report", "language_info": language})
     for stem, notebook in parts.items():
         for place, cell in enumerate(notebook.cells):
             joined.cells.append(NotebookNode({**cell, "id": f"{stem}-{place:02d}"}))
@@ -116,7 +98,7 @@ def render(notebook: NotebookNode) -> str:
     """A notebook as a page without scripts: HTML in texts is shown as text, that of outputs is
     reduced to tables, pictures are embedded."""
     exporter = _Exporter(
-        extra_loaders=[DictLoader({"report.html.j2": _TEMPLATE})], template_file="report.html.j2"
+        extra_loaders=[FileSystemLoader(TEMPLATES)], template_file="report.html.j2"
     )
     exporter.register_preprocessor(_Outputs(), enabled=True)
     page, _ = exporter.from_notebook_node(notebook)
@@ -129,22 +111,6 @@ def external_loads(page: str) -> list[str]:
     finder.feed(page)
     finder.close()
     return finder.found
-
-
-def main(arguments: Sequence[str] | None = None, notebooks_dir: Path = HERE) -> int:
-    """The command line; returns the exit status."""
-    options = profile_parser("fitclip_kit.engine.report", __doc__).parse_args(arguments)
-    try:
-        plan = make_plan(notebooks_dir, options.profile, options.runs_dir)
-        path = make_report(plan, options.profile)
-    except ParameterError as error:
-        print(f"No report was made. What is wrong:\n{error}", file=sys.stderr)
-        return 2
-    except ReportError as error:
-        print(f"No report was made: {error}", file=sys.stderr)
-        return 1
-    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB, needs no network)")
-    return 0
 
 
 class _Exporter(HTMLExporter):
@@ -214,7 +180,7 @@ def _refuse_unfinished(plan: Plan) -> None:
     unfinished = [
         f"{notebook.stem}: {reasons[0]}"
         for position, notebook in enumerate(plan.notebooks)
-        if (reasons := reasons_to_run(plan.files(notebook), plan.made_from(position)))
+        if (reasons := plan.reasons_to_run(position))
     ]
     if unfinished:
         raise ReportError(
@@ -224,12 +190,11 @@ def _refuse_unfinished(plan: Plan) -> None:
 
 
 def _first_page(plan: Plan) -> list[str]:
-    if TABLES not in {notebook.stem for notebook in plan.notebooks}:
+    if TABLES not in plan.parameters:
         return [f"This run has no notebook {TABLES}, which compares its results with the paper."]
-    folder = plan.files(next(one for one in plan.notebooks if one.stem == TABLES)).results
     texts = []
     for title, name in FIRST_PAGE.items():
-        file = folder / name
+        file = plan.run_dir / TABLES / name
         text = file.read_text(encoding="utf-8") if file.is_file() else f"{TABLES} left no {name}."
         texts.append(f"## {title}\n\n{text}")
     return texts
@@ -237,7 +202,7 @@ def _first_page(plan: Plan) -> list[str]:
 
 def _explore(plan: Plan) -> NotebookNode:
     """A picture of the page of the stored sweep, with a link to it; the page is written first."""
-    if SWEEP not in {notebook.stem for notebook in plan.notebooks}:
+    if SWEEP not in plan.parameters:
         text = f"This run has no notebook {SWEEP}, so there is no sweep to move through."
         return nbformat.v4.new_markdown_cell(f"## Explore\n\n{text}")
     sources = plan.parameters[SWEEP].get("sources_file", "")
@@ -256,12 +221,16 @@ def _explore(plan: Plan) -> NotebookNode:
     return nbformat.v4.new_markdown_cell(text, attachments=attachments)
 
 
-def _provenance(plan: Plan, profile: str) -> str:
+def _provenance(plan: Plan) -> str:
+    used = [
+        read_manifest(plan.run_dir / book.stem)["inputs"].get("results") for book in plan.notebooks
+    ]
     rows = {
-        "profile": profile,
-        "results": _results_digest([plan.files(notebook) for notebook in plan.notebooks]),
+        "profile": plan.run_dir.name,
+        # Those that the last notebook that used any was made from.
+        "results": next((digest for digest in reversed(used) if digest), "none"),
         "commit": code_commit(),
-        "requirements.lock": plan.code["requirements.lock"],
+        "requirements.lock": plan.inputs["requirements.lock"],
         "Python": platform.python_version(),
         "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
     }
@@ -269,25 +238,6 @@ def _provenance(plan: Plan, profile: str) -> str:
     return "\n".join(lines)
 
 
-def _results_digest(notebooks: Sequence[Files]) -> str:
-    """The digest of the results that the last notebook that used any was made from."""
-    digests = [read_manifest(files.results)["inputs"].get("results") for files in notebooks]
-    return next((digest for digest in reversed(digests) if digest), "none")
-
-
-def _markdown_notebook(texts: Sequence[str]) -> NotebookNode:
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text) for text in texts])
-
-
-def _anchor(stem: str) -> str:
-    """Where the page has a notebook's first cell; nbconvert makes it of the cell's id."""
-    return f"cell-id={stem}-00"
-
-
 def _title(notebook: NotebookNode, stem: str) -> str:
     heading = re.match(r"# (.+)", notebook.cells[0].source) if notebook.cells else None
     return heading.group(1) if heading else stem
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -49,8 +49,8 @@ from data_prep.mini_benchmark.data_sets import EVALUATED, TEMPLATES
 from fitclip_core.clips import video_numbers
 from fitclip_core.distillation import Recipe
 from fitclip_core.encoders import Precision, check_templates
+from fitclip_kit.engine.settings import read_yaml
 from fitclip_kit.store.files import atomic_path, file_sha256, json_digest, write_json
-from fitclip_kit.store.strict_yaml import read_yaml
 from fitclip_kit.weights.foreign_checkpoints import Checkpoint, read_checkpoint
 from fitclip_kit.weights.models import OPEN_CLIP_PREFIX, LoadedModel, load_clip, load_frozen_in_time
 

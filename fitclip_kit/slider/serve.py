@@ -1,12 +1,13 @@
 """Serve the alpha slider without a notebook, to this machine alone and with a token.
 
-    python -m fitclip_kit.slider.serve --profile mini [--runs-dir runs] [--port 8866]
+    fitclip slider --profile mini [--runs-dir runs] [--port 8866]
 
 Exit status: 0 stopped, 1 the run is not finished or the port is taken, 2 bad parameters.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import secrets
@@ -27,9 +28,17 @@ from tornado.web import RequestHandler
 from traitlets import default
 from voila.app import Voila
 
-from fitclip_kit.engine.command_line import USERS_SETTINGS, profile_parser
-from fitclip_kit.engine.notebook_files import TAG, cell_tags, read_notebook, read_notebooks
-from fitclip_kit.engine.parameters import ParameterError, merge_profile, profile_file, read_profile
+from fitclip_kit.engine.execute import USERS_SETTINGS
+from fitclip_kit.engine.settings import (
+    TAG,
+    ParameterError,
+    cell_tags,
+    merge_profile,
+    profile_file,
+    read_notebook,
+    read_notebooks,
+    read_profile,
+)
 from fitclip_kit.store.files import write_text
 
 NOTEBOOKS: Final = Path(__file__).parents[2] / "notebooks"
@@ -140,7 +149,9 @@ def page_notebook(parameters: dict[str, Any]) -> NotebookNode:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = profile_parser("fitclip_kit.slider.serve", __doc__)
+    parser = argparse.ArgumentParser(prog="fitclip slider", description=__doc__)
+    parser.add_argument("--profile", required=True)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--port", type=int, help="default: any free one")
     options = parser.parse_args(arguments)
     try:

@@ -8,21 +8,21 @@ import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-if sys.platform != "win32":
-    import fcntl
+from filelock import lock_descriptor
 
 SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
 _TEMPORARY = re.compile(r"\..*\.[a-z0-9_]+\.tmp(\.[^.]*)?")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL = 2**20  # bytes; a disk with less is full
+_UMASK = os.umask(0o022)  # at import: changing it later, even for a moment, would race threads
+os.umask(_UMASK)
 
 
 @contextmanager
@@ -106,8 +106,9 @@ def write_manifest(
     code: str,
     outputs: Iterable[Path],
     details: Mapping[str, Any] | None = None,
+    name: str = MANIFEST_NAME,
 ) -> dict[str, Any]:
-    """Write `folder`/manifest.json, which declares the folder's outputs valid; returns its content.
+    """Write the manifest that declares a folder's outputs valid; returns its content.
 
     `inputs` maps a name to a digest, `code` is a digest of the sources that made the outputs, and
     `outputs` are files inside `folder` (`folder / "a.npy"` or just "a.npy"). There is no time and
@@ -135,21 +136,21 @@ def write_manifest(
         "details": dict(details or {}),
     }
     text = _json_text(manifest, f"cannot write the manifest of {folder}")
-    write_text(folder / MANIFEST_NAME, text)
+    write_text(folder / name, text)
     content: dict[str, Any] = json.loads(text)
     return content
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The content of `folder`/manifest.json.
+def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> dict[str, Any]:
+    """The content of a folder's manifest.
 
     Raises: ValueError when it is missing, no JSON object, or of another schema.
     """
-    path = Path(folder) / MANIFEST_NAME
+    path = Path(folder) / name
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ValueError(f"no {MANIFEST_NAME} in {folder}: the folder is not finished") from error
+        raise ValueError(f"no {name} in {folder}: the folder is not finished") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
@@ -164,34 +165,37 @@ def manifest_problems(
     parameters: Mapping[str, Any] | None = None,
     inputs: Mapping[str, str] | None = None,
     code: str | None = None,
+    name: str = MANIFEST_NAME,
 ) -> list[str]:
     """Why `folder` is not a valid result of this kind; an empty list when it is valid.
 
-    Checks the manifest, the given parameters, inputs and code, and every output's bytes.
+    Checks the manifest, the given parameters, inputs and code, and where these are as given every
+    output's bytes.
     """
     folder = Path(folder)
     try:
-        manifest = read_manifest(folder)
+        manifest = read_manifest(folder, name)
     except ValueError as error:
         return [str(error)]
     problems = []
     if manifest.get("kind") != kind:
         problems.append(f"kind is {manifest.get('kind')!r}, expected {kind!r}")
-    for name, expected in (("parameters", parameters), ("inputs", inputs)):
+    for part, expected in (("parameters", parameters), ("inputs", inputs)):
         if expected is not None:
-            problems += _differences(name, manifest.get(name), expected)
+            problems += _differences(part, manifest.get(part), expected)
     if code is not None and manifest.get("code") != code:
         problems.append("the code has changed since")
     outputs = manifest.get("outputs")
     if not isinstance(outputs, dict):
         return [*problems, "the manifest lists no outputs"]
-    for relative, expected_file in outputs.items():
-        problems += _output_problems(folder, relative, expected_file)
-    return problems
+    if problems:
+        return problems
+    checks = (_output_problem(folder, relative, said) for relative, said in outputs.items())
+    return [problem for problem in checks if problem]
 
 
 def manifest_digest(folder: Path) -> str:
-    """SHA-256 of `folder`/manifest.json: it stands for the whole folder as another step's input.
+    """SHA-256 of a folder's manifest, which stands for the whole folder as another step's input.
 
     Raises: ValueError when the manifest is missing or unreadable.
     """
@@ -199,56 +203,32 @@ def manifest_digest(folder: Path) -> str:
     return file_sha256(Path(folder) / MANIFEST_NAME)
 
 
-def _current_umask() -> int:
-    umask = os.umask(0o022)
-    os.umask(umask)
-    return umask
-
-
-_UMASK = _current_umask()  # at import: changing it later, even for a moment, would race threads
-
-
 @contextmanager
 def _claimed_temporary(path: Path) -> Iterator[Path]:
     """A new file beside `path`, locked until the block ends or this process does."""
-    descriptor, temporary = _new_temporary(path)
-    if sys.platform == "win32":  # an open file cannot be replaced there
-        os.close(descriptor)
-        yield temporary
-        return
-    try:
-        while not _claimed(descriptor, temporary):
+    prefix, suffix = f".{path.stem}.", f".tmp{path.suffix}"
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
+        try:
+            _lock(descriptor)
+            if Path(name).exists():  # else `remove_abandoned` saw it before it was locked
+                yield Path(name)
+                return
+        finally:
             os.close(descriptor)
-            descriptor, temporary = _new_temporary(path)
-        yield temporary
-    finally:
-        os.close(descriptor)
 
 
-def _new_temporary(path: Path) -> tuple[int, Path]:
-    descriptor, name = tempfile.mkstemp(
-        prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
-    )
-    return descriptor, Path(name)
-
-
-def _claimed(descriptor: int, temporary: Path) -> bool:
-    """Lock a file; False where `remove_abandoned` saw it first."""
-    if sys.platform != "win32":
-        with suppress(OSError):  # some file systems have no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return temporary.exists()
+def _lock(descriptor: int, blocking: bool = True) -> bool:
+    """Lock an open file; False where another process has. Some file systems have no locks: True."""
+    with suppress(OSError):
+        return lock_descriptor(descriptor, blocking=blocking)
+    return True
 
 
 def _removed_unless_claimed(path: Path) -> bool:
     with suppress(FileNotFoundError), path.open("rb+") as file:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            except OSError:  # no locks here
-                pass
+        if not _lock(file.fileno(), blocking=False):
+            return False
         path.unlink()
         return True
     return False
@@ -272,8 +252,6 @@ def _no_room(error: BaseException, folder: Path) -> int | None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # a folder cannot be opened there; os.replace is durable enough
-        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -299,22 +277,26 @@ def _differences(name: str, found: Any, expected: Mapping[str, Any]) -> list[str
     wanted = json.loads(_json_text(dict(expected), f"cannot compare {name}"))
     if not isinstance(found, dict):
         return [f"the manifest has no {name}"]
-    return [
-        f"{name}: {key} is {found.get(key, 'absent')!r}, expected {wanted.get(key, 'absent')!r}"
-        for key in sorted({*found, *wanted})
-        if key not in found or key not in wanted or found[key] != wanted[key]
-    ]
+    differences = []
+    for key in sorted({*found, *wanted}):
+        if key not in found or key not in wanted or found[key] != wanted[key]:
+            old, new = (repr(values.get(key, "absent")) for values in (found, wanted))
+            long = len(old + new) > 80  # digests tell nobody anything
+            differences.append(
+                f"{name}: {key} " + ("has changed" if long else f"is {old}, expected {new}")
+            )
+    return differences
 
 
-def _output_problems(folder: Path, relative: str, expected: Any) -> list[str]:
+def _output_problem(folder: Path, relative: str, expected: Any) -> str:
     try:
         _, path = _inside(folder, folder / relative)
     except ValueError as error:
-        return [str(error)]
+        return str(error)
     if not path.is_file():
-        return [f"output {relative} is missing"]
+        return f"output {relative} is missing"
     if not isinstance(expected, dict) or path.stat().st_size != expected.get("bytes"):
-        return [f"output {relative} has another size than the manifest says"]
+        return f"output {relative} has another size than the manifest says"
     if file_sha256(path) != expected.get("sha256"):
-        return [f"output {relative} has other bytes than the manifest says"]
-    return []
+        return f"output {relative} has other bytes than the manifest says"
+    return ""

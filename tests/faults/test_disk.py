@@ -24,10 +24,9 @@ import torch
 
 from benchmarks.run_files import digests
 from data_prep.mini_benchmark.build import encode
-from fitclip_kit.engine import run
 from fitclip_kit.store.files import atomic_path, write_text
 from tests.faults.work import WORK, Videos, Work, names, work_of
-from tests.small_project import make_project, write_notebook
+from tests.small_project import fitclip, make_project, write_notebook
 
 Mount = Callable[[str], Path]
 NUMBERS = np.random.default_rng(0).integers(0, 256, 60_000, np.uint8)
@@ -187,7 +186,7 @@ def test_a_run_says_so_and_goes_on(
 
     def main() -> int:
         arguments = ["--profile", "tiny", "--runs-dir", str(project / "runs")]
-        return run.main(arguments, project / "notebooks")
+        return fitclip(project / "notebooks", "run", *arguments)
 
     with disk.without_room(room):
         assert main() == 1
@@ -197,7 +196,7 @@ def test_a_run_says_so_and_goes_on(
     assert main() == 0
     assert (project / "runs" / "tiny" / "01_one" / "large").stat().st_size == 10**6
     left = names(project / "runs" / "tiny" / "notebooks")
-    assert left == ["01_one.html", "01_one.ipynb", "01_one.stamp.json", "timings.json"]
+    assert left == ["01_one.html", "01_one.ipynb", "01_one.manifest.json", "timings.json"]
 
 
 # Folders that cannot be written
@@ -260,7 +259,7 @@ def test_a_run_in_a_read_only_folder(
     write_notebook(project, "01_one", "1")
     protected.allow(False)
     arguments = ["--profile", "tiny", "--runs-dir", str(protected.folder)]
-    assert run.main(arguments, project / "notebooks") == 1
+    assert fitclip(project / "notebooks", "run", *arguments) == 1
     said = capsys.readouterr().err
     assert "Traceback" not in said and str(protected.folder) in said
     assert "Read-only file system" in said or "Permission denied" in said

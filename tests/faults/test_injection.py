@@ -11,7 +11,6 @@ import csv
 import json
 import os
 import re
-import signal
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -31,7 +30,7 @@ from papermill.parameterize import parameterize_notebook
 from figures import table_formats
 from figures.beyond import classes_in_words
 from fitclip_kit.engine import report, run
-from fitclip_kit.engine.parameters import (
+from fitclip_kit.engine.settings import (
     ParameterError,
     declared_parameters,
     merge_profile,
@@ -39,6 +38,7 @@ from fitclip_kit.engine.parameters import (
 )
 from fitclip_kit.slider import serve
 from fitclip_kit.weights.export import write_card
+from tests.small_project import fitclip
 
 MARK = "pwned"  # the file that code in a text would leave
 CODE = f"open({MARK!r}, 'w')"
@@ -172,7 +172,9 @@ def test_a_small_profile_cannot_become_a_large_message(tmp_path: Path) -> None:
     lines = ["common:", "  x0: &x0 laugh", *(f"  {level}" for level in levels), "  value: *x8"]
     file = tmp_path / "profile.yaml"
     file.write_text("\n".join(lines))
-    with pytest.raises(ParameterError, match="01_one: value: wants float, found ") as refused:
+    with pytest.raises(
+        ParameterError, match="01_one: value: wants a valid number, found "
+    ) as refused:
         merge_profile(read_profile(file), {"01_one": {"value": 0.5}})
     assert len(str(refused.value)) < 2000
 
@@ -208,11 +210,7 @@ def test_hostile_values_run_nothing_on_their_way_to_the_kernel(
     profile = yaml.safe_dump({"01_one": values}, allow_unicode=False)
     (folder / "profiles" / "hostile.yaml").write_text(profile)
     runs = tmp_path / f'{{run_dir}} {{}} it\'s "{CODE.replace("/", "")}" #'
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        assert run.main(["--profile", "hostile", "--runs-dir", str(runs)], folder) == 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    assert fitclip(folder, "run", "--profile", "hostile", "--runs-dir", str(runs)) == 0
     content = json.loads((runs / "hostile" / "01_one" / "arrived.json").read_text())
     assert content == [os.path.relpath(runs / "hostile", folder), values["text"], texts]
     assert not list(tmp_path.rglob(MARK))

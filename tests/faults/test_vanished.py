@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.run_files import digests
 from data_prep import frame_store
-from fitclip_kit.engine import run, students
+from fitclip_kit.engine import students
 from fitclip_kit.store.results import ResultsStore
 from tests.faults.work import (
     KEY,
@@ -20,7 +20,7 @@ from tests.faults.work import (
     work_of,
     write_cells,
 )
-from tests.small_project import RESULT, make_project, write_notebook
+from tests.small_project import RESULT, fitclip, make_project, write_notebook
 
 
 @pytest.fixture
@@ -108,10 +108,10 @@ def test_a_result_that_vanishes_while_a_later_notebook_runs(
     lost += "if not Path('lost').exists():\n    Path('lost').touch()\n    earlier.unlink()\n"
     write_notebook(project, "02_two", lost + "text = earlier.read_text()", RESULT)
     arguments = ["--profile", "tiny", "--runs-dir", str(project / "runs")]
-    assert run.main(arguments, project / "notebooks") == 1
+    assert fitclip(project / "notebooks", "run", *arguments) == 1
     said = capsys.readouterr().err
     assert "02_two failed" in said and "No such file" in said and "out.json" in said
-    assert run.main(arguments, project / "notebooks") == 0
+    assert fitclip(project / "notebooks", "run", *arguments) == 0
     assert "01_one  runs, because output out.json is missing" in capsys.readouterr().out
     assert (project / "runs/tiny/01_one/out.json").is_file()
 
@@ -125,12 +125,12 @@ def test_a_shared_result_that_vanished_is_measured_again(
     write_notebook(project, "01_one", measure, RESULT)
     write_notebook(project, "02_two", measure, RESULT)
     arguments = ["--profile", "tiny", "--runs-dir", str(project / "runs")]
-    assert run.main(arguments, project / "notebooks") == 0
+    assert fitclip(project / "notebooks", "run", *arguments) == 0
     cell = project / "runs" / "tiny" / "results" / "01_one.json"
     cell.unlink()
     capsys.readouterr()
-    assert run.main(arguments, project / "notebooks") == 0
+    assert fitclip(project / "notebooks", "run", *arguments) == 0
     said = capsys.readouterr().out
-    assert "01_one  runs, because 01_one.json is missing" in said
+    assert "01_one  runs, because output results/01_one.json is missing" in said
     assert "02_two  up to date" in said, "the same work was done"
     assert cell.is_file()

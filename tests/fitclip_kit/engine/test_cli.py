@@ -2,16 +2,20 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from data_prep.datasets import LOADERS, documentation
 from data_prep.mini_benchmark.build import encode
-from fitclip_kit.engine import cli
+from fitclip_kit.engine import run as runs
 from fitclip_kit.engine.cli import main, typed_options
+from fitclip_kit.engine.settings import ParameterError
+from tests.small_project import ROOT
 
 DEFAULTS = {"split": "test", "first": 3, "strict": False}
 
@@ -68,7 +72,7 @@ def test_a_broken_annotation_is_one_message(
     ("arguments", "message"),
     [
         (["--root", "/nowhere/at/all"], "/nowhere/at/all"),
-        (["--root", ".", "-o", "splits=test"], "no option 'splits'; it has "),
+        (["--root", ".", "-o", "splits=test"], "unknown: 'splits'; there are table="),
         (["--root", ".", "-o", "split"], "'split' is not key=value"),
         (["--root", ".", "-o", "split=a", "-o", "split=b"], "'split' is given twice"),
         (["--root", ".", "--max-missing", "5"], "max_missing is 5.0"),
@@ -80,31 +84,71 @@ def test_wrong_use(arguments: list[str], message: str, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["check-data"], ["check-data", "x"], ["check-data", "-z"]]
+    "arguments",
+    [
+        ["check-data"],
+        ["check-data", "x"],
+        ["check-data", "-z"],
+        ["nothing"],
+        ["run"],
+        ["run", "--profil", "mini"],
+        ["run", "--profile", "mini", "mini"],
+        ["cluster", "--profile", "mini", "--executer", "local"],
+    ],
 )
-def test_argparse_refuses_the_rest(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 2
-    assert "usage: fitclip" in capsys.readouterr().err
+def test_other_words_are_refused(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main(arguments) == 2
+    assert "Usage: fitclip" in capsys.readouterr().err
 
 
-def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "Interrupted. The same command goes on"),
+        (RuntimeError("a notebook failed"), 1, "a notebook failed"),
+        (OSError(28, "No space left", "/full"), 1, "The run stopped: [Errno 28] No space left"),
+        (ParameterError("a: wants"), 2, "Nothing was run. What is wrong:\na: wants"),
+        (ValueError("no frames"), 2, "fitclip run: no frames"),
+        (BrokenPipeError(), 0, ""),
+    ],
+)
+def test_errors_are_told_without_a_traceback(
+    error: BaseException,
+    status: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+) -> None:
+    def raising(*_: object) -> None:
+        raise error
 
-    monkeypatch.setattr(cli, "check", interrupt)
-    assert run("folder", "--root", ".") == 130
+    monkeypatch.setattr(runs, "make_plan", raising)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    assert main(["run", "--profile", "mini"]) == status
+    told = capfd.readouterr().err
+    assert told.strip().startswith(said) and "Traceback" not in told
+    assert bool(told) == bool(said)
+
+
+def test_the_slider_is_served_by_its_own_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve = mock.Mock(**{"main.return_value": 1})
+    monkeypatch.setitem(sys.modules, "fitclip_kit.slider.serve", serve)
+    assert main(["slider", "--profile", "mini", "--port", "8866"]) == 1
+    given = ["--profile", "mini", "--runs-dir", "runs", "--port", "8866"]
+    serve.main.assert_called_once_with(given)
 
 
 def test_help_lists_the_loaders(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run("--help")
-    assert ended.value.code == 0
-    printed = capsys.readouterr().out
+    assert run("--help") == 0
+    printed = " ".join(capsys.readouterr().out.split())
     for loader in LOADERS:
-        assert f"  {loader} " in printed
-        assert documentation(loader).partition("\n")[0] in printed
+        assert f" {loader} {documentation(loader).partition(chr(10))[0]}" in printed
+
+
+def test_the_installed_command_is_this_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"fitclip": "fitclip_kit.engine.cli:main"}
 
 
 @pytest.mark.parametrize("loader", LOADERS)
@@ -116,37 +160,31 @@ def test_without_a_root_the_documentation_is_printed(
     assert documentation(loader) in printed and f"check-data {loader} --root DIR" in printed
 
 
-def test_options_have_the_defaults_types(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "options_of", lambda _: DEFAULTS)
-    given = typed_options("x", ["split=a=b", "first=-2", "strict=Yes"])
-    assert given == {"split": "a=b", "first": -2, "strict": True}
-    assert [type(value) for value in given.values()] == [str, int, bool]
-    assert typed_options("x", ["strict=0", "split="]) == {"strict": False, "split": ""}
-    assert typed_options("x", []) == {}
+def test_options_have_the_defaults_types() -> None:
+    given = typed_options("x", DEFAULTS, ["split=a=b", "first=-2", "strict=Yes"])
+    assert repr(given) == repr({"split": "a=b", "first": -2, "strict": True})
+    given = typed_options("x", DEFAULTS, ["strict=0", "split="])
+    assert repr(given) == repr({"split": "", "strict": False})
+    assert typed_options("x", DEFAULTS, []) == {}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("first=two", "first is 'two'; give a whole number"), ("strict=2", "give true or false")],
+    [
+        ("first=two", "options of x: first: wants a valid integer.*'two'.*; there are split=test"),
+        ("strict=2", "strict: wants a valid boolean"),
+    ],
 )
-def test_ill_typed_options(monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
-    monkeypatch.setattr(cli, "options_of", lambda _: DEFAULTS)
+def test_ill_typed_options(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        typed_options("x", [text])
+        typed_options("x", DEFAULTS, [text])
 
 
 def test_as_a_command_with_a_poor_terminal(folder: Path) -> None:
     (folder / "clips.csv").write_text("path,label\na.mp4,猫\n猫.mp4,dog\n", encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "fitclip_kit.engine.cli",
-        "check-data",
-        "folder",
-        "--root",
-        str(folder),
-    ]
-    environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-m", "fitclip_kit.engine.cli", "check-data", "folder"]
+    command += ["--root", str(folder)]
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1, done.stderr
     assert "\\u732b.mp4" in done.stdout and done.stderr == ""

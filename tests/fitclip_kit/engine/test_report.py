@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 
 from fitclip_kit.engine import report, run
-from fitclip_kit.engine.stamps import write_stamp
 from fitclip_kit.store.files import write_manifest
+from tests.small_project import PARAMETERS, fitclip, make_project
 
-PARAMETERS = "run_dir = '../runs/x'  # the run folder\nvalue = 0.5  # a number"
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 PICTURE = base64.b64encode(b"\x89PNG not a real picture").decode()
 
@@ -37,70 +36,51 @@ class Project:
     """Notebooks, a profile, and a run of them that looks finished."""
 
     def __init__(self, folder):
-        self.folder = folder
-        self.notebooks = folder / "notebooks"
-        (self.notebooks / "profiles").mkdir(parents=True)
-        (self.notebooks / "profiles" / "tiny.yaml").write_text("common: {value: 1}\n")
-        (folder / "requirements.lock").write_text("a==1\n")
+        self.notebooks = make_project(folder) / "notebooks"
+        self.run_dir = folder / "runs" / "tiny"
+        self.path = self.run_dir / "report.html"
 
-    def notebook(self, stem, *cells, title="# Title"):
+    def notebook(self, stem, *cells, title="# Title", parameters=PARAMETERS):
         """A notebook, and below the outputs that its executed copy will have."""
-        content = nbformat.v4.new_notebook(
-            cells=[
-                nbformat.v4.new_markdown_cell(title),
-                code_cell(PARAMETERS, tags=["parameters"]),
-                *cells,
-            ]
-        )
+        first = [nbformat.v4.new_markdown_cell(title), code_cell(parameters, tags=["parameters"])]
+        content = nbformat.v4.new_notebook(cells=[*first, *cells])
         nbformat.write(content, str(self.notebooks / f"{stem}.ipynb"))
 
     def plan(self):
-        return run.make_plan(self.notebooks, "tiny", self.folder / "runs")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run, "NOTEBOOKS", self.notebooks)
+            return run.make_plan("tiny", self.run_dir.parent)
 
     def finish(self, stem, results="", **files):
         """Leave what the runner leaves of a notebook that ran to its end."""
         plan = self.plan()
         position = [notebook.stem for notebook in plan.notebooks].index(stem)
         left = plan.files(plan.notebooks[position])
-        left.executed.parent.mkdir(parents=True, exist_ok=True)
-        left.executed.write_text((self.notebooks / f"{stem}.ipynb").read_text())
-        left.html.write_text("page")
+        left.beside("").parent.mkdir(parents=True, exist_ok=True)
+        left.beside(".ipynb").write_text((self.notebooks / f"{stem}.ipynb").read_text())
+        left.beside(".html").write_text("page")
         left.results.mkdir(parents=True, exist_ok=True)
         for name, text in {"out": "1", **files}.items():
             (left.results / f"{name}.md").write_text(text, encoding="utf-8")
-        write_manifest(
-            left.results,
-            kind=stem,
-            parameters={},
-            inputs={"results": results} if results else {},
-            code="",
-            outputs=[Path(f"{name}.md") for name in ("out", *files)],
-        )
-        write_stamp(left, plan.made_from(position))
-
-    @property
-    def path(self):
-        return self.folder / "runs" / "tiny" / "report.html"
+        outputs = [Path(f"{name}.md") for name in ("out", *files)]
+        inputs = {"results": results} if results else {}
+        made: dict = {"parameters": {}, "inputs": inputs, "code": "", "outputs": outputs}
+        write_manifest(left.results, kind=stem, **made)
+        left.declare(plan.made_from(position))
 
     def page(self):
-        report.make_report(self.plan(), "tiny")
+        report.make_report(self.plan())
         return self.path.read_text(encoding="utf-8")
 
-    def cli(self):
-        options = ["--profile", "tiny", "--runs-dir", str(self.folder / "runs")]
-        return report.main(options, self.notebooks)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_packages():
-    """What the notebooks depend on besides themselves; the kit's own sources take long to hash."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "PACKAGES", ("fitclip_kit.store",))
-        yield
+    def command(self, profile="tiny"):
+        options = ["--profile", profile, "--runs-dir", str(self.run_dir.parent)]
+        return fitclip(self.notebooks, "report", *options)
 
 
 @pytest.fixture
-def project(tmp_path):
+def project(tmp_path, monkeypatch):
+    # The kit's own sources take long to hash.
+    monkeypatch.setattr(run, "PACKAGES", ("fitclip_kit.store",))
     return Project(tmp_path)
 
 
@@ -126,18 +106,16 @@ def test_the_page_holds_all_notebooks_in_order_and_links_to_each(project):
     page = finished(project, code_cell("print('x')", shown(markdown="**found** it"))).page()
     links = re.findall(r'href="#(cell-id=[^"]+)"', page)
     assert links == ["cell-id=01_one-00", "cell-id=02_two-00"]
+    ids = re.findall(r'id="(cell-id=[^"]+)"', page)
+    assert len(ids) == len(set(ids)) >= 6  # although notebooks share theirs
     places = [page.index(f'id="{link}"') for link in links]
     assert places == sorted(places) and places[0] > page.index("Contents")
     seen = words(page)
     for text in ("The run tiny", "1 · The first", "Some words.", "2 · The second", "found it"):
         assert text in seen
     assert "value" in seen[seen.index("2 · The second") :]
-
-
-def test_cell_ids_are_distinct_although_notebooks_share_theirs(project):
-    page = finished(project).page()
-    ids = re.findall(r'id="(cell-id=[^"]+)"', page)
-    assert len(ids) == len(set(ids)) >= 6
+    assert project.page() == page  # the same run, the same page
+    assert [path.name for path in project.run_dir.glob("*report*")] == ["report.html"]
 
 
 def test_the_page_needs_no_network_and_runs_no_script(project):
@@ -154,8 +132,8 @@ def test_the_page_needs_no_network_and_runs_no_script(project):
 def test_nbconverts_own_page_would_need_the_network():
     cells = [nbformat.v4.new_markdown_cell("x")]
     page, _ = nbconvert.HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=cells))
-    found = report.external_loads(page)
-    assert [one for one in found if "require" in one] and [one for one in found if "mathjax" in one]
+    loads = " ".join(report.external_loads(page))
+    assert "require" in loads and "mathjax" in loads
 
 
 def test_captions_with_html_are_shown_as_text(project):
@@ -173,8 +151,10 @@ def test_captions_with_html_are_shown_as_text(project):
     assert words(page).count(HOSTILE) == len(cells)
 
 
-def test_outputs_that_could_run_or_load_are_made_harmless(project):
+def test_outputs_that_could_run_or_load_are_made_harmless_and_tables_stay(project):
+    table = pd.DataFrame({"a": [1.5]}, index=["row"]).to_html(notebook=True)
     cells = [
+        code_cell("table", shown(html=table)),
         code_cell("HTML(page)", shown(html=f"<table><tr><td>kept</td></tr></table>{HOSTILE}")),
         code_cell("HTML(page)", shown(html='<iframe src="https://x.org"></iframe>', plain="frame")),
         code_cell("HTML(page)", shown(html='<td style="background:url(//x.org/a)">1</td>')),
@@ -185,11 +165,6 @@ def test_outputs_that_could_run_or_load_are_made_harmless(project):
     assert report.external_loads(page) == []
     assert not re.search(r"<script|<iframe|<img|<[^>]+onerror|href=.javascript", page)
     assert "<td>kept</td>" in page and "code object" in words(page)
-
-
-def test_pandas_tables_stay_tables_without_their_style(project):
-    table = pd.DataFrame({"a": [1.5]}, index=["row"])
-    page = finished(project, code_cell("table", shown(html=table.to_html(notebook=True)))).page()
     assert "<td>1.5</td>" in page and "<th>row</th>" in page
     assert "only-of-type" not in page and "vertical-align: middle" not in words(page)
 
@@ -204,149 +179,8 @@ def test_a_picture_from_elsewhere_is_refused_and_the_old_page_stays(project):
     assert project.path.read_text(encoding="utf-8") == first
 
 
-def test_the_same_run_gives_the_same_page(project):
-    finished(project)
-    assert project.page() == project.page()
-    assert [path.name for path in project.path.parent.glob("*report*")] == ["report.html"]
-
-
-# The first page
-
-
-def test_the_first_page_has_what_notebook_08_left(project):
-    finished(project)
-    project.notebook(report.TABLES)
-    project.finish(
-        report.TABLES,
-        results="e" * 64,
-        headline="| set | gain |\n| --- | --- |\n| MSR-VTT | +4.7 |\n",
-        statement="**Hold: 1 of 2**\n\n- fusion helps\n",
-        claims=f"| claim |\n| --- |\n| {HOSTILE} |\n",
-    )
-    page = project.page()
-    assert "<td>MSR-VTT</td>" in page and "<li>fusion helps</li>" in page
-    assert "<script" not in page and HOSTILE in words(page)
-    titles = [*report.FIRST_PAGE, "Contents", "1 · The first"]
-    places = [words(page).index(title) for title in titles]
-    assert places == sorted(places)
-    assert "e" * 64 in page and "f" * 64 not in page  # the last notebook's results
-
-
-def test_the_first_page_owns_up_to_what_is_not_there(project):
-    assert "This run has no notebook 08_supplementary_tables" in words(finished(project).page())
-    project.notebook(report.TABLES)
-    project.finish(report.TABLES, headline="a table", claims="another")
-    seen = words(project.page())
-    assert "08_supplementary_tables left no statement.md." in seen
-    assert "a table" in seen and "another" in seen
-
-
-def test_the_first_page_says_what_the_run_was_made_from(project):
-    seen = words(finished(project).page())
-    assert f"results{'f' * 64}" in re.sub(r"\s", "", seen)
-    assert "profiletiny" in re.sub(r"\s", "", seen)
-    assert f"numpy {report.version('numpy')}" in seen
-    assert (
-        run.make_plan(project.notebooks, "tiny", project.folder).code["requirements.lock"] in seen
-    )
-
-
-# The stored sweep
-
-
-def swept(project, **parameters):
-    """A finished run with a sweep."""
-    finished(project)
-    settings = "\n".join(f"{name} = {value!r}  # set" for name, value in parameters.items())
-    project.notebook(report.SWEEP)
-    if settings:
-        path = project.notebooks / f"{report.SWEEP}.ipynb"
-        notebook = nbformat.read(str(path), as_version=4)
-        notebook.cells[1].source += "\n" + settings
-        nbformat.write(notebook, str(path))
-    project.finish(report.SWEEP)
-    return project
-
-
-def test_the_report_shows_the_sweep_and_links_to_its_page(project, monkeypatch):
-    asked = []
-
-    def explore(run_dir, sources_file):
-        asked.append((run_dir, sources_file))
-        picture = run_dir / "explore.png"
-        picture.write_bytes(base64.b64decode(PICTURE))
-        return run_dir / "explore.html", picture
-
-    monkeypatch.setattr(report, "explore", explore)
-    page = swept(project).page()
-    assert asked == [(project.folder / "runs" / "tiny", "")]
-    assert '<a href="explore.html">' in page
-    (picture,) = re.findall(r"<img [^>]+>", page)
-    assert f'src="data:image/png;base64,{PICTURE}"' in picture and 'alt="The curves' in picture
-    assert words(page).index("Explore") < words(page).index("Contents")
-    assert report.external_loads(page) == []
-
-
-def test_the_sweeps_sources_are_found_from_the_notebooks_folder(project, monkeypatch, capsys):
-    asked = []
-
-    def explore(run_dir, sources_file):
-        asked.append(sources_file)
-        raise ValueError("the cells are of other weights; run notebook 04_alpha_sweep again")
-
-    monkeypatch.setattr(report, "explore", explore)
-    assert swept(project, sources_file="mine.yaml").cli() == 1
-    assert asked == [str(project.notebooks / "mine.yaml")]
-    assert "the cells are of other weights; run notebook 04" in capsys.readouterr().err
-    assert not project.path.exists()
-
-
-def test_a_run_without_a_sweep_says_so(project):
-    assert f"This run has no notebook {report.SWEEP}" in words(finished(project).page())
-
-
-# Runs that are not finished
-
-
-def test_unfinished_notebooks_are_named_and_nothing_is_written(project, capsys):
-    finished(project)
-    project.notebook("03_three")
-    (project.notebooks / "profiles" / "tiny.yaml").write_text("02_two: {value: 2}\n")
-    assert project.cli() == 1
-    message = capsys.readouterr().err
-    assert "3 of 3 notebooks" in message and "make reproduce" in message
-    assert "01_one: its parameters changed" in message
-    assert "03_three: it has not completed yet" in message
-    assert not project.path.exists()
-
-
-def test_a_changed_copy_is_refused(project, capsys):
-    finished(project)
-    executed = project.folder / "runs" / "tiny" / "notebooks" / "02_two.ipynb"
-    content = json.loads(executed.read_text())
-    content["cells"][0]["source"] = "# Better results"
-    executed.write_text(json.dumps(content))
-    assert project.cli() == 1
-    assert "02_two: 02_two.ipynb is missing or was changed" in capsys.readouterr().err
-
-
-def test_the_command_says_where_the_page_is(project, capsys):
-    assert finished(project).cli() == 0
-    assert f"{project.path} (" in capsys.readouterr().out
-    assert project.path.is_file()
-
-
-def test_an_unknown_profile_is_a_parameter_error(project, capsys):
-    finished(project)
-    assert report.main(["--profile", "huge"], project.notebooks) == 2
-    assert "no profile 'huge'" in capsys.readouterr().err
-
-
-# Parts
-
-
 @pytest.mark.parametrize(
-    ("page", "found"),
+    ("page", "loads"),
     [
         ('<img src="http://x/a.png">', ["http://x/a.png"]),
         ('<img src="data:image/png;base64,AA">', []),
@@ -363,15 +197,108 @@ def test_an_unknown_profile_is_a_parameter_error(project, capsys):
         ("<pre>url(http://x) src=y</pre>", []),
     ],
 )
-def test_what_a_browser_would_fetch_is_found(page, found):
-    assert report.external_loads(page) == found
+def test_what_a_browser_would_fetch_is_found(page, loads):
+    assert report.external_loads(page) == loads
 
 
-def test_joining_leaves_the_notebooks_as_they_were():
-    parts = {
-        stem: nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A", id="same")])
-        for stem in ("a", "b")
-    }
-    joined = report.join(parts)
-    assert [cell.id for cell in joined.cells] == ["a-00", "b-00"]
-    assert [part.cells[0].id for part in parts.values()] == ["same", "same"]
+# The first page
+
+
+def test_the_first_page_has_what_notebook_08_left(project):
+    finished(project)
+    project.notebook(report.TABLES)
+    headline = "| set | gain |\n| --- | --- |\n| MSR-VTT | +4.7 |\n"
+    claims = f"| claim |\n| --- |\n| {HOSTILE} |\n"
+    statement = "**Hold: 1 of 2**\n\n- fusion helps\n"
+    left = {"headline": headline, "statement": statement, "claims": claims}
+    project.finish(report.TABLES, results="e" * 64, **left)
+    page = project.page()
+    assert "<td>MSR-VTT</td>" in page and "<li>fusion helps</li>" in page
+    assert "<script" not in page and HOSTILE in words(page)
+    titles = [*report.FIRST_PAGE, "Contents", "1 · The first"]
+    places = [words(page).index(title) for title in titles]
+    assert places == sorted(places)
+    assert "e" * 64 in page and "f" * 64 not in page  # the last notebook's results
+
+
+def test_the_first_page_owns_up_to_what_is_not_there(project):
+    seen = words(finished(project).page())
+    for stem in (report.TABLES, report.SWEEP):
+        assert f"This run has no notebook {stem}" in seen
+    project.notebook(report.TABLES)
+    project.finish(report.TABLES, headline="a table", claims="another")
+    seen = words(project.page())
+    assert "08_supplementary_tables left no statement.md." in seen
+    assert "a table" in seen and "another" in seen
+
+
+def test_the_first_page_says_what_the_run_was_made_from(project):
+    seen = words(finished(project).page())
+    assert f"results{'f' * 64}" in re.sub(r"\s", "", seen)
+    assert "profiletiny" in re.sub(r"\s", "", seen)
+    assert f"numpy {report.version('numpy')}" in seen
+    assert project.plan().inputs["requirements.lock"] in seen
+
+
+# The stored sweep
+
+
+def test_the_report_shows_the_sweep_and_links_to_its_page(project, monkeypatch, capsys):
+    asked = []
+
+    def explore(run_dir, sources_file):
+        asked.append((run_dir, sources_file))
+        if sources_file:
+            raise ValueError("the cells are of other weights; run notebook 04_alpha_sweep again")
+        picture = run_dir / "explore.png"
+        picture.write_bytes(base64.b64decode(PICTURE))
+        return run_dir / "explore.html", picture
+
+    monkeypatch.setattr(report, "explore", explore)
+    finished(project).notebook(report.SWEEP)
+    project.finish(report.SWEEP)
+    page = project.page()
+    assert '<a href="explore.html">' in page
+    (picture,) = re.findall(r"<img [^>]+>", page)
+    assert f'src="data:image/png;base64,{PICTURE}"' in picture and 'alt="The curves' in picture
+    assert words(page).index("Explore") < words(page).index("Contents")
+    assert report.external_loads(page) == []
+    # The sources are found from the notebooks' folder.
+    project.notebook(report.SWEEP, parameters=f"{PARAMETERS}\nsources_file = 'mine.yaml'  # set")
+    project.finish(report.SWEEP)
+    assert project.command() == 1
+    assert asked == [(project.run_dir, ""), (project.run_dir, str(project.notebooks / "mine.yaml"))]
+    assert "the cells are of other weights; run notebook 04" in capsys.readouterr().err
+
+
+# The command
+
+
+def test_unfinished_notebooks_are_named_and_nothing_is_written(project, capsys):
+    finished(project)
+    project.notebook("03_three")
+    (project.notebooks / "profiles" / "tiny.yaml").write_text("02_two: {value: 2}\n")
+    assert project.command() == 1
+    message = capsys.readouterr().err
+    assert "No report was made: 3 of 3 notebooks" in message and "make reproduce" in message
+    assert "01_one: parameters: value is 1.0, expected 0.5" in message
+    assert "03_three: it has not completed yet" in message
+    assert not project.path.exists()
+
+
+def test_a_changed_copy_is_refused(project, capsys):
+    finished(project)
+    executed = project.run_dir / "notebooks" / "02_two.ipynb"
+    content = json.loads(executed.read_text())
+    content["cells"][0]["source"] = "# Better results"
+    executed.write_text(json.dumps(content))
+    assert project.command() == 1
+    assert "02_two: output notebooks/02_two.ipynb has another size" in capsys.readouterr().err
+
+
+def test_the_command_says_where_the_page_is(project, capsys):
+    assert finished(project).command() == 0
+    assert f"{project.path} (" in capsys.readouterr().out
+    assert project.path.is_file()
+    assert project.command("huge") == 2
+    assert "no profile 'huge'" in capsys.readouterr().err

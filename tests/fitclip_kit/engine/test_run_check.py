@@ -15,6 +15,7 @@ from fitclip_kit.engine import run
 from fitclip_kit.engine.run_check import notes, problems
 from fitclip_kit.engine.work import KIT_NOTEBOOKS
 from tests.kit_run import BOOKS, NOTEBOOKS, run_of
+from tests.small_project import fitclip
 
 TRAINING = ("webvid_train", "webvid_unlabelled", "webvid_selection")
 PAPERS = "is one of the paper's data sets, which"
@@ -195,7 +196,7 @@ def project(tmp_path: Path) -> Callable[..., int]:
         file = tmp_path / "notebooks" / "profiles" / "mine.yaml"
         file.write_text(yaml.safe_dump(sections))
         arguments = ["--profile", "mine", "--runs-dir", str(tmp_path / "runs"), *options]
-        return run.main(arguments, tmp_path / "notebooks")
+        return fitclip(tmp_path / "notebooks", "run", *arguments)
 
     return call
 
@@ -227,7 +228,9 @@ def test_only_the_chosen_notebooks_are_checked(
     project: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = []
-    monkeypatch.setattr(run, "_run_one", lambda plan, book, *_: ran.append(book.stem))
+    monkeypatch.setattr(
+        run, "_run_one", lambda plan, place, *_: ran.append(plan.notebooks[place].stem)
+    )
     assert project(BAD, "--only", "01_data_prep", "--only", "08_supplementary_tables") == 2
     assert "02_" not in capsys.readouterr().err and ran == []
     assert project(BAD, "--only", "01_data_prep") == 0

@@ -15,7 +15,7 @@ from data_prep.mini_benchmark import TEACHER
 from data_prep.mini_benchmark.build import encode
 from data_prep.mini_benchmark.data_sets import EVALUATED, TEMPLATES
 from fitclip_core.distillation import Recipe
-from fitclip_kit.engine.notebook_files import read_notebook
+from fitclip_kit.engine.settings import read_notebook
 from fitclip_kit.engine.sources import TRAINING_SETS, Sources, prepare, read_sources, student_recipe
 from fitclip_kit.store.files import file_sha256
 

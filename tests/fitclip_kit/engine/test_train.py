@@ -15,15 +15,15 @@ import pandas as pd
 import pytest
 import yaml
 
-from fitclip_kit.engine import students, train
-from fitclip_kit.engine.fan_out import fan_out_run
-from fitclip_kit.engine.fanout import Settings
-from fitclip_kit.engine.notebook_files import cell_source, cell_tags, read_notebook
+from fitclip_kit.engine import run as runner
+from fitclip_kit.engine import students
+from fitclip_kit.engine.cluster import fan_out_steps
 from fitclip_kit.engine.run import locked, make_plan
-from fitclip_kit.engine.work import STUDENTS, Run
+from fitclip_kit.engine.settings import ClusterSettings, cell_source, cell_tags, read_notebook
+from fitclip_kit.engine.work import STUDENTS, Run, steps
 from fitclip_kit.store.files import read_manifest
+from tests.small_project import ROOT, fitclip
 
-ROOT = Path(__file__).parents[3]
 RATE, STEPS = 6e-4, 2
 PROFILE: dict[str, dict[str, Any]] = {
     "common": {"draws": [1, 2]},
@@ -59,7 +59,9 @@ def notebooks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_of(notebooks: Path, runs_dir: Path) -> Run:
-    plan = make_plan(notebooks, "tiny", runs_dir)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "NOTEBOOKS", notebooks)
+        plan = make_plan("tiny", runs_dir)
     return Run(plan.run_dir.resolve(), plan.working_dir.resolve(), plan.parameters)
 
 
@@ -67,8 +69,14 @@ def run_of(notebooks: Path, runs_dir: Path) -> Run:
 def decoded(notebooks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder's parent, where notebook 01 is done."""
     runs_dir = tmp_path_factory.mktemp("decoded")
-    list(fan_out_run(run_of(notebooks, runs_dir), ["frames"], Settings()))
+    frames = steps(run_of(notebooks, runs_dir), ["frames"])
+    list(fan_out_steps(frames, ClusterSettings(), runs_dir / "tiny" / "fan_out"))
     return runs_dir
+
+
+def train(notebooks: Path, runs_dir: Path, profile: str = "tiny") -> int:
+    """The command without torchrun."""
+    return fitclip(notebooks, "train", "--profile", profile, "--runs-dir", str(runs_dir))
 
 
 def torchrun(notebooks: Path, runs_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -91,7 +99,7 @@ def runs(
     for name in ("together", "alone"):
         runs_dir = Path(shutil.copytree(decoded, tmp_path_factory.mktemp(name) / "runs"))
         if name == "alone":
-            assert train.main(["--profile", "tiny", "--runs-dir", str(runs_dir)], notebooks) == 0
+            assert train(notebooks, runs_dir) == 0
         else:
             done = torchrun(notebooks, runs_dir)
             assert done.returncode == 0, done.stderr[-3000:]
@@ -147,36 +155,38 @@ def test_nothing_is_done_twice(
     runs: Mapping[str, Run], notebooks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs_dir = runs["together"].path.parent
-    assert train.main(["--profile", "tiny", "--runs-dir", str(runs_dir)], notebooks) == 0
+    assert train(notebooks, runs_dir) == 0
     assert capsys.readouterr().out == "nothing to do\n"
 
 
+@pytest.mark.slow
 def test_a_lost_process_ends_all_and_leaves_no_student(
     notebooks: Path, decoded: Path, tmp_path: Path
 ) -> None:
     runs_dir = Path(shutil.copytree(decoded, tmp_path / "runs"))
     done = torchrun(notebooks, runs_dir, "lost")
     assert done.returncode == 1
-    assert "rank 1: the frames are gone" in done.stderr
+    assert "rank 1: The run stopped: the frames are gone" in done.stderr
     assert [path for path in (runs_dir / "tiny" / STUDENTS).rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said_once(notebooks: Path, tmp_path: Path) -> None:
     done = torchrun(notebooks, tmp_path)
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if line.startswith("rank ")]
-    assert len(said) == 1 and said[0].startswith("rank 0: no clips table"), done.stderr[-3000:]
+    assert len(said) == 1, done.stderr[-3000:]
+    assert said[0].startswith("rank 0: fitclip train: no clips table")
     assert "run notebook 01_data_prep first" in said[0]
 
 
 def test_the_command_lines_failures(
     notebooks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--profile", "tiny", "--runs-dir", str(tmp_path)]
-    assert train.main(["--profile", "unknown", "--runs-dir", str(tmp_path)], notebooks) == 2
+    assert train(notebooks, tmp_path, "unknown") == 2
     assert "no profile 'unknown'" in capsys.readouterr().err
-    assert train.main(arguments, notebooks) == 2
+    assert train(notebooks, tmp_path) == 2
     assert "run notebook 01_data_prep first" in capsys.readouterr().err
     with locked(tmp_path / "tiny"):
-        assert train.main(arguments, notebooks) == 1
+        assert train(notebooks, tmp_path) == 1
     assert "Another run" in capsys.readouterr().err

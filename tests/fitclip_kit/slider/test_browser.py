@@ -177,7 +177,7 @@ def material(run: Path) -> Material:
 
 def serve_voila(run: Path, folder: Path) -> list[str]:
     options = ["--profile", run.name, "--runs-dir", str(run.parent)]
-    return ["-m", "fitclip_kit.slider.serve", *options]
+    return ["-m", "fitclip_kit.engine.cli", "slider", *options]
 
 
 def serve_lab(run: Path, folder: Path) -> list[str]:

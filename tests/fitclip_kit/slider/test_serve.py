@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from voila.paths import collect_template_paths
 
-from fitclip_kit.engine.parameters import ParameterError
 from fitclip_kit.engine.run import PACKAGES
+from fitclip_kit.engine.settings import ParameterError
 from fitclip_kit.slider import serve
 
 REMOTE = ("http://", "https://", "//cdn")

@@ -1,6 +1,5 @@
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -40,11 +39,22 @@ def test_atomic_path_replaces_only_on_success(tmp_path: Path) -> None:
     assert names(target.parent) == ["result.txt"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="this system is Windows")
 def test_results_get_the_usual_permissions(tmp_path: Path) -> None:
     files.write_text(tmp_path / "a", "x")
     (tmp_path / "b").write_text("x")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_only_abandoned_temporary_files_are_removed(tmp_path: Path) -> None:
+    abandoned = tmp_path / "deep" / ".x.ab_12345.tmp.txt"
+    abandoned.parent.mkdir()
+    abandoned.touch()
+    (tmp_path / ".hidden.txt").touch()
+    with files.atomic_path(tmp_path / "a.txt") as living:
+        living.write_text("x")
+        assert files.remove_abandoned(tmp_path) == [abandoned]
+    assert names(tmp_path) == [".hidden.txt", "a.txt", "deep"]
+    assert names(abandoned.parent) == []
 
 
 @given(JSON)
@@ -137,6 +147,8 @@ def test_folders_may_be_named_from_the_working_directory(
         ({"kind": "other"}, "kind is 'test', expected 'other'"),
         ({"parameters": {"alpha": 0.5, "sizes": [1, 2]}}, "alpha is 0.4, expected 0.5"),
         ({"parameters": {"alpha": 0.4}}, "sizes is .* expected 'absent'"),
+        ({"inputs": {"data": "d1", "more": "x"}}, "more is 'absent', expected 'x'"),
+        ({"inputs": {"data": "d" * 80}}, "inputs: data has changed"),
         ({"inputs": {"data": "d2"}}, "inputs: data is 'd1', expected 'd2'"),
         ({"code": "c2"}, "code has changed"),
     ],

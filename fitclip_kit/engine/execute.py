@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import threading
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TextIO
 
 import nbconvert
 import nbformat
@@ -24,21 +26,93 @@ from jupyter_client.manager import AsyncKernelManager
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from papermill.exceptions import PapermillExecutionError
 
-from fitclip_kit.engine.command_line import USERS_SETTINGS
-from fitclip_kit.engine.notebook_files import Notebook, cell_source
-from fitclip_kit.engine.parameters import RUN_DIR
-from fitclip_kit.engine.progress import ProgressLine
-from fitclip_kit.engine.stamps import Files, results_problems
-from fitclip_kit.store import files
+from fitclip_kit.engine.run import Files, clock
+from fitclip_kit.engine.settings import RUN_DIR, Notebook, cell_source
 from fitclip_kit.store.files import MANIFEST_NAME, atomic_path, write_json, write_text
 
-KERNEL_START_SECONDS = 180
+KERNEL_START_SECONDS: Final = 180
+TERMINAL_INTERVAL: Final = 1.0  # seconds between two looks of the progress line on a terminal
+LOG_INTERVAL: Final = 60.0  # seconds between two lines in a log file
+# A kernel's environment, of what a user's settings would change in a notebook's outputs; IPython's
+# own come from IPYTHONDIR.
+USERS_SETTINGS: Final = {
+    "PYTHONSTARTUP": "",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "MATPLOTLIBRC": os.devnull,
+}
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _SHOWN_LINES = 12
+# What tqdm writes, such as "decode mit:  40%|####      | 400/1000 [00:01<00:02, 323.94it/s]".
+_BAR = re.compile(
+    r"(?P<what>[^\r\n|]*): +\d+%\|[^|]*\| (?P<count>\S+/\S+) \[[\d:]+<(?P<left>[\d:]+)"
+)
 
 
 class NotebookFailed(RuntimeError):
     """A notebook that did not run to its end or left no valid results; says where and why."""
+
+
+class ProgressLine:
+    """Context manager that keeps a line with cells done, elapsed and estimated remaining time.
+
+    On a terminal the line is rewritten in place; elsewhere a new one is printed now and then.
+    `expected` is the time the notebook took last, in seconds, or None: then what is left is taken
+    from the progress bar that the running cell shows on standard error, which is written to it.
+    """
+
+    def __init__(self, title: str, cells: int, expected: float | None, stream: TextIO) -> None:
+        self._title, self._cells, self._expected, self._stream = title, cells, expected, stream
+        self._started_cells = 0
+        self._bar = ""
+        self._start = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._repeat, daemon=True)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the line was made."""
+        return time.monotonic() - self._start
+
+    def cell_started(self) -> None:
+        """Count one more code cell as begun."""
+        self._started_cells += 1
+        self._bar = ""
+
+    def write(self, text: str) -> None:
+        """Take what the running cell writes to standard error."""
+        for bar in _BAR.finditer(text):
+            self._bar = f"{bar['what']} {bar['count']}, about {bar['left']} of that left"
+
+    def flush(self) -> None:
+        """A file has it; there is nothing to do."""
+
+    def __enter__(self) -> ProgressLine:
+        self._show()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        end = "stopped" if kind else "done"
+        self._show(f"{self._title}  {end} after {clock(self.elapsed)}", last=True)
+
+    def _repeat(self) -> None:
+        interval = TERMINAL_INTERVAL if self._stream.isatty() else LOG_INTERVAL
+        while not self._stop.wait(interval):
+            self._show()
+
+    def _show(self, line: str = "", last: bool = False) -> None:
+        left = self._bar or "remaining time not known yet"
+        if self._expected is not None and self.elapsed < self._expected:
+            left = f"about {clock(self._expected - self.elapsed)} left"
+        cell, elapsed = f"cell {self._started_cells}/{self._cells}", clock(self.elapsed)
+        line = line or f"{self._title}  {cell}  {elapsed} elapsed, {left}"
+        if self._stream.isatty():
+            self._stream.write(f"\r\x1b[K{line}" + ("\n" if last else ""))
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
 
 
 def execute(
@@ -50,28 +124,29 @@ def execute(
 ) -> None:
     """Run the notebook in `working_dir`; leave its executed copy, its page and valid results.
 
-    What an earlier run left of these is removed first. A partial copy is kept as `files.failed`.
+    What an earlier run left of these is removed first. A partial copy is kept as `.failed.ipynb`.
 
     Raises: NotebookFailed with the cell and the error; KeyboardInterrupt when interrupted.
     """
-    stale = (files.stamp, files.executed, files.html, files.failed, files.results / MANIFEST_NAME)
-    for path in stale:
-        path.unlink(missing_ok=True)
-    write_json(files.running, notebook.content)
+    (files.run_dir / files.manifest).unlink(missing_ok=True)
+    (files.results / MANIFEST_NAME).unlink(missing_ok=True)
+    for suffix in (".ipynb", ".html", ".failed.ipynb"):
+        files.beside(suffix).unlink(missing_ok=True)
+    running = files.beside(".running.ipynb")
+    write_json(running, notebook.content)
     try:
         executed = _run(notebook, parameters, files, working_dir, progress)
         _refuse_unfinished(executed)
-        problems = results_problems(files)
-        if problems:
+        if problems := files.results_problems():
             raise NotebookFailed(
                 "every cell completed, but the results that it must declare in "
                 f"{files.results / MANIFEST_NAME} are not valid:\n" + _indented(problems)
             )
         _render(executed, files)
     except BaseException:
-        os.replace(files.running, files.failed)
+        os.replace(running, files.beside(".failed.ipynb"))
         raise
-    files.running.unlink()
+    running.unlink()
 
 
 def _run(
@@ -89,7 +164,8 @@ def _run(
             progress.cell_started()
 
     run_dir = os.path.relpath(files.run_dir.resolve(), working_dir.resolve())
-    running = str(files.running).replace("{", "{{").replace("}", "}}")  # papermill formats it
+    running = str(files.beside(".running.ipynb"))
+    running = running.replace("{", "{{").replace("}", "}}")  # papermill formats it
     try:
         executed: nbformat.NotebookNode = papermill.execute_notebook(
             running,
@@ -100,7 +176,7 @@ def _run(
             progress_bar=False,
             start_timeout=KERNEL_START_SECONDS,
             cwd=str(working_dir),
-            kernel_manager_class=_OwnInterpreter,
+            kernel_manager_class=OwnInterpreter,
             on_cell_start=count,
             stderr_file=progress,
         )
@@ -116,7 +192,7 @@ def _run(
             f"{type(error).__name__}: {error}\n  while in code cell [{len(begun)}]:\n{cell}"
         ) from error
     executed.metadata.papermill.input_path = f"{notebook.stem}.ipynb"
-    executed.metadata.papermill.output_path = files.executed.name
+    executed.metadata.papermill.output_path = f"{notebook.stem}.ipynb"
     return executed
 
 
@@ -136,8 +212,8 @@ def _render(executed: nbformat.NotebookNode, files: Files) -> None:
     # A progress bar comes as many pieces of one line; a reader wants its last state.
     executed, resources = CoalesceStreamsPreprocessor().preprocess(executed, resources)
     page, _ = nbconvert.HTMLExporter().from_notebook_node(executed, resources=resources)
-    write_text(files.html, page)
-    with atomic_path(files.executed) as temporary:
+    write_text(files.beside(".html"), page)
+    with atomic_path(files.beside(".ipynb")) as temporary:
         nbformat.write(executed, str(temporary))
 
 
@@ -149,7 +225,7 @@ def _indented(lines: list[str]) -> str:
     return "\n".join(f"    {line}" for line in lines)
 
 
-class _OwnInterpreter(AsyncKernelManager):
+class OwnInterpreter(AsyncKernelManager):
     """Starts kernels with this interpreter and this checkout's packages, whatever is registered,
     and without the user's start-up files and settings of IPython and matplotlib."""
 
@@ -159,7 +235,7 @@ class _OwnInterpreter(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        checkout = str(Path(files.__file__).parents[2])
+        checkout = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [checkout, os.environ.get("PYTHONPATH")]))
         env = {**USERS_SETTINGS, "PYTHONPATH": path, "IPYTHONDIR": self._ipython_dir.name}
         spec = KernelSpec(**{**get_kernel_dict(), "env": env})

@@ -1,5 +1,6 @@
 """Tasks inline, as local processes, and as jobs of a SLURM that is played by small scripts."""
 
+import importlib
 import itertools
 import os
 import signal
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +16,13 @@ from typing import Any
 
 import pytest
 
-from fitclip_kit.engine import fanout
-from fitclip_kit.engine.fanout import FanOutFailed, Settings, Task, fan_out, read_settings
+from fitclip_kit.engine import cluster, run_tasks
+from fitclip_kit.engine.cluster import Failure, FanOutFailed, Task, fan_out, fan_out_steps
+from fitclip_kit.engine.run import locked
+from fitclip_kit.engine.settings import ClusterSettings
+from tests.small_project import ROOT, fitclip
 
+EXECUTORS = ("inline", "local", "slurm")
 TASKS = '''
 """What the tests' processes do; each call leaves a mark with its times."""
 import os, signal, time
@@ -108,8 +113,6 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (folder / "own_tasks.py").write_text(TASKS)
     monkeypatch.setenv("PYTHONPATH", str(folder))
     monkeypatch.syspath_prepend(folder)
-    import importlib
-
     yield importlib.import_module("own_tasks")
     del sys.modules["own_tasks"]
 
@@ -120,25 +123,24 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder, home = tmp_path / "bin", tmp_path / "played"
     folder.mkdir()
     home.mkdir()
-    for name, text in {
-        "sbatch": SBATCH,
-        "srun": SRUN,
-        "squeue": SQUEUE,
-        "scancel": SCANCEL,
-    }.items():
+    scripts = {"sbatch": SBATCH, "srun": SRUN, "squeue": SQUEUE, "scancel": SCANCEL}
+    for name, text in scripts.items():
         (folder / name).write_text(text.format(python=sys.executable))
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PLAYED", str(home))
     for name, seconds in {"_LOOK": 0.1, "_ASK": 0.2, "_GRACE": 0.4}.items():
-        monkeypatch.setattr(fanout, name, seconds)
-    monkeypatch.setattr(fanout._Submitted, "look_seconds", 0.1)
+        monkeypatch.setattr(cluster, name, seconds)
     return home
 
 
 def tasks_of(own: ModuleType, folder: Path, names: str, **options: Any) -> list[Task]:
     folder.mkdir(exist_ok=True)
     return [Task(f"file {one}", partial(own.write, folder / one, **options)) for one in names]
+
+
+def fan(tasks: list[Task], tmp_path: Path, title: str = "files", **settings: Any) -> list[Failure]:
+    return fan_out(tasks, ClusterSettings(**settings), tmp_path / "fan_out", title=title)
 
 
 def written(folder: Path) -> dict[str, str]:
@@ -156,46 +158,37 @@ def most_at_once(folder: Path) -> int:
     return max(sum(start <= at < end for start, end in times) for at, _ in times)
 
 
-@pytest.mark.parametrize(
-    ("executor", "how"),  # a task of this process, "inline", cannot be killed alone
-    [
-        pair
-        for pair in itertools.product(fanout.EXECUTORS, ("raise", "kill"))
-        if pair != ("inline", "kill")
-    ],
-)
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_every_executor_leaves_the_same_and_tries_again(
-    executor: str, how: str, own: ModuleType, slurm: Path, tmp_path: Path
+    executor: str, own: ModuleType, slurm: Path, tmp_path: Path
 ) -> None:
     tasks = tasks_of(own, tmp_path / "out", "ab")
-    tasks += tasks_of(own, tmp_path / "out", "c", bad=(1,), how=how)
-    settings = Settings(executor=executor, parallel=2)
+    tasks += tasks_of(own, tmp_path / "out", "c", bad=(1,))
+    if executor != "inline":  # of which no task can be killed alone
+        tasks += tasks_of(own, tmp_path / "out", "d", bad=(1,), how="kill")
 
-    made_good = fan_out(tasks, settings, tmp_path / "fan_out", title="small files")
+    raised, *killed = fan(tasks, tmp_path, executor=executor, parallel=2)
 
-    assert written(tmp_path / "out") == {"a": "a", "b": "b", "c": "c"}
-    assert len(spans(tmp_path / "out")) == 4
-    [failure] = made_good
-    assert (failure.task, failure.attempt) == ("file c", 1)
-    log = failure.log.read_text()
-    if how == "raise":
-        assert failure.reason == "OSError: no room for c"
-        assert "Traceback" in log and "file c" in log
-    else:
-        state = {"local": "killed", "slurm": "OUT_OF_MEMORY"}[executor]
-        assert failure.reason == f"the process ended without a result ({state})"
+    assert written(tmp_path / "out") == {task.name[-1]: task.name[-1] for task in tasks}
+    assert len(spans(tmp_path / "out")) == len(tasks) + 1 + len(killed)
+    assert (raised.task, raised.attempt) == ("file c", 1)
+    assert raised.reason == "OSError: no room for c"
+    log = raised.log.read_text()
+    assert "Traceback" in log and "file c" in log
+    state = {"inline": [], "local": ["FINISHED"], "slurm": ["OUT_OF_MEMORY"]}[executor]
+    expected = [("file d", f"the process left no result and is {how}") for how in state]
+    assert [(failure.task, failure.reason) for failure in killed] == expected
 
 
-@pytest.mark.parametrize("executor", fanout.EXECUTORS)
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_what_always_fails_is_listed_after_all_else_is_done(
     executor: str, own: ModuleType, slurm: Path, tmp_path: Path
 ) -> None:
     tasks = tasks_of(own, tmp_path / "out", "ab", bad=(1, 2, 3, 4))
     tasks += tasks_of(own, tmp_path / "out", "cd")
-    settings = Settings(executor=executor, retries=2, parallel=4)
 
     with pytest.raises(FanOutFailed, match="files: 2 of 4 tasks failed, the other 2 are") as caught:
-        fan_out(tasks, settings, tmp_path / "fan_out", title="files")
+        fan(tasks, tmp_path, executor=executor, retries=2, parallel=4)
 
     assert written(tmp_path / "out") == {"c": "c", "d": "d"}
     assert len(spans(tmp_path / "out")) == 2 * 3 + 2
@@ -209,29 +202,28 @@ def test_what_always_fails_is_listed_after_all_else_is_done(
 def test_no_retries_and_no_tasks(own: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(FanOutFailed, match="no room for a"):
-        fan_out(tasks_of(own, out, "a", bad=(1,)), Settings(retries=0), tmp_path / "fan_out")
+        fan(tasks_of(own, out, "a", bad=(1,)), tmp_path, retries=0)
     assert len(spans(out)) == 1
-    assert fan_out([], Settings(executor="slurm"), tmp_path / "other") == []
+    assert fan_out([], ClusterSettings(executor="slurm"), tmp_path / "other", title="x") == []
     assert not (tmp_path / "other").exists()
 
 
 def test_local_processes_are_limited_and_know_their_share(own: ModuleType, tmp_path: Path) -> None:
     tasks = tasks_of(own, tmp_path / "out", "abcd", seconds=0.5)
-    fan_out(tasks, Settings(executor="local", parallel=2), tmp_path / "fan_out")
+    fan(tasks, tmp_path, executor="local", parallel=2)
     assert most_at_once(tmp_path / "out") == 2
 
     files = [tmp_path / "out" / name for name in ("e", "f")]
     tasks = [Task(one.name, partial(own.write_environment, one, 1.0)) for one in files]
     before = dict(os.environ)
-    two = Settings(executor="local", parallel=2, cpus=3, gpus=2)
-    fan_out(tasks, two, tmp_path / "fan_out")
+    fan(tasks, tmp_path, executor="local", parallel=2, cpus=3, gpus=2)
     assert sorted(one.read_text() for one in files) == ["3 0,1", "3 2,3"]
     assert dict(os.environ) == before
 
 
 def test_a_task_is_never_done_twice_at_once(own: ModuleType, tmp_path: Path) -> None:
     tasks = tasks_of(own, tmp_path / "out", "a", seconds=0.3)
-    call = partial(fan_out, tasks, Settings(), tmp_path / "fan_out")
+    call = partial(fan, tasks, tmp_path)
     threads = [threading.Thread(target=call) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -244,17 +236,17 @@ def test_a_task_is_never_done_twice_at_once(own: ModuleType, tmp_path: Path) -> 
 def test_old_results_are_not_taken_for_new_ones(
     own: ModuleType, slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(job: Any) -> None:
+    def interrupted(pool: Any, job: Any) -> None:
         raise KeyboardInterrupt
 
-    tasks, settings = tasks_of(own, tmp_path / "out", "a"), Settings(executor="slurm")
+    tasks = tasks_of(own, tmp_path / "out", "a")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fanout, "_reason", interrupted)
-        fan_out(tasks, settings, tmp_path / "fan_out")
+        patch.setattr(cluster._Submitted, "ended", interrupted)
+        fan(tasks, tmp_path, executor="slurm")
     assert list((tmp_path / "fan_out").rglob("*_result.pkl"))
     for path in slurm.iterdir():  # a cluster that counts its jobs anew
         path.unlink()
-    fan_out(tasks, settings, tmp_path / "fan_out")
+    fan(tasks, tmp_path, executor="slurm")
     assert len(spans(tmp_path / "out")) == 2
 
 
@@ -264,34 +256,25 @@ def test_a_busy_controller_is_asked_again(
     busy = slurm.with_name("played.busy")
     busy.touch()
     asked = itertools.count(1)
-    ask = fanout._Slurm._ask
+    ask = cluster._Queue._ask
 
-    def counting(pool: Any) -> Any:
+    def counting(queue: Any) -> None:
         if next(asked) == 8:  # far past the grace
             busy.unlink()
-        return ask(pool)
+        ask(queue)
 
-    monkeypatch.setattr(fanout._Slurm, "_ask", counting)
+    monkeypatch.setattr(cluster._Queue, "_ask", counting)
     tasks = tasks_of(own, tmp_path / "out", "a", bad=(1,), how="kill")
-    [failure] = fan_out(tasks, Settings(executor="slurm"), tmp_path / "fan_out")
+    [failure] = fan(tasks, tmp_path, executor="slurm")
     assert failure.attempt == 1 and next(asked) > 8
     assert written(tmp_path / "out") == {"a": "a"}
 
 
 def test_slurm_gets_the_settings(own: ModuleType, slurm: Path, tmp_path: Path) -> None:
-    settings = Settings(
-        executor="slurm",
-        parallel=7,
-        minutes=33,
-        cpus=4,
-        gpus=2,
-        memory_gb=1.5,
-        partition="gpu",
-        slurm={"account": "me", "setup": ["export OMP_PLACES=cores"]},
-    )
-    fan_out(
-        tasks_of(own, tmp_path / "out", "ab"), settings, tmp_path / "fan_out", title="two files"
-    )
+    limits = {"parallel": 7, "minutes": 33, "cpus": 4, "gpus": 2, "memory_gb": 1.5}
+    more = {"account": "me", "setup": ["export OMP_PLACES=cores"]}
+    tasks = tasks_of(own, tmp_path / "out", "ab")
+    fan(tasks, tmp_path, "two files", executor="slurm", partition="gpu", slurm=more, **limits)
     [script] = (tmp_path / "fan_out").glob("*/*_submission.sh")
     text = script.read_text()
     for line in (
@@ -313,15 +296,13 @@ def test_slurm_that_refuses_or_is_not_there(
     own: ModuleType, slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks = tasks_of(own, tmp_path / "out", "ab")
-    closed = Settings(executor="slurm", partition="closed")
     with pytest.raises(RuntimeError, match=r"SLURM refused the jobs: .*invalid partition"):
-        fan_out(tasks, closed, tmp_path / "fan_out")
+        fan(tasks, tmp_path, executor="slurm", partition="closed")
     with pytest.raises(ValueError, match="parttion"):
-        unknown = Settings(executor="slurm", slurm={"parttion": "x"})
-        fan_out(tasks, unknown, tmp_path / "fan_out")
+        fan(tasks, tmp_path, executor="slurm", slurm={"parttion": "x"})
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match="there is no sbatch here"):
-        fan_out(tasks, Settings(executor="slurm"), tmp_path / "fan_out")
+        fan(tasks, tmp_path, executor="slurm")
 
 
 DRIVER = """
@@ -329,10 +310,11 @@ import sys
 from functools import partial
 from pathlib import Path
 import own_tasks
-from fitclip_kit.engine.fanout import Settings, Task, fan_out
+from fitclip_kit.engine.cluster import Task, fan_out
+from fitclip_kit.engine.settings import ClusterSettings
 out, executor = Path(sys.argv[1]), sys.argv[2]
 tasks = [Task(name, partial(own_tasks.write, out / name, seconds=60)) for name in "ab"]
-fan_out(tasks, Settings(executor=executor, parallel=2), out.parent / "fan_out")
+fan_out(tasks, ClusterSettings(executor=executor, parallel=2), out.parent / "fan_out", title="x")
 """
 
 
@@ -342,8 +324,7 @@ def test_an_interrupted_call_takes_its_processes_along(
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    checkout = str(Path(fanout.__file__).parents[2])
-    path = os.pathsep.join([checkout, os.environ["PYTHONPATH"]])
+    path = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(out), executor],
         env={**os.environ, "PYTHONPATH": path},
@@ -381,40 +362,93 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def test_wrong_calls_are_refused(tmp_path: Path) -> None:
+def test_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
     twice = [Task("one", print), Task("two", print), Task("one", print)]
     with pytest.raises(ValueError, match="two tasks are called 'one'"):
-        fan_out(twice, Settings(), tmp_path)
-    for changes, message in (
-        ({"executor": "cloud"}, "executor is 'cloud'"),
-        ({"retries": -1}, "retries is -1"),
-        ({"minutes": 0}, "minutes is 0"),
-        ({"cpus": 1.5}, "cpus is 1.5"),
-        ({"parallel": True}, "parallel is True"),
-        ({"memory_gb": float("nan")}, "memory_gb is nan"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            Settings(**changes)
+        fan_out(twice, ClusterSettings(), tmp_path, title="x")
 
 
-def test_settings_come_from_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "cluster.yaml"
-    file.write_text("executor: slurm\ngpus: 1\nmemory_gb: 32\nslurm: {account: me}\n")
-    read = read_settings(file, executor="local", retries=3)
-    assert read == Settings(
-        executor="local", gpus=1, memory_gb=32, retries=3, slurm={"account": "me"}
-    )
-    assert read_settings("") == Settings()
-    for text, message in (
-        ("gpu: 1", "unknown settings gpu; known: executor, parallel"),
-        ("- gpus", "must hold"),
-        ("slurm: 3", "must hold"),
-        ("gpus: {", "not readable YAML"),
-        ("gpus: 1\ngpus: 2", "key 'gpus' is given twice"),
-        ("gpus: many", "gpus is 'many'"),
+def test_a_failure_is_told_when_all_that_can_be_done_is_done(tmp_path: Path) -> None:
+    log: list[str] = []
+
+    def needy() -> Iterator[Task]:
+        raise ValueError("no student")
+
+    def broken() -> None:
+        raise OSError("no room")
+
+    def fine() -> list[Task]:
+        return [Task("fine", partial(log.append, "fine"))]
+
+    steps = {"a": fine, "b": lambda: [Task("draw 1", broken)], "c": needy, "d": fine}
+    with pytest.raises(FanOutFailed) as caught:
+        list(fan_out_steps(steps, ClusterSettings(), tmp_path))
+    assert len(log) == 2
+    said = str(caught.value).splitlines()
+    assert said[0].startswith("a, b, c, d: 1 of 3 tasks failed, the other 2 are done")
+    assert said[1].startswith("  - draw 1: OSError: no room (attempt 2; log: ")
+    assert said[2:] == ["  - not begun: c"]
+    with pytest.raises(ValueError, match="no student"):
+        list(fan_out_steps({"c": needy}, ClusterSettings(), tmp_path))
+
+
+# The command
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the command has done, where nothing is done; an exception in it is raised."""
+    asked: list[Any] = []
+
+    def record(steps: Any, settings: ClusterSettings, folder: Path) -> Iterator[Any]:
+        if asked and isinstance(asked[-1], BaseException):
+            raise asked.pop()
+        asked.append((list(steps), settings, folder))
+        yield "sweep", 3, [cluster.Failure("draw 1", 1, "no room", Path("log"))]
+        yield "students", 0, []
+
+    monkeypatch.setattr(cluster, "fan_out_steps", record)
+    return asked
+
+
+def command(tmp_path: Path, *options: str, profile: str = "smoke") -> int:
+    given = ["--profile", profile, "--runs-dir", str(tmp_path), *options]
+    return fitclip(ROOT / "notebooks", "cluster", *given)
+
+
+def test_the_command(asked: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cluster.yaml").write_text("executor: slurm\ngpus: 1\n")
+    assert command(tmp_path) == 0
+    given = ["--settings", str(tmp_path / "cluster.yaml"), "-w", "sweep", "-w", "shares"]
+    assert command(tmp_path, *given, "--executor", "local") == 0
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "sweep: 3 tasks done",
+        "  done at another attempt: draw 1 (no room; log: log)",
+        "students: nothing to do",
+    ]
+    folder = tmp_path / "smoke" / "fan_out"
+    steps = [step for part in run_tasks.PARTS.values() for step in part]
+    assert asked[0] == (steps, ClusterSettings(), folder)
+    chosen = ["sweep", "label shares"]
+    assert asked[1] == (chosen, ClusterSettings(executor="local", gpus=1), folder)
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+
+
+def test_the_commands_failures(
+    asked: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(tmp_path, profile="unknown") == 2
+    assert command(tmp_path, "-w", "everything") == 2
+    assert "no part everything; choose from frames, teacher" in capsys.readouterr().err
+    assert command(tmp_path, "--settings", str(tmp_path / "absent.yaml")) == 2
+    assert "absent.yaml is not readable" in capsys.readouterr().err
+    with locked(tmp_path / "smoke"):
+        assert command(tmp_path) == 1
+    assert "Another run" in capsys.readouterr().err
+    for error, status in (
+        (FanOutFailed("sweep", 3, []), 1),
+        (ValueError("no student"), 2),
+        (KeyboardInterrupt(), 130),
     ):
-        file.write_text(text)
-        with pytest.raises(ValueError, match=message):
-            read_settings(file)
-    with pytest.raises(ValueError, match=r"absent.yaml is not readable"):
-        read_settings(tmp_path / "absent.yaml")
+        asked.append(error)
+        assert command(tmp_path) == status
