@@ -32,7 +32,10 @@ ROOT = Path(__file__).parents[2]
 CLIPS = 41  # so that the last batch is not full
 ORDERS = ("plain", "shuffled")
 ALPHAS = (0.0, 0.4, 1.0)
-WORDS = [f"word{number}" for number in range(15)]
+WORDS = (
+    *("a", "cat", "dog", "red", "blue", "jumps", "over", "two", "three", "small"),
+    *("house", "tree", "while", "running", "far"),
+)
 CLASSES = [f"{one} {two}" for one in WORDS[1:6] for two in WORDS[6:9]]
 RECIPE = Recipe(
     steps=4, validate_every=2, seed=3, learning_rate=1e-3, labelled_batch=12, unlabelled_batch=9
