@@ -55,7 +55,7 @@ def test_same_input_gives_same_bytes(tmp_path: Path) -> None:
     assert len(contents) == 1
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.safetensors"
     checkpoints.save(path, {"w": torch.ones(1)})
     old = path.read_bytes()
@@ -74,6 +74,14 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     number: Any = 3
     with pytest.raises(ValueError, match="metadata 'seed' is 3"):
         checkpoints.save(path, {"w": torch.ones(1)}, {"seed": number})
+
+    def fail(tensors: Any, file: Path, notes: Any) -> None:
+        file.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoints.save(path, {"w": torch.ones(1)})
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
 

@@ -100,7 +100,7 @@ def test_states_that_do_not_fit_are_not_exported(tmp_path: Path, encoder: ClipEn
     for state in (
         partial,
         {**TEACHER, "ln_final.bias": torch.ones(3)},
-        {**partial, "ln_final.biases": torch.ones(16)},
+        {**TEACHER, "ln_final.biases": torch.ones(16)},
     ):
         with pytest.raises(ValueError, match=r"does not fit teacher: .*ln_final\.bias"):
             export_open_clip(tmp_path / "out", encoder, state)
@@ -165,7 +165,7 @@ def test_other_names_are_no_openai_state(
 RESULTS = pd.DataFrame(
     {
         "data_set": ["MSR-VTT", "a|b <b>x</b> `c` [l](javascript:1)\nnext"],
-        "R@1": [0.30000000000000004, np.float32(0.25)],
+        "R@1": [0.30000012, np.float32(0.25)],
         "n": np.array([1000, 3], np.int64),
     }
 )
