@@ -150,10 +150,12 @@ def test_videos_with_several_texts_are_counted_once(made: Maker) -> None:
 def test_what_was_left_out_is_grouped_by_reason(made: Maker) -> None:
     dropped = [(f"row {i}", "no caption", "a.csv") for i in range(5)]
     dropped += [("row 9", "no such video", "b.csv")]
+    dropped += [(f"row {i}", "no label", "a.csv") for i in (6, 7)]
     made(dropped=dropped, annotated=10)
     text = in_words(look())
     assert "5 of a.csv: no caption (the first: row 0, row 1, row 2)" in text
     assert "1 of b.csv: no such video (row 9)" in text
+    assert "2 of a.csv: no label (row 6, row 7)" in text
     assert "10 items annotated in this split, 4 clips in the table" in text
 
 
