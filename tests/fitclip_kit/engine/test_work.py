@@ -149,6 +149,8 @@ def test_what_is_needed_is_said_where_it_is_not_there(tmp_path: Path) -> None:
         steps(run, ["everything"])
     merges = works["draw 1, other merges"]
     assert not merges.is_done()
+    other = replace(run_of("smoke", {"05": {"sizes": [41]}}), path=tmp_path)
+    assert list(steps(other, ["frames"])) == ["frames: shards", "frames: frame stores"]
     assert list(steps(run, ["frames", "sizes"])) == [
         "frames: shards",
         "frames: frame stores",
