@@ -315,9 +315,12 @@ def steps(run: Run, parts: Collection[str]) -> dict[str, Callable[[], list[Work]
     if unknown := sorted(set(parts) - set(PARTS)):
         raise ValueError(f"no part {', '.join(unknown)}; choose from {', '.join(PARTS)}")
     found: dict[str, Callable[[], list[Work]]] = {}
-    for part, notebook in zip(PARTS, KIT_NOTEBOOKS, strict=False):
-        works = [work for work in of_run(run) if work.notebook == notebook and part in parts]
-        if part == "frames" and works:
+    for number, part in enumerate(PARTS):
+        if part not in parts:
+            continue
+        listed = of_run(run, KIT_NOTEBOOKS[: number + 1])
+        works = [work for work in listed if work.notebook == KIT_NOTEBOOKS[number]]
+        if part == "frames":
             found["frames: shards"] = partial(_missing_shards, run)
         for kind in dict.fromkeys(work.kind for work in works):
             found[f"{part}: {kind}"] = partial(_undone, [one for one in works if one.kind == kind])

@@ -1,219 +1,167 @@
-"""A run's tasks do what the notebooks would, and the notebooks then find it done."""
+"""The list of work of a run, against a count by hand and against what it says of itself."""
 
-import contextlib
-import io
-import pickle
-import shutil
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pytest
+import yaml
 
-from data_prep import frame_store
-from data_prep.mini_benchmark.data_sets import EVALUATED
-from figures.measures import SIZE_MEASURE, share_measures, size_measure
-from fitclip_core import zero_shot
-from fitclip_kit.engine import students
-from fitclip_kit.engine.cluster import fan_out_steps
-from fitclip_kit.engine.settings import (
-    ClusterSettings,
-    cell_source,
-    cell_tags,
-    merge_profile,
-    read_notebooks,
-)
-from fitclip_kit.engine.sources import share_study_sets, size_study_set
-from fitclip_kit.engine.work import PARTS, Run, missing_students, steps
+from fitclip_core.distillation import Recipe
+from fitclip_kit.engine import work as module
+from fitclip_kit.engine.run_folder import RunFolder
+from fitclip_kit.engine.work import Measured, Run, Trained, Work, of_run, steps
+from tests.kit_run import run_of
 
-NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
-BOOKS = {book.stem: book for book in read_notebooks(NOTEBOOKS)}
-TINY: dict[str, dict[str, Any]] = {
-    "common": {"draws": [1]},
-    "01_data_prep": {
-        "evaluation_clips": 8,
-        "labelled_clips": 8,
-        "unlabelled_clips": 4,
-        "selection_clips": 4,
-        "n_frames": 2,
-        "training_draws": 1,
-    },
-    "03_student_distillation": {
-        "labelled_clips": 6,
-        "steps": 2,
-        "validate_every": 1,
-        "labelled_batch": 3,
-        "unlabelled_batch": 2,
-    },
-    "04_alpha_sweep": {"alphas": [0.0, 0.4, 1.0]},
-    "05_subset_size": {"sizes": [3], "independent_draws": [1], "nested_draws": []},
-    "06_label_share": {"pseudo_shares": [0.0, 0.0001]},
-}
-# What each notebook computes with; the cells after these only show it.
-LAST = {
-    "01_data_prep": "frame_store.build(",
-    "02_teacher_zero_shot": "measure(of_model,",
-    "03_student_distillation": "run.finish(",
-    "04_alpha_sweep": "measure(swept,",
-    "05_subset_size": "train_and_measure(",
-    "06_label_share": "train_and_measure(",
-}
-HEAVY = {
-    "decoded": (frame_store, "killable_map"),
-    "trained": (students, "fit_student"),
-    "measured": (zero_shot, "evaluate"),
-}
-# 6 data sets; one student at 2 alphas, 1 subset of which 2 alphas are measured on one set, 1 share
-# more than the sweep has.
-TASKS = {
-    "frames: shards": 9,
-    "frames: frame stores": 9,
-    "teacher: cells": 6,
-    "students: students": 1,
-    "sweep: cells": 2,
-    "sizes: students": 1,
-    "sizes: cells": 1,
-    "shares: students": 1,
-    "shares: cells": 1,
-}
+STUDENTS = {"draws": [1], "steps": 7, "validate_every": 3, "labelled_batch": 6}
 
 
-def new_run(path: Path) -> Run:
-    parameters = merge_profile(TINY, {stem: book.defaults for stem, book in BOOKS.items()})
-    return Run(path.resolve(), NOTEBOOKS, parameters)
+def cells(works: list[Work], number: str = "") -> int:
+    measured = (work for work in works if isinstance(work, Measured))
+    return sum(len(work.cells) for work in measured if work.notebook.startswith(number))
 
 
-def fan_out_run(run: Run, parts: Any, executor: Any = "inline") -> list[tuple[str, int, Any]]:
-    settings = ClusterSettings(executor=executor)
-    return list(fan_out_steps(steps(run, parts), settings, run.path / "fan_out"))
+def trained(works: list[Work], number: str) -> list[Trained]:
+    own = (work for work in works if isinstance(work, Trained))
+    return [work for work in own if work.notebook.startswith(number)]
 
 
-def run_notebooks(run: Run) -> None:
-    """Execute notebooks 01 to 06 here, each up to the last cell that computes."""
-    for stem, last in LAST.items():
-        names: dict[str, Any] = {}
-        for cell in BOOKS[stem].content["cells"]:
-            source = cell_source(cell)
-            if cell["cell_type"] != "code":
-                continue
-            with contextlib.redirect_stdout(io.StringIO()):
-                exec(compile(source, stem, "exec"), names)
-            if "parameters" in cell_tags(cell):
-                names |= {**run.parameters[stem], "run_dir": str(run.path)}
-            if last in source:
-                break
-        else:
-            raise AssertionError(f"{stem} has no cell with {last!r}")
+def test_the_default_run() -> None:
+    works = of_run(run_of("mini"))
+    assert Counter(work.kind for work in works if work.notebook[:2] == "01") == {"frame stores": 9}
+    assert cells(works, "02") == 6
+    assert cells(works, "04") == 5 * 10 * 6, "not the teacher's again"
+    assert cells(works, "05") == 4 * (3 + 3) * 2
+    assert cells(works, "06") == 3 * 4 * 5, "those of the share 0.0001 are notebook 04's"
+    assert cells(works, "07") == 2 * 36 + 3 * 3 * 6 + 3 * 6
+    assert cells(works) == 558, "as many as a run leaves in its results"
+    assert [len(trained(works, number)) for number in ("03", "05", "06")] == [5, 24, 12]
 
 
-def contents(run: Run) -> dict[str, bytes]:
-    """Every file that tasks or notebooks leave, but for logs, and what notebook 03 makes of its
-    students: its figure and manifest."""
-    files = {path.relative_to(run.path): path for path in run.path.rglob("*") if path.is_file()}
-    return {
-        name.as_posix(): path.read_bytes()
-        for name, path in files.items()
-        if name.parts[0] != "fan_out" and name.parent.name != "03_student_distillation"
+@pytest.mark.parametrize("profile", ["smoke", "mini", "development", "paper"])
+def test_work_comes_after_what_it_needs_and_is_listed_once(
+    profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FITCLIP_DATA", "/nowhere")
+    known: set[str] = set()
+    measured: Counter[Any] = Counter()
+    for work in of_run(run_of(profile)):
+        assert work.name not in known
+        assert set(work.after) <= known, work.name
+        known.add(work.name)
+        measured.update(work.cells if isinstance(work, Measured) else ())
+        if isinstance(work, Measured):
+            decoded = {f"frames of {cell.data_set}" for cell in work.cells}
+            students = {cell.draw for cell in work.cells} - {None}
+            assert decoded <= set(work.after)
+            assert students == ({work.student.draw} if work.student and students else set())
+    assert set(measured.values()) == {1}
+
+
+def test_towers_are_encoded_once_for_each_of_their_alphas() -> None:
+    works = {work.name: work for work in of_run(run_of("mini"))}
+    towers = works["tower map of draw 1"]
+    assert isinstance(towers, Measured) and len(towers.cells) == 2 * 36
+    names = [(what, name) for what in ("videos", "texts") for name in ("msrvtt", "mit")]
+    assert towers.size() == dict.fromkeys(names, 6)
+    merges = works["draw 2, other merges"].size()
+    assert set(merges.values()) == {3} and len(merges) == 2 * 6
+    assert works["draw 3 at alpha 0.7"].size()["videos", "didemo"] == 1
+    assert works["frames of mit"].size() == {("decode", "mit"): 1}
+
+
+def test_references_and_other_data_sets(tmp_path: Path) -> None:
+    names = ("webvid_train", "webvid_unlabelled", "webvid_selection", "mit", "didemo", "msrvtt")
+    content = {
+        "data_sets": {name: {"loader": "webvid", "root": "x"} for name in names},
+        "models": {
+            "teacher": {"file": "x"},
+            "references": {f"fit_{n}": {"file": "x", "vocabulary": "x"} for n in (1, 2)},
+        },
     }
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(content))
+    common = {"sources_file": "data.yaml", "evaluated": ["mit", "didemo"], "draws": [1, 2]}
+    changes = {"02": {"evaluated": ["mit"]}, "06": {"evaluated": ["mit", "msrvtt"], "draws": [1]}}
+    works = of_run(run_of("mini", changes, common, working_dir=tmp_path))
+    assert cells(works, "02") == 1 + 2
+    assert cells(works, "04") == 2 * 10 * 2 + 1, "here the teacher is new on didemo"
+    assert cells(works, "05") == 24 * 2 + 1, "the next of the paper's sets, msrvtt"
+    assert cells(works, "06") == 4 * 2 + 1, "of the share 0.0001 only msrvtt is new"
+    assert cells(works, "07") == 36 + 2 * 3 * 2 + 3 * 2, "the tower map is of mit alone"
 
 
-@pytest.fixture
-def heavy(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The heavy calls, by name, as they are made."""
-    made: list[str] = []
-
-    def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            made.append(name)
-            return function(*arguments, **options)
-
-        return call
-
-    for name, (module, function) in HEAVY.items():
-        monkeypatch.setattr(module, function, counting(name, getattr(module, function)))
-    return made
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run, Mapping[str, int]]:
-    """A run that was fanned out inline, and one by the notebooks alone; the former's tasks."""
-    matplotlib.use("agg")
-    folder = tmp_path_factory.mktemp("runs")
-    shared, alone = new_run(folder / "shared"), new_run(folder / "alone")
-    counts = {title: tasks for title, tasks, _ in fan_out_run(shared, PARTS)}
-    shutil.copytree(shared.folder.data, alone.folder.data)  # both would make the same videos
-    run_notebooks(alone)
-    return shared, alone, counts
+def test_a_students_size_is_that_of_a_walk_through_its_training() -> None:
+    changes: dict[str, dict[str, Any]] = {
+        "03": {**STUDENTS, "unlabelled_batch": 64, "labelled_clips": 100}
+    }
+    changes |= {"01": {"unlabelled_clips": 20}, "04": {"draws": [1]}, "06": {"draws": [1]}}
+    changes["05"] = {"sizes": [4, 200]}
+    works = of_run(run_of("mini", changes))
+    [main] = trained(works, "03")
+    clips, validations = 0, 1
+    for step in range(1, 8):
+        clips += 6 + 20
+        validations += step % 3 == 0 or step == 7
+    selection = {(what, "webvid_selection"): validations for what in ("videos", "texts")}
+    assert main.size() == {("train", ""): clips, **selection}
+    assert {work.batch for work in trained(works, "05")} == {4, 6}, "on labels alone"
+    assert [work.batch for work in trained(works, "06")] == [6, 26, 26, 26]
+    assert main.micro_batch is None
 
 
-def test_the_tasks_leave_what_the_notebooks_would(runs: tuple[Run, Run, Mapping[str, int]]) -> None:
-    shared, alone, counts = runs
-    assert counts == TASKS
-    ours, theirs = contents(shared), contents(alone)
-    assert sorted(ours) == sorted(theirs)
-    assert [name for name in ours if ours[name] != theirs[name]] == []
-    assert len(shared.folder.results.cells()) == 6 + 6 * 2 + 2 + 5
+def test_the_users_own_teacher_has_the_papers_recipe(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("models: {teacher: {file: x}}")
+    run = run_of("mini", {}, {"sources_file": "data.yaml"}, working_dir=tmp_path)
+    assert run.recipe == (4500, Recipe(steps=900, validate_every=30, seed=0))
+    assert trained(of_run(run, [module.STUDENTS]), "03")[1].training.recipe.seed == 2
 
 
-def test_the_notebooks_do_nothing_again(
-    runs: tuple[Run, Run, Mapping[str, int]], heavy: list[str]
-) -> None:
-    shared, _, _ = runs
-    before = contents(shared)
-    run_notebooks(shared)
-    assert heavy == []
-    assert contents(shared) == before
+def test_a_released_student_is_fused_and_not_trained() -> None:
+    run = run_of("mini", {}, {"draws": [0]})
+    works = of_run(run, [module.STUDENTS, module.SWEEP, module.SHARES])
+    assert [work.name for work in works if work.kind == "students"] == ["student of draw 0"]
+    assert cells(works, "04") == 10 * 6 + 6 and cells(works, "06") == 0
 
 
-def test_nothing_is_left_to_do(runs: tuple[Run, Run, Mapping[str, int]], heavy: list[str]) -> None:
-    for run in runs[:2]:
-        left = {title: tasks for title, tasks, _ in fan_out_run(run, PARTS)}
-        assert left == dict.fromkeys(TASKS, 0)
-    assert heavy == []
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"05": {"sizes": [19, 2000]}}, "2000 clips are wanted and there are 1000"),
+        ({"05": {"steps_rule": "prop"}}, "steps is 'prop'"),
+        ({"06": {"teacher_temperature": 0.0}}, "give notebooks 03 and 06 the same"),
+        ({"03": {"steps": -1}}, "steps is -1"),
+    ],
+)
+def test_parameters_of_which_no_work_follows(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        of_run(run_of("mini", changes))
 
 
-def test_lost_things_are_made_again_by_a_fresh_process(
-    runs: tuple[Run, Run, Mapping[str, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shared, _, _ = runs
-    before = contents(shared)
-    cells = shared.folder.results.cells()
-    [lost] = [
-        key
-        for key in cells
-        if (key.draw, key.alpha, key.data_set) == (1, 0.4, "mit") and key.labelled_share == 0.9999
-    ]
-    (shared.path / "results" / "cells" / f"{lost.digest}.json").unlink()
-    assert fan_out_run(shared, ["sweep"], "local") == [("sweep: cells", 1, [])]
-    assert contents(shared) == before
-    (shared.folder.student(1) / students.HISTORY_FILE).write_text("")
-    [student] = missing_students(shared)
-    pickle.loads(pickle.dumps(student)).do()
-    assert contents(shared) == before
-
-
-def test_every_shard_is_a_small_task_of_its_own(runs: tuple[Run, Run, Mapping[str, int]]) -> None:
-    shared, _, _ = runs
-    data = {**shared.parameters["01_data_prep"], "n_frames": 3}
-    run = replace(shared, parameters={**shared.parameters, "01_data_prep": data})
-    shards = steps(run, ["frames"])["frames: shards"]()
-    assert len({shard.name for shard in shards}) == len(shards) == TASKS["frames: shards"]
-    assert max(len(pickle.dumps(shard)) for shard in shards) < 20_000
-
-
-def test_the_studies_are_measured_where_the_figures_look() -> None:
-    assert size_study_set(EVALUATED) == SIZE_MEASURE.data_set
-    for evaluated in (EVALUATED, EVALUATED[:1], EVALUATED[1:3]):
-        measures = share_measures(evaluated)
-        assert {one.data_set for one in measures} == set(share_study_sets(evaluated))
-        assert size_measure(size_study_set(evaluated)).k == 1
-
-
-def test_a_part_says_what_it_needs(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
-    with pytest.raises(ValueError, match=r"run notebook 01_data_prep first|not finished"):
-        fan_out_run(run, ["teacher"])
+def test_what_is_needed_is_said_where_it_is_not_there(tmp_path: Path) -> None:
+    run = replace(run_of("smoke"), path=tmp_path)
+    works = {work.name: work for work in of_run(run)}
+    for name in ("frames of mit", "teacher on mit", "student of draw 1"):
+        with pytest.raises(ValueError, match=r"run notebook 01_data_prep first|not finished"):
+            works[name].is_done()
     with pytest.raises(ValueError, match="no part everything; choose from frames, teacher"):
-        fan_out_run(run, ["everything"])
+        steps(run, ["everything"])
+    merges = works["draw 1, other merges"]
+    assert not merges.is_done()
+    other = replace(run_of("smoke", {"05": {"sizes": [41]}}), path=tmp_path)
+    assert list(steps(other, ["frames"])) == ["frames: shards", "frames: frame stores"]
+    assert list(steps(run, ["frames", "sizes"])) == [
+        "frames: shards",
+        "frames: frame stores",
+        "sizes: students",
+        "sizes: cells",
+    ]
+
+
+def test_a_run_takes_nothing_with_it_that_was_read() -> None:
+    run = run_of("mini")
+    assert run.sources and run.sizes and run.recipe
+    state: Mapping[str, Any] = run.__getstate__()
+    assert set(state) == {"path", "working_dir", "parameters"}
+    assert isinstance(run.folder, RunFolder) and isinstance(run, Run)
