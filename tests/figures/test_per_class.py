@@ -132,6 +132,7 @@ def test_panels_hold_the_extremes_and_no_class_twice(classes, sizes, monkeypatch
     monkeypatch.setattr(module, "_COUNT", 4)
     table = per_class_table(example(classes))
     figure = per_class(table)
+    assert figure.axes[0].get_ylabel() == "Class (clips)"
     figure.draw_without_rendering()
     shown = pd.concat([table.head(sizes[0]), table.tail(sum(sizes[1:]))])
     names, lengths, colours, intervals = [], [], [], []

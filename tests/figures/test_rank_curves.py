@@ -109,7 +109,8 @@ def test_one_text_has_no_band():
     table = rank_curve_table(outcomes_of({(0, None): [3], (0.4, 0): [1], (1, 0): [2]}))
     assert table["rank"].tolist() == [3, 2, 1]
     assert table[["ci_low", "ci_high"]].isna().all(axis=None)
-    rank_curves(table)
+    names = [line.get_label() for line in rank_curves(table).axes[0].lines]
+    assert names == ["teacher", "student", "fused, α = 0.4"]
 
 
 def test_order_by_hand():
