@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,7 +30,7 @@ def example(n=60, draws=(1, 2, 3), seed=0):
     def ranks(scale):
         return np.minimum(np.ceil(rng.exponential(scale, n) * 2) / 2 + 0.5, 2 * n)
 
-    found = {(0, None): ranks(12)}
+    found: dict[Any, np.ndarray] = {(0, None): ranks(12)}
     for draw in draws:
         found |= {(0.4, draw): ranks(6), (1, draw): ranks(9)}
     return found
