@@ -204,15 +204,15 @@ def _plain_and_variant(
 ) -> list[np.ndarray]:
     """Hits of the plain sweep and of a variant, [draws, items], the variant's draws."""
     ranks = [ranks_of(rows, measure.data_set, measure.direction) for rows in (plain, variant)]
-    teacher: list[int | None] = [None]
-    of_plain, draws = (one.draws[one.known(alpha)] or teacher for one in ranks)
+    of_plain, draws = (one.draws[one.known(alpha)] for one in ranks)
     lacking = [draw for draw in draws if draw not in of_plain]
     if lacking or not ranks[0].items.equals(ranks[1].items):
         raise ValueError(
             f"the plain sweep on {measure.data_set} at alpha {alpha:g} lacks draws {lacking} or "
             "has other items than the variant; measure both on the same"
         )
-    shared = ranks[0].at(alpha)[[of_plain.index(draw) for draw in draws]]
+    rows = [of_plain.index(draw) for draw in draws] or [0]  # the teacher has no draw
+    shared = ranks[0].at(alpha)[rows]
     return [as_hits(array, measure) for array in (shared, ranks[1].at(alpha))]
 
 

@@ -12,7 +12,7 @@ from fitclip_kit.store.results import Cell
 SWEPT = tuple(measure for panel in PANELS for measure in panel.measures)
 BY_NAME = {measure.data_set: measure for measure in SWEPT}
 DRAWS = (1, 2, 3)
-TRAINING = {"labelled_clips": 20, "labelled_share": 0.9999}
+TRAINING: dict[str, Any] = {"labelled_clips": 20, "labelled_share": 0.9999}
 TYPES: dict[str, Any] = {
     "draw": "Int64",
     "labelled_clips": "Int64",

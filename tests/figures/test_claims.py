@@ -30,6 +30,7 @@ from fitclip_kit.store.results import Cell
 from tests.figures.made import (
     BY_NAME,
     SWEPT,
+    TRAINING,
     as_ranks,
     first,
     hits,
@@ -353,7 +354,7 @@ def shares(counts, measures=MEASURES, items=60):
         for share, right in zip((1, 0.9999), counts[measure.data_set], strict=True):
             ranks = as_ranks(first(right, items), measure)
             for draw in (1, 2, 3):
-                made = {"labelled_clips": 20, "labelled_share": share, "draw": draw}
+                made = TRAINING | {"labelled_share": share, "draw": draw}
                 cell = Cell(measure.data_set, alpha=0.4, **made)
                 tables.append(of(cell, ranks, measure.direction))
     return together(tables)

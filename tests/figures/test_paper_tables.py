@@ -215,6 +215,7 @@ def test_the_protocol_of_each_measured_number(store):
     write(store, cell_at(0.4), FUSED, protocol=protocol)
     table = protocol_table(store)
     assert list(table.columns) == ["model", "data_set", "item", "paper", "here", "status"]
+    assert table.index.is_unique
     places = set(table[["model", "data_set"]].itertuples(index=False, name=None))
     msrvtt = {(model, "msrvtt") for model in ("fused", "student", "teacher")}
     assert places == msrvtt | {("teacher", "ucf101")}

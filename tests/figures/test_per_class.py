@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,7 +35,7 @@ def example(classes, n=12, draws=(0, 1), seed=0, gains=0.25):
     share = np.repeat(rng.uniform(0.2, 0.6, classes), n)
     other = np.clip(share + np.repeat(rng.normal(0, gains, classes), n), 0, 1)
     luck = rng.random(len(labels))
-    right = {(0, None): luck < share}
+    right: dict[Any, np.ndarray] = {(0, None): luck < share}
     right |= {(0.4, draw): (luck + rng.normal(0, 0.05, len(luck))) < other for draw in draws}
     return outcomes_of(rng.permutation(labels), right)
 
@@ -57,12 +59,12 @@ def test_table_by_hand():
 def test_numbers_are_those_of_the_statistics():
     outcomes = example(6)
     table = per_class_table(outcomes, level=0.9).set_index("class").sort_index()
-    sides = (
+    teacher, other = (
         hits(outcomes, BY_NAME["mit"], draws, alpha=alpha)
         for alpha, draws in ((0, [None]), (0.4, [0, 1]))
     )
     labels = outcomes.drop_duplicates("item").sort_values("item")["label"].to_numpy(str)
-    slow = per_class_differences(*sides, labels, level=0.9).set_index("class")
+    slow = per_class_differences(teacher, other, labels, level=0.9).set_index("class")
     np.testing.assert_allclose(
         table[["n", "difference", "ci_low", "ci_high", "p_value", "sign_flip_p", "q_value"]],
         slow[["n", "difference", "low", "high", "p_value", "sign_flip_p", "q_value"]],
@@ -132,13 +134,15 @@ def test_panels_hold_the_extremes_and_no_class_twice(classes, sizes, monkeypatch
     monkeypatch.setattr(module, "_COUNT", 4)
     table = per_class_table(example(classes))
     figure = per_class(table)
+    assert figure.axes[0].get_ylabel() == "Class (clips)"
     figure.draw_without_rendering()
     shown = pd.concat([table.head(sizes[0]), table.tail(sum(sizes[1:]))])
     names, lengths, colours, intervals = [], [], [], []
     for ax, size in zip(figure.axes, sizes, strict=True):
         names += [label.get_text() for label in ax.get_yticklabels()]
-        lengths += [bar.get_width() for bar in ax.patches]
-        colours += [to_hex(bar.get_facecolor()) for bar in ax.patches]
+        bars: list[Any] = [*ax.patches]
+        lengths += [bar.get_width() for bar in bars]
+        colours += [to_hex(bar.get_facecolor()) for bar in bars]
         paths = ax.collections[0].get_paths()
         intervals += [np.asarray(path.vertices)[:, 0] for path in paths]
         low, high = sorted(ax.get_ylim())

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,7 +30,7 @@ def example(n=60, draws=(1, 2, 3), seed=0):
     def ranks(scale):
         return np.minimum(np.ceil(rng.exponential(scale, n) * 2) / 2 + 0.5, 2 * n)
 
-    found = {(0, None): ranks(12)}
+    found: dict[Any, np.ndarray] = {(0, None): ranks(12)}
     for draw in draws:
         found |= {(0.4, draw): ranks(6), (1, draw): ranks(9)}
     return found
@@ -109,7 +111,8 @@ def test_one_text_has_no_band():
     table = rank_curve_table(outcomes_of({(0, None): [3], (0.4, 0): [1], (1, 0): [2]}))
     assert table["rank"].tolist() == [3, 2, 1]
     assert table[["ci_low", "ci_high"]].isna().all(axis=None)
-    rank_curves(table)
+    names = [line.get_label() for line in rank_curves(table).axes[0].lines]
+    assert names == ["teacher", "student", "fused, α = 0.4"]
 
 
 def test_order_by_hand():

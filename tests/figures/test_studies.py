@@ -136,6 +136,7 @@ def test_what_is_no_study_of_sizes_is_refused():
 def test_lines_and_dots_are_those_of_the_table_of_sizes(draws):
     outcomes = sizes(noisy_hits(), (12, 25, 50), draws)
     figure = subset_size(outcomes, (0.4, 1))
+    assert figure.axes[0].get_ylabel() == "Text-to-video R@1 (%)"
     for alpha, ax in zip((0.4, 1), figure.axes, strict=True):
         table = subset_table(outcomes, alpha)
         lines = {line.get_label(): line for line in ax.lines}

@@ -89,6 +89,7 @@ def test_the_figure_is_the_table():
     table = band_table(swept(noisy(lambda _, alpha: 0.2 + 0.6 * alpha)))
     panels = panels_of(THERE)
     figure = band_curve(table, panels)
+    assert figure.axes[0].get_ylabel() == "Gain over the teacher (points)"
     for ax, panel in zip(figure.axes, panels, strict=True):
         rows = table[table["panel"] == panel.name].reset_index(drop=True)
         np.testing.assert_allclose(np.asarray(ax.lines[0].get_ydata()), 100 * rows["difference"])
