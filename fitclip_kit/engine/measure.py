@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -263,7 +263,7 @@ def _order(job: _Job, students: list[Student]) -> tuple[Any, ...]:
     return place, towers, cell.data_set if towers else "", cell.merge, cell.alpha, cell.renormalise
 
 
-def _outcomes(model: LoadedModel, jobs: Iterable[_Job]) -> Iterator[tuple[_Job, pd.DataFrame]]:
+def _outcomes(model: LoadedModel, jobs: Iterable[_Job]) -> Generator[tuple[_Job, pd.DataFrame]]:
     """Each job with its outcomes; they come in `_order`."""
     encoder: Any = model.encoder
     for student, of_student in groupby(jobs, lambda job: job.student):
@@ -303,7 +303,7 @@ def _of_towers(
         trial, texts = data_set.trial(), {}
         place = operator.attrgetter("cell.alpha", "cell.renormalise")
         for (vision, renormalise), group in groupby(of_set, place):
-            of_vision = [((job.cell.text_alpha, renormalise), job) for job in group]
+            of_vision = [((job.cell.text_alpha or 0.0, renormalise), job) for job in group]
             for key, _ in of_vision:
                 if key not in texts:
                     fused.set_alpha(merges.per_tower(0, key[0]))

@@ -83,7 +83,8 @@ class Training:
     def problems(self) -> list[str]:
         """Why the student that is kept is not this one."""
         code = None if self.reused else code_digest(*TRAINED_BY)
-        wanted = {"parameters": self.parameters, "inputs": self.inputs, "code": code}
+        wanted: dict[str, Any] = {"parameters": self.parameters, "inputs": self.inputs}
+        wanted["code"] = code
         return manifest_problems(self.folder, kind=KIND, **wanted)
 
 
@@ -148,8 +149,8 @@ def train(
             processes=distributed.Processes(),
         )
         details = {"best_step": fitted.best_step, "material": dict(fitted.material)}
-        made = {"parameters": training.parameters, "inputs": training.inputs, "code": code}
-        made["details"] = details | fitted.computed
+        made: dict[str, Any] = {"parameters": training.parameters, "inputs": training.inputs}
+        made |= {"code": code, "details": {**details, **fitted.computed}}
         _keep(training.folder, fitted.state, fitted.history, **made)
     return _read(training.folder)
 

@@ -120,8 +120,9 @@ COORDINATES: Final = tuple(field.name for field in fields(Cell))
 
 def cells_of(table: pd.DataFrame) -> list[Cell]:
     """The distinct cells that a table's rows are of; it has the coordinates as columns."""
-    rows = table[list(COORDINATES)].drop_duplicates().astype(object).itertuples(index=False)
-    return [Cell(*(None if pd.isna(value) else value for value in row)) for row in rows]
+    rows: Any = table[list(COORDINATES)].drop_duplicates().astype(object).itertuples(index=False)
+    given = [[None if pd.isna(value) else value for value in row] for row in rows]
+    return [Cell(**dict(zip(COORDINATES, row, strict=True))) for row in given]
 
 
 class ResultsStore:
@@ -320,7 +321,8 @@ def coverage_note(metrics: pd.DataFrame) -> str:
     }  # data set -> its texts and videos
     lines = []
     key = ["data_set", "n", "clips"]
-    for (data_set, n, clips), rows in metrics.groupby(key, sort=False, dropna=False, observed=True):
+    groups: Any = metrics.groupby(key, sort=False, dropna=False, observed=True)
+    for (data_set, n, clips), rows in groups:
         if pd.isna(clips):
             lines.append(f"{data_set}: {n:,} clips measured, of an unknown number")
         elif n != clips:
@@ -358,19 +360,17 @@ def typed(frame: pd.DataFrame) -> pd.DataFrame:
     alphabetical order."""
     kinds = {"renormalise": "bool", "draw": "Int64", "labelled_clips": "Int64"}
     kinds |= dict.fromkeys(("alpha", "text_alpha", "labelled_share", "rank"), "float64")
-    columns = {}
-    for name, values in frame.items():
-        columns[name] = values.astype(kinds.get(str(name), "category"))
-        if name not in kinds:
-            categories = sorted(columns[name].cat.categories)
-            columns[name] = columns[name].cat.set_categories(categories)
-    return pd.DataFrame(columns)
+    kinds = dict.fromkeys(map(str, frame), "category") | kinds
+    frame = frame.astype({name: kinds[name] for name in map(str, frame)})
+    for name in frame.select_dtypes("category"):
+        frame[name] = frame[name].cat.set_categories(sorted(frame[name].cat.categories))
+    return frame
 
 
 def _order(cell: Cell) -> tuple[Any, ...]:
-    place = (cell.data_set, cell.alpha, cell.labelled_share, cell.labelled_clips)
-    place += (SAMPLINGS.index(cell.sampling) if cell.sampling else None, cell.draw)
-    place += (cell.is_reference, cell.model, cell.merge, cell.renormalise, cell.text_alpha)
+    place: list[Any] = [cell.data_set, cell.alpha, cell.labelled_share, cell.labelled_clips]
+    place += [SAMPLINGS.index(cell.sampling) if cell.sampling else None, cell.draw]
+    place += [cell.is_reference, cell.model, cell.merge, cell.renormalise, cell.text_alpha]
     return tuple(-1 if value is None else value for value in place)
 
 
@@ -393,7 +393,7 @@ def _bounds(
     asked = items[0]
     if asked is None or asked == len(ranks):
         return len(ranks), (value := _value(ranks, metric)), value
-    more, last = targets[0] - targets[1], float(targets[0])
+    more, last = (targets[0] or 0) - targets[1], float(targets[0] or 0)
     if direction == CLASSIFICATION:
         more, last = 0, np.finfo(np.float64).max
     missing = asked - len(ranks)

@@ -14,7 +14,7 @@ from figures.outcomes import (
     tower_rows,
     variant_rows,
 )
-from fitclip_kit.store.results import Cell, ResultsStore
+from fitclip_kit.store.results import Cell, ResultsStore, cells_of
 
 DRAWN = {"labelled_clips": 9, "labelled_share": 1.0}
 WHERE = ("msrvtt", "text_to_video")
@@ -53,6 +53,8 @@ def test_a_sweep_is_an_array_of_draws_by_items_at_each_alpha():
         expected = [looked_up(table, "text_to_video", alpha=alpha, draw=draw) for draw in (2, 7)]
         assert ranks.at(alpha + 1e-12).tolist() == expected
         assert ranks.at(alpha).dtype == np.float64
+    with pytest.raises(ValueError, match=r"alpha 0\.31 was"):
+        ranks.at(0.31)
     with pytest.raises(ValueError, match=r"alpha 0.5 was not measured on msrvtt.*: 0, 0.3, 1"):
         ranks.at(0.5)
 
@@ -92,11 +94,7 @@ def test_stored_outcomes_of_every_kind_are_told_apart(tmp_path):
             "towers": tower_rows(table),
         }
         for kind, rows in found.items():
-            merged = set(zip(rows["alpha"], rows["text_alpha"].fillna(-1), strict=True))
-            wanted = {
-                (one.alpha, -1 if (t := one.text_alpha) is None else t) for one in kinds[kind]
-            }
-            assert merged == wanted, kind
+            assert set(cells_of(rows)) == set(kinds[kind]), kind
     with pytest.raises(ValueError, match=r"no rows of the merge 'ties'; merges there are: \['aver"):
         variant_rows(store.outcomes(), "ties")
     with pytest.raises(ValueError, match=r"no column \['draw'\]"):

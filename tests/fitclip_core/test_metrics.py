@@ -104,7 +104,7 @@ def test_ranks_are_as_counted_one_by_one(m, more, d, block, seed) -> None:
         alone = retrieval_ranks(*sides, partner)
     assert there.dtype == back.dtype == torch.float32
     assert (there.tolist(), back.tolist()) == slow_several(texts @ videos.T, partner)
-    assert alone.tolist() == slow_ranks(texts @ videos.T, partner)
+    assert alone.tolist() == slow_ranks(texts @ videos.T, list(partner))
 
 
 @pytest.mark.parametrize("d", [1, 33, 512])

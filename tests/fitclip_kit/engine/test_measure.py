@@ -122,7 +122,7 @@ def test_every_kind_of_cell_equals_a_model_fused_by_itself(
 ) -> None:
     paths = [f"{place // texts_of_a_video}.mp4" for place in range(7)]
     sets = {"msrvtt": retrieval_set(path=paths), "ucf101": action_set("sit", "run", "eat", "fly")}
-    options = {"renormalise": renormalise}
+    options: dict[str, Any] = {"renormalise": renormalise}
     plain = [replace(cell, **options) for cell in PLAIN]
     towers = [replace(cell, **options) for cell in TOWERS]
     threes = {name: torch.full_like(value, 3) for name, value in STATE.items()}

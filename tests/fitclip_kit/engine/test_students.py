@@ -308,7 +308,11 @@ def shares_of(folder: Path, kept: Path, *shares: float, **options: Any) -> list[
 
 
 def studied(trainings: list[Training], folder: Path, **changes: Any) -> Study:
-    given = {"teacher": teacher(), "unlabelled": UNLABELLED, "validation": VALIDATION}
+    given: dict[str, Any] = {
+        "teacher": teacher(),
+        "unlabelled": UNLABELLED,
+        "validation": VALIDATION,
+    }
     given |= {"alphas": [0.4, 1.0], "data_sets": DATA_SETS, **changes}
     return train_and_measure(trainings, **given, results=ResultsStore(folder / "results"))
 

@@ -2,6 +2,7 @@ import itertools
 import math
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,7 +71,13 @@ def test_the_model_follows_from_alpha_and_the_teacher_is_shared():
 def test_cells_that_differ_by_rounding_are_one_and_others_are_apart():
     assert key_at(0.1 * 3) == key_at(0.3) and key_at(0.1 * 3).digest == key_at(0.3).digest
     assert key_at(np.float64(0.3), draw=np.int64(0)).digest == key_at(0.3).digest
-    changes = [{}, {"merge": "fisher"}, {"text_alpha": 0.3}, {"renormalise": True}, {"draw": 1}]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"merge": "fisher"},
+        {"text_alpha": 0.3},
+        {"renormalise": True},
+        {"draw": 1},
+    ]
     changes += [{"sampling": "nested"}, {"labelled_clips": 3}, {"labelled_share": 1}]
     cells = [key_at(0.3, **change) for change in changes]
     assert len({cell.digest for cell in cells}) == len(cells)
@@ -408,7 +415,7 @@ def test_intervals_are_those_of_the_resampling_bootstrap(n, level):
     table = table[table["direction"] == "text_to_video"].set_index("metric")
     for metric, k in (("R@5", 5), ("R@10", 10), ("MdR", None)):
         values = ranks if k is None else (ranks <= k) * 1.0
-        statistic = "median" if k is None else "mean"
+        statistic: Any = "median" if k is None else "mean"
         slow = bootstrap_interval(values, statistic=statistic, level=level, n_resamples=10_000)
         # One step of the discrete distribution may fall on either side of the tail.
         step = max(np.diff(np.sort(ranks))) if k is None else 1 / n
