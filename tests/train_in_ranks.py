@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from fitclip_core import distillation, distributed
-from fitclip_kit.engine import cli, run, students
+from fitclip_core import distillation
+from fitclip_kit.engine import cli, distributed, run, students
 
 
 def lose_rank_1() -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import submitit
 from filelock import lock_descriptor
@@ -31,6 +31,9 @@ from tqdm import tqdm
 from fitclip_kit.engine.run import locked
 from fitclip_kit.engine.settings import ClusterSettings
 from fitclip_kit.store.files import json_digest, write_text
+
+if TYPE_CHECKING:
+    from fitclip_kit.engine.work import Work
 
 _CHECKOUT: Final = str(Path(__file__).parents[2])
 _ARRAY: Final = 1000  # jobs of an array: SLURM's default MaxArraySize is 1001
@@ -89,7 +92,9 @@ class FanOutFailed(RuntimeError):
 
 
 def fan_out_steps(
-    steps: Mapping[str, Callable[[], Iterable[Task]]], settings: ClusterSettings, folder: Path
+    steps: Mapping[str, Callable[[], Iterable[Task | Work]]],
+    settings: ClusterSettings,
+    folder: Path,
 ) -> Iterator[tuple[str, int, list[Failure]]]:
     """Do the tasks of some steps in their order, each step when the one before is done.
 
@@ -122,7 +127,7 @@ def fan_out_steps(
 
 
 def fan_out(
-    tasks: Sequence[Task], settings: ClusterSettings, folder: Path, *, title: str
+    tasks: Sequence[Task | Work], settings: ClusterSettings, folder: Path, *, title: str
 ) -> list[Failure]:
     """Do every task, and each that fails once more (or `settings.retries` times).
 
@@ -170,7 +175,9 @@ def fan_out(
     return [failure for attempts in failed.values() for failure in attempts]
 
 
-def train_together(list_tasks: Callable[[], Iterable[Task]], run_dir: Path, device: str) -> None:
+def train_together(
+    list_tasks: Callable[[], Iterable[Task | Work]], run_dir: Path, device: str
+) -> None:
     """Do training tasks one after the other, all of torchrun's processes together on each.
 
     Raises: ValueError when frames are missing or as `fit_student`; FolderInUse; FirstRankFailed in
@@ -180,7 +187,7 @@ def train_together(list_tasks: Callable[[], Iterable[Task]], run_dir: Path, devi
 
     with distributed.process_group(device), ExitStack() as held:
 
-        def begin() -> list[Task]:
+        def begin() -> list[Task | Work]:
             held.enter_context(locked(run_dir))
             return list(list_tasks())
 
@@ -198,7 +205,7 @@ def train_together(list_tasks: Callable[[], Iterable[Task]], run_dir: Path, devi
 class _Done:
     """A job that was done at once."""
 
-    task: Task
+    task: Task | Work
     reason: str | None
     log: Path
 
@@ -218,7 +225,7 @@ class _Inline:
         # Of its own for each call: job ids may come again, and old results must not be read as new.
         self.folder = Path(tempfile.mkdtemp(prefix=f"{self.title}-", dir=folder))
 
-    def start(self, waiting: deque[Task]) -> list[Any]:
+    def start(self, waiting: deque[Task | Work]) -> list[Any]:
         """Begin as many of the waiting tasks as there is room for; a job for each."""
         if not waiting:
             return []
@@ -229,14 +236,14 @@ class _Inline:
             write_text(log, f"{task.name}\n{trace}")
         return [_Done(task, reason, log)]
 
-    def ended(self, job: Any) -> tuple[Task, str | None, Path]:
+    def ended(self, job: Any) -> tuple[Task | Work, str | None, Path]:
         """The task of a job that ended, why it failed (None: it did not), and its log."""
         return job.task, job.reason, job.log
 
     def cancel(self) -> None:
         """End what is running."""
 
-    def lock(self, task: Task) -> Path:
+    def lock(self, task: Task | Work) -> Path:
         return self.locks / f"{json_digest(task.name)[:16]}.lock"
 
 
@@ -245,9 +252,9 @@ class _Submitted(_Inline):
 
     def __init__(self, settings: ClusterSettings, folder: Path, title: str) -> None:
         super().__init__(settings, folder, title)
-        self.running: dict[str, tuple[Task, submitit.Job[Any]]] = {}  # by job id
+        self.running: dict[str, tuple[Task | Work, submitit.Job[Any]]] = {}  # by job id
 
-    def start(self, waiting: deque[Task]) -> list[Any]:
+    def start(self, waiting: deque[Task | Work]) -> list[Any]:
         tasks = [waiting.popleft() for _ in range(min(len(waiting), self.room()))]
         path = os.pathsep.join(filter(None, [_CHECKOUT, os.environ.get("PYTHONPATH")]))
         threads = str(self.settings.cpus)
@@ -256,7 +263,7 @@ class _Submitted(_Inline):
         self.running |= {job.job_id: (task, job) for job, task in zip(jobs, tasks, strict=True)}
         return jobs
 
-    def ended(self, job: Any) -> tuple[Task, str | None, Path]:
+    def ended(self, job: Any) -> tuple[Task | Work, str | None, Path]:
         task, _ = self.running.pop(job.job_id)
         result = job.paths.result_pickle
         if not result.exists():
@@ -272,7 +279,7 @@ class _Submitted(_Inline):
         """How many more tasks can be given now."""
         return _ARRAY  # SLURM queues what does not run yet
 
-    def submit(self, tasks: Sequence[Task]) -> list[submitit.Job[Any]]:
+    def submit(self, tasks: Sequence[Task | Work]) -> list[submitit.Job[Any]]:
         """One job a task."""
         raise NotImplementedError
 
@@ -290,7 +297,7 @@ class _Local(_Submitted):
     def room(self) -> int:
         return len(self.free)
 
-    def submit(self, tasks: Sequence[Task]) -> list[submitit.Job[Any]]:
+    def submit(self, tasks: Sequence[Task | Work]) -> list[submitit.Job[Any]]:
         jobs: list[submitit.Job[Any]] = []
         gpus = self.settings.gpus
         for task in tasks:
@@ -305,7 +312,7 @@ class _Local(_Submitted):
             self.taken[jobs[-1].job_id] = place
         return jobs
 
-    def ended(self, job: Any) -> tuple[Task, str | None, Path]:
+    def ended(self, job: Any) -> tuple[Task | Work, str | None, Path]:
         self.free.append(self.taken.pop(job.job_id))
         return super().ended(job)
 
@@ -344,7 +351,7 @@ class _Slurm(_Submitted):
         wanted |= {"partition": settings.partition} if settings.partition else {}
         self.executor.update_parameters(**{**wanted, **settings.slurm})
 
-    def submit(self, tasks: Sequence[Task]) -> list[submitit.Job[Any]]:
+    def submit(self, tasks: Sequence[Task | Work]) -> list[submitit.Job[Any]]:
         try:
             with self.executor.batch():
                 jobs = [self.executor.submit(_attempt, task, self.lock(task)) for task in tasks]
@@ -405,7 +412,7 @@ class _Queue:
 _POOLS: Final[Mapping[str, type[_Inline]]] = {"inline": _Inline, "local": _Local, "slurm": _Slurm}
 
 
-def _attempt(task: Task, lock: Path) -> tuple[str | None, str]:
+def _attempt(task: Task | Work, lock: Path) -> tuple[str | None, str]:
     """Do a task; why it failed (None: it did not) and the traceback, which goes to the log too."""
     try:
         # The system frees the lock when this process ends in whatever way.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import pandas as pd
@@ -252,7 +252,8 @@ def _cells(
     """(data set, alpha, draw) -> the cell's outcomes."""
     cells = {}
     by = ["data_set", "alpha", "draw"]
-    for (name, alpha, draw), rows in outcomes.groupby(by, observed=True, dropna=False):
+    groups: Any = outcomes.groupby(by, observed=True, dropna=False)
+    for (name, alpha, draw), rows in groups:
         cell = rows.reindex(columns=list(OUTCOME_COLUMNS)).reset_index(drop=True)
         if name in clips:
             cell.attrs["coverage"] = {"clips": clips[name]}

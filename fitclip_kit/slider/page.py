@@ -202,7 +202,7 @@ class _Page:
                 "text": (clip_set.answers or [])[rows[item]],
                 "strip": views.strip(clip_set, rows[item]),
                 "ranks": [
-                    (self._when(student=student), ranks.loc[item].tolist())
+                    (self._when(student=student), ranks.loc[item].to_numpy().tolist())
                     for student, (ranks, _) in enumerate(tables.values())
                 ],
                 "predicted": [

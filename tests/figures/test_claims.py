@@ -2,6 +2,8 @@
 
 import re
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -298,7 +300,8 @@ def test_close_comes_out_either_way_on_enough_items(behind, verdict):
 
 def sizes(counts, *, nested=(1,)):
     """Outcomes with counts[size] hits; size 0 is the teacher."""
-    draws = [*(("independent", draw) for draw in (1, 2)), *(("nested", draw) for draw in nested)]
+    draws: list[Any] = [("independent", 1), ("independent", 2)]
+    draws += [("nested", draw) for draw in nested]
     cells = [(Cell("webvid_val"), counts.get(0, 9))]
     for size, count in counts.items():
         for sampling, draw in draws if size else ():

@@ -242,7 +242,7 @@ def test_the_protocol_tells_the_weights_the_training_and_the_merge(tmp_path: Pat
     assert [one.get("training") for one in found] == [None, None, training, training, training]
     assert [one["model"] for one in found] == [{}, *[{"file": "a.pt"}] * 4]
     assert found[3]["merge"] == {"vision_alpha": 0.0, "text_alpha": 0.3}
-    assert found[4]["merge"] == {"schedule": ensembling.schedule_digest(LINES, STATE)}
+    assert found[4]["merge"] == {"schedule": measuring.schedule_digest(LINES, STATE)}
     assert [one["classes"] and one["classes"]["number"] for one in found] == [
         *(None, None, 3, None, None)
     ]

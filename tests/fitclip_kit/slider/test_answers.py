@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from figures.alpha_curve import alpha_table
+from figures.hits import PanelHits, point_numbers
 from figures.explorer_state import Point
-from figures.measures import Measure, Panel
+from figures.measures import Measure
 from fitclip_kit.slider.answers import Answers, StoredSweep, share_point
 from fitclip_kit.slider.background import Task
 from fitclip_kit.slider.merges import Fusion
@@ -106,8 +106,8 @@ def test_a_draws_curve_has_the_shares_and_binomial_ends_of_its_cells(
 @pytest.mark.parametrize("data_set", MEASURES)
 def test_the_mean_curve_is_figure_3s(finished, sweep, data_set):
     results, keys = finished
-    panel = Panel("one", "", "", (MEASURES[data_set],))
-    expected = alpha_table(results.outcomes(keys), panels=[panel])
+    hits = PanelHits(results.outcomes(keys), (MEASURES[data_set],))
+    expected = pd.DataFrame([point_numbers(hits.at(alpha)) for alpha in hits.alphas])
     curve = sweep.curve(data_set, None)
     np.testing.assert_allclose(curve["value"], expected["value"])
     ends = ["ci_low", "ci_high"]
@@ -242,7 +242,7 @@ class Live:
 
 
 def test_what_is_measured_replaces_what_was_interpolated(sweep):
-    live = Live(sweep)
+    live: Any = Live(sweep)
     answers, fusion = Answers(sweep, live), Fusion.at(2, 0.5)
     assert answers.point(fusion, "clips") == sweep.at("clips", 2, 0.5)
     assert answers.missing(fusion, "actions") == ["actions", "clips"]

@@ -212,8 +212,8 @@ def test_both_kinds_of_model(tmp_path):
 
 def test_progress_counts_what_went_in(material, monkeypatch):
     """In batches of two clips of two frames, of nine."""
-    whole = zero_shot.video_side
-    monkeypatch.setattr(zero_shot, "video_side", lambda *given: whole(*given, batch_size=4))
+    monkeypatch.setattr(encoders, "_LEAST", 4)
+    monkeypatch.setattr(encoders, "_CPU_PIXELS", 0)
     seen: list[float] = []
     live, clip_set = LiveModel(material), material.sets["pairs"]
     live.video_features(Fusion.at(1, 0.5), clip_set, Task(progress=seen.append))
