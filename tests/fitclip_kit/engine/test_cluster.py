@@ -211,6 +211,7 @@ def test_no_retries_and_no_tasks(own: ModuleType, tmp_path: Path) -> None:
 def test_local_processes_are_limited_and_know_their_share(own: ModuleType, tmp_path: Path) -> None:
     tasks = tasks_of(own, tmp_path / "out", "abcd", seconds=0.5)
     fan(tasks, tmp_path, executor="local", parallel=2)
+    assert sorted(written(tmp_path / "out")) == ["a", "b", "c", "d"]
     assert most_at_once(tmp_path / "out") == 2
 
     files = [tmp_path / "out" / name for name in ("e", "f")]
