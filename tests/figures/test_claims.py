@@ -1,7 +1,6 @@
 """The paper's claims, tested on outcomes that are made so that the answer is known."""
 
 import re
-
 from typing import Any
 
 import numpy as np

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fitclip_kit.engine import cluster, run_tasks
+from fitclip_kit.engine import cluster
 from fitclip_kit.engine.cluster import Failure, FanOutFailed, Task, fan_out, fan_out_steps
 from fitclip_kit.engine.run import locked
 from fitclip_kit.engine.settings import ClusterSettings
@@ -428,9 +428,11 @@ def test_the_command(asked: list[Any], tmp_path: Path, capsys: pytest.CaptureFix
         "students: nothing to do",
     ]
     folder = tmp_path / "smoke" / "fan_out"
-    steps = [step for part in run_tasks.PARTS.values() for step in part]
+    steps = ["frames: shards", "frames: frame stores", "teacher: cells", "students: students"]
+    steps += ["sweep: cells"]
+    steps += [f"{study}: {kind}" for study in ("sizes", "shares") for kind in ("students", "cells")]
     assert asked[0] == (steps, ClusterSettings(), folder)
-    chosen = ["sweep", "label shares"]
+    chosen = ["sweep: cells", "shares: students", "shares: cells"]
     assert asked[1] == (chosen, ClusterSettings(executor="local", gpus=1), folder)
     assert os.environ["OMP_WAIT_POLICY"] == "passive"
 

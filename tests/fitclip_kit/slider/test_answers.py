@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from figures.hits import PanelHits, point_numbers
 from figures.explorer_state import Point
+from figures.hits import PanelHits, point_numbers
 from figures.measures import Measure
 from fitclip_kit.slider.answers import Answers, StoredSweep, share_point
 from fitclip_kit.slider.background import Task
@@ -257,7 +257,8 @@ def test_what_is_measured_replaces_what_was_interpolated(sweep):
 
 
 def test_stored_fusions_need_no_measuring_and_others_are_unknown_before(sweep):
-    answers = Answers(sweep, Live(sweep))
+    live: Any = Live(sweep)
+    answers = Answers(sweep, live)
     for fusion in (Fusion.at(4, 1.0), Fusion.at(1, 0.0, "fisher"), Fusion.at(1, 0.3)):
         assert answers.missing(fusion, "clips") == []
         point = answers.point(fusion, "clips")
@@ -272,9 +273,11 @@ def test_stored_fusions_need_no_measuring_and_others_are_unknown_before(sweep):
 
 def test_only_so_many_are_kept(sweep, monkeypatch):
     monkeypatch.setattr("fitclip_kit.slider.answers.KEPT", 2)
-    answers = Answers(sweep, Live(sweep))
+    live: Any = Live(sweep)
+    answers = Answers(sweep, live)
     fusions = [Fusion.at(1, alpha) for alpha in (0.4, 0.5, 0.6)]
     for fusion in fusions:
         answers.measure(fusion, "clips", Task())
-    known = [answers.point(fusion, "clips").status for fusion in fusions]
+    points: list[Any] = [answers.point(fusion, "clips") for fusion in fusions]
+    known = [point.status for point in points]
     assert known == ["interpolated", "exact", "exact"]

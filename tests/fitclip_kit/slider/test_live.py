@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 from torch import Tensor
 
-from fitclip_core import ensembling, merges, zero_shot
+from fitclip_core import encoders, ensembling, merges, zero_shot
 from fitclip_kit.engine.measure import measure, tower_cells
 from fitclip_kit.engine.merge_distance import distance_taken, fisher_alpha
 from fitclip_kit.engine.run_folder import RunFolder
