@@ -130,7 +130,7 @@ def _train(folder: Path, most: int) -> Callable[[int, Path], object]:
         clips = TrainingClips(stores["training"], texts[:n], np.arange(n))
         held_out = TrainingClips(stores["evaluation"], texts[:BATCH], np.arange(BATCH))
         steps = n // BATCH
-        batches = {"labelled_batch": BATCH, "unlabelled_batch": BATCH}
+        batches: dict[str, Any] = {"labelled_batch": BATCH, "unlabelled_batch": BATCH}
         recipe = Recipe(steps=steps, validate_every=steps, seed=1, **batches)
         fit_student(_teacher().encoder, teacher, clips, clips, held_out, recipe)
 

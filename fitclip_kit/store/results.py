@@ -121,7 +121,7 @@ COORDINATES: Final = tuple(field.name for field in fields(Cell))
 def cells_of(table: pd.DataFrame) -> list[Cell]:
     """The distinct cells that a table's rows are of; it has the coordinates as columns."""
     rows: Any = table[list(COORDINATES)].drop_duplicates().astype(object).itertuples(index=False)
-    given = [[None if pd.isna(value) else value for value in row] for row in rows]
+    given: list[list[Any]] = [[None if pd.isna(value) else value for value in row] for row in rows]
     return [Cell(**dict(zip(COORDINATES, row, strict=True))) for row in given]
 
 
