@@ -419,7 +419,7 @@ def test_intervals_are_those_of_the_resampling_bootstrap(n, level):
         slow = bootstrap_interval(values, statistic=statistic, level=level, n_resamples=10_000)
         # One step of the discrete distribution may fall on either side of the tail.
         step = max(np.diff(np.sort(ranks))) if k is None else 1 / n
-        ends = table.loc[metric, ["ci_low", "ci_high"]].to_numpy().tolist()
+        ends = table.loc[[metric], ["ci_low", "ci_high"]].to_numpy()[0].tolist()
         assert ends == pytest.approx([slow.low, slow.high], abs=step + 1e-9)
 
 
