@@ -99,7 +99,12 @@ def _sweep(folder: Path, most: int) -> Callable[[int, Path], object]:
     teacher, table = _teacher(), _table(folder)
     store = frame_store.open_store(folder / "evaluation")
     state = teacher.encoder.state()  # no time depends on the weights
-    made_up = {"draw": 1, "labelled_clips": 1, "labelled_share": 1.0, "sha256": "made up"}
+    made_up: dict[str, Any] = {
+        "draw": 1,
+        "labelled_clips": 1,
+        "labelled_share": 1.0,
+        "sha256": "made up",
+    }
     student = Student(**made_up, state=state)
 
     def sweep(n: int, out: Path) -> None:
@@ -133,7 +138,7 @@ def _train(folder: Path, most: int) -> Callable[[int, Path], object]:
 
 
 def _intervals(folder: Path, most: int) -> Callable[[int, Path], object]:
-    student = {"draw": 1, "labelled_clips": 1, "labelled_share": 1.0}
+    student: dict[str, Any] = {"draw": 1, "labelled_clips": 1, "labelled_share": 1.0}
     cells = [Cell(CLIPS, alpha=alpha, **student) for alpha in ALPHAS[1:4]]
 
     def intervals(n: int, out: Path) -> None:

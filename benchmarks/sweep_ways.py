@@ -64,7 +64,12 @@ class Ways:
             for name, tensor in state.items()
             if name != "logit_scale"
         }
-        made_up = {"draw": 1, "labelled_clips": 1, "labelled_share": 1.0, "sha256": "made up"}
+        made_up: dict[str, Any] = {
+            "draw": 1,
+            "labelled_clips": 1,
+            "labelled_share": 1.0,
+            "sha256": "made up",
+        }
         self._student = Student(**made_up, state=noisy)
         self._stores = self._build(folder / "kept")
         self._ready = [self._prepared(one) for one in self._evaluation_sets(self._stores)]

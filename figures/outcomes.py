@@ -118,8 +118,8 @@ def ranks_of(
         point = _plain(values[0]) if isinstance(by, str) else tuple(map(_plain, values))
         members.setdefault(point, []).append(place)
         draws.setdefault(point, []).extend([] if pd.isna(draw) else [int(draw)])
-    ranks = table.to_numpy(np.float64).T
-    points = {point: ranks[rows] for point, rows in members.items()}
+    ranks = table.to_numpy(np.float64)
+    points = {point: np.ascontiguousarray(ranks[:, rows]).T for point, rows in members.items()}
     return Ranks(table.index, points, draws, ", ".join(names), f"{data_set}, {direction}")
 
 

@@ -81,7 +81,12 @@ def kept(folder: Path) -> dict[str, Any]:
         return fit()
 
     def ask(place: Path, inputs: dict[str, str]) -> Any:
-        described = {"folder": place, "draw": 1, "labelled_clips": 9, "recipe": RECIPE}
+        described: dict[str, Any] = {
+            "folder": place,
+            "draw": 1,
+            "labelled_clips": 9,
+            "recipe": RECIPE,
+        }
         training = students.Training(**described, labelled=None, inputs=inputs)
         nothing: Any = None
         with mock.patch.object(students, "fit_student", fit_here):

@@ -9,6 +9,7 @@ from fitclip_core.distillation import TrainingClips
 from fitclip_core.encoders import ClipEncoder
 from fitclip_core.ensembling import AlphaSweep, State
 from fitclip_core.losses import contrastive_loss
+from fitclip_kit.store.results import require_columns
 
 
 def loss_along_line(
@@ -19,26 +20,15 @@ def loss_along_line(
     clips: TrainingClips,
     temperature: float,
 ) -> pd.DataFrame:
-    """Contrastive loss of the fused models on held-out clips, for each alpha.
+    """Contrastive loss of the fused models on clips that neither was trained on, for each alpha.
 
-    The loss is that of the whole set at once, each clip among all texts and each text among all
-    clips, as the students' validation loss is.
+    The loss is that of the whole set at once, as the students' validation loss is. The encoder has
+    its own weights again on return.
 
-    Args:
-        encoder: its model is set to each fusion and has its own weights again on return.
-        teacher_state: weights at alpha 0.
-        student_state: weights at alpha 1, as in `ensembling.interpolate`.
-        alphas: shares of the student, each in [0, 1].
-        clips: labelled clips in evaluation form that neither model was trained on.
-        temperature: the scores are cosine similarities divided by it.
+    Returns: one row an alpha, ascending, each once: `alpha` and `loss` (nats, both directions).
 
-    Returns:
-        One row an alpha, ascending, each once: `alpha` and `loss` (nats, both directions summed).
-
-    Raises:
-        ValueError: no alpha or one outside [0, 1], a temperature that is not above 0, weights that
-            do not fit, or scores that are not finite.
-
+    Raises: ValueError for no alpha or one outside [0, 1], a temperature that is not above 0,
+    weights that do not fit, or scores that are not finite.
     Source: Frankle et al. 2020, section 2 (the error along the line between two networks).
     """
     if not len(alphas):
@@ -58,28 +48,18 @@ def loss_along_line(
 def barrier(table: pd.DataFrame) -> float:
     """How far the loss rises above the straight line between its values at alpha 0 and 1.
 
-    Args:
-        table: rows of `alpha` and `loss`, in any order, such as :func:`loss_along_line` gives; 0
-            and 1 must be among them.
+    table: rows of `alpha` and `loss`, in any order, as of :func:`loss_along_line`. The largest rise
+    is 0 where the loss lies nowhere above the line, since at the ends it lies on it.
 
-    Returns:
-        The largest rise among the table's alphas, in the loss's unit. It is 0 where the loss lies
-        nowhere above the line, since at the ends it lies on it.
-
-    Raises:
-        ValueError: a column or an end is missing, an alpha is repeated or outside [0, 1], or a loss
-            is not finite.
-
-    Source:
-        Entezari et al. 2022, eq. 1. Frankle et al. 2020 subtract the mean of both ends, which is
-        the same where these are equal.
-
+    Raises: ValueError when a column or an end is missing, an alpha is repeated or outside [0, 1],
+    or a loss is not finite.
+    Source: Entezari et al. 2022, eq. 1. Frankle et al. 2020 subtract the mean of both ends, which
+    is the same where these are equal.
     Example:
         >>> barrier(pd.DataFrame({"alpha": [0, 0.25, 0.5, 1], "loss": [1.0, 1.5, 1.75, 2.0]}))
         0.25
     """
-    if missing := [name for name in ("alpha", "loss") if name not in table]:
-        raise ValueError(f"no column {missing}; there are {list(table.columns)}")
+    require_columns(table, ("alpha", "loss"), "the table")
     curve = table.sort_values("alpha")
     alphas, losses = (curve[name].to_numpy(np.float64) for name in ("alpha", "loss"))
     if not len(alphas) or alphas[0] != 0 or alphas[-1] != 1:

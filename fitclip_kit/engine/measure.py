@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import groupby
-from typing import Any
+from functools import cache, partial
+from itertools import groupby, product
+from types import MappingProxyType
+from typing import Any, cast
 
 import pandas as pd
 from torch import Tensor
 from tqdm import tqdm
 
 from fitclip_core import ensembling, zero_shot
-from fitclip_core.ensembling import Schedule
+from fitclip_core.ensembling import Schedule, schedule_digest
 from fitclip_core.video_text import FrameSource
 from fitclip_kit.store.code import code_digest
 from fitclip_kit.store.files import json_digest
@@ -21,6 +24,7 @@ from fitclip_kit.store.results import AVERAGE, Cell, ResultsStore
 from fitclip_kit.weights.models import LoadedModel
 
 State = Mapping[str, Tensor]
+Schedules = Mapping[tuple[str, float], Schedule]  # (merge, alpha) -> shares of the student
 # The modules that a cell's numbers follow from; a change in one makes stored cells stale.
 MEASURED_BY = (
     "fitclip_core.encoders",
@@ -51,6 +55,11 @@ class EvaluationSet:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
 
+    def trial(self) -> zero_shot.Trial:
+        """It as the zero-shot evaluation prepares it."""
+        classes = self.classes or None
+        return zero_shot.prepare(self.clips, self.frames, templates=self.templates, classes=classes)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Student:
@@ -60,8 +69,7 @@ class Student:
         draw, sampling, labelled_clips, labelled_share: which it is, as in `Cell`.
         state: its weights; their `logit_scale` plays no part.
         sha256: the weights' digest.
-        training: for the protocol, JSON data on how it was trained (`students.training_record`);
-            empty: not known.
+        training: for the protocol, JSON data on how it was trained; empty: not known.
     """
 
     draw: int
@@ -74,15 +82,9 @@ class Student:
 
     def cell(self, data_set: str, alpha: float, **others: Any) -> Cell:
         """The cell of its fusion at alpha; others: further coordinates."""
-        return Cell(
-            data_set,
-            alpha=alpha,
-            draw=self.draw,
-            sampling=self.sampling,
-            labelled_clips=self.labelled_clips,
-            labelled_share=self.labelled_share,
-            **others,
-        )
+        told = ("draw", "sampling", "labelled_clips", "labelled_share")
+        student: dict[str, Any] = {name: getattr(self, name) for name in told}
+        return Cell(data_set, alpha=alpha, **student, **others)
 
 
 def sweep_cells(
@@ -93,26 +95,23 @@ def sweep_cells(
     At alpha 0 that is the teacher, once for all students; without students only alpha 0 can be
     measured. others: further coordinates, such as `renormalise`, of all cells.
 
-    Raises: ValueError for no or repeated data sets, alphas or students, an alpha outside [0, 1], or
-    alphas above 0 without students.
+    Raises: ValueError for no or repeated data sets, no alphas or one outside [0, 1], repeated
+    students, or alphas above 0 without students.
 
     Source: supplement, section 6 and figure 3.
     """
-    for what, names in {"data set": data_sets, "alpha": alphas}.items():
-        if not len(names):
-            raise ValueError(f"there is no {what} to measure; give at least one")
+    if not data_sets or not len(alphas):
+        raise ValueError("there is no data set or no alpha to measure; give at least one")
     if not students and any(alpha > 0 for alpha in alphas):
         raise ValueError("alphas above 0 need at least one student; without one give [0.0]")
-    shares = sorted({round(float(alpha), 9) for alpha in alphas})
-    teacher = [Cell(name, **others) for name in data_sets] if 0 in shares else []
-    fused = [
+    shares = _shares(alphas)
+    cells = [Cell(name, **others) for name in data_sets] if 0 in shares else []
+    cells += [
         student.cell(name, alpha, **others)
-        for student in students
-        for alpha in shares
+        for student, alpha, name in product(students, shares, data_sets)
         if alpha != 0
-        for name in data_sets
     ]
-    if len(set(cells := [*teacher, *fused])) < len(cells):
+    if len(set(cells)) < len(cells):
         draws = [student.draw for student in students]
         raise ValueError(f"data sets {list(data_sets)} or draws {draws} repeat; give each once")
     return cells
@@ -123,13 +122,8 @@ def tower_cells(data_sets: Sequence[str], student: Student, alphas: Sequence[flo
 
     Raises: ValueError when an alpha is outside [0, 1].
     """
-    shares = sorted({round(float(alpha), 9) for alpha in alphas})
-    return [
-        student.cell(name, vision, text_alpha=text)
-        for name in data_sets
-        for vision in shares
-        for text in shares
-    ]
+    pairs = product(data_sets, _shares(alphas), _shares(alphas))
+    return [student.cell(name, vision, text_alpha=text) for name, vision, text in pairs]
 
 
 def measure(
@@ -139,7 +133,7 @@ def measure(
     results: ResultsStore,
     *,
     students: Sequence[Student] = (),
-    schedules: Mapping[tuple[str, float], Schedule] | None = None,
+    schedules: Schedules = MappingProxyType({}),
 ) -> list[Cell]:
     """Measure every cell that is not measured yet; returns all of them, each once.
 
@@ -159,29 +153,18 @@ def measure(
         schedules: (merge, alpha) -> schedule of the cells with another merge than the average;
             their alpha only says which share of the student the schedule goes by.
 
-    Raises:
-        ValueError: a cell's data set, student or schedule is not given, repeated names or students,
-            or weights that do not fit the encoder.
-
+    Raises: ValueError when a cell's data set, student or schedule is not given, names or students
+    are repeated, or weights do not fit the encoder.
     Source: supplement, sections 2 and 6, and tables 2 and 3 for references.
     """
-    jobs = list(_jobs(cells, model, data_sets, students, schedules or {}))
+    jobs = list(_jobs(cells, model, data_sets, students, schedules))
     missing = [job for job in jobs if not results.is_valid(job.cell, job.protocol)]
     missing.sort(key=partial(_order, students=list(students)))
-    with tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc="cells", unit="cell") as bar:
-        for student, of_student in groupby(missing, lambda job: job.student):
-            if student is None:
-                for job in of_student:
-                    results.write(job.cell, _evaluated(model, job), job.protocol)
-                    bar.update()
-                continue
-            encoder: Any = model.encoder
-            with ensembling.AlphaSweep(encoder.model, encoder.state(), student.state) as fused:
-                for whole, group in groupby(of_student, lambda job: job.cell.text_alpha is None):
-                    outcomes_of = _whole if whole else _towers
-                    for job, outcomes in outcomes_of(model, fused, group):
-                        results.write(job.cell, outcomes, job.protocol)
-                        bar.update()
+    bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc="cells", unit="cell")
+    with bar, closing(_outcomes(model, missing)) as measured:
+        for job, outcomes in measured:
+            results.write(job.cell, outcomes, job.protocol)
+            bar.update()
     return [job.cell for job in jobs]
 
 
@@ -192,14 +175,14 @@ def unmeasured(
     results: ResultsStore,
     *,
     students: Sequence[Student] = (),
-    schedules: Mapping[tuple[str, float], Schedule] | None = None,
+    schedules: Schedules = MappingProxyType({}),
 ) -> list[Cell]:
     """The cells that :func:`measure` with the same arguments would measure.
 
     The students' `state` is not looked at. Raises ValueError as :func:`measure`, but for weights
     that do not fit.
     """
-    jobs = _jobs(cells, model, data_sets, students, schedules or {})
+    jobs = _jobs(cells, model, data_sets, students, schedules)
     return [job.cell for job in jobs if not results.is_valid(job.cell, job.protocol)]
 
 
@@ -219,51 +202,42 @@ def _jobs(
     model: LoadedModel,
     data_sets: Sequence[EvaluationSet],
     students: Sequence[Student],
-    schedules: Mapping[tuple[str, float], Schedule],
+    schedules: Schedules,
 ) -> Iterator[_Job]:
     sets = {data_set.name: data_set for data_set in data_sets}
-    known = {_student_key(student): student for student in students}
-    for what, there, given in (("data sets", sets, data_sets), ("students", known, students)):
-        if len(there) < len(given):
-            raise ValueError(f"{what} are repeated: {list(there)}; give each once")
-    digests: dict[tuple[str, float], str] = {}
+    known = {_key(student): student for student in students}
+    if len(sets) < len(data_sets) or len(known) < len(students):
+        raise ValueError(
+            f"data sets or students are repeated: {[*sets]}, {[*known]}; give one each"
+        )
     codes = {reference: code_digest(*modules) for reference, modules in _MODULES.items()}
+    digest = cache(lambda key: schedule_digest(schedules[key], cast(Any, model.encoder).state()))
     for cell in dict.fromkeys(cells):
+        merge, student = (cell.merge, cell.alpha), known.get(_key(cell))
         if cell.data_set not in sets:
             raise ValueError(f"{cell} is of no given data set; there are {sorted(sets)}")
-        student, alpha, merge = None, cell.alpha, {}
-        weights: dict[str, Any] = {"teacher": model.sha256}
-        if cell.is_reference:
-            weights = {"sha256": model.sha256}
-        elif cell.draw is not None:
-            if (student := known.get(_student_key(cell))) is None:
-                raise ValueError(f"{cell} is of no given student; there are {sorted(known)}")
-            weights["student"] = student.sha256
-        schedule = alpha
-        if cell.merge != AVERAGE:
-            key = (cell.merge, cell.alpha)
-            if key not in schedules:
-                raise ValueError(f"{cell} has no schedule; there are {sorted(schedules)}")
-            schedule = schedules[key]
-            if key not in digests:
-                encoder: Any = model.encoder
-                digests[key] = ensembling.schedule_digest(schedule, encoder.state())
-            merge = {"merge": {"schedule": digests[key]}}
-        elif cell.text_alpha is not None:
-            merge = {"merge": {"vision_alpha": cell.alpha, "text_alpha": cell.text_alpha}}
+        if cell.draw is not None and student is None:
+            raise ValueError(f"{cell} is of no given student; there are {sorted(known)}")
+        if cell.merge != AVERAGE and merge not in schedules:
+            raise ValueError(f"{cell} has no schedule; there are {sorted(schedules)}")
         data_set = sets[cell.data_set]
         protocol = {
             **data_set.protocol,
             "code": codes[cell.is_reference],
             "model": dict(model.protocol),
-            "weights": weights,
-            **({"training": dict(student.training)} if student else {}),
-            **merge,
+            "weights": {"sha256" if cell.is_reference else "teacher": model.sha256},
             "templates": list(data_set.templates),
             "classes": _class_protocol(data_set),
             "renormalise": cell.renormalise,
         }
-        yield _Job(cell, data_set, student, schedule, protocol)
+        if student is not None:
+            protocol["weights"]["student"] = student.sha256
+            protocol["training"] = dict(student.training)
+        if cell.merge != AVERAGE:
+            protocol["merge"] = {"schedule": digest(merge)}
+        elif cell.text_alpha is not None:
+            protocol["merge"] = {"vision_alpha": cell.alpha, "text_alpha": cell.text_alpha}
+        yield _Job(cell, data_set, student, schedules.get(merge, cell.alpha), protocol)
 
 
 def _order(job: _Job, students: list[Student]) -> tuple[Any, ...]:
@@ -271,6 +245,18 @@ def _order(job: _Job, students: list[Student]) -> tuple[Any, ...]:
     cell, towers = job.cell, job.cell.text_alpha is not None
     place = students.index(job.student) if job.student else -1
     return place, towers, cell.data_set if towers else "", cell.merge, cell.alpha, cell.renormalise
+
+
+def _outcomes(model: LoadedModel, jobs: Iterable[_Job]) -> Generator[tuple[_Job, pd.DataFrame]]:
+    """Each job with its outcomes; they come in `_order`."""
+    encoder: Any = model.encoder
+    for student, of_student in groupby(jobs, lambda job: job.student):
+        if student is None:
+            yield from ((job, _evaluated(model, job)) for job in of_student)
+            continue
+        with ensembling.AlphaSweep(encoder.model, encoder.state(), student.state) as fused:
+            for whole, group in groupby(of_student, lambda job: job.cell.text_alpha is None):
+                yield from (_of_wholes if whole else _of_towers)(model, fused, group)
 
 
 def _evaluated(model: LoadedModel, job: _Job) -> pd.DataFrame:
@@ -284,47 +270,39 @@ def _evaluated(model: LoadedModel, job: _Job) -> pd.DataFrame:
     )
 
 
-def _whole(
+def _of_wholes(
     model: LoadedModel, fused: ensembling.AlphaSweep, jobs: Iterable[_Job]
 ) -> Iterator[tuple[_Job, pd.DataFrame]]:
-    """Outcomes of fusions of all weights; the weights are set where they change."""
     for _, group in groupby(jobs, lambda job: (job.cell.merge, job.cell.alpha)):
-        for place, job in enumerate(group):
-            if place == 0:
-                fused.set_alpha(job.alpha)
-            yield job, _evaluated(model, job)
+        of_fusion = list(group)
+        fused.set_alpha(of_fusion[0].alpha)
+        yield from ((job, _evaluated(model, job)) for job in of_fusion)
 
 
-def _towers(
+def _of_towers(
     model: LoadedModel, fused: ensembling.AlphaSweep, jobs: Iterable[_Job]
 ) -> Iterator[tuple[_Job, pd.DataFrame]]:
-    """Outcomes of fusions with an alpha for each tower, from features of each tower by itself."""
-    encoder = model.encoder
+    """From features of each tower by itself; texts' are kept while the data set is the same."""
     for data_set, of_set in groupby(jobs, lambda job: job.data_set):
-        trial = zero_shot.prepare(
-            data_set.clips,
-            data_set.frames,
-            templates=data_set.templates,
-            classes=data_set.classes or None,
-        )
-        texts: dict[tuple[float | None, bool], Tensor] = {}
-        for (vision, renormalise), of_vision in groupby(
-            of_set, lambda job: (job.cell.alpha, job.cell.renormalise)
-        ):
-            row = list(of_vision)
-            for job in row:
-                key = (job.cell.text_alpha, renormalise)
+        trial, texts = data_set.trial(), {}
+        place = operator.attrgetter("cell.alpha", "cell.renormalise")
+        for (vision, renormalise), group in groupby(of_set, place):
+            of_vision = [((job.cell.text_alpha or 0.0, renormalise), job) for job in group]
+            for key, _ in of_vision:
                 if key not in texts:
-                    fused.set_alpha(ensembling.per_tower(0, job.cell.text_alpha))
-                    texts[key] = zero_shot.text_side(encoder, trial, renormalise=renormalise)
+                    fused.set_alpha(ensembling.per_tower(0, key[0]))
+                    texts[key] = zero_shot.text_side(model.encoder, trial, renormalise=renormalise)
             fused.set_alpha(ensembling.per_tower(vision, 0))
-            videos = zero_shot.video_side(encoder, trial, renormalise=renormalise)
-            for job in row:
-                key = (job.cell.text_alpha, renormalise)
+            videos = zero_shot.video_side(model.encoder, trial, renormalise=renormalise)
+            for key, job in of_vision:
                 yield job, zero_shot.rank(trial, videos, texts[key])
 
 
-def _student_key(one: Cell | Student) -> tuple[Any, ...]:
+def _shares(alphas: Sequence[float]) -> list[float]:
+    return sorted({round(float(alpha), 9) for alpha in alphas})  # as Cell keeps them
+
+
+def _key(one: Cell | Student) -> tuple[Any, ...]:
     return one.sampling, one.labelled_clips, round(one.labelled_share or 0.0, 9), one.draw
 
 

@@ -12,22 +12,13 @@ _SAME = "teacher and student have the same weights; there is no way from one to 
 
 
 def distance_taken(teacher_state: State, student_state: State, alpha: float | Schedule) -> float:
-    """The part of the way from teacher to student that a merge goes: its projection on that way.
+    """The part of the way from teacher to student, in [0, 1], that a merge goes: its projection.
 
     It is ``<merged - teacher, student - teacher> / |student - teacher|**2`` over all fused weights,
     which is the mean of a schedule's alphas, weighted by the squared difference of the two models
-    in each weight. Of one alpha it is alpha; of a schedule it may be far from the alphas' plain
-    mean.
+    in each weight. Of one alpha it is alpha; of a schedule it may be far from the plain mean.
 
-    Args:
-        teacher_state, student_state, alpha: as `ensembling.interpolate` takes them.
-
-    Returns:
-        The part, in [0, 1].
-
-    Raises:
-        ValueError: as `ensembling.interpolate`, and when the two models have the same weights.
-
+    Raises: ValueError as `ensembling.interpolate`, and when both models have the same weights.
     Example:
         >>> import torch
         >>> teacher, student = {"w": torch.zeros(2)}, {"w": torch.ones(2)}
@@ -53,23 +44,15 @@ def fisher_alpha(
     student_state: State,
     taken: float,
 ) -> float:
-    """The alpha at which Fisher-weighted merging goes as far towards the student as wanted.
+    """The alpha at which Fisher-weighted merging (`ensembling.fisher`) takes a part of the way, as
+    `distance_taken` gives it, in (0, 1): to within 1e-4.
 
     At one and the same alpha the model with the larger gradients takes most of every weight, and
     Fisher merging is then a fusion with another alpha before it is anything else. (The authors'
     code divides each model's Fisher by its norm for that, which is another such alpha.)
 
-    Args:
-        teacher_fisher, student_fisher: as `ensembling.fisher` takes them.
-        teacher_state, student_state: the weights that are merged.
-        taken: the part of the way from teacher to student, as `distance_taken` gives it, in (0, 1).
-
-    Returns:
-        The alpha for `ensembling.fisher`, in (0, 1); the merge then takes `taken` to within 1e-4.
-
-    Raises:
-        ValueError: `taken` is out of range, the models have the same weights, or as
-            `ensembling.fisher`.
+    Raises: ValueError when `taken` is out of range, the models have the same weights, or as
+    `ensembling.fisher`.
     """
     if not 0 < taken < 1:
         raise ValueError(f"the part to take is {taken}; give one between 0 and 1")
@@ -79,13 +62,13 @@ def fisher_alpha(
         for name, start in teacher_state.items()
         if name in teacher_fisher
     }
-    whole = sum(float(one.sum()) for one in squares.values())
+    whole = sum(float(square.sum()) for square in squares.values())
     if not whole:
         raise ValueError(_SAME)
 
     def excess(log_odds: float) -> float:
         share = fisher(teacher_fisher, student_fisher, float(expit(log_odds)))
-        along = sum(float((share(name) * one).sum()) for name, one in squares.items())
+        along = sum(float((share(name) * square).sum()) for name, square in squares.items())
         return along / whole - taken
 
     return float(expit(brentq(excess, -30, 30, xtol=1e-4)))

@@ -39,9 +39,8 @@ CODE = ("fitclip_core", "data_prep", "figures")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's folder, `runs/<profile>`.
-
-    path: the folder; it need not exist yet.
+    """One run's folder, `runs/<profile>`; it need not exist yet. Methods that read raise ValueError
+    when notebook 01 has not made what they read.
     """
 
     path: Path
@@ -66,34 +65,22 @@ class RunFolder:
         return self.path / "03_student_distillation" / f"draw_{draw}"
 
     def clips(self, data_set: str) -> pd.DataFrame:
-        """The clips table of a data set.
-
-        Raises ValueError if notebook 01 has not made it.
-        """
-        file = self.data / data_set / "clips.csv"
-        if not file.is_file():
-            raise ValueError(f"no clips table {file}; run notebook 01_data_prep first")
-        return read_clips(file)
+        """The clips table of a data set."""
+        return read_clips(self._made(data_set, "clips.csv"))
 
     def store(self, data_set: str) -> frame_store.FrameStore:
-        """The frame store of a data set.
-
-        Raises ValueError if notebook 01 has not finished it.
-        """
+        """The frame store of a data set."""
         return frame_store.open_store(self.frames / data_set)
 
     def evaluation_set(self, data_set: str) -> EvaluationSet:
-        """A data set as the zero-shot evaluation takes it, with the protocol that describes it.
-
-        Raises ValueError if notebook 01 has not finished it.
-        """
+        """A data set as the zero-shot evaluation takes it, with the protocol that describes it."""
         store, described = self.store(data_set), self.described(data_set)
         clips = self.clips(data_set)
         videos = int(video_numbers(clips).max()) + 1
         protocol = {
             **described["protocol"],
             "annotated": described["annotated"],
-            "clips_table": file_sha256(self.data / data_set / "clips.csv"),
+            "clips_table": file_sha256(self._made(data_set, "clips.csv")),
             "frame_store": store.digest,
             "frame_rule": asdict(store.rule),
             "failures": len(store.failures),
@@ -110,13 +97,8 @@ class RunFolder:
 
     def described(self, data_set: str) -> dict[str, Any]:
         """What `sources.prepare` wrote of a data set beside its clips table: counts, prompts,
-        classes, protocol and notes.
-
-        Raises ValueError if notebook 01 has not made it.
-        """
-        file = self.data / data_set / "data_set.json"
-        if not file.is_file():
-            raise ValueError(f"no {file}; run notebook 01_data_prep first")
+        classes, protocol and notes."""
+        file = self._made(data_set, "data_set.json")
         described: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return described
 
@@ -125,12 +107,8 @@ class RunFolder:
     ) -> tuple[TrainingClips, dict[str, str]]:
         """Clips to train or validate on, and digests of what they are made from.
 
-        n: take this many at random, with all their captions, another sample for each draw; None
-            takes all.
-        draw: the sample's seed.
-
-        Raises ValueError if n is below one or the data set has fewer than n clips, or if notebook
-        01 has not finished it.
+        n: take this many at random, with all their captions; None takes all. draw: the sample's
+        seed. Raises ValueError too if n is below one or the data set has fewer than n clips.
         """
         clips, store = self.clips(data_set), self.store(data_set)
         if n is not None:
@@ -142,12 +120,10 @@ class RunFolder:
                     f"{len(distinct)}, or build more in notebook 01_data_prep"
                 )
             clips = clips[videos.isin(distinct.sample(n, random_state=draw))]
-        table = file_sha256(self.data / data_set / "clips.csv")
-        taken = "all" if n is None else f"{n} of draw {draw}"
         digests = {
-            f"{data_set}: clips": table,
+            f"{data_set}: clips": file_sha256(self._made(data_set, "clips.csv")),
             f"{data_set}: frames": store.digest,
-            f"{data_set}: taken": taken,
+            f"{data_set}: taken": "all" if n is None else f"{n} of draw {draw}",
         }
         return TrainingClips.from_table(clips, store), digests
 
@@ -156,8 +132,8 @@ class RunFolder:
     ) -> dict[str, Any]:
         """Declare a notebook's outputs whole: its folder's manifest, the notebook's last act.
 
-        inputs: digests of what it read. Every file in the notebook's folder is an output, but for
-        what killed processes left half-written, which is removed.
+        inputs: digests of what it read. Every file in its folder is an output, but for what killed
+        processes left half-written, which is removed.
         """
         folder = self.path / notebook
         folder.mkdir(parents=True, exist_ok=True)
@@ -173,3 +149,9 @@ class RunFolder:
             code=code_digest(*CODE),
             outputs=outputs,
         )
+
+    def _made(self, data_set: str, name: str) -> Path:
+        file = self.data / data_set / name
+        if not file.is_file():
+            raise ValueError(f"no {file}; run notebook 01_data_prep first")
+        return file

@@ -8,9 +8,9 @@ looks for what is kept and writes, all compute, all read.
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -45,10 +45,10 @@ from fitclip_kit.weights.models import LoadedModel
 KIND = "student"
 WEIGHTS_FILE, HISTORY_FILE = "student.safetensors", "history.csv"
 TRAINED_BY = "fitclip_core.distillation"
-STEPS: Final = ("proportional", "fixed")
-# Where the seeds of a way of sampling begin: of its clips and of its recipes.
+# Where the seeds of a way of sampling begin, of its subsets and its trainings: as many as there are
+# between two.
 _FIRST_SEEDS: Final = MappingProxyType({"main": 0, "independent": 500, "nested": 1000})
-_DRAWS: Final = 500  # of each way of sampling: as many seeds as there are between two
+_DRAWS: Final = 500
 _COORDINATES: Final = ("draw", "sampling", "labelled_clips")
 
 
@@ -58,13 +58,11 @@ class Training:
 
     Attributes:
         folder: where it is kept.
-        draw: its draw's number.
-        labelled_clips: labelled clips asked for.
+        draw, sampling, labelled_clips: which it is, as in `results.Cell`.
         recipe: how it is trained.
         labelled: its labelled clips; None where the recipe's labelled_share is 0.
         inputs: digests of what it is trained from: the teacher's weights, clips and frames.
-        sampling: how its labelled clips were drawn, as in `results.Cell`.
-        reused: it is another notebook's: it is read and never trained.
+        reused: it is another notebook's: it is read and never trained, and its code may be old.
     """
 
     folder: Path
@@ -76,20 +74,17 @@ class Training:
     sampling: str = "main"
     reused: bool = False
 
-    def problems(self) -> list[str]:
-        """Why the student that is kept is not this one; of a reused one the code may be old."""
-        return manifest_problems(
-            self.folder,
-            kind=KIND,
-            parameters=self.parameters,
-            inputs=self.inputs,
-            code=None if self.reused else code_digest(TRAINED_BY),
-        )
-
     @property
     def parameters(self) -> dict[str, Any]:
         """What the student's manifest holds of it."""
         return {name: getattr(self, name) for name in _COORDINATES} | asdict(self.recipe)
+
+    def problems(self) -> list[str]:
+        """Why the student that is kept is not this one."""
+        code = None if self.reused else code_digest(TRAINED_BY)
+        wanted: dict[str, Any] = {"parameters": self.parameters, "inputs": self.inputs}
+        wanted["code"] = code
+        return manifest_problems(self.folder, kind=KIND, **wanted)
 
 
 @dataclass(frozen=True)
@@ -123,27 +118,15 @@ def train(
     validation: TrainingClips,
     micro_batch: int | None = None,
 ) -> TrainedStudent:
-    """Train one student and keep it, or read back the one that is kept.
+    """Train one student (`fit_student`) and keep it, or read back the one that is kept.
 
-    The kept one is taken only if it is whole and was made with this recipe, these inputs and this
-    code. What it was computed on (`StudentFit.computed`) is noted in its manifest and not asked
-    for: that changes rounding alone, and a student that a cluster trained is not trained again
-    elsewhere.
+    The kept one is taken if it is whole and was made with this recipe, these inputs and this code.
+    What it was computed on (`StudentFit.computed`) is noted and not asked for: that changes
+    rounding alone, and what a cluster trained is not trained again elsewhere.
 
-    Args:
-        training: what to train.
-        teacher: holds the teacher's weights, which nobody changes.
-        unlabelled: clips to distil on; not needed where the labelled share is 1.
-        validation: clips on which the step to keep is chosen.
-        micro_batch: as `fit_student`.
-
-    Returns:
-        The student, read back from its folder.
-
-    Raises:
-        ValueError: a reused student is not there or was trained otherwise, the fitted weights are
-            not finite, processes differ in their code or inputs, or as `fit_student`; the folder
-            then holds no valid student.
+    Raises: ValueError when a reused student is not there or was trained otherwise, the fitted
+    weights are not finite, processes differ in their code or inputs, or as `fit_student`; the
+    folder then holds no valid student.
     """
     problems = distributed.on_first_rank(training.problems)
     if problems and training.reused:
@@ -164,79 +147,48 @@ def train(
             micro_batch=micro_batch,
         )
         details = {"best_step": fitted.best_step, "material": dict(fitted.material)}
-        made = (training.parameters, training.inputs, code, {**details, **fitted.computed})
-        _keep(training.folder, fitted.state, fitted.history, *made)
-    return _load(training.folder)
+        made: dict[str, Any] = {"parameters": training.parameters, "inputs": training.inputs}
+        made |= {"code": code, "details": {**details, **fitted.computed}}
+        _keep(training.folder, fitted.state, fitted.history, **made)
+    return _read(training.folder)
 
 
 def keep_released(
-    folder: Path,
-    checkpoint: Checkpoint,
-    labelled_clips: int,
-    labelled_share: float,
-    draw: int = 0,
+    folder: Path, checkpoint: Checkpoint, labelled_clips: int, labelled_share: float
 ) -> TrainedStudent:
-    """Keep a student that somebody else trained in `folder`, as `train` keeps its own.
+    """Keep a student that somebody else trained as draw 0, as `train` keeps its own.
 
-    Args:
-        folder: the draw's folder.
-        checkpoint: its weights. A `logit_scale`, which plays no part in a fusion, is left out: it
-            is NaN in FitCLIP's released student.
-        labelled_clips, labelled_share: what results say of its training.
-        draw: the number that the sweep gives it.
+    Its history is empty and its best step 0. A `logit_scale`, which plays no part in a fusion, is
+    left out: it is NaN in FitCLIP's released student.
 
-    Returns:
-        The student, read back from the folder, with an empty history and best step 0.
+    labelled_clips, labelled_share: what results say of its training.
 
-    Raises:
-        ValueError: a weight is not finite.
+    Raises: ValueError when a weight is not finite.
     """
-    parameters = {"draw": draw, "sampling": "main", "labelled_clips": labelled_clips}
-    parameters |= {"labelled_share": labelled_share, "released": checkpoint.kind}
-    made = (parameters, {"file": checkpoint.sha256})
-    code = code_digest("fitclip_kit.weights.foreign_checkpoints")
-    names = ("parameters", "inputs", "code")
-    wanted = dict(zip(names, (*made, code), strict=True))
-    if manifest_problems(folder, kind=KIND, **wanted):
+    told = {"labelled_clips": labelled_clips, "labelled_share": labelled_share}
+    made: dict[str, Any] = {
+        "parameters": {"draw": 0, "sampling": "main", **told, "released": checkpoint.kind},
+        "inputs": {"file": checkpoint.sha256},
+        "code": code_digest("fitclip_kit.weights.foreign_checkpoints"),
+    }
+    if distributed.on_first_rank(partial(manifest_problems, folder, kind=KIND, **made)):
         weights = {name: value for name, value in checkpoint.state.items() if name != "logit_scale"}
         nothing = pd.DataFrame({"step": pd.Series(dtype="int64")})
-        _keep(folder, weights, nothing, *made, code, {"best_step": 0})
-    return _load(folder)
-
-
-def training_record(folder: Path) -> dict[str, Any]:
-    """How a kept student was trained, for the protocol of its results: JSON data.
-
-    Its recipe, `best_step` and `material` (see `distillation.StudentFit`); of one that was trained
-    elsewhere only the kind of its file, `released`.
-
-    Raises: ValueError when the folder holds no student.
-    """
-    manifest = read_manifest(folder)
-    parameters = manifest["parameters"]
-    if "released" in parameters:
-        return {"released": parameters["released"]}
-    recipe = {name: value for name, value in parameters.items() if name not in _COORDINATES}
-    return recipe | {name: manifest["details"].get(name) for name in ("best_step", "material")}
+        _keep(folder, weights, nothing, **made, details={"best_step": 0})
+    return _read(folder)
 
 
 def load(folder: Path, draw: int) -> TrainedStudent:
     """Read a draw's student back.
 
-    Args:
-        folder: where `train` kept it.
-        draw: the draw's number.
-
-    Raises:
-        ValueError: the folder holds no whole student, or another draw's.
+    Raises: ValueError when the folder holds no whole student, or another draw's.
     """
-    problems = manifest_problems(folder, kind=KIND)
-    if problems:
+    if problems := manifest_problems(folder, kind=KIND):
         raise ValueError(f"no student in {folder} ({problems[0]}); run the training again")
-    kept = read_manifest(folder)["parameters"]["draw"]
-    if kept != draw:
+    trained = _read(folder)
+    if (kept := trained.student.draw) != draw:
         raise ValueError(f"{folder} holds draw {kept}, not {draw}; give that draw's folder")
-    return _load(folder)
+    return trained
 
 
 def kept_recipe(folder: Path) -> Recipe:
@@ -245,22 +197,20 @@ def kept_recipe(folder: Path) -> Recipe:
     Raises: ValueError when the folder holds no student, or one that was trained elsewhere, whose
     recipe is not known.
     """
-    parameters = dict(read_manifest(folder)["parameters"])
-    if "released" in parameters:
+    recipe = dict(_student(folder, {}).training)
+    if "released" in recipe:
         raise ValueError(
             f"the student in {folder} was not trained here, so its recipe is not known; name the "
             "folder of one that was"
         )
-    recipe = {name: value for name, value in parameters.items() if name not in _COORDINATES}
+    del recipe["best_step"], recipe["material"]
     return Recipe(**recipe | {"crop_scale": tuple(recipe["crop_scale"])})
 
 
 def seed_of(draw: int, sampling: str) -> int:
     """The seed of a draw of a way of sampling: of its subset, and of its training.
 
-    draw: 0 to 499. sampling: "independent" or "nested".
-
-    Raises: ValueError for another draw or way of sampling.
+    Raises: ValueError when the draw is not in 0 to 499, or for an unknown way of sampling.
     """
     if sampling not in _FIRST_SEEDS:
         raise ValueError(f"sampling is {sampling!r}; use one of {', '.join(_FIRST_SEEDS)}")
@@ -270,20 +220,12 @@ def seed_of(draw: int, sampling: str) -> int:
 
 
 def subset_rows(pool: int, n: int, draw: int, sampling: str) -> np.ndarray:
-    """The rows of a pool of clips that a subset takes.
+    """The rows of a pool of clips that a subset of n takes: int64 `[n]`, ascending, each once.
 
-    Args:
-        pool: number of clips to draw from.
-        n: number of clips to take.
-        draw: the draw's number.
-        sampling: "nested" takes the first n of one random order of the pool, so that a draw's
-            subsets contain the smaller ones; "independent" draws each size anew.
+    sampling: "nested" takes the first n of one random order of the pool, so that a draw's subsets
+    contain the smaller ones; "independent" draws each size anew.
 
-    Returns:
-        int64 `[n]`, ascending, each row once.
-
-    Raises:
-        ValueError: n is not in 1 to pool, or as `seed_of`.
+    Raises: ValueError when n is not in 1 to pool, or as `seed_of`.
 
     Source: supplement, section 7 (independent subsets of the training set).
     """
@@ -311,50 +253,45 @@ def subset_trainings(
         folder: each student gets a folder in it.
         pool: labelled clips to draw from.
         recipe: a recipe for `recipe_clips` labelled clips; its share and seed are replaced.
-        recipe_clips: the number of labelled clips that the recipe's steps are meant for.
-        sizes: numbers of labelled clips, above 0.
+        sizes: numbers of labelled clips.
         draws: way of sampling -> numbers of its draws.
         inputs: digests of the teacher, the pool and the validation clips.
         steps: "proportional": as many for each clip as the recipe has for its own, at least 1, and
             validations spread likewise; "fixed": the recipe's at every size.
 
-    Returns:
-        One training for each way of sampling, draw and size, in this order.
-
-    Raises:
-        ValueError: a size is not in 1 to the pool's, sizes or draws are repeated, or steps or a way
-            of sampling is unknown.
-
+    Raises: ValueError when sizes or draws are repeated, steps is unknown, or as `subset_rows`.
     Source: supplement, section 7 and figure 4.
     """
-    if steps not in STEPS:
-        raise ValueError(f"steps is {steps!r}; use one of {', '.join(STEPS)}")
+    if steps not in ("proportional", "fixed"):
+        raise ValueError(f"steps is {steps!r}; use proportional or fixed")
     for what, numbers in {"sizes": sizes, **draws}.items():
-        if len(set(numbers)) < len(numbers):
-            raise ValueError(f"{what} are repeated: {list(numbers)}; give each once")
+        _check_distinct(what, numbers)
     trainings = []
-    for sampling, numbers in draws.items():
-        for draw in numbers:
-            for size in sizes:
-                rows = subset_rows(len(pool), size, draw, sampling)
-                factor = size / recipe_clips if steps == "proportional" else 1.0
-                trainings.append(
-                    Training(
-                        folder=folder / f"size_{size:05d}_{sampling}_{draw}",
-                        draw=draw,
-                        sampling=sampling,
-                        labelled_clips=size,
-                        recipe=replace(
-                            recipe,
-                            seed=seed_of(draw, sampling),
-                            labelled_share=1.0,
-                            steps=max(1, round(factor * recipe.steps)),
-                            validate_every=max(1, round(factor * recipe.validate_every)),
-                        ),
-                        labelled=_taken(pool, rows),
-                        inputs={**inputs, "labelled clips": json_digest(rows.tolist())},
-                    )
-                )
+    for sampling, draw, size in (
+        (sampling, draw, size)
+        for sampling, numbers in draws.items()
+        for draw in numbers
+        for size in sizes
+    ):
+        rows = subset_rows(len(pool), size, draw, sampling)
+        factor = size / recipe_clips if steps == "proportional" else 1.0
+        captions = [pool.captions[row] for row in rows]
+        training = Training(
+            folder=folder / f"size_{size:05d}_{sampling}_{draw}",
+            draw=draw,
+            sampling=sampling,
+            labelled_clips=size,
+            recipe=replace(
+                recipe,
+                seed=seed_of(draw, sampling),
+                labelled_share=1.0,
+                steps=max(1, round(factor * recipe.steps)),
+                validate_every=max(1, round(factor * recipe.validate_every)),
+            ),
+            labelled=TrainingClips(pool.frames, captions, pool.indices[rows]),
+            inputs={**inputs, "labelled clips": json_digest(rows.tolist())},
+        )
+        trainings.append(training)
     return trainings
 
 
@@ -374,25 +311,16 @@ def share_trainings(
     Args:
         folder: each student that has to be trained gets a folder in it.
         kept: the folder of the student whose recipe all have; it is reused for its own share.
-        draw: the draw's number.
-        labelled: the labelled clips that the kept one was trained on.
-        labelled_clips: labelled clips asked for.
+        draw, labelled, labelled_clips, inputs: the kept one's, as in `Training`.
         pseudo_shares: weights of the distillation loss, 1 - labelled_share; 0 is training on labels
             alone, as WiSE-FT does.
-        inputs: digests of what the kept one was trained from.
         teacher_temperature: as `Recipe`, of those that have to be trained.
 
-    Returns:
-        One training for each share.
-
-    Raises:
-        ValueError: a share is outside [0, 1] or repeated, the kept one was trained at one of the
-            shares with another teacher temperature, or as `kept_recipe`.
-
+    Raises: ValueError when a share is outside [0, 1] or repeated, the kept one was trained at one
+    of the shares with another teacher temperature, or as `kept_recipe`.
     Source: supplement, section 8 and figure 5.
     """
-    if len(set(pseudo_shares)) < len(pseudo_shares):
-        raise ValueError(f"shares are repeated: {list(pseudo_shares)}; give each once")
+    _check_distinct("shares", pseudo_shares)
     recipe = kept_recipe(kept)
     others = replace(recipe, teacher_temperature=teacher_temperature)
     trainings = []
@@ -406,17 +334,16 @@ def share_trainings(
                 "one cell of the results; give notebooks 03 and 06 the same (under `common` in a "
                 "profile), or leave this share out"
             )
-        trainings.append(
-            Training(
-                folder=kept if reused else folder / f"share_{share:g}_draw_{draw}",
-                draw=draw,
-                labelled_clips=labelled_clips,
-                recipe=recipe if reused else replace(others, labelled_share=labelled_share),
-                labelled=labelled,
-                inputs=inputs,
-                reused=reused,
-            )
+        training = Training(
+            folder=kept if reused else folder / f"share_{share:g}_draw_{draw}",
+            draw=draw,
+            labelled_clips=labelled_clips,
+            recipe=recipe if reused else replace(others, labelled_share=labelled_share),
+            labelled=labelled,
+            inputs=inputs,
+            reused=reused,
         )
+        trainings.append(training)
     return trainings
 
 
@@ -433,22 +360,19 @@ def train_and_measure(
 ) -> Study:
     """Train each student, or read it back, and measure it fused with the teacher.
 
-    A student is measured as soon as it is trained. Students and cells that are there under the same
-    recipe, inputs, code and protocol are not made again, so a study that was stopped goes on where
-    it was.
+    A student is measured, at the alphas, as soon as it is trained; the teacher is measured too.
+    Students and cells that are there under the same recipe, inputs, code and protocol are not made
+    again, so a study that was stopped goes on where it was.
 
-    Args:
-        trainings: the students.
-        teacher: the teacher; its encoder has its own weights again on return.
-        unlabelled, validation, micro_batch: as `train`.
-        alphas: shares of the student, above 0; the teacher is measured too.
-        data_sets: where to measure.
-        results: receives one cell for each alpha, student and data set, and the teacher's.
-
-    Raises:
-        ValueError: two trainings have one folder or one cell, or as `train` and `measure`.
+    Raises: ValueError when two trainings have one folder or one cell, or as `train` and `measure`.
     """
-    _check_distinct(trainings)
+    if not trainings:
+        raise ValueError("there is nothing to train; give at least one training")
+    _check_distinct("folders of trainings", [str(training.folder) for training in trainings])
+    keys = [
+        [one.parameters[name] for name in (*_COORDINATES, "labelled_share")] for one in trainings
+    ]
+    _check_distinct("cells of trainings", list(map(str, keys)))
     encoder: Any = teacher.encoder
     names = [data_set.name for data_set in data_sets]
     cells = sweep_cells(names, [], [0.0])
@@ -492,43 +416,27 @@ def unfinished(
 
     Raises: ValueError as `measure`.
     """
-    names = [data_set.name for data_set in data_sets]
 
-    def missing(training: Training) -> list[Cell]:
+    def is_measured(training: Training) -> bool:
         student = _student(training.folder, {})
-        cells = sweep_cells(names, [student], alphas)
-        return unmeasured(cells, teacher, data_sets, results, students=[student])
+        cells = sweep_cells([one.name for one in data_sets], [student], alphas)
+        return not unmeasured(cells, teacher, data_sets, results, students=[student])
 
-    return [training for training in trainings if training.problems() or missing(training)]
+    return [one for one in trainings if one.problems() or not is_measured(one)]
 
 
-def _keep(
-    folder: Path,
-    state: State,
-    history: pd.DataFrame,
-    parameters: Mapping[str, Any],
-    inputs: Mapping[str, str],
-    code: str,
-    details: Mapping[str, Any],
-) -> None:
+def _keep(folder: Path, state: State, history: pd.DataFrame, **made: Any) -> None:
     def write() -> None:
         checkpoints.save(folder / WEIGHTS_FILE, state)
         with atomic_path(folder / HISTORY_FILE) as temporary:
             history.to_csv(temporary, index=False)
-        write_manifest(
-            folder,
-            kind=KIND,
-            parameters=parameters,
-            inputs=inputs,
-            code=code,
-            outputs=[folder / WEIGHTS_FILE, folder / HISTORY_FILE],
-            details=details,
-        )
+        outputs = [folder / WEIGHTS_FILE, folder / HISTORY_FILE]
+        write_manifest(folder, kind=KIND, outputs=outputs, **made)
 
     distributed.on_first_rank(write)
 
 
-def _load(folder: Path) -> TrainedStudent:
+def _read(folder: Path) -> TrainedStudent:
     student = _student(folder, checkpoints.load(folder / WEIGHTS_FILE))
     history = pd.read_csv(folder / HISTORY_FILE)
     return TrainedStudent(student, history, int(read_manifest(folder)["details"]["best_step"]))
@@ -536,24 +444,16 @@ def _load(folder: Path) -> TrainedStudent:
 
 def _student(folder: Path, state: State) -> Student:
     manifest = read_manifest(folder)
-    told = {name: manifest["parameters"][name] for name in (*_COORDINATES, "labelled_share")}
+    parameters, details = manifest["parameters"], manifest["details"]
+    told = {name: parameters[name] for name in (*_COORDINATES, "labelled_share")}
+    training = {name: value for name, value in parameters.items() if name not in _COORDINATES}
+    training |= {name: details.get(name) for name in ("best_step", "material")}
+    if "released" in parameters:
+        training = {"released": parameters["released"]}
     sha256 = manifest["outputs"][WEIGHTS_FILE]["sha256"]
-    return Student(**told, state=state, sha256=sha256, training=training_record(folder))
+    return Student(**told, state=state, sha256=sha256, training=training)
 
 
-def _taken(pool: TrainingClips, rows: np.ndarray) -> TrainingClips:
-    return TrainingClips(pool.frames, [pool.captions[row] for row in rows], pool.indices[rows])
-
-
-def _check_distinct(trainings: Sequence[Training]) -> None:
-    if not trainings:
-        raise ValueError("there is nothing to train; give at least one training")
-    for what, name in {
-        "folder": lambda training: str(training.folder),
-        "cell": lambda training: str(
-            (training.recipe.labelled_share, *(getattr(training, one) for one in _COORDINATES))
-        ),
-    }.items():
-        repeated, times = Counter(map(name, trainings)).most_common(1)[0]
-        if times > 1:
-            raise ValueError(f"two trainings have one {what}, {repeated}; each needs its own")
+def _check_distinct(what: str, values: Sequence[object]) -> None:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{what} are repeated: {list(values)}; give each once")

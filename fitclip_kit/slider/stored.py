@@ -244,8 +244,8 @@ def _cells(
     by = ["data_set", "alpha", "draw"]
     for (name, alpha, draw), rows in outcomes.groupby(by, observed=True, dropna=False):
         cell = rows.reindex(columns=list(OUTCOME_COLUMNS)).reset_index(drop=True)
-        if name in clips:
-            cell.attrs["coverage"] = {"clips": clips[name]}
+        if str(name) in clips:
+            cell.attrs["coverage"] = {"clips": clips[str(name)]}
         cells[name, alpha, _draw(draw)] = cell
     return cells
 

@@ -7,16 +7,17 @@ derived from them, never stored beside them.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
 from scipy.stats import binom
 
 from fitclip_core.metrics import median_rank, recall_at_k
@@ -33,25 +34,27 @@ SHARES: Final = {
 MODELS: Final = ("teacher", "fused", "student")
 AVERAGE: Final = "average"
 SAMPLINGS: Final = ("main", "independent", "nested")
-_NAME: Final = re.compile(r"[a-z0-9_]+")
+_STUDENT: Final = ("draw", "sampling", "labelled_clips", "labelled_share")
+_Share = Annotated[float, Field(ge=0, le=1), AfterValidator(lambda share: round(share, 9))]
+_Count = Annotated[int, Field(ge=0)]
 _DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
+_NO: Final = object()  # of no protocol
 
 
 @dataclass(frozen=True)
 class Cell:
     """What a measured number is about: a model on a data set, as plain coordinates.
 
-    The direction of retrieval is no coordinate but a column of the outcomes: a cell is measured in
-    both. At alpha 0 the model is the teacher, which all draws share: what is said of a student is
-    dropped, so that it is one cell.
+    The direction of retrieval is a column of the outcomes: a cell is measured in both. At alpha 0
+    the model is the teacher, which all draws share: what is said of a student is dropped, so that
+    it is one cell. Shares are kept to 9 decimals, so that 0.1 * 3 and 0.3 are one, too.
 
     Attributes:
         data_set: the evaluated data set.
         model: "teacher", "fused" or "student", which follows from the alphas and need not be given;
-            or the name of a reference, a model that takes no part in the fusion, such as
-            "frozen_in_time_webvid".
+            or the name of a reference, which takes no part in the fusion.
         merge: how teacher and student are merged: "average", or another merge's name.
-        alpha: share of the student in [0, 1], kept to 9 decimals, so that 0.1 * 3 and 0.3 are one.
+        alpha: share of the student in [0, 1].
         text_alpha: that of the text tower, where alpha is the vision tower's alone; None: of both.
         renormalise: whether mean features are renormalised, which the paper's are not.
         draw: which training of its kind the student is; None without a student.
@@ -64,64 +67,33 @@ class Cell:
         ValueError: a field is missing, out of range or does not fit the model.
     """
 
-    data_set: str
-    model: str = ""
-    merge: str = AVERAGE
-    alpha: float = 0.0
-    text_alpha: float | None = None
+    data_set: Annotated[str, Field(min_length=1)]
+    model: Annotated[str, Field(pattern="^[a-z0-9_]*$")] = ""
+    merge: Annotated[str, Field(pattern="^[a-z0-9_]+$")] = AVERAGE
+    alpha: _Share = 0.0
+    text_alpha: _Share | None = None
     renormalise: bool = False
-    draw: int | None = None
-    sampling: str | None = None
-    labelled_clips: int | None = None
-    labelled_share: float | None = None
+    draw: _Count | None = None
+    sampling: Literal["main", "independent", "nested"] | None = None
+    labelled_clips: _Count | None = None
+    labelled_share: _Share | None = None
 
     def __post_init__(self) -> None:
-        if not self.data_set:
-            raise ValueError("data_set is empty; give the name of the evaluated data set")
-        has_student = self.alpha != 0 or self.text_alpha is not None
-        if self.is_reference and (has_student or self.draw is not None):
-            raise ValueError(
-                f"{self.model} is none of {MODELS}, so it is a reference, without alpha or draw"
-            )
-        if not has_student:
-            for name in ("draw", "sampling", "labelled_clips", "labelled_share"):
-                self._set(name, None)
-        for name in ("alpha", "text_alpha", "labelled_share"):
-            if (share := getattr(self, name)) is not None:
-                if not 0 <= share <= 1:
-                    raise ValueError(f"{name} is {share}; it must lie between 0 and 1")
-                self._set(name, round(float(share), 9))
-        for name in ("draw", "labelled_clips"):
-            if (number := getattr(self, name)) is not None:
-                if int(number) != number or number < 0:
-                    raise ValueError(f"{name} is {number!r}; give a whole number from 0 on")
-                self._set(name, int(number))
-        for name in (self.merge, *([self.model] if self.model else [])):
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no name: use lower-case letters, digits and _")
-        self._set("renormalise", bool(self.renormalise))
-        if self.merge != AVERAGE and (not has_student or self.text_alpha is not None):
+        is_fused = self.alpha > 0 or self.text_alpha is not None
+        ends = {0.0: MODELS[0], 1.0: MODELS[2]} if self.text_alpha is None else {}
+        model = self.model if self.is_reference else ends.get(self.alpha, MODELS[1])
+        student: dict[str, Any] = {name: getattr(self, name) for name in _STUDENT}
+        if is_fused:
+            student["sampling"] = self.sampling or SAMPLINGS[0]
+        if self.is_reference and (is_fused or self.draw is not None):
+            raise ValueError(f"{model} is none of {MODELS}, so a reference, without alpha or draw")
+        if self.model not in ("", model):
+            raise ValueError(f"at alpha {self.alpha:g} the model is the {model}, not {self.model}")
+        if self.merge != AVERAGE and (self.alpha == 0 or self.text_alpha is not None):
             raise ValueError(f"a {self.merge!r} merge needs one alpha, above 0")
-        if not self.is_reference:
-            model = MODELS[1]
-            if self.text_alpha is None:
-                model = {0.0: MODELS[0], 1.0: MODELS[2]}.get(self.alpha, model)
-            if self.model not in ("", model):
-                raise ValueError(
-                    f"at alpha {self.alpha:g} the model is the {model}, not {self.model}; leave it "
-                    "out"
-                )
-            self._set("model", model)
-        if has_student:
-            self._set("sampling", self.sampling or SAMPLINGS[0])
-            if self.sampling not in SAMPLINGS:
-                raise ValueError(f"sampling is {self.sampling!r}; use one of {SAMPLINGS}")
-            for name in ("draw", "labelled_clips", "labelled_share"):
-                if getattr(self, name) is None:
-                    raise ValueError(f"a cell at alpha {self.alpha:g} needs its student's {name}")
-
-    def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
+        if is_fused and None in student.values():
+            raise ValueError(f"a cell at alpha {self.alpha:g} needs all of its student: {student}")
+        vars(self).update(student if is_fused else dict.fromkeys(_STUDENT), model=model)
 
     @property
     def is_reference(self) -> bool:
@@ -139,12 +111,8 @@ class Cell:
         return json_digest(asdict(self))
 
     def __str__(self) -> str:
-        told = [
-            f"{name} {value}"
-            for name, value in asdict(self).items()
-            if name != "data_set" and value is not None and value is not False
-        ]
-        return f"{self.data_set} ({', '.join(told)})"
+        told = {name: value for name, value in asdict(self).items() if value not in (None, "")}
+        return f"{told.pop('data_set')} ({', '.join(f'{name} {told[name]}' for name in told)})"
 
 
 COORDINATES: Final = tuple(field.name for field in fields(Cell))
@@ -152,15 +120,17 @@ COORDINATES: Final = tuple(field.name for field in fields(Cell))
 
 def cells_of(table: pd.DataFrame) -> list[Cell]:
     """The distinct cells that a table's rows are of; it has the coordinates as columns."""
-    rows = table[list(COORDINATES)].drop_duplicates().astype(object).itertuples(index=False)
-    return [Cell(*(None if pd.isna(value) else value for value in row)) for row in rows]
+    rows: Any = table[list(COORDINATES)].drop_duplicates().astype(object).itertuples(index=False)
+    given = [[None if pd.isna(value) else value for value in row] for row in rows]
+    return [Cell(**dict(zip(COORDINATES, row, strict=True))) for row in given]
 
 
 class ResultsStore:
     """A folder of evaluated cells: `cells/<digest>.parquet` (outcomes) and `.json` (record).
 
     The record is written last and holds the cell, the protocol, the coverage and the SHA-256 of the
-    outcomes, so an interrupted write leaves no cell. Equal input gives equal bytes.
+    outcomes, so an interrupted write leaves no cell. Equal input gives equal bytes. Methods that
+    read raise ValueError naming cells that are missing or damaged.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -205,13 +175,14 @@ class ResultsStore:
             return [f"{record_path.name} is not the record of {cell}"]
         if not data_path.is_file() or file_sha256(data_path) != record.get("sha256"):
             return [f"{data_path.name} is missing or was changed after it was written"]
-        if protocol is None or json_digest(record["protocol"]) == json_digest(dict(protocol)):
-            return []
-        was, now = record["protocol"], json.loads(json.dumps(dict(protocol)))
+        was = record["protocol"]
+        now = was if protocol is None else json.loads(json.dumps(dict(protocol)))
+        differing = [
+            name for name in sorted({*was, *now}) if was.get(name, _NO) != now.get(name, _NO)
+        ]
         return [
             f"protocol: {name} was {was.get(name, 'absent')!r}, now {now.get(name, 'absent')!r}"
-            for name in sorted({*was, *now})
-            if name not in was or name not in now or was[name] != now[name]
+            for name in differing
         ]
 
     def is_valid(self, cell: Cell, protocol: Mapping[str, Any]) -> bool:
@@ -234,20 +205,14 @@ class ResultsStore:
         return sorted(found, key=_order)
 
     def record(self, cell: Cell) -> dict[str, Any]:
-        """The cell's record: cell, protocol, coverage, rows, sha256 of its outcomes.
-
-        Raises: ValueError when the cell is missing or damaged.
-        """
-        self._check([cell])
+        """The cell's record: cell, protocol, coverage, rows, sha256 of its outcomes."""
+        self._checked([cell])
         record: dict[str, Any] = json.loads(self._paths(cell)[1].read_text(encoding="utf-8"))
         return record
 
     def digest(self, cells: Iterable[Cell] | None = None) -> str:
-        """SHA-256 over the records (and so the outcomes) of the given cells, or of all.
-
-        Raises: ValueError naming the cells that are missing or damaged.
-        """
-        return json_digest({cell.digest: self.record(cell) for cell in self._chosen(cells)})
+        """SHA-256 over the records (and so the outcomes) of the given cells, or of all."""
+        return json_digest({cell.digest: self.record(cell) for cell in self._checked(cells)})
 
     def outcomes(self, cells: Iterable[Cell] | None = None) -> pd.DataFrame:
         """The outcomes of the given cells, or of all finished ones: one row per cell and item.
@@ -256,11 +221,8 @@ class ResultsStore:
         categories in alphabetical order; what does not apply is missing, such as a teacher's draw
         or a retrieval's label. Rows are sorted by data set, alpha, training, draw, direction and
         item. Give the cells when the folder may hold those of an earlier sweep.
-
-        Raises: ValueError naming the cells that are missing or damaged.
         """
-        chosen = self._chosen(cells)
-        self._check(chosen)
+        chosen = self._checked(cells)
         if not chosen:
             return typed(pd.DataFrame(columns=[*COORDINATES, *OUTCOME_COLUMNS]))
         tables = [pq.ParquetFile(self._paths(cell)[0]).read() for cell in chosen]
@@ -269,32 +231,14 @@ class ResultsStore:
         coordinates = typed(pd.DataFrame(map(asdict, chosen))).iloc[rows]
         return typed(pd.concat([coordinates.reset_index(drop=True), frame], axis=1))
 
-    def metrics(
-        self,
-        cells: Iterable[Cell] | None = None,
-        *,
-        level: float = 0.95,
-        n_resamples: int = 2000,
-        seed: int = 0,
-    ) -> pd.DataFrame:
-        """Metrics of each cell with bootstrap intervals over its items (`metric_table`).
+    def metrics(self, cells: Iterable[Cell] | None = None, **settings: Any) -> pd.DataFrame:
+        """`metric_table` of the given cells, or of all, with their coverages; settings: its own.
 
-        `clips` is the number of items that the cell's coverage asked for: clips, or where a video
-        has several texts, texts in text-to-video and videos in video-to-text; of outcomes that were
-        stored without a coverage it is n. `least` and `most` are the worst and best case for the
-        items that were not measured.
         `attrs["annotation_size"]`: for each data set what its protocol says of it, or None.
-
-        Raises: ValueError as `outcomes` does.
         """
-        records = {cell: self.record(cell) for cell in self._chosen(cells)}
-        table = metric_table(
-            self.outcomes(records),
-            {cell: record["coverage"] for cell, record in records.items()},
-            level=level,
-            n_resamples=n_resamples,
-            seed=seed,
-        )
+        records = {cell: self.record(cell) for cell in self._checked(cells)}
+        coverages = {cell: record["coverage"] for cell, record in records.items()}
+        table = metric_table(self.outcomes(records), coverages, **settings)
         table.attrs["annotation_size"] = {
             cell.data_set: record["protocol"].get("annotation_size")
             for cell, record in records.items()
@@ -305,16 +249,14 @@ class ResultsStore:
         stem = self.folder / "cells" / cell.digest
         return stem.with_suffix(".parquet"), stem.with_suffix(".json")
 
-    def _chosen(self, cells: Iterable[Cell] | None) -> list[Cell]:
-        return self.cells() if cells is None else sorted(set(cells), key=_order)
-
-    def _check(self, cells: Iterable[Cell]) -> None:
-        problems = [problem for cell in cells for problem in self.problems(cell)]
-        if problems:
+    def _checked(self, cells: Iterable[Cell] | None) -> list[Cell]:
+        chosen = self.cells() if cells is None else sorted(set(cells), key=_order)
+        if problems := [problem for cell in chosen for problem in self.problems(cell)]:
             raise ValueError(
                 f"{len(problems)} cells of {self.folder} cannot be used; evaluate them again. "
                 + "; ".join(problems[:5])
             )
+        return chosen
 
 
 def metric_table(
@@ -327,13 +269,16 @@ def metric_table(
 ) -> pd.DataFrame:
     """Metrics per cell and direction, each with a bootstrap interval over the cell's items.
 
-    Columns: the coordinates, direction, metric, value, n (items measured), clips (asked for),
-    ci_low, ci_high, least and most (with the clips that were not measured). Retrieval has R@1, R@5,
-    R@10 (fractions) and MdR (ranks, 1-based) in both directions, classification has top1 and top5
-    (fractions). `coverages` say what was asked for; without them `clips`, `least` and `most` are
-    missing. The interval holds for this one draw: it says nothing of other draws. n_resamples and
-    seed are of MdR's interval; the shares' needs no resampling. Items count as independent; several
-    texts of one video are not, and text-to-video's interval is then too narrow.
+    Columns: the coordinates, direction, metric, value, n (items measured), clips (items asked for:
+    where a video has several texts, texts in text-to-video and videos in video-to-text), ci_low,
+    ci_high, least and most (the worst and best case for the items that were not measured).
+    Retrieval has R@1, R@5, R@10 (fractions) and MdR (ranks, 1-based) in both directions,
+    classification top1 and top5 (fractions). `coverages` say what was asked for; without them
+    clips, least and most are missing, and one that does not say takes what was measured.
+
+    The interval holds for this one draw. n_resamples and seed are of MdR's; the shares' needs no
+    resampling. Items count as independent; several texts of one video are not, and text-to-video's
+    interval is then too narrow.
 
     Raises: ValueError when a column is missing or a rank is not finite.
     Source: the paper's tables 2-5 for the metrics.
@@ -343,24 +288,13 @@ def metric_table(
     found = []
     for key, rows in outcomes.groupby(by, observed=True, sort=False, dropna=False):
         ranks, direction = rows["rank"].to_numpy(np.float64), str(key[-1])
-        clips, targets = None, (0, 0)
-        if coverages is not None:
-            (cell,) = cells_of(rows)
-            clips, targets = _asked_and_ranked_among(coverages[cell], direction)
-            clips = len(ranks) if clips is None else clips
-        kind = "classification" if direction == CLASSIFICATION else "retrieval"
-        for metric in (*SHARES[kind], *(["MdR"] if kind == "retrieval" else [])):
-            value = _value(ranks, metric)
-            if metric == "MdR":
-                ends = _median_ends(ranks, level, n_resamples, seed)
-            else:
-                ends = _share_ends(value, len(ranks), level)
-            extremes = (value, value)
-            if clips is None:
-                extremes = (np.nan, np.nan)
-            elif clips != len(ranks):
-                extremes = _ends_with_missing(ranks, clips, targets, metric)
-            found.append((*key, metric, value, len(ranks), clips, *ends, *extremes))
+        coverage = None if coverages is None else coverages[cells_of(rows)[0]]
+        names = [*SHARES["retrieval"], "MdR"]
+        for metric in SHARES[CLASSIFICATION] if direction == CLASSIFICATION else names:
+            ends = _interval(ranks, metric, level, n_resamples, seed)
+            clips, *bounds = _bounds(ranks, coverage, direction, metric)
+            numbers = (_value(ranks, metric), len(ranks), clips, *ends, *bounds)
+            found.append((*key, metric, *numbers))
     names = ["metric", "value", "n", "clips", "ci_low", "ci_high", "least", "most"]
     table = pd.DataFrame(found, columns=[*by, *names])
     return table.astype(dict.fromkeys(("draw", "labelled_clips", "clips"), "Int64"))
@@ -371,9 +305,8 @@ def coverage_note(metrics: pd.DataFrame) -> str:
 
     `metrics` is what `ResultsStore.metrics` gives. A line for each data set that was measured in
     part, such as "msrvtt: 987 of 1,000 clips measured; the others could move its shares by -2.6 to
-    +1.3 points", and one for each whose videos have several texts; else "all clips measured".
-
-    A line too for each data set whose annotation has not the official size.
+    +1.3 points", one for each whose videos have several texts; else "all clips measured". A line
+    too for each data set whose annotation has not the official size.
 
     Raises: ValueError when the metrics are empty or lack a column.
     """
@@ -381,130 +314,116 @@ def coverage_note(metrics: pd.DataFrame) -> str:
     require_columns(metrics, needed, "metrics")
     if metrics.empty:
         raise ValueError("the metrics are empty: nothing was measured")
+    asked = metrics.groupby(["data_set", "direction"], observed=True)["clips"].max().unstack()
+    both = asked.reindex(columns=["text_to_video", "video_to_text"]).dropna()
+    several = {
+        str(row[0]): row[1:] for row in both.itertuples(name=None) if row[1] != row[2]
+    }  # data set -> its texts and videos
     lines = []
     key = ["data_set", "n", "clips"]
-    several = _texts_and_videos(metrics)
-    distinct = metrics[key].drop_duplicates()
-    for data_set, n, clips in zip(*(distinct[name].tolist() for name in key), strict=True):
-        texts, _ = several.get(data_set, (None, None))
-        items = "clips" if texts is None else "texts" if clips == texts else "videos"
-        if clips is pd.NA:
+    groups: Any = metrics.groupby(key, sort=False, dropna=False, observed=True)
+    for (data_set, n, clips), rows in groups:
+        if pd.isna(clips):
             lines.append(f"{data_set}: {n:,} clips measured, of an unknown number")
         elif n != clips:
-            rows = metrics[(metrics[key] == [data_set, n, clips]).all(axis=1)]
+            items = "clips"
+            if data_set in several:
+                items = "texts" if clips == several[data_set][0] else "videos"
             shares = rows[rows["metric"] != "MdR"]
             down, up = (100 * (shares[end] - shares["value"]) for end in ("least", "most"))
             lines.append(
                 f"{data_set}: {n:,} of {clips:,} {items} measured; the others could move its "
                 f"shares by {down.min():+.1f} to {up.max():+.1f} points"
             )
-    sizes = metrics.attrs.get("annotation_size", {})
-    differ = [
-        f"{data_set}: the annotation has {sizes[data_set]}"
-        for data_set in distinct["data_set"].unique()
-        if sizes.get(data_set) not in (None, "official")
-    ]
     lines += [
         f"{data_set}: {texts:,} texts of {videos:,} videos; the intervals take texts of one video "
         "for independent, so those of text-to-video are too narrow"
         for data_set, (texts, videos) in several.items()
+    ]
+    sizes = metrics.attrs.get("annotation_size", {})
+    differ = [
+        f"{data_set}: the annotation has {sizes[data_set]}"
+        for data_set in metrics["data_set"].unique()
+        if sizes.get(data_set) not in (None, "official")
     ]
     return "\n".join([*(lines or ["all clips measured"]), *differ])
 
 
 def require_columns(frame: pd.DataFrame, names: Iterable[str], where: str) -> None:
     """Refuse a table that lacks a column: ValueError naming it and those there are."""
-    missing = [name for name in names if name not in frame.columns]
-    if missing:
+    if missing := [name for name in names if name not in frame.columns]:
         raise ValueError(f"{where}: no column {missing}; there are {list(frame.columns)}")
 
 
+def typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Outcomes with the types of their columns: numbers that may be missing, and categories in
+    alphabetical order."""
+    kinds = {"renormalise": "bool", "draw": "Int64", "labelled_clips": "Int64"}
+    kinds |= dict.fromkeys(("alpha", "text_alpha", "labelled_share", "rank"), "float64")
+    kinds = dict.fromkeys(map(str, frame), "category") | kinds
+    frame = frame.astype({name: kinds[name] for name in map(str, frame)})
+    for name in frame.select_dtypes("category"):
+        frame[name] = frame[name].cat.set_categories(sorted(frame[name].cat.categories))
+    return frame
+
+
 def _order(cell: Cell) -> tuple[Any, ...]:
-    student = (cell.labelled_share or 0, cell.labelled_clips or 0)
-    sampling = SAMPLINGS.index(cell.sampling) if cell.sampling else -1
-    draw = -1 if cell.draw is None else cell.draw
-    merged = (cell.is_reference, cell.model, cell.merge, cell.renormalise)
-    text_alpha = -1 if cell.text_alpha is None else cell.text_alpha
-    return cell.data_set, cell.alpha, *student, sampling, draw, *merged, text_alpha
-
-
-def _asked_and_ranked_among(
-    coverage: Mapping[str, Any], direction: str
-) -> tuple[int | None, tuple[int, int]]:
-    """How many items were asked for, and of their targets how many were, and how many are there."""
-    texts = coverage.get("clips"), coverage.get("measured", 0)
-    videos = coverage.get("videos", texts[0]), coverage.get("videos_measured", texts[1])
-    items, targets = (videos, texts) if direction == "video_to_text" else (texts, videos)
-    return items[0], (targets[0] or 0, targets[1])
+    place: list[Any] = [cell.data_set, cell.alpha, cell.labelled_share, cell.labelled_clips]
+    place += [SAMPLINGS.index(cell.sampling) if cell.sampling else None, cell.draw]
+    place += [cell.is_reference, cell.model, cell.merge, cell.renormalise, cell.text_alpha]
+    return tuple(-1 if value is None else value for value in place)
 
 
 def _value(ranks: np.ndarray, metric: str) -> float:
     if metric == "MdR":
         return median_rank(ranks)
-    return recall_at_k(ranks, (SHARES["retrieval"] | SHARES["classification"])[metric])
+    return recall_at_k(ranks, (SHARES["retrieval"] | SHARES[CLASSIFICATION])[metric])
 
 
-def _ends_with_missing(
-    ranks: np.ndarray, clips: int, targets: tuple[int, int], metric: str
-) -> tuple[float, float]:
-    """The metric's least and most value if `clips` items had been ranked instead of these.
-
-    In retrieval each target more, of which (asked for, there) are given, is also one more that may
-    come before the right one.
-    """
-    missing = clips - len(ranks)
+def _bounds(
+    ranks: np.ndarray, coverage: Mapping[str, Any] | None, direction: str, metric: str
+) -> tuple[int | None, float, float]:
+    """How many items were asked for, and the metric's least and most value if all of them had been
+    ranked. In retrieval each target more is also one more that may come before the right one."""
+    if coverage is None:
+        return None, np.nan, np.nan
+    texts = coverage.get("clips"), coverage.get("measured", 0)
+    videos = coverage.get("videos", texts[0]), coverage.get("videos_measured", texts[1])
+    items, targets = (videos, texts) if direction == "video_to_text" else (texts, videos)
+    asked = items[0]
+    if asked is None or asked == len(ranks):
+        return len(ranks), (value := _value(ranks, metric)), value
+    more, last = (targets[0] or 0) - targets[1], float(targets[0] or 0)
+    if direction == CLASSIFICATION:
+        more, last = 0, np.finfo(np.float64).max
+    missing = asked - len(ranks)
+    worst = np.append(ranks + more, np.full(missing, last))
     best = np.append(ranks, np.ones(missing))
-    if metric in SHARES[CLASSIFICATION]:
-        worst = np.append(ranks, np.full(missing, 2.0**31))
-    else:
-        asked, there = targets
-        worst = np.append(ranks + asked - there, np.full(missing, float(asked)))
-    ends = _value(worst, metric), _value(best, metric)
-    return ends[::-1] if metric == "MdR" else ends
+    return asked, *sorted(_value(one, metric) for one in (worst, best))
 
 
-def _share_ends(share: float, n: int, level: float) -> tuple[float, float]:
-    """The bootstrap's percentile ends of a share of n items, without resampling.
-
-    The number of hits among n items drawn anew is binomial, so its quantiles are those that
-    `statistics.bootstrap_interval` approaches with more resamples. One item has no spread: NaN.
-    """
-    if n == 1:
-        return np.nan, np.nan
-    tail = (1 - level) / 2
-    low, high = binom.ppf([tail, 1 - tail], n, share) / n
-    return float(low), float(high)
-
-
-def _median_ends(
-    ranks: np.ndarray, level: float, n_resamples: int, seed: int
+def _interval(
+    ranks: np.ndarray, metric: str, level: float, n_resamples: int, seed: int
 ) -> tuple[float, float]:
-    """The bootstrap's percentile ends of the median, from the middle items of each resample alone.
+    """The bootstrap's percentile ends, as of `statistics.bootstrap_interval` with more resamples.
 
-    n items drawn anew are n uniform numbers that point into the sorted ranks. The m-th smallest
-    of these is Beta(m, n + 1 - m), and the next one lies a Beta(1, n - m) share of the way to 1.
-    The same distribution as in `statistics.bootstrap_interval`, for 2 numbers instead of n.
+    The number of hits among n items drawn anew is binomial. For the median, n items drawn anew are
+    n uniform numbers that point into the sorted ranks: the m-th smallest of these is
+    Beta(m, n + 1 - m), and the next one lies a Beta(1, n - m) share of the way to 1.
     """
-    n = len(ranks)
+    n, tails = len(ranks), [(1 - level) / 2, 1 - (1 - level) / 2]
     if n == 1:
-        return np.nan, np.nan
+        return np.nan, np.nan  # one item has no spread
+    if metric != "MdR":
+        low, high = binom.ppf(tails, n, _value(ranks, metric)) / n
+        return low, high
     rng = np.random.default_rng(seed)
     below = (n + 1) // 2
     lower = rng.beta(below, n + 1 - below, n_resamples)
     upper = lower + (1 - lower) * rng.beta(1, n - below, n_resamples) if n % 2 == 0 else lower
     places = np.minimum((np.stack([lower, upper]) * n).astype(int), n - 1)
-    medians = np.sort(ranks)[places].mean(axis=0)
-    tail = (1 - level) / 2
-    low, high = np.quantile(medians, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def _texts_and_videos(metrics: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """How many of each were asked for, of the data sets whose videos have several texts."""
-    asked = metrics.groupby(["data_set", "direction"], observed=True)["clips"].max().unstack()
-    both = asked.reindex(columns=["text_to_video", "video_to_text"]).dropna()
-    rows = zip(both.index, *(both[name].tolist() for name in both), strict=True)
-    return {name: (texts, videos) for name, texts, videos in rows if texts != videos}
+    low, high = np.quantile(np.sort(ranks)[places].mean(axis=0), tails)
+    return low, high
 
 
 def _outcome_table(outcomes: pd.DataFrame, where: str) -> pa.Table:
@@ -512,45 +431,23 @@ def _outcome_table(outcomes: pd.DataFrame, where: str) -> pa.Table:
     if outcomes.empty:
         raise ValueError(f"{where}: no rows; nothing was measured")
     frame = outcomes.reindex(columns=list(OUTCOME_COLUMNS)).sort_values(["direction", "item"])
-    unknown = sorted(set(frame["direction"].astype(str)) - set(DIRECTIONS))
-    if unknown:
-        raise ValueError(f"{where}: unknown direction {unknown}; use one of {DIRECTIONS}")
-    if frame["item"].isna().any():
-        raise ValueError(f"{where}: an item has no name")
-    repeated = frame.duplicated(["item", "direction"])
-    if repeated.any():
-        raise ValueError(f"{where}: item {frame.loc[repeated, 'item'].iloc[0]!r} occurs twice")
-    classified = frame["direction"] == CLASSIFICATION
-    unlabelled = frame[classified][["label", "predicted"]].isna().any(axis=1)
-    if unlabelled.any():
-        item = frame.loc[unlabelled[unlabelled].index[0], "item"]
-        raise ValueError(f"{where}: classification item {item!r} has no label or prediction")
-    ranks = frame["rank"].to_numpy(np.float64)
-    wrong = ~(np.isfinite(ranks) & (ranks >= 1) & (2 * ranks == np.floor(2 * ranks)))
-    if wrong.any():
-        place = int(np.argmax(wrong))
-        raise ValueError(
-            f"{where}: item {frame['item'].iloc[place]!r} has rank {ranks[place]}; a mid-rank is "
-            "1, 1.5, 2, ..."
-        )
-    columns = {
+    ranks, half = frame["rank"].to_numpy(np.float64), frame["rank"].to_numpy(np.float64) * 2
+    labelled = frame[["label", "predicted"]].notna().all(axis=1)
+    problems = {
+        f"direction is none of {DIRECTIONS}": ~frame["direction"].isin(DIRECTIONS),
+        "item has no name": frame["item"].isna(),
+        "item occurs twice": frame.duplicated(["item", "direction"]),
+        "label or prediction is missing": (frame["direction"] == CLASSIFICATION) & ~labelled,
+        "rank is no mid-rank (1, 1.5, 2, ...)": ~((ranks >= 1) & (half == np.floor(half)))
+        | ~np.isfinite(ranks),
+    }
+    for problem, rows in problems.items():
+        if rows.any():
+            raise ValueError(f"{where}: {problem}: {frame[rows].iloc[0].to_dict()}")
+    strings = {
         name: pa.array(frame[name].astype(object), pa.string(), from_pandas=True).cast(_DICTIONARY)
         for name in OUTCOME_COLUMNS
         if name != "rank"
-    } | {"rank": pa.array(ranks)}
+    }
+    columns = strings | {"rank": pa.array(ranks)}
     return pa.table({name: columns[name] for name in OUTCOME_COLUMNS})
-
-
-def typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns' types: numbers that may be missing, and categories in alphabetical order."""
-    numbers = {"alpha": "float64", "text_alpha": "float64", "labelled_share": "float64"}
-    numbers |= {"renormalise": "bool", "draw": "Int64", "labelled_clips": "Int64"}
-    numbers |= {"rank": "float64"}
-    typed = {}
-    for name, column in frame.items():
-        if name in numbers:
-            typed[name] = column.astype(numbers[str(name)])
-        else:
-            column = column.astype("category")
-            typed[name] = column.cat.set_categories(sorted(column.cat.categories))
-    return pd.DataFrame(typed)

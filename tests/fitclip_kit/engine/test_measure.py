@@ -121,7 +121,7 @@ def test_every_kind_of_cell_equals_a_model_fused_by_itself(
 ) -> None:
     paths = [f"{place // texts_of_a_video}.mp4" for place in range(7)]
     sets = {"msrvtt": retrieval_set(path=paths), "ucf101": action_set("sit", "run", "eat", "fly")}
-    options = {"renormalise": renormalise}
+    options: dict[str, Any] = {"renormalise": renormalise}
     plain = [replace(cell, **options) for cell in PLAIN]
     towers = [replace(cell, **options) for cell in TOWERS]
     threes = {name: torch.full_like(value, 3) for name, value in STATE.items()}
@@ -286,11 +286,11 @@ def test_cells_of_a_sweep_and_of_a_tower_map() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (([], [ONE], [0.4]), "no data set"),
-        ((["a"], [ONE], []), "no alpha"),
+        (([], [ONE], [0.4]), "no data set or no alpha"),
+        ((["a"], [ONE], []), "no data set or no alpha"),
         ((["a"], [], [0.4]), "at least one student"),
-        ((["a"], [ONE], [1.1]), "alpha is 1.1"),
-        ((["a"], [ONE], [float("nan")]), "alpha is nan"),
+        ((["a"], [ONE], [1.1]), "less than or equal to 1"),
+        ((["a"], [ONE], [float("nan")]), "less than or equal to 1"),
         ((["a"], [ONE, ONE], [0.4]), r"draws \[1, 1\] repeat"),
         ((["a", "a"], [ONE], [0.0]), "repeat"),
     ],
@@ -304,10 +304,10 @@ def test_sweeps_that_make_no_sense_are_refused(arguments: Any, problem: str) -> 
     ("wrong", "problem"),
     [
         ({"data_sets": SETS[:1]}, "ucf101 .* is of no given data set"),
-        ({"data_sets": [*SETS, SETS[0]]}, "data sets are repeated"),
+        ({"data_sets": [*SETS, SETS[0]]}, "data sets or students are repeated"),
         ({"students": [TWO]}, "is of no given student"),
         ({"students": [replace(ONE, labelled_clips=60), TWO]}, "is of no given student"),
-        ({"students": [ONE, ONE, TWO]}, "students are repeated"),
+        ({"students": [ONE, ONE, TWO]}, "data sets or students are repeated"),
         ({"students": [student(1, state={}), TWO]}, "names differ|is in the teacher and not"),
         ({"cells": LINES_CELLS}, "has no schedule"),
         ({"cells": LINES_CELLS, "schedules": {("lines", 0.4): lambda name: 1.4}}, "is 1.4"),

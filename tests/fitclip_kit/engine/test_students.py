@@ -31,7 +31,6 @@ from fitclip_kit.engine.students import (
     subset_trainings,
     train,
     train_and_measure,
-    training_record,
     unfinished,
     untrained,
 )
@@ -128,7 +127,7 @@ def test_a_student_is_fitted_once_and_knows_how_it_was_trained(tmp_path: Path, f
         assert trained.best_step == 2
         pd.testing.assert_frame_equal(trained.history, HISTORY, check_exact=True)
         record = {**asdict(RECIPE), "best_step": 2, "material": {"labelled_clips": 9}}
-        assert found.training == training_record(folder) == json.loads(json.dumps(record))
+        assert found.training == json.loads(json.dumps(record))
     assert read_manifest(folder)["details"]["device"] == "cuda"
     assert kept_recipe(folder) == RECIPE
     assert {path.name for path in folder.iterdir()} == {
@@ -308,7 +307,11 @@ def shares_of(folder: Path, kept: Path, *shares: float, **options: Any) -> list[
 
 
 def studied(trainings: list[Training], folder: Path, **changes: Any) -> Study:
-    given = {"teacher": teacher(), "unlabelled": UNLABELLED, "validation": VALIDATION}
+    given: dict[str, Any] = {
+        "teacher": teacher(),
+        "unlabelled": UNLABELLED,
+        "validation": VALIDATION,
+    }
     given |= {"alphas": [0.4, 1.0], "data_sets": DATA_SETS, **changes}
     return train_and_measure(trainings, **given, results=ResultsStore(folder / "results"))
 
@@ -473,13 +476,15 @@ def test_studies_that_make_no_sense_are_refused(tmp_path, kept):
         lambda: sizes_of(tmp_path, (3, 12)): "12 clips are wanted and there are 9",
         lambda: sizes_of(tmp_path, (3, 3)): "sizes are repeated",
         lambda: sizes_of(tmp_path, draws={"nested": [1, 1]}): "nested are repeated",
-        lambda: sizes_of(tmp_path, steps="epochs"): "steps is 'epochs'; use one of proportional",
+        lambda: sizes_of(tmp_path, steps="epochs"): "steps is 'epochs'; use proportional",
         lambda: shares_of(tmp_path, kept, 0.1, 0.1): "shares are repeated",
         lambda: shares_of(tmp_path, kept, -0.5): r"labelled_share is 1\.5",
         lambda: studied([], tmp_path): "nothing to train",
-        lambda: studied([one, replace(other, folder=one.folder)], tmp_path): "have one folder",
+        lambda: studied(
+            [one, replace(other, folder=one.folder)], tmp_path
+        ): "folders of trainings are repeated",
         lambda: studied([one, replace(one, folder=tmp_path / "elsewhere")], tmp_path): (
-            "two trainings have one cell"
+            "cells of trainings are repeated"
         ),
     }.items():
         with pytest.raises(ValueError, match=problem):
