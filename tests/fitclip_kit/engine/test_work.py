@@ -87,7 +87,8 @@ def test_references_and_other_data_sets(tmp_path: Path) -> None:
     }
     (tmp_path / "data.yaml").write_text(yaml.safe_dump(content))
     common = {"sources_file": "data.yaml", "evaluated": ["mit", "didemo"], "draws": [1, 2]}
-    changes = {"02": {"evaluated": ["mit"]}, "06": {"evaluated": ["mit", "msrvtt"], "draws": [1]}}
+    changes: dict[str, dict[str, Any]] = {"02": {"evaluated": ["mit"]}}
+    changes |= {"06": {"evaluated": ["mit", "msrvtt"], "draws": [1]}}
     works = of_run(run_of("mini", changes, common, working_dir=tmp_path))
     assert cells(works, "02") == 1 + 2
     assert cells(works, "04") == 2 * 10 * 2 + 1, "here the teacher is new on didemo"
