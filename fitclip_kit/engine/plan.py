@@ -220,9 +220,9 @@ def counted(run: Run, name: str, rule: FrameRule, embedded: float) -> Counted:
     if recognition:
         texts = classes_of(found.data_set) * len(found.data_set.templates)
     said = f"counted, {in_bytes(found.file_bytes)}, {found.videos - there:,} without a file"
-    outcomes = there + (0 if recognition else len(found.there))
-    decode = found.trials["seconds"].median() / available_cores()
     clips = min(asked, there) if asked else there
+    outcomes = clips if recognition else round(clips * (1 + len(found.there) / max(there, 1)))
+    decode = found.trials["seconds"].median() / available_cores()
     return Counted(clips, texts, outcomes, "; ".join((said, *found.problems)), decode)
 
 

@@ -220,7 +220,7 @@ def test_real_layouts_are_counted(realdata: Path, tmp_path: Path) -> None:
     assert (msrvtt.clips, msrvtt.outcomes) == (ITEMS - 1, 2 * (ITEMS - 1))
     assert re.match(r"counted, .* 1 without a file", msrvtt.said) and msrvtt.decode > 0
     ucf101 = count(tmp_path, {"loader": "ucf101", "root": "ucf101"}, clips=2)
-    assert (ucf101.clips, ucf101.texts) == (2, 3 * 48)
+    assert (ucf101.clips, ucf101.texts, ucf101.outcomes) == (2, 3 * 48, 2)
 
 
 def test_a_video_with_several_texts_is_decoded_once(tmp_path: Path) -> None:

@@ -66,6 +66,10 @@ def test_towers_are_encoded_once_for_each_of_their_alphas() -> None:
     assert isinstance(towers, Measured) and len(towers.cells) == 2 * 36
     names = [(what, name) for what in ("videos", "texts") for name in ("msrvtt", "mit")]
     assert towers.size() == dict.fromkeys(names, 6)
+    wide = [cell for cell in towers.cells if cell.alpha == 0.2]
+    assert replace(towers, cells=tuple(wide)).size() == {
+        (what, name): {"videos": 1, "texts": 6}[what] for what, name in names
+    }
     merges = works["draw 2, other merges"].size()
     assert set(merges.values()) == {3} and len(merges) == 2 * 6
     assert works["draw 3 at alpha 0.7"].size()["videos", "didemo"] == 1
@@ -83,10 +87,8 @@ def test_references_and_other_data_sets(tmp_path: Path) -> None:
     }
     (tmp_path / "data.yaml").write_text(yaml.safe_dump(content))
     common = {"sources_file": "data.yaml", "evaluated": ["mit", "didemo"], "draws": [1, 2]}
-    changes: dict[str, dict[str, Any]] = {
-        "02": {"evaluated": ["mit"]},
-        "06": {"evaluated": ["mit", "msrvtt"], "draws": [1]},
-    }
+    changes: dict[str, dict[str, Any]] = {"02": {"evaluated": ["mit"]}}
+    changes |= {"06": {"evaluated": ["mit", "msrvtt"], "draws": [1]}}
     works = of_run(run_of("mini", changes, common, working_dir=tmp_path))
     assert cells(works, "02") == 1 + 2
     assert cells(works, "04") == 2 * 10 * 2 + 1, "here the teacher is new on didemo"
