@@ -83,7 +83,8 @@ class OneProcess:
 
     Several ones each hold the whole model and compute their share of each batch; gathered features
     carry gradients to the process that computed them alone, so that the gradients' sum is that of
-    one process which computes the whole batch.
+    one process which computes the whole batch. A term of the loss that is not made of gathered
+    features has to be divided by `size`.
     """
 
     size, rank = 1, 0
@@ -117,7 +118,7 @@ class StudentFit:
     Attributes:
         state: the weights with the lowest validation loss.
         history: one row a step, and step 0 before the first: `step`, `labelled_loss`,
-            `distillation_loss` (over the squared teacher temperature, before its share) and
+            `distillation_loss` (with its factor, before its share) and
             `validation_loss`; NaN where not computed.
         best_step: the step of `state`.
         computed: how, as far as it moves the last bits: the kind of `device`, the number of
@@ -149,7 +150,8 @@ def distillation_step(
 
     The contrastive loss compares the labelled batch's clips with their own captions. The
     distillation loss compares the student's scores of the unlabelled batch's clips with the
-    batch's texts to the teacher's; which text belongs to which clip plays no part there.
+    batch's texts to the teacher's; which text belongs to which clip plays no part there. Student
+    (in training mode) and teacher (in eval mode, without gradients) see the same crops.
 
     Args:
         student: its weights move; in eval mode afterwards.
@@ -172,7 +174,9 @@ def distillation_step(
     student.model.train()
     if labelled is not None:
         labelled_scores = _scores(student, labelled, scale, *how)
-    if unlabelled is not None and teacher is not None:
+    if unlabelled is not None:
+        if teacher is None:
+            raise ValueError("an unlabelled batch needs a teacher to score it")
         student_scores = _scores(student, unlabelled, scale, *how)
         teacher_scale = _teacher_scale(teacher, recipe)
         with torch.no_grad(), teacher.in_eval_mode():
@@ -207,10 +211,12 @@ def fit_student(
     of the whole validation set at once. Step 0, the student as given, is recorded, never chosen.
 
     Args:
-        student: starts from the weights that it has; on return it holds the best ones.
+        student: starts from the weights that it has, in FitCLIP the teacher's; on return it holds
+            the best ones.
         teacher: scores the unlabelled clips and is not changed; not needed at labelled_share 1.
         labelled: clips in training form with their captions; not needed at labelled_share 0.
-        unlabelled: clips in training form with texts; not needed at labelled_share 1.
+        unlabelled: clips in training form with texts, their own or any others; not needed at
+            labelled_share 1.
         validation: labelled clips in evaluation form.
         recipe: the numbers.
         micro_batch: clips (a process) whose activations are held at a time: they are computed

@@ -87,6 +87,13 @@ class AlphaSweep:
         ...         print(model.weight.item())
         0.0
         0.5
+
+        Figure 3 is this, for each data set and student::
+
+            with AlphaSweep(encoder.model, teacher, student) as sweep:
+                for alpha in np.linspace(0, 1, 11):
+                    sweep.set_alpha(alpha)
+                    ranks = zero_shot.evaluate(encoder, clips, frames)["rank"]
     """
 
     def __init__(self, model: nn.Module, teacher_state: State, student_state: State) -> None:

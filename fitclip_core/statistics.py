@@ -1,16 +1,18 @@
-"""Intervals, bands and paired tests over items, data sets and student draws.
+"""Intervals and paired tests over items, data sets and student draws.
 
 One run evaluates several students (draws) on the same items of several data sets. Per-item values
-come in one of three forms:
+(of R@k: ``rank <= k``; of a median rank: the ranks, with ``statistic="median"``) come in one of
+three forms:
 
 - an array [items]: one data set, one draw;
 - an array [draws, items]: one data set, several draws, the same items in each;
 - a list of such arrays: data sets, averaged with equal weight, whatever their sizes. Draw k is the
   same student in all of them. An array of a single draw goes with any number of draws.
 
-A curve has one more axis at the end, its points: [items, points] or [draws, items, points].
-`benchmarks/statistics_coverage.py` measures what the intervals and tests below hold on simulated
-data with known truth.
+Items count as independent of each other, several captions of one video too. Of curves, which have
+one more axis at the end, its points, `figures.inference` makes bands and comparisons with the
+helpers at this module's end. `benchmarks/statistics_coverage.py` measures what the intervals and
+tests hold on simulated data with known truth.
 """
 
 import math
