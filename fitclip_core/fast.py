@@ -7,6 +7,7 @@ At ViT-B/16 a picture costs a fifteenth less and a caption of ten tokens a quart
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -28,18 +29,34 @@ def encode_image(model: Any, images: Tensor) -> Tensor:
     if not (
         _is_own(model, "encode_image")
         and type(visual) is VisionTransformer
+        and visual._compiled_call_impl is None
         and visual.attn_pool is None
         and visual.pool_type == "tok"
         and not visual.output_tokens
-        and _is_plain(visual, visual.transformer)
+        and _is_plain(visual.transformer.resblocks[-1])
     ):
         return model.encode_image(images)
-    tokens = visual._embeds(images)
     *blocks, last = visual.transformer.resblocks
-    for block in blocks:
-        tokens = block(tokens)
-    pooled, _ = visual._pool(_block_at((slice(None), 0), last, tokens).unsqueeze(1))
-    return pooled if visual.proj is None else pooled @ visual.proj
+    first_token = copy.copy(last)
+    first_token.__class__ = _FirstTokenBlock
+    resblocks = torch.nn.ModuleList([*blocks, first_token])
+    transformer = _with_parts(visual.transformer, resblocks=resblocks)
+    return _with_parts(visual, transformer=transformer)(images)
+
+
+class _FirstTokenBlock(ResidualAttentionBlock):
+    """A transformer's last block where its output is read at the first token only."""
+
+    def forward(self, x: Tensor, *_: None, attn_mask: None = None) -> Tensor:
+        """Tokens `[n, length, width]` to `[n, 1, width]`."""
+        return _block_at((slice(None), 0), self, x).unsqueeze(1)
+
+
+def _with_parts(module: torch.nn.Module, **parts: torch.nn.Module) -> torch.nn.Module:
+    """Another module over a module's parameters, parts and hooks, but for some parts."""
+    other = copy.copy(module)
+    other.__dict__["_modules"] = {**module._modules, **parts}
+    return other
 
 
 def encode_text(model: Any, tokens: Tensor) -> Tensor:
@@ -55,7 +72,7 @@ def encode_text(model: Any, tokens: Tensor) -> Tensor:
         and isinstance(model, open_clip.CLIP)
         and model.attn_mask is not None
         and model.text_pool_type == "argmax"
-        and _is_plain(model.transformer, model.transformer)
+        and _is_plain(model.transformer.resblocks[-1])
     ):
         return model.encode_text(tokens)
     ends = tokens.argmax(1)
@@ -106,16 +123,12 @@ def _block_at(
     return own + block.ls_2(block.mlp(block.ln_2(own)))
 
 
-def _is_plain(tower: Any, transformer: Any) -> bool:
-    """Whether a tower's blocks are open_clip's and nobody hooked, compiled or checkpointed it."""
-    modules = list(tower.modules())
+def _is_plain(block: torch.nn.Module) -> bool:
+    """Whether a last block is open_clip's own, and no forward hook in it is to see its output."""
     return (
-        all(type(block) is ResidualAttentionBlock for block in transformer.resblocks)
-        and not any(hasattr(block, "ln_1_kv") for block in transformer.resblocks)
-        and not any(part._forward_hooks or part._forward_pre_hooks for part in modules)
-        and not any(part._compiled_call_impl for part in modules)
-        and transformer.batch_first
-        and not transformer.grad_checkpointing
+        type(block) is ResidualAttentionBlock
+        and not hasattr(block, "ln_1_kv")
+        and not any(part._forward_hooks for part in block.modules())
     )
 
 

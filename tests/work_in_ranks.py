@@ -28,6 +28,10 @@ from tests.tiny_training import (  # noqa: E402
 )
 
 
+def fit_together(*arguments: Any, **changes: Any) -> Any:
+    return fit(*arguments, processes=distributed.Processes(), **changes)
+
+
 def gathered() -> dict[str, Any]:
     """Features of an odd number of rows, and the gradient of a loss over all of them."""
     features = torch.arange(15.0).reshape(5, 3)
@@ -50,7 +54,7 @@ def trained(kind: Any, micro_batch: int | None) -> dict[str, Any]:
     torch.set_rng_state(before)
     labelled: Any = clips(10)
     with recorded_gradients() as gradients:
-        result = fit(micro_batch=micro_batch, labelled=labelled, **encoders)
+        result = fit_together(micro_batch=micro_batch, labelled=labelled, **encoders)
     assert torch.equal(torch.get_rng_state(), before)
     return {"gradients": gradients, "fit": result, "read": labelled.frames.read}
 
@@ -58,10 +62,10 @@ def trained(kind: Any, micro_batch: int | None) -> dict[str, Any]:
 def refusals() -> list[str]:
     found = []
     for wrong in (
-        partial(fit, replace(RECIPE, unlabelled_batch=1)),
-        partial(fit, replace(RECIPE, seed=distributed.rank())),
-        partial(fit, student=make_encoder(10 + distributed.rank())),
-        partial(fit, labelled=clips(10 + distributed.rank())),
+        partial(fit_together, replace(RECIPE, unlabelled_batch=1)),
+        partial(fit_together, replace(RECIPE, seed=distributed.rank())),
+        partial(fit_together, student=make_encoder(10 + distributed.rank())),
+        partial(fit_together, labelled=clips(10 + distributed.rank())),
         partial(distributed.gather, torch.zeros(3, 2), 4),
     ):
         try:
@@ -77,7 +81,7 @@ def kept(folder: Path) -> dict[str, Any]:
 
     def fit_here(*_: Any, **options: Any) -> Any:
         calls.append("fit")
-        return fit()
+        return fit_together()
 
     def ask(place: Path, inputs: dict[str, str]) -> Any:
         described: dict[str, Any] = {

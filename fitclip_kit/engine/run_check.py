@@ -7,8 +7,11 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from data_prep.mini_benchmark.data_sets import EVALUATED
 from fitclip_kit.engine.distributed import pick_device
+from fitclip_kit.engine.settings import in_words
 from fitclip_kit.engine.sources import POOL, SELECTION
 from fitclip_kit.engine.work import (
     DATA,
@@ -55,7 +58,8 @@ def problems(run: Run, *, files: bool = False) -> list[str]:
             pick_device(str(values.get("device", "cpu")))
             works += of_run(run, [stem])
         except ValueError as error:
-            rules.append((stem, all(rule[0] != stem or not rule[1] for rule in rules), str(error)))
+            told = "; ".join(in_words(error)) if isinstance(error, ValidationError) else str(error)
+            rules.append((stem, all(rule[0] != stem or not rule[1] for rule in rules), told))
     stopped = {stem for stem, stops, _ in rules if stops}
     made = {work.name for work in works}
     for stem in (stem for stem in run.parameters if stem not in stopped):

@@ -101,7 +101,7 @@ def read_cluster(file: Path | None, **changes: Any) -> ClusterSettings:
         return ClusterSettings.model_validate({**content, **changes})
     except ValidationError as error:
         known = ", ".join(ClusterSettings.model_fields)
-        raise ValueError("\n".join([*_problems(error), f"The settings are {known}."])) from error
+        raise ValueError("\n".join([*in_words(error), f"The settings are {known}."])) from error
 
 
 def declared_parameters(source: str) -> dict[str, Any]:
@@ -264,7 +264,7 @@ def typed(
     try:
         return model.model_validate(given).model_dump(exclude_unset=True)
     except ValidationError as error:
-        raise ValueError("\n".join(_problems(error))) from error
+        raise ValueError("\n".join(in_words(error))) from error
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -297,7 +297,7 @@ def _type_of(default: Any) -> Any:
     return type(default)
 
 
-def _problems(error: ValidationError) -> Iterator[str]:
+def in_words(error: ValidationError) -> Iterator[str]:
     """What is wrong with each setting, in a few words however large its value is."""
     for wrong in error.errors(include_url=False):
         name, value = ".".join(map(str, wrong["loc"])), wrong["input"]

@@ -91,7 +91,12 @@ def test_what_is_there_and_what_is_missing(made: Maker, tmp_path: Path) -> None:
     ],
 )
 def test_verdicts(made: Maker, there: int, size: list[str] | None, verdict: str) -> None:
-    made(there=there, size=size)
+    data_set = made(there=there)
+    if size is not None:
+        vars(data_set)["protocol"] = {
+            **data_set.protocol,
+            "annotation_size": "; ".join(size) or base.OFFICIAL,
+        }
     assert verdict in in_words(look(max_missing=0.5))
 
 

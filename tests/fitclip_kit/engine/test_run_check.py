@@ -73,7 +73,10 @@ def test_any_of_the_papers_data_sets_are_let_through(evaluated: list[str]) -> No
         ({"04": {"alphas": [0.0, 0.4, 1.0], "fused_alpha": 1.0}}, ["04 fused_alpha is 1", "07 "]),
         (
             {"04": {"alphas": [0.0, 0.4, 1.0, 1.5]}},
-            ["04 alphas is [0.0, 0.4, 1.0, 1.5]; shares", "07 alpha is 1.5; it must"],
+            [
+                "04 alphas is [0.0, 0.4, 1.0, 1.5]; shares",
+                "07 alpha: wants less than or equal to 1",
+            ],
         ),
         (
             {"04": {"alphas": [0.0, 0.4, 0.6, 1.0], "fused_alpha": 0.6}},

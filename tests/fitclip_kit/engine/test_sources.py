@@ -165,7 +165,10 @@ def test_the_precision_is_the_users_choice_and_in_the_protocol(tmp_path: Path) -
             "data_sets: {a: {loader: folder}}\nmodels: {teacher: {file: a}}",
             "a.root: Field required",
         ),
-        ("data_sets: {a: {loader: x, root: b}}", "a: there is no loader 'x'; there are msrvtt"),
+        (
+            "data_sets: {a: {loader: x, root: b}}",
+            "data_sets.a: there is no loader 'x'; there are cc3m",
+        ),
         ("data_sets: {a: {loader: folder, root: b, splitt: c}}", "a: unknown keys splitt; known: "),
         ("data_sets: {}", "names no `models`"),
         ("models: {teacher: {path: a}}", "models.teacher.path: Extra inputs"),
