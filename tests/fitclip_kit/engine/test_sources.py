@@ -167,7 +167,7 @@ def test_the_precision_is_the_users_choice_and_in_the_protocol(tmp_path: Path) -
         ),
         (
             "data_sets: {a: {loader: x, root: b}}",
-            "data_sets.a: there is no loader 'x'; there are cc3m",
+            "data_sets.a: there is no loader 'x'; there",
         ),
         ("data_sets: {a: {loader: folder, root: b, splitt: c}}", "a: unknown keys splitt; known: "),
         ("data_sets: {}", "names no `models`"),
