@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from figures import style
-from figures.measures import Measure
 from figures.explorer_state import Point, curve_strokes, mark_strokes
+from figures.measures import Measure
 from fitclip_core import metrics
 from fitclip_kit.slider import views
 from fitclip_kit.slider.views import SHOWN
