@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from itertools import repeat
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +21,8 @@ from tqdm import tqdm
 
 from fitclip_core.clips import Batch, TrainingClips, training_batches
 from fitclip_core.encoders import ClipEncoder
+from fitclip_core.fast import ALONE, OneProcess
 from fitclip_core.losses import FitclipLosses, contrastive_loss, fitclip_losses
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,39 +76,6 @@ class Recipe:
         ordered = 0 < low <= high <= 1
         _require(ordered, f"crop_scale is {self.crop_scale}; give 0 < low <= high <= 1")
         _require(self.seed >= 0, f"seed is {self.seed}; give at least 0")
-
-
-class OneProcess:
-    """The process that trains, alone; `fitclip_kit.engine.distributed` has one of several.
-
-    Several ones each hold the whole model and compute their share of each batch; gathered features
-    carry gradients to the process that computed them alone, so that the gradients' sum is that of
-    one process which computes the whole batch. A term of the loss that is not made of gathered
-    features has to be divided by `size`.
-    """
-
-    size, rank = 1, 0
-
-    def share(self, n: int) -> slice:
-        """The rows of n that this process works on."""
-        return slice(0, n)
-
-    def gather(self, rows: Tensor, n: int) -> Tensor:
-        """All processes' rows, `[n, d]`, of this one's share."""
-        return rows
-
-    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Add up all processes' gradients, in place."""
-
-    def of_first(self, value: T) -> T:
-        """The first process's value."""
-        return value
-
-    def check_same(self, **values: object) -> None:
-        """Raise ValueError where processes hold different values."""
-
-
-ALONE = OneProcess()
 
 
 @dataclass(frozen=True)
@@ -240,21 +207,17 @@ def fit_student(
     _check(student, teacher, labelled, unlabelled, validation, recipe, micro_batch, processes)
     # Separate streams, so that a run without one part differs in nothing else.
     seeds = [int(seed) for seed in np.random.SeedSequence(recipe.seed).generate_state(3)]
-    used = (labelled, recipe.labelled_batch), (unlabelled, recipe.unlabelled_batch)
-    shares = recipe.labelled_share, 1 - recipe.labelled_share
-    batches = [
-        training_batches(
-            clips,
-            size,
-            student.image_size,
-            recipe.crop_scale,
-            seed,
-            processes.share(min(size, len(clips))),
-        )
-        if clips is not None and share > 0
-        else None
-        for (clips, size), share, seed in zip(used, shares, seeds[:2], strict=True)
-    ]
+
+    def batches(clips: TrainingClips | None, size: int, seed: int) -> Iterator[Batch | None]:
+        if clips is None:
+            return repeat(None)
+        rows = processes.share(min(size, len(clips)))
+        return training_batches(clips, size, student.image_size, recipe.crop_scale, seed, rows)
+
+    share = recipe.labelled_share
+    labelled_batches = batches(labelled if share > 0 else None, recipe.labelled_batch, seeds[0])
+    unlabelled = unlabelled if share < 1 else None
+    unlabelled_batches = batches(unlabelled, recipe.unlabelled_batch, seeds[1])
     # logit_scale (and logit_bias) get no gradient: the recipe's temperature takes their place.
     optimiser = torch.optim.AdamW(
         student.model.parameters(),
@@ -271,7 +234,7 @@ def fit_student(
         steps = range(1, recipe.steps + 1)
         progress = tqdm(steps, "student", unit="step", disable=processes.rank > 0)
         for step in progress:
-            pair = [next(stream) if stream else None for stream in batches]
+            pair = next(labelled_batches), next(unlabelled_batches)
             try:
                 losses = distillation_step(
                     student,
@@ -300,7 +263,7 @@ def fit_student(
         "processes": processes.size,
         "micro_batch": micro_batch,
     }
-    batch = next(batch for batch in reversed(pair) if batch is not None)
+    (batch, *_) = [batch for batch in reversed(pair) if batch is not None]
     material = {
         **_clip_counts(labelled, unlabelled, recipe),
         "validation_clips": len(validation),

@@ -418,13 +418,14 @@ class ClipEncoder(VideoTextEncoder):
                 the configuration.
         """
         folder = Path(folder)
-        for file in (CONFIG_FILE, WEIGHTS_FILE):
-            if not (folder / file).is_file():
-                raise ValueError(f"{folder} has no {file}; give a folder in open_clip's layout")
         try:
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{folder / CONFIG_FILE} is no JSON object with model_cfg") from error
+            state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+        except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+            raise ValueError(
+                f"{folder} is no folder in open_clip's layout, with {CONFIG_FILE} (model_cfg) and "
+                f"{WEIGHTS_FILE}, or one of them is broken: {error}"
+            ) from error
         with _without_random_weights_warning():
             model = open_clip.create_model(
                 f"local-dir:{folder}", load_weights=False, pretrained_text=False, device=device
@@ -434,12 +435,6 @@ class ClipEncoder(VideoTextEncoder):
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}", **options)
         encoder = cls._wrap(model, tokenizer, folder.name, device, config, precision)
         encoder.merges = merges.read_bytes() if merges.is_file() else None
-        try:
-            state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
-        except safetensors.SafetensorError as error:
-            raise ValueError(
-                f"{folder / WEIGHTS_FILE} is not a whole safetensors file ({error})"
-            ) from error
         encoder.load_state(state)
         return encoder
 

@@ -1,8 +1,9 @@
-"""Shortcuts of open_clip's towers that change no feature, behind the plain `encode_image` and
-`encode_text`, which are used wherever something but the features could show a shortcut.
+"""What changes how long a number takes and not the number: shortcuts of open_clip's towers, reading
+ahead, and what several processes that train one student ask of each other.
 
-At ViT-B/16 a picture costs a fifteenth less and a caption of ten tokens a quarter
-(`benchmarks/encoders.py`). The user's model is not touched.
+The shortcuts stand behind the plain `encode_image` and `encode_text`, which are used wherever
+something but the features could show a shortcut; `benchmarks/encoders.py` measures what they save.
+The user's model is not touched.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 
-_T = TypeVar("_T")
+T = TypeVar("T")
 
 
 def encode_image(model: Any, images: Tensor) -> Tensor:
@@ -90,7 +91,7 @@ def encode_text(model: Any, tokens: Tensor) -> Tensor:
     return projection(pooled) if isinstance(projection, torch.nn.Linear) else pooled @ projection
 
 
-def read_ahead(read: Callable[[slice], _T], parts: Iterable[slice]) -> Iterator[_T]:
+def read_ahead(read: Callable[[slice], T], parts: Iterable[slice]) -> Iterator[T]:
     """Each part's batch, read by a thread while the one before it is computed."""
     with ThreadPoolExecutor(1) as reader:
         coming = None
@@ -138,3 +139,36 @@ def _is_own(model: Any, method: str) -> bool:
     return function in [
         getattr(kind, method) for kind in (open_clip.CLIP, open_clip.CustomTextCLIP)
     ]
+
+
+class OneProcess:
+    """The process that trains, alone; `fitclip_kit.engine.distributed` has one of several.
+
+    Several ones each hold the whole model and compute their share of each batch; gathered features
+    carry gradients to the process that computed them alone, so that the gradients' sum is that of
+    one process which computes the whole batch. A term of the loss that is not made of gathered
+    features has to be divided by `size`.
+    """
+
+    size, rank = 1, 0
+
+    def share(self, n: int) -> slice:
+        """The rows of n that this process works on."""
+        return slice(0, n)
+
+    def gather(self, rows: Tensor, n: int) -> Tensor:
+        """All processes' rows, `[n, d]`, of this one's share."""
+        return rows
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Add up all processes' gradients, in place."""
+
+    def of_first(self, value: T) -> T:
+        """The first process's value."""
+        return value
+
+    def check_same(self, **values: object) -> None:
+        """Raise ValueError where processes hold different values."""
+
+
+ALONE = OneProcess()

@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from fitclip_core.distillation import OneProcess
+from fitclip_core.fast import OneProcess
 
 T = TypeVar("T")
 
