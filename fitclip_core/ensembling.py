@@ -127,6 +127,13 @@ class AlphaSweep:
                 teacher = self._teacher[name]
                 live.copy_(_fused(name, teacher, self._student, alpha, live.dtype))
 
+    def set_merge(self, merge: Callable[[State, State, float], State], alpha: float) -> None:
+        """Write what one of `merges.MERGES` makes of the two end states; ValueError as it."""
+        merged = merge(self._teacher, self._student, alpha)
+        with torch.no_grad():
+            for name, live in self._model.state_dict().items():
+                live.copy_(merged[name])
+
     def __enter__(self) -> Self:
         if self._original is not None:
             raise RuntimeError("this AlphaSweep is already entered: leave it first")

@@ -79,7 +79,7 @@ def slerp(teacher: State, student: State, alpha: float) -> dict[str, Tensor]:
 
 
 MERGES: Final[Mapping[str, Callable[[State, State, float], dict[str, Tensor]]]] = {
-    "linear": interpolate,
+    "average": interpolate,
     "task_arithmetic": task_arithmetic,
     "ties": ties,
     "slerp": slerp,

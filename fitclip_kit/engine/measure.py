@@ -150,8 +150,8 @@ def measure(
         data_sets: where to measure; the cells' are among them.
         results: receives the cells.
         students: the students of the cells, as far as they have one.
-        schedules: (merge, alpha) -> schedule of the cells with another merge than the average;
-            their alpha only says which share of the student the schedule goes by.
+        schedules: (merge, alpha) -> schedule of the cells whose merge is not one of
+            `merges.MERGES`; their alpha only says which share of the student it goes by.
 
     Raises: ValueError when a cell's data set, student or schedule is not given, names or students
     are repeated, or weights do not fit the encoder.
@@ -234,7 +234,7 @@ def _jobs(
             raise ValueError(f"{cell} is of no given data set; there are {sorted(sets)}")
         if cell.draw is not None and student is None:
             raise ValueError(f"{cell} is of no given student; there are {sorted(known)}")
-        if cell.merge != AVERAGE and merge not in schedules:
+        if cell.merge not in merges.MERGES and merge not in schedules:
             raise ValueError(f"{cell} has no schedule; there are {sorted(schedules)}")
         data_set = sets[cell.data_set]
         protocol = {
@@ -249,8 +249,10 @@ def _jobs(
         if student is not None:
             protocol["weights"]["student"] = student.sha256
             protocol["training"] = dict(student.training)
-        if cell.merge != AVERAGE:
+        if merge in schedules:
             protocol["merge"] = {"schedule": digest(merge)}
+        elif cell.merge != AVERAGE:
+            protocol["merge"] = {"name": cell.merge}
         elif cell.text_alpha is not None:
             protocol["merge"] = {"vision_alpha": cell.alpha, "text_alpha": cell.text_alpha}
         yield _Job(cell, data_set, student, schedules.get(merge, cell.alpha), protocol)
@@ -291,7 +293,10 @@ def _of_wholes(
 ) -> Iterator[tuple[_Job, pd.DataFrame]]:
     for _, group in groupby(jobs, lambda job: (job.cell.merge, job.cell.alpha)):
         of_fusion = list(group)
-        fused.set_alpha(of_fusion[0].alpha)
+        if (job := of_fusion[0]).cell.merge in merges.MERGES:
+            fused.set_merge(merges.MERGES[job.cell.merge], job.cell.alpha)
+        else:
+            fused.set_alpha(job.alpha)
         yield from ((job, _evaluated(model, job)) for job in of_fusion)
 
 

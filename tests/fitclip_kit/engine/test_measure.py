@@ -11,7 +11,7 @@ import torch
 
 from fitclip_core import ensembling, zero_shot
 from fitclip_core.ensembling import interpolate
-from fitclip_core.merges import fisher, linear_in_depth, per_tower
+from fitclip_core.merges import MERGES, fisher, linear_in_depth, per_tower
 from fitclip_kit.engine import measure as measuring
 from fitclip_kit.engine.measure import (
     EvaluationSet,
@@ -248,6 +248,18 @@ def test_the_protocol_tells_the_weights_the_training_and_the_merge(tmp_path: Pat
     ]
     assert found[0].items() >= SETS[0].protocol.items()
     assert found[2]["templates"] == ["{}", "a {}"]
+
+
+@pytest.mark.parametrize("name", ["task_arithmetic", "ties", "slerp"])
+def test_a_merge_by_name_is_measured_as_its_weights(tmp_path: Path, name: str) -> None:
+    results, cell = ResultsStore(tmp_path), replace(ONE.cell("msrvtt", 0.4), merge=name)
+    run(results, [cell, ONE.cell("msrvtt", 0.4)])
+    model = tiny_encoder(0)
+    model.load_state(MERGES[name](STATE, ONE.state, 0.4))
+    expected = zero_shot.evaluate(model, SETS[0].clips, SETS[0].frames)
+    found = results.outcomes([cell])
+    assert found["rank"].tolist() == expected["rank"].tolist()
+    assert results.record(cell)["protocol"]["merge"] == {"name": name}
 
 
 def test_an_interrupted_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
