@@ -293,10 +293,12 @@ def _of_wholes(
 ) -> Iterator[tuple[_Job, pd.DataFrame]]:
     for _, group in groupby(jobs, lambda job: (job.cell.merge, job.cell.alpha)):
         of_fusion = list(group)
-        if (job := of_fusion[0]).cell.merge in merges.MERGES:
-            fused.set_merge(merges.MERGES[job.cell.merge], job.cell.alpha)
+        first = of_fusion[0]
+        merge = merges.MERGES.get(first.cell.merge)
+        if merge is None or first.cell.merge == AVERAGE:
+            fused.set_alpha(first.alpha)
         else:
-            fused.set_alpha(job.alpha)
+            fused.set_merge(merge, first.cell.alpha)
         yield from ((job, _evaluated(model, job)) for job in of_fusion)
 
 
