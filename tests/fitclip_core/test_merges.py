@@ -204,7 +204,7 @@ def test_wrong_settings_of_fisher_merging_are_refused(alpha, floor, message) -> 
 def random_pair(seed: int) -> tuple[dict, dict]:
     """Two states of three tensors: two to merge, and a logit scale that is the teacher's."""
     rng = np.random.default_rng(seed)
-    shapes = {"a": (3, 4), "b": (5,), "logit_scale": ()}
+    shapes = {"a": (3, 6), "b": (5,), "logit_scale": ()}
     return tuple(  # type: ignore[return-value]
         {name: torch.tensor(rng.normal(size=shape)) for name, shape in shapes.items()}
         for _ in range(2)
@@ -241,7 +241,7 @@ def test_merges_at_their_limits() -> None:
     teacher, student = random_pair(0)
     further = MERGES["task_arithmetic"](teacher, student, 2.0)["a"]
     torch.testing.assert_close(further, 2 * student["a"] - teacher["a"])
-    for parallel in (teacher["a"] * 2, torch.zeros(3, 4, dtype=torch.float64)):
+    for parallel in (teacher["a"] * 2, torch.zeros(3, 6, dtype=torch.float64)):
         arc = MERGES["slerp"](teacher, student | {"a": parallel}, 0.25)["a"]
         torch.testing.assert_close(arc, 0.75 * teacher["a"] + 0.25 * parallel)
     half = {name: tensor.half() for name, tensor in student.items()}
@@ -254,7 +254,7 @@ def test_wrong_merges_are_refused(name: str) -> None:
     for other, alpha, message in (
         (student, -0.1, r"alpha is -0\.1"),
         (student, INF, "alpha is inf"),
-        (student | {"a": torch.full((3, 4), NAN)}, 0.5, "a is not finite"),
+        (student | {"a": torch.full((3, 6), NAN)}, 0.5, "a is not finite"),
         ({"a": student["a"]}, 0.5, "b is in the teacher and not"),
     ):
         with pytest.raises(ValueError, match=message):
