@@ -241,7 +241,7 @@ def test_merges_at_their_limits() -> None:
     teacher, student = random_pair(0)
     further = MERGES["task_arithmetic"](teacher, student, 2.0)["a"]
     torch.testing.assert_close(further, 2 * student["a"] - teacher["a"])
-    for parallel in (teacher["a"] * 2, torch.zeros(3, 6, dtype=torch.float64)):
+    for parallel in (teacher["a"] * 2, teacher["a"] * -2, torch.zeros(3, 6, dtype=torch.float64)):
         arc = MERGES["slerp"](teacher, student | {"a": parallel}, 0.25)["a"]
         torch.testing.assert_close(arc, 0.75 * teacher["a"] + 0.25 * parallel)
     half = {name: tensor.half() for name, tensor in student.items()}
