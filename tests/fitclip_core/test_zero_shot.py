@@ -48,7 +48,9 @@ class Colours:
     As a frame store it counts what is read, and with `ids` a clip is known by several of them.
     """
 
-    def __init__(self, ids: dict[str, list[str]] | None = None, /, **clips: tuple[str, str]) -> None:
+    def __init__(
+        self, ids: dict[str, list[str]] | None = None, /, **clips: tuple[str, str]
+    ) -> None:
         self.clip_ids = list(clips)
         self.frame_counts = np.full(len(clips), 2)
         colours = [[[60 * frame.count(c) for c in "rgb"] for frame in f] for f in clips.values()]
