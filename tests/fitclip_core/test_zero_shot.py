@@ -185,7 +185,9 @@ def test_a_source_of_one_entry_a_row_gives_the_same() -> None:
     pd.testing.assert_frame_equal(only_first, found)
     nameless = several().drop(columns=["path", "start", "end"])
     source = Colours(IDS, **CLIPS)
-    pd.testing.assert_frame_equal(evaluate(ENCODER, nameless, source), found)
+    of_source = evaluate(ENCODER, nameless, source)
+    pd.testing.assert_frame_equal(of_source, found)
+    assert of_source.attrs == found.attrs
 
 
 def test_a_video_without_frames_leaves_out_all_its_texts() -> None:
@@ -302,6 +304,7 @@ def test_task_is_decided_by_the_filled_column() -> None:
         (table(red="r", blue=None), {}, "1 clips have no text, the first is 'blue'"),
         (table(red="r"), {"templates": ["{}"]}, "leave templates and classes out"),
         (labelled(red="r"), {}, "needs prompt templates"),
+        (labelled(red="r"), {"templates": ["{} {}"]}, "'{} {}' must hold"),
         (table(red="r"), {"classes": ["r"]}, "leave templates and classes out"),
         (ALL, {"templates": ["{}"], "classes": ["r", "x"]}, "2 labels are not .* is 'b'"),
         (ALL, {"templates": ["{}"], "classes": []}, "not among the 0 classes"),
