@@ -15,11 +15,11 @@ from fitclip_core.clips import TrainingClips, crop_and_flip, crop_boxes
 from fitclip_core.distillation import Recipe, attention_kernel
 from fitclip_core.encoders import ClipEncoder, Precision
 from fitclip_core.losses import fitclip_loss
+from tests.tiny_clip import Source
 from tests.tiny_training import (
     RECIPE,
     SIZE,
     DoubleEncoder,
-    Source,
     clips,
     fit,
     largest_difference,

@@ -20,8 +20,7 @@ from safetensors.torch import save_file
 from fitclip_core import encoders, fast
 from fitclip_core.encoders import ClipEncoder
 from fitclip_kit.engine.sources import read_sources
-from tests.tiny_clip import HALF
-from tests.tiny_training import Source
+from tests.tiny_clip import HALF, Source
 
 STRAY_BRACES = ["{", "}", "{}{}", "{name}", "{name} {}", "{{}}", "{ }", "{} {", "}{}"]
 MERGES = ["t h", "th e</w>", "c a", "ca t</w>"]
