@@ -30,8 +30,8 @@ def tiny_encoder(
 ) -> ClipEncoder:
     """`layers`: of the vision and of the text tower; `kind`: CLIP or CustomTextCLIP."""
     torch.manual_seed(seed)
-    vision = {"image_size": size, "layers": layers[0], "width": 8, "patch_size": size // 2}
-    vision |= {"head_width": 4, "patch_dropout": patch_dropout}
+    vision: dict[str, Any] = {"image_size": size, "patch_size": size // 2, "layers": layers[0]}
+    vision |= {"width": 8, "head_width": 4, "patch_dropout": patch_dropout}
     text = {"context_length": 6, "vocab_size": 32, "width": 8, "heads": 2, "layers": layers[1]}
     model = kind(embed_dim=6, vision_cfg=vision, text_cfg=text)
     name = f"tiny{seed}"

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from fitclip_core.clips import TrainingClips, crop_and_flip, crop_boxes
-from fitclip_core.distillation import Recipe, attention_kernel
+from fitclip_core.distillation import Recipe, StudentFit, attention_kernel
 from fitclip_core.encoders import ClipEncoder, Precision
 from fitclip_core.losses import fitclip_loss
 from tests.tiny_clip import Source
@@ -71,8 +71,8 @@ def test_one_step_equals_a_hand_written_one() -> None:
         for a, b in ((s, t), (s.T, t.T))
     )
     distillation = divergence * t_scale**2
-    weights = [p for n, p in expected.named_parameters() if n != "logit_scale"]
-    optimiser = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.1)
+    trained = {name: p for name, p in expected.named_parameters() if name != "logit_scale"}
+    optimiser = torch.optim.AdamW(trained.values(), lr=1e-3, weight_decay=0.1)
     (0.7 * contrastive + 0.3 * distillation).backward()
     optimiser.step()
 
@@ -81,11 +81,9 @@ def test_one_step_equals_a_hand_written_one() -> None:
     assert row["labelled_loss"] == pytest.approx(contrastive.item(), rel=1e-4)
     assert row["distillation_loss"] == pytest.approx(distillation.item(), rel=1e-4)
     original = make_encoder(0).state()
-    largest = max(p.grad.abs().max() for p in weights)
+    largest = max(p.grad.abs().max() for p in trained.values())
     compared = 0
-    for name, parameter in expected.named_parameters():
-        if name == "logit_scale":
-            continue
+    for name, parameter in trained.items():
         # Adam's first step is lr times the gradient's sign, which rounding decides where the
         # gradient is zero in theory (the biases of the attention's keys).
         clear = parameter.grad.abs() > 1e-4 * largest
@@ -95,9 +93,7 @@ def test_one_step_equals_a_hand_written_one() -> None:
         found = result.state[name] - original[name]
         torch.testing.assert_close(found[clear], moved[clear], atol=3e-5, rtol=0)
         assert (moved[clear].abs() > 5e-4).all()
-    assert compared > 0.5 * sum(
-        p.numel() for n, p in expected.named_parameters() if "token" not in n
-    )
+    assert compared > 0.5 * sum(p.numel() for n, p in trained.items() if "token" not in n)
 
 
 def test_without_micro_batches_the_bits_are_those_of_the_plain_loop() -> None:
@@ -116,11 +112,8 @@ def test_without_micro_batches_the_bits_are_those_of_the_plain_loop() -> None:
                 rows = order[start : start + size]
                 stored = part.frames.frames(rows)
                 draws = torch.randint(stored.shape[2], (size, stored.shape[1]), generator=generator)
-                frames = np.stack(
-                    [
-                        np.stack([of_clip[i, draw] for i, draw in enumerate(drawn.tolist())])
-                        for of_clip, drawn in zip(stored, draws, strict=True)
-                    ]
+                frames = np.array(
+                    [clip[[0, 1], of_clip] for clip, of_clip in zip(stored, draws, strict=True)]
                 )
                 boxes = crop_boxes(size, SIZE, SIZE, RECIPE.crop_scale, generator)
                 flips = torch.rand(size, generator=generator) < 0.5
@@ -265,7 +258,7 @@ def test_a_student_that_is_the_teacher_has_no_distillation_loss_at_the_defaults(
 
 
 def test_same_seed_same_result_whatever_the_global_state_or_precision() -> None:
-    results = []
+    results: list[StudentFit] = []
     for precision in get_args(Precision):  # of encoding: training is in float32
         student = make_encoder(0, patch_dropout=0.5, precision=precision)
         teacher = make_encoder(1, precision=precision)
