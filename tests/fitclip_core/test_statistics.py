@@ -68,6 +68,17 @@ def test_two_levels_and_data_sets_equal_the_slow_way() -> None:
     assert ours.high == pytest.approx(high, abs=0.07 * (high - low))
 
 
+def test_draws_are_shared_by_data_sets_and_one_less_than_given_is_taken() -> None:
+    # Opposite draw effects cancel only if each resample takes the same draws in both sets.
+    effect = np.array([[-1.0], [0.0], [1.0]]) * np.ones((3, 10))
+    cancelling = bootstrap_interval([effect, -effect])
+    assert (cancelling.low, cancelling.high) == (0, 0)
+    # Two of three draws are both the lowest one with a chance of 1/9; three of three, with 1/27.
+    for level, end in ((0.85, 1), (0.7, 0.5)):
+        interval = bootstrap_interval([effect, effect], level=level)
+        assert (interval.low, interval.high) == (-end, end)
+
+
 def test_callable_statistics_equal_the_named_ones() -> None:
     values = np.random.default_rng(0).normal(size=(3, 31))
     pairs: list[Any] = [("mean", np.mean), ("median", np.median)]
