@@ -1,5 +1,7 @@
 """A CLIP of open_clip with random weights, and clips for it, small enough for quick tests."""
 
+from typing import Any
+
 import numpy as np
 import open_clip
 import torch
@@ -17,27 +19,45 @@ def letters(texts: list[str]) -> torch.Tensor:
 
 
 def tiny_encoder(
-    seed: int, layers: tuple[int, int] = (1, 1), kind: type[torch.nn.Module] = open_clip.CLIP
+    seed: int,
+    layers: tuple[int, int] = (1, 1),
+    kind: type[torch.nn.Module] = open_clip.CLIP,
+    *,
+    encoder: type[ClipEncoder] = ClipEncoder,
+    size: int = SIZE,
+    patch_dropout: float = 0.0,
+    **settings: Any,
 ) -> ClipEncoder:
     """`layers`: of the vision and of the text tower; `kind`: CLIP or CustomTextCLIP."""
     torch.manual_seed(seed)
-    vision = {"image_size": SIZE, "layers": layers[0], "width": 8, "patch_size": 4, "head_width": 4}
+    vision: dict[str, Any] = {"image_size": size, "patch_size": size // 2, "layers": layers[0]}
+    vision |= {"width": 8, "head_width": 4, "patch_dropout": patch_dropout}
     text = {"context_length": 6, "vocab_size": 32, "width": 8, "heads": 2, "layers": layers[1]}
     model = kind(embed_dim=6, vision_cfg=vision, text_cfg=text)
-    return ClipEncoder(model, letters, image_size=SIZE, mean=HALF, std=HALF, name=f"tiny{seed}")
+    name = f"tiny{seed}"
+    return encoder(model, letters, image_size=size, mean=HALF, std=HALF, name=name, **settings)
 
 
-class RandomClips:
+class Source:
+    """Clips held in memory, all of whose frames are valid; it notes what is read."""
+
+    def __init__(self, frames: np.ndarray) -> None:
+        self.data = frames
+        self.clip_ids = [f"clip{place}" for place in range(len(frames))]
+        self.frame_counts = np.full(len(frames), frames.shape[1])
+        self.read: list[list[int]] = []
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        self.read.append(indices.tolist())
+        return self.data[indices]
+
+
+class RandomClips(Source):
     """A source of n random clips of two frames in evaluation form."""
 
     def __init__(self, n: int, seed: int = 0) -> None:
-        self.clip_ids = [f"clip{place}" for place in range(n)]
-        self.frame_counts = np.full(n, 2)
         shape = (n, 2, SIZE, SIZE, 3)
-        self.data = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-
-    def frames(self, indices: np.ndarray) -> np.ndarray:
-        return self.data[indices]
+        super().__init__(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
 
 
 def labelled_clips(n: int, seed: int = 0) -> TrainingClips:

@@ -6,12 +6,12 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import open_clip
 import torch
 
 from fitclip_core.clips import TrainingClips
 from fitclip_core.distillation import Recipe, StudentFit, fit_student
 from fitclip_core.encoders import ClipEncoder, Precision
+from tests.tiny_clip import Source, tiny_encoder
 
 SIZE = 16
 RECIPE = Recipe(
@@ -33,33 +33,8 @@ def make_encoder(
     kind: type[ClipEncoder] = ClipEncoder,
     precision: Precision = "float32",
 ) -> ClipEncoder:
-    torch.manual_seed(seed)
-    model = open_clip.CLIP(
-        embed_dim=12,
-        vision_cfg={
-            "image_size": SIZE,
-            "layers": 1,
-            "width": 16,
-            "patch_size": 8,
-            "head_width": 8,
-            "patch_dropout": patch_dropout,
-        },
-        text_cfg={"context_length": 6, "vocab_size": 128, "width": 16, "heads": 2, "layers": 1},
-    )
-
-    def tokenizer(texts: list[str]) -> torch.Tensor:
-        return torch.tensor([[*map(ord, text.ljust(5)[:5]), 127] for text in texts])
-
-    half = (0.5, 0.5, 0.5)
-    return kind(
-        model,
-        tokenizer,
-        image_size=SIZE,
-        mean=half,
-        std=half,
-        name=f"toy{seed}",
-        precision=precision,
-    )
+    settings: dict[str, Any] = {"patch_dropout": patch_dropout, "precision": precision}
+    return tiny_encoder(seed, encoder=kind, size=SIZE, **settings)
 
 
 class DoubleEncoder(ClipEncoder):
@@ -72,18 +47,6 @@ class DoubleEncoder(ClipEncoder):
     def images(self, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         images, counts = super().images(*arguments)
         return images.double(), counts
-
-
-class Source:
-    def __init__(self, frames: np.ndarray) -> None:
-        self.data = frames
-        self.clip_ids = [f"clip{i}" for i in range(len(frames))]
-        self.frame_counts = np.full(len(frames), frames.shape[1])
-        self.read: list[list[int]] = []
-
-    def frames(self, indices: np.ndarray) -> np.ndarray:
-        self.read.append(indices.tolist())
-        return self.data[indices]
 
 
 def clips(n: int, draws: int = 2, seed: int = 0) -> TrainingClips:

@@ -19,7 +19,8 @@ from fitclip_core.clips import (
     training_batches,
     video_numbers,
 )
-from tests.tiny_training import SIZE, Source, clips
+from tests.tiny_clip import Source
+from tests.tiny_training import SIZE, clips
 
 ROWS = [
     ("a.mp4", 0.0, 2.0),
@@ -72,32 +73,6 @@ def test_rows_of_one_video_are_one_clip_with_several_captions() -> None:
     assert training.missing == ["gone", "gone2"]
 
 
-def test_clips_of_a_table() -> None:
-    source = clips(4).frames
-    table = pd.DataFrame({"clip_id": ["clip3", "gone", "clip1"], "text": ["c", "b", "a"]})
-    training = TrainingClips.from_table(table, source)
-    assert (training.indices.tolist(), training.texts) == ([3, 1], ["c", "a"])
-    assert training.missing == ["gone"]
-    with pytest.raises(ValueError, match="lacks the column 'text'"):
-        TrainingClips.from_table(table[["clip_id"]], source)
-    with pytest.raises(ValueError, match="2 texts for 4 clips"):
-        TrainingClips(source, ["a", "b"])
-    with pytest.raises(ValueError, match="no clip"):
-        TrainingClips(source, [], np.array([], int))
-
-
-def test_boxes_lie_inside_and_have_the_asked_area() -> None:
-    boxes = crop_boxes(2000, 48, 40, (0.5, 1.0), torch.Generator().manual_seed(0))
-    top, left, height, width = boxes.T
-    assert (top >= 0).all() and (left >= 0).all()
-    assert (top + height <= 48).all() and (left + width <= 40).all()
-    area = (height * width) / (48 * 40)
-    assert (area > 0.45).all() and area.min() < 0.52 and area.max() > 0.9
-    ratio = width / height
-    assert (ratio > 0.7).all() and (ratio < 1.4).all() and ratio.min() < 0.8 and ratio.max() > 1.15
-    assert (top + height == 48).any() and (left + width == 40).any()
-
-
 def test_boxes_follow_torchvisions_distribution() -> None:
     from torchvision.transforms import RandomResizedCrop
 
@@ -107,6 +82,9 @@ def test_boxes_follow_torchvisions_distribution() -> None:
         [RandomResizedCrop.get_params(picture, scale, (3 / 4, 4 / 3)) for _ in range(4000)]
     ).double()
     ours = crop_boxes(4000, 48, 40, scale, torch.Generator().manual_seed(1)).double()
+    top, left, height, width = ours.T
+    assert min(top.min(), left.min()) == 0
+    assert ((top + height).max(), (left + width).max()) == (48, 40), "inside, and at the edges"
     torch.testing.assert_close(ours.mean(0), theirs.mean(0), atol=0.35, rtol=0)
     torch.testing.assert_close(ours.std(0), theirs.std(0), atol=0.35, rtol=0)
 
@@ -117,24 +95,14 @@ def test_boxes_fall_back_to_the_centre() -> None:
     assert boxes.tolist() == [[0, 43, 10, 13]] * 5
 
 
-def test_locate_clips() -> None:
-    source = clips(3).frames
-    indices, missing = locate_clips(source, ["clip2", "lost", "clip0"])
-    assert indices.tolist() == [2, -1, 0]
-    assert missing == ["lost"]
-    with pytest.raises(ValueError, match="'clip1' appears 2 times"):
-        locate_clips(source, ["clip1", "clip0", "clip1"])
-    for absent in (["lost"], []):
-        with pytest.raises(ValueError, match="none of the"):
-            locate_clips(source, absent)
-
-
 def test_clips_of_one_video_have_one_position() -> None:
     source = clips(4).frames
     ids = ["x", "clip3", "lost", "clip0", "y", "clip2", "z"]
     indices, missing = locate_clips(source, ids, np.array([0, 1, 2, 0, 1, 0, 2]))
     assert indices.tolist() == [0, 3, -1, 0, 3, 0, -1]
     assert missing == ["lost", "z"]
+    indices, missing = locate_clips(source, ["clip2", "lost", "clip0"])
+    assert (indices.tolist(), missing) == ([2, -1, 0], ["lost"])
     source.places = {"a": 1, "b": 1, "clip3": 3}  # type: ignore[attr-defined]
     assert locate_clips(source, ["b", "clip0", "clip3"])[0].tolist() == [1, -1, 3]
 
@@ -184,11 +152,32 @@ def test_a_share_of_a_batch_looks_as_within_it(share: slice) -> None:
         assert np.array_equal(own.counts, batch.counts[share])
 
 
-def test_frames_without_draws_are_refused() -> None:
-    for shape in ((3, 2, SIZE, SIZE, 3), (3, 2, 0, SIZE, SIZE, 3)):
-        still = TrainingClips(Source(np.zeros(shape, np.uint8)), ["x"] * 3)
-        with pytest.raises(ValueError, match="draws_per_interval"):
-            next(batches(still, 2))
+TABLE = pd.DataFrame({"clip_id": ["clip1", "clip0", "clip1"], "text": ["c", "b", "a"]})
+SOURCE = clips(4).frames
+
+
+def first_batch_of(shape: tuple[int, ...]) -> Any:
+    return next(batches(TrainingClips(Source(np.zeros(shape, np.uint8)), ["x"] * 3), 2))
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        (lambda: TrainingClips.from_table(TABLE[["clip_id"]], SOURCE), "lacks the column 'text'"),
+        (lambda: TrainingClips.from_table(TABLE, SOURCE), "'clip1' appears 2 times"),
+        (lambda: TrainingClips(SOURCE, ["a", "b"]), "2 texts for 4 clips"),
+        (lambda: TrainingClips(SOURCE, [], np.array([], int)), "no clip"),
+        (lambda: locate_clips(SOURCE, ["lost"]), "none of the 1 clips"),
+        (lambda: locate_clips(SOURCE, []), "none of the 0 clips"),
+        *[
+            (lambda shape=shape: first_batch_of(shape), "draws_per_interval")
+            for shape in ((3, 2, SIZE, SIZE, 3), (3, 2, 0, SIZE, SIZE, 3))
+        ],
+    ],
+)
+def test_clips_that_cannot_be_trained_on_are_refused(call, problem) -> None:
+    with pytest.raises(ValueError, match=problem):
+        call()
 
 
 def test_views_are_the_frames_cropped_and_flipped() -> None:

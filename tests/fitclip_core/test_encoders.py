@@ -3,10 +3,9 @@
 import copy
 import gzip
 import json
+import re
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +17,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from fitclip_core import encoders, fast
+from fitclip_core import encoders
 from fitclip_core.encoders import ClipEncoder
+from fitclip_kit.engine.sources import read_sources
+from tests.tiny_clip import HALF, Source
 
+STRAY_BRACES = ["{", "}", "{}{}", "{name}", "{name} {}", "{{}}", "{ }", "{} {", "}{}"]
 MERGES = ["t h", "th e</w>", "c a", "ca t</w>"]
+VISION = {"image_size": 16, "layers": 1, "width": 16, "patch_size": 8, "head_width": 8}
+TEXT = {"context_length": 9, "width": 16, "heads": 2, "layers": 1}
 CONFIG: dict[str, Any] = {
     "model_cfg": {
         "embed_dim": 12,
-        "vision_cfg": {
-            "image_size": 16,
-            "layers": 1,
-            "width": 16,
-            "patch_size": 8,
-            "head_width": 8,
-        },
-        "text_cfg": {
-            "context_length": 9,
-            "vocab_size": 512 + len(MERGES) + 2,
-            "width": 16,
-            "heads": 2,
-            "layers": 1,
-        },
+        "vision_cfg": VISION,
+        "text_cfg": TEXT | {"vocab_size": 512 + len(MERGES) + 2},
     },
     "preprocess_cfg": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.1]},
 }
 
 
-def write_folder(folder: Path, *, merges: list[str] = MERGES, config: dict = CONFIG) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
+def write_folder(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps(CONFIG))
     (folder / "bpe_simple_vocab.txt.gz").write_bytes(
-        gzip.compress("\n".join(["#version: 0.2", *merges]).encode())
+        gzip.compress("\n".join(["#version: 0.2", *MERGES]).encode())
     )
     torch.manual_seed(0)
-    model = open_clip.CLIP(**config["model_cfg"])
+    model = open_clip.CLIP(**CONFIG["model_cfg"])
     state = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
     return folder
@@ -74,8 +66,37 @@ def batches_of(patch: pytest.MonkeyPatch, size: int) -> None:
         patch.setattr(encoders, name, 0)
 
 
-def random_frames(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (*shape, 16, 16, 3), np.uint8)
+def random_frames(*shape: int, size: int = 16) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*shape, size, size, 3), np.uint8)
+
+
+def tiny_model(kind: type[torch.nn.Module], layers: int, **vision: Any) -> Any:
+    """open_clip's own, with weights far from those that it starts with, which are partly 0."""
+    torch.manual_seed(layers)
+    sizes = {"image_size": 8, "layers": layers, "width": 8, "patch_size": 4, "head_width": 4}
+    text = {"context_length": 9, "vocab_size": 32, "width": 8, "heads": 2, "layers": layers}
+    both = {"ls_init_value": vision.get("ls_init_value")}
+    model = kind(embed_dim=6, vision_cfg=sizes | vision, text_cfg=text | both).eval()
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(torch.randn_like(value), alpha=0.2)
+    return model
+
+
+def ended(texts: list[str]) -> torch.Tensor:
+    """One token a letter, the highest id at the end and zeros behind it."""
+    rows = [[ord(letter) % 30 + 1 for letter in text] + [31] for text in texts]
+    return torch.tensor([row + [0] * (9 - len(row)) for row in rows])
+
+
+def wrapped(model: torch.nn.Module) -> ClipEncoder:
+    return ClipEncoder(model, ended, image_size=8, mean=HALF, std=HALF, name="tiny")
+
+
+PICTURES = random_frames(2, 2, size=8)
+
+
+# videos
 
 
 def slow_video_feature(encoder: ClipEncoder, clip: np.ndarray) -> torch.Tensor:
@@ -106,29 +127,7 @@ def test_videos_equal_a_loop_over_frames(
     torch.testing.assert_close(features, torch.stack(expected), atol=2e-6, rtol=1e-5)
 
 
-def test_padding_plays_no_part(encoder: ClipEncoder) -> None:
-    frames, counts = random_frames(2, 3), np.array([1, 2])
-    padded = frames.copy()
-    padded[0, 1:], padded[1, 2:] = 0, 0
-    first, second = (encoder.encode_videos(f, counts) for f in (frames, padded))
-    assert torch.equal(first, second)
-
-
-def test_mean_of_frames_is_not_renormalised(encoder: ClipEncoder) -> None:
-    assert (encoder.encode_videos(random_frames(3, 3)).norm(dim=1) < 1 - 1e-6).all()
-    torch.testing.assert_close(
-        encoder.encode_videos(random_frames(3, 1)).norm(dim=1), torch.ones(3)
-    )
-
-
-def test_features_are_ordinary_tensors(encoder: ClipEncoder) -> None:
-    weight = torch.ones(12, requires_grad=True)
-    (encoder.encode_videos(random_frames(1, 2)) * weight).sum().backward()
-    assert weight.grad is not None
-    assert not encoder.encode_texts(["a cat"]).is_inference()
-
-
-def test_read_only_memory_and_torch_frames(encoder: ClipEncoder) -> None:
+def test_features_are_ordinary_tensors_of_read_only_and_torch_frames(encoder: ClipEncoder) -> None:
     frames = random_frames(2, 2)
     locked = frames.copy()
     locked.flags.writeable = False
@@ -137,82 +136,52 @@ def test_read_only_memory_and_torch_frames(encoder: ClipEncoder) -> None:
         features = encoder.encode_videos(locked)
     assert torch.equal(features, encoder.encode_videos(frames))
     assert torch.equal(features, encoder.encode_videos(torch.from_numpy(frames)))
-
-
-def test_video_features_are_differentiable(encoder: ClipEncoder) -> None:
-    student = copy.deepcopy(encoder)
-    images, counts = student.images(random_frames(2, 3), np.array([3, 1]))
-    assert images.shape == (4, 3, 16, 16)
-    student.video_features(images, counts).square().sum().backward()
-    assert student.model.visual.conv1.weight.grad.abs().sum() > 0
-    assert encoder.model.visual.conv1.weight.grad is None
-
-
-class Source:
-    def __init__(self, frames: np.ndarray, counts: np.ndarray | None = None) -> None:
-        self.data = frames
-        self.clip_ids = [f"clip{i}" for i in range(len(frames))]
-        self.frame_counts = np.full(len(frames), frames.shape[1]) if counts is None else counts
-        self.largest_read = 0
-
-    def frames(self, indices: np.ndarray) -> np.ndarray:
-        self.largest_read = max(self.largest_read, len(indices))
-        return self.data[indices]
+    weight = torch.ones(12, requires_grad=True)
+    (features * weight).sum().backward()
+    assert weight.grad is not None
+    assert not encoder.encode_texts(["a cat"]).is_inference()
 
 
 def test_source_is_read_in_batches_and_in_the_asked_order(
     encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches_of(monkeypatch, 4)
-    source = Source(random_frames(9, 2), np.array([1, 2] * 4 + [2]))
+    source = Source(random_frames(9, 2))
+    source.frame_counts = np.array([1, 2] * 4 + [2])
     order = np.array([7, 0, 3, 8, 4])
     features = encoder.encode_source(source, order)
-    assert source.largest_read == 2
+    assert source.read == [[7, 0], [3, 8], [4]]
     expected = encoder.encode_videos(source.data, source.frame_counts)[order]
     torch.testing.assert_close(features, expected, atol=1e-6, rtol=1e-5)
     assert len(encoder.encode_source(source)) == 9
 
 
-def test_source_is_read_one_batch_ahead(
+def test_source_is_read_one_batch_ahead_and_its_error_is_told(
     encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = Source(random_frames(7, 2))
-    firsts: list[int] = []
     read_by_then: list[int] = []
     original, compute = source.frames, encoder.video_features
 
-    def read(indices: np.ndarray) -> np.ndarray:
-        firsts.append(int(indices[0]))
-        return original(indices)
-
     def computing(images: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         give_up = time.monotonic() + 60
-        while len(firsts) < min(len(read_by_then) + 2, 4) and time.monotonic() < give_up:
+        while len(source.read) < min(len(read_by_then) + 2, 4) and time.monotonic() < give_up:
             time.sleep(0.001)
-        read_by_then.append(len(firsts))
+        read_by_then.append(len(source.read))
         return compute(images, counts)
 
-    monkeypatch.setattr(source, "frames", read)
-    monkeypatch.setattr(encoder, "video_features", computing)
-    batches_of(monkeypatch, 4)
-    encoder.encode_source(source)
-    assert firsts == [0, 2, 4, 6]
-    assert read_by_then == [2, 3, 4, 4]
-
-
-def test_what_goes_wrong_in_reading_is_told(
-    encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = Source(random_frames(5, 2))
-    original = source.frames
-
-    def read(indices: np.ndarray) -> np.ndarray:
+    def broken(indices: np.ndarray) -> np.ndarray:
         if indices[0] == 4:
             raise OSError("the disk is gone")
         return original(indices)
 
-    monkeypatch.setattr(source, "frames", read)
     batches_of(monkeypatch, 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder, "video_features", computing)
+        encoder.encode_source(source)
+    assert [batch[0] for batch in source.read] == [0, 2, 4, 6]
+    assert read_by_then == [2, 3, 4, 4]
+    monkeypatch.setattr(source, "frames", broken)
     with pytest.raises(OSError, match="the disk is gone"):
         encoder.encode_source(source)
 
@@ -238,6 +207,9 @@ def test_wrong_frames_are_refused(
         encoder.encode_videos(frames, counts)
 
 
+# texts and classes
+
+
 def slow_text_feature(encoder: ClipEncoder, text: str) -> torch.Tensor:
     with torch.no_grad():
         feature = encoder.model.encode_text(encoder.tokenizer([text]))[0]
@@ -256,9 +228,12 @@ def test_texts_equal_a_loop(
     assert torch.equal(features[0], features[2])
 
 
-def test_each_distinct_text_is_encoded_once(
-    encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
+def test_each_distinct_text_is_encoded_once_whatever_the_order(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """To the last bit, with batches of texts of several lengths."""
+    batches_of(monkeypatch, 64)
+    encoder = wrapped(tiny_model(open_clip.CLIP, 2))
     rows: list[int] = []
     encode = encoder.text_features
 
@@ -267,27 +242,19 @@ def test_each_distinct_text_is_encoded_once(
         return encode(tokens)
 
     monkeypatch.setattr(encoder, "text_features", counting)
-    batches_of(monkeypatch, 2)
-    encoder.encode_texts(["a", "b", "a", "c", "b"])
-    assert rows == [2, 1]
-
-
-def test_features_do_not_depend_on_the_order_of_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the last bit, with batches of texts of several lengths."""
-    batches_of(monkeypatch, 64)
-    settings: dict[str, Any] = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    encoder = ClipEncoder(tiny_model(open_clip.CLIP, 2), ended, name="tiny", **settings)
     rng = np.random.default_rng(0)
     texts = ["".join(rng.choice(list("abcdef"), rng.integers(1, 9))) for _ in range(300)]
+    distinct = len(set(texts))
+    assert distinct < 300
     shuffled = rng.permutation(len(texts))
     features = encoder.encode_texts(texts)
+    assert rows == [64] * (distinct // 64) + [distinct % 64]
     again = encoder.encode_texts([texts[place] for place in shuffled])
     assert torch.equal(again, features[shuffled])
 
 
 def test_class_features_are_means_over_templates(encoder: ClipEncoder) -> None:
-    templates = ["a cat {}", "{} the {{cat}}".replace("{{", "[").replace("}}", "]")]
-    features = encoder.encode_classes(["run {fast}", "sit"], templates)
+    features = encoder.encode_classes(["run {fast}", "sit"], ["a cat {}", "{} the [cat]"])
     for label, feature in zip(["run {fast}", "sit"], features, strict=True):
         prompts = [f"a cat {label}", f"{label} the [cat]"]
         expected = sum(slow_text_feature(encoder, prompt) for prompt in prompts) / 2
@@ -295,16 +262,44 @@ def test_class_features_are_means_over_templates(encoder: ClipEncoder) -> None:
         assert feature.norm() < 1
 
 
+@pytest.mark.parametrize(
+    ("templates", "problem"),
+    [
+        *[
+            ([text], f"template {text!r} must hold {{}} once, for the class name, and no other")
+            for text in ("", "a video", *STRAY_BRACES)
+        ],
+        (["{}", "{"], "template '{' must hold {} once"),
+        ([None], "template None must hold {} once"),
+        ([], "there is no prompt template"),
+        ("a {}", "templates are the text 'a {}'; give a list of texts"),
+    ],
+)
+def test_wrong_templates_are_refused(encoder: ClipEncoder, templates: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        encoder.encode_classes(["a"], templates)
+
+
+def test_a_sources_file_refuses_the_same_templates(tmp_path: Path) -> None:
+    file = tmp_path / "sources.yaml"
+    for prompt in ("{} a {}", "{}, 100% (sure)"):
+        data_set = f'data_sets: {{mine: {{loader: folder, root: x, prompt: "{prompt}"}}}}'
+        file.write_text(f"{data_set}\nmodels: {{teacher: {{file: x.pt}}}}\n")
+        if prompt == "{} a {}":
+            with pytest.raises(ValueError, match=r"must hold \{\} once, for the class name"):
+                read_sources(file)
+        else:
+            read_sources(file)
+
+
 def test_wrong_texts_are_refused(encoder: ClipEncoder) -> None:
     with pytest.raises(ValueError, match="no text"):
         encoder.encode_texts([])
     with pytest.raises(ValueError, match="text 1 is nan, not a string"):
         encoder.encode_texts(["a", float("nan")])  # type: ignore[list-item]
-    with pytest.raises(ValueError, match="no prompt template"):
-        encoder.encode_classes(["a"], [])
-    for template in ("a photo", "{} and {}"):
-        with pytest.raises(ValueError, match="once"):
-            encoder.encode_classes(["a"], [template])
+
+
+# models and weights
 
 
 def test_folder_gives_the_stored_model(folder: Path, encoder: ClipEncoder) -> None:
@@ -321,23 +316,31 @@ def test_folder_gives_the_stored_model(folder: Path, encoder: ClipEncoder) -> No
     torch.testing.assert_close(encoder.encode_texts(["the cat"]), expected)
 
 
-def test_broken_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no folder in open_clip's layout"):
-        ClipEncoder.from_folder(tmp_path)
-    trailing_line = write_folder(tmp_path / "trailing", merges=[*MERGES, ""])
-    with pytest.raises(ValueError, match=r"tokenizer has 519 tokens .* vocab_size is 518"):
-        ClipEncoder.from_folder(trailing_line)
-    no_merges = write_folder(tmp_path / "no_merges")
-    (no_merges / "bpe_simple_vocab.txt.gz").unlink()
-    with pytest.raises(ValueError, match="tokenizer has 49408 tokens"):
-        ClipEncoder.from_folder(no_merges)
-    broken = write_folder(tmp_path / "broken")
-    (broken / "open_clip_model.safetensors").write_bytes(b"\x01\x02 not a checkpoint")
-    with pytest.raises(ValueError, match="or one of them is broken: "):
-        ClipEncoder.from_folder(broken)
-    (broken / "open_clip_config.json").write_text("{}")
-    with pytest.raises(ValueError, match="broken: 'model_cfg'"):
-        ClipEncoder.from_folder(broken)
+@pytest.mark.parametrize(
+    ("file", "content", "problem"),
+    [
+        ("open_clip_config.json", None, "is no folder in open_clip's layout"),
+        ("open_clip_model.safetensors", None, "is no folder in open_clip's layout"),
+        ("open_clip_config.json", b"{}", "broken: 'model_cfg'"),
+        ("open_clip_model.safetensors", b"\x01\x02 no checkpoint", "or one of them is broken: "),
+        ("bpe_simple_vocab.txt.gz", None, "tokenizer has 49408 tokens"),
+        (
+            "bpe_simple_vocab.txt.gz",
+            gzip.compress("\n".join(["#version: 0.2", *MERGES, ""]).encode()),
+            r"tokenizer has 519 tokens .* vocab_size is 518",
+        ),
+    ],
+)
+def test_broken_folders_are_refused(
+    tmp_path: Path, file: str, content: bytes | None, problem: str
+) -> None:
+    folder = write_folder(tmp_path / "broken")
+    if content is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes(content)
+    with pytest.raises(ValueError, match=problem):
+        ClipEncoder.from_folder(folder)
 
 
 @pytest.mark.parametrize(
@@ -377,78 +380,22 @@ def test_fitclip_students_keep_the_logit_scale(
     assert student.logit_scale == encoder.logit_scale
 
 
-@pytest.mark.parametrize("texts", [["cat"], ["a", "the cat the cat the cat"], ["a"] * 3 + ["the"]])
-def test_shortened_texts_have_the_features_and_gradients_of_whole_ones(
-    encoder: ClipEncoder, texts: list[str]
-) -> None:
-    tokens = encoder.tokenize(texts)
-    length = int((tokens != 0).sum(1).max())
-    assert length <= tokens.shape[1]
-    whole = encoder.model.encode_text(tokens, normalize=True)
-    features = encoder.text_features(tokens)
-    torch.testing.assert_close(features, whole)
-    parameters = [value for value in encoder.model.parameters() if value.requires_grad]
-    weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
-    found, expected = (
-        torch.autograd.grad((one * weights).sum(), parameters, allow_unused=True)
-        for one in (features, whole)
-    )
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other)
+def test_wrong_states_are_refused(encoder: ClipEncoder) -> None:
+    state = encoder.state()
+    bias = state.pop("ln_final.bias")
+    for wrong, problem in [
+        ({}, r"ln_final\.bias is in toy and not in the state"),
+        ({"ln_final.bias": bias, "extra": torch.zeros(1)}, "extra is in the state and not in toy"),
+        ({"ln_final.bias": torch.zeros(1, 16)}, r"ln_final\.bias has shape \(1, 16\) in the state"),
+        ({"ln_final.bias": torch.full((16,), torch.inf)}, r"ln_final\.bias is not finite"),
+        ({"ln_final.bias": bias.to(torch.float8_e4m3fn)}, "float8_e4m3fn, a type that is not"),
+    ]:
+        with pytest.raises(ValueError, match=problem):
+            encoder.load_state({**state, "ln_final.weight": torch.zeros(16), **wrong})
+    assert torch.equal(encoder.state()["ln_final.weight"], state["ln_final.weight"])
 
 
-def test_no_more_is_computed_than_is_read(
-    encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of the last block one token a sequence; of texts those up to the end of a batch's longest."""
-    shapes: list[tuple[list[int], list[int]]] = []
-    block_at = fast._block_at
-
-    def watched(places: Any, block: Any, x: torch.Tensor, masks: Any = None) -> torch.Tensor:
-        out = block_at(places, block, x, masks)
-        shapes.append((list(x.shape), list(out.shape)))
-        return out
-
-    monkeypatch.setattr(fast, "_block_at", watched)
-    encoder.encode_videos(random_frames(2, 3))
-    texts = ["the cat", "a", "cat", "the the the cat cat"]
-    batches_of(monkeypatch, 2)
-    features = encoder.encode_texts(texts)
-    numbers = sorted(int((encoder.tokenize([text]) != 0).sum()) for text in texts)
-    read = [[6, 5, 16], [2, numbers[1], 16], [2, numbers[3], 16]]
-    assert shapes == [(shape, [shape[0], 16]) for shape in read]
-    for text, feature in zip(texts, features, strict=True):
-        torch.testing.assert_close(feature, encoder.encode_texts([text])[0])
-
-
-@contextmanager
-def _seen(module: torch.nn.Module) -> Iterator[list[torch.Size]]:
-    """The shapes of all that a module is given."""
-    shapes: list[torch.Size] = []
-    hook = module.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
-    try:
-        yield shapes
-    finally:
-        hook.remove()
-
-
-def tiny_model(kind: type[torch.nn.Module], layers: int, **vision: Any) -> Any:
-    """open_clip's own, with weights far from those that it starts with, which are partly 0."""
-    torch.manual_seed(layers)
-    sizes = {"image_size": 8, "layers": layers, "width": 8, "patch_size": 4, "head_width": 4}
-    text = {"context_length": 9, "vocab_size": 32, "width": 8, "heads": 2, "layers": layers}
-    both = {"ls_init_value": vision.get("ls_init_value")}
-    model = kind(embed_dim=6, vision_cfg=sizes | vision, text_cfg=text | both).eval()
-    with torch.no_grad():
-        for value in model.parameters():
-            value.add_(torch.randn_like(value), alpha=0.2)
-    return model
-
-
-def ended(texts: list[str]) -> torch.Tensor:
-    """One token a letter, the highest id at the end and zeros behind it."""
-    rows = [[ord(letter) % 30 + 1 for letter in text] + [31] for text in texts]
-    return torch.tensor([row + [0] * (9 - len(row)) for row in rows])
+# the shortcuts of `fast`
 
 
 @pytest.mark.parametrize("kind", [open_clip.CLIP, open_clip.CustomTextCLIP])
@@ -468,8 +415,7 @@ def test_features_and_gradients_are_those_of_open_clips_own_towers(
     kind: type[torch.nn.Module], layers: int, vision: dict[str, Any]
 ) -> None:
     whole = tiny_model(kind, layers, **vision)
-    settings: dict[str, Any] = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    encoder = ClipEncoder(copy.deepcopy(whole), ended, name="tiny", **settings)
+    encoder = wrapped(copy.deepcopy(whole))
     assert list(encoder.model.state_dict()) == list(whole.state_dict())
     images, counts = torch.randn(5, 3, 8, 8), torch.tensor([2, 3])
     tokens = ended(["abc", "b", "longest!", ""])
@@ -492,128 +438,99 @@ def test_features_and_gradients_are_those_of_open_clips_own_towers(
             torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_a_model_may_be_wrapped_twice(encoder: ClipEncoder) -> None:
-    settings = {"image_size": 16, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.1), "name": "again"}
-    again = ClipEncoder(encoder.model, encoder.tokenizer, **settings)
-    frames = random_frames(2, 3)
-    assert torch.equal(again.encode_videos(frames), encoder.encode_videos(frames))
-    state = copy.deepcopy(encoder).state()
-    assert all(torch.equal(value, state[name]) for name, value in encoder.state().items())
-
-
-def _looks(model: Any) -> dict[str, Any]:
-    """All of a model that wrapping might change, but for what it computes."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    return {
-        "modules": {name: (type(part), id(part)) for name, part in modules.items()},
-        "modes": {name: part.training for name, part in modules.items()},
-        "settings": {
-            name: {key: id(value) for key, value in vars(part).items() if key != "training"}
-            for name, part in modules.items()
-        },
-        "hooks": {name: list(part._forward_pre_hooks) for name, part in modules.items()},
-        "weights": {
-            name: (value.data_ptr(), value.device, value.dtype, value.requires_grad)
-            for name, value in model.state_dict(keep_vars=True).items()
-        },
-        "values": {name: value.clone() for name, value in model.state_dict().items()},
-    }
-
-
-def _assert_same_looks(one: dict[str, Any], other: dict[str, Any]) -> None:
-    for key in one.keys() - {"values"}:
-        assert one[key] == other[key], key
-    assert all(torch.equal(value, other["values"][name]) for name, value in one["values"].items())
-
-
 @pytest.mark.parametrize("kind", [open_clip.CLIP, open_clip.CustomTextCLIP])
 def test_wrapping_and_encoding_leave_the_model_as_it_was(kind: type[torch.nn.Module]) -> None:
     model = tiny_model(kind, 2, patch_dropout=0.5).train()
     model.visual.ln_post.eval()
     model.visual.conv1.weight.requires_grad_(False)
+    model.visual.patch_dropout.prob = 0.0  # whose patches would be no square
     images = torch.randn(3, 3, 8, 8)
 
+    def looks() -> list[Any]:
+        """All of a model that wrapping might change, but for what it computes."""
+        parts = model.named_modules(remove_duplicate=False)
+        weights = model.state_dict(keep_vars=True)
+        return [
+            [
+                (name, type(part), {key: id(value) for key, value in vars(part).items()})
+                for name, part in parts
+            ],
+            [len(part._forward_pre_hooks) for part in model.modules()],
+            [
+                (name, value.data_ptr(), value.dtype, value.requires_grad)
+                for name, value in weights.items()
+            ],
+        ]
+
     def own_outputs() -> list[torch.Tensor]:
-        found = model.visual.forward_intermediates(images, indices=1)
+        of_blocks = model.visual.forward_intermediates(images, indices=1)
         model.visual.output_tokens = True
         tokens = model.visual(images)
         model.visual.output_tokens = False
-        return [*found["image_intermediates"], found["image_features"], *tokens]
+        return [*of_blocks["image_intermediates"], of_blocks["image_features"], *tokens]
 
-    model.visual.patch_dropout.prob = 0.0  # whose patches would be no square
-    looks, outputs = _looks(model), own_outputs()
-    settings: dict[str, Any] = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    encoder = ClipEncoder(model, ended, name="tiny", **settings)
-    _assert_same_looks(_looks(model), looks)
-    frames = np.random.default_rng(0).integers(0, 256, (2, 2, 8, 8, 3), np.uint8)
-    encoder.encode_videos(frames)
+    outputs, before = own_outputs(), looks()
+    encoder = wrapped(model)
+    encoder.encode_videos(PICTURES)
     encoder.encode_texts(["abc", "b"])
-    encoder.video_features(*encoder.images(frames))
+    encoder.video_features(*encoder.images(PICTURES))
     with pytest.raises(ValueError, match="shape"):
-        encoder.encode_videos(frames[0])
-    _assert_same_looks(_looks(model), looks)
+        encoder.encode_videos(PICTURES[0])
+    assert looks() == before
     assert outputs[0].shape == (3, 8, 2, 2)
-    for one, other in zip(own_outputs(), outputs, strict=True):
-        assert torch.equal(one, other)
+    assert all(torch.equal(one, other) for one, other in zip(own_outputs(), outputs, strict=True))
 
 
-def test_a_model_in_training_mode_is_encoded_in_eval_mode() -> None:
+def test_a_model_in_training_mode_is_encoded_in_eval_mode_where_it_is() -> None:
     model = tiny_model(open_clip.CLIP, 2, patch_dropout=0.5)
-    settings: dict[str, Any] = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    encoder = ClipEncoder(model, ended, name="tiny", **settings)
-    frames = np.random.default_rng(0).integers(0, 256, (2, 2, 8, 8, 3), np.uint8)
-    expected = encoder.encode_videos(frames)
+    encoder = wrapped(model)
+    expected = encoder.encode_videos(PICTURES)
     model.train()
-    assert torch.equal(encoder.encode_videos(frames), expected)
-    assert not torch.equal(encoder.video_features(*encoder.images(frames)), expected)
+    assert torch.equal(encoder.encode_videos(PICTURES), expected)
+    assert not torch.equal(encoder.video_features(*encoder.images(PICTURES)), expected)
     assert all(module.training for module in model.modules())
-
-
-def test_a_model_stays_on_its_device() -> None:
-    settings: dict[str, Any] = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    model = tiny_model(open_clip.CLIP, 1)
-    encoder = ClipEncoder(model.to("meta"), ended, name="tiny", **settings)
+    encoder = wrapped(model.to("meta"))
     assert encoder.device.type == model.logit_scale.device.type == "meta"
 
 
 def test_hooks_see_what_they_do_without_the_encoder() -> None:
     model = tiny_model(open_clip.CLIP, 2)
-    settings: dict[str, Any] = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    encoder = ClipEncoder(model, ended, name="tiny", **settings)
-    frames = np.random.default_rng(0).integers(0, 256, (1, 2, 8, 8, 3), np.uint8)
-    expected = encoder.encode_videos(frames)
-    vision, tokens = model.visual.transformer.resblocks, (2, 5, 8)
-    for module, shape in [(vision[0], tokens), (vision[1].mlp, tokens), (model.visual, (2, 6))]:
-        shapes: list[torch.Size] = []
-        hook = module.register_forward_hook(lambda _, __, out, to=shapes: to.append(out.shape))
-        torch.testing.assert_close(encoder.encode_videos(frames), expected)
+    encoder = wrapped(model)
+    expected = encoder.encode_videos(PICTURES)
+    vision, tokens = model.visual.transformer.resblocks, (4, 5, 8)
+    shapes: list[torch.Size] = []
+
+    def of_input(module: torch.nn.Module, given: Any) -> None:
+        shapes.append(given[0].shape)
+
+    def of_output(module: torch.nn.Module, given: Any, out: torch.Tensor) -> None:
+        shapes.append(out.shape)
+
+    for register, see, shape in [
+        (vision[0].register_forward_hook, of_output, tokens),
+        (vision[1].mlp.register_forward_hook, of_output, tokens),
+        (model.visual.register_forward_hook, of_output, (4, 6)),
+        (vision[1].register_forward_pre_hook, of_input, tokens),
+        (model.visual.register_forward_pre_hook, of_input, (4, 3, 8, 8)),
+    ]:
+        shapes.clear()
+        hook = register(see)
+        torch.testing.assert_close(encoder.encode_videos(PICTURES), expected)
         hook.remove()
         assert shapes == [shape]
-    for module, shape in [(vision[1], tokens), (model.visual, (2, 3, 8, 8))]:
-        with _seen(module) as shapes:
-            torch.testing.assert_close(encoder.encode_videos(frames), expected)
-        assert shapes == [shape]
 
 
-@pytest.mark.parametrize("patched", [False, True])
-def test_a_models_own_ways_to_encode_are_taken(patched: bool) -> None:
+def test_a_models_own_ways_to_encode_are_taken() -> None:
     class Adapted(open_clip.CLIP):
         def encode_image(self, image: torch.Tensor, normalize: bool = False) -> torch.Tensor:
             return super().encode_image(image, normalize) + 1
 
-        def encode_text(self, text: torch.Tensor, normalize: bool = False) -> torch.Tensor:
-            return super().encode_text(text, normalize) + 2
-
-    model = tiny_model(open_clip.CLIP if patched else Adapted, 2)
-    if patched:
-        of_images, of_texts = model.encode_image, model.encode_text
-        model.encode_image = lambda images: of_images(images) + 1
-        model.encode_text = lambda texts: of_texts(texts) + 2
-    settings: dict[str, Any] = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    encoder = ClipEncoder(model, ended, name="tiny", **settings)
-    images, counts, tokens = torch.randn(2, 3, 8, 8), torch.tensor([1, 1]), ended(["ab", "c"])
+    model = tiny_model(Adapted, 2)
+    of_texts = model.encode_text
+    model.encode_text = lambda texts: of_texts(texts) + 2
+    encoder, images, tokens = wrapped(model), torch.randn(2, 3, 8, 8), ended(["ab", "c"])
     videos = torch.nn.functional.normalize(model.encode_image(images), dim=-1)
-    torch.testing.assert_close(encoder.video_features(images, counts), videos)
+    torch.testing.assert_close(encoder.video_features(images, torch.tensor([1, 1])), videos)
     texts = torch.nn.functional.normalize(model.encode_text(tokens), dim=-1)
     torch.testing.assert_close(encoder.text_features(tokens), texts)
 
@@ -634,18 +551,3 @@ def test_bfloat16_is_near_and_only_without_gradients(folder: Path, encoder: Clip
     assert torch.equal(reduced.text_features(tokens), encoder.text_features(tokens))
     with pytest.raises(ValueError, match="precision is 'half'; choose one of float32, bfloat16"):
         ClipEncoder.from_folder(folder, precision="half")  # type: ignore[arg-type]
-
-
-def test_wrong_states_are_refused(encoder: ClipEncoder) -> None:
-    state = encoder.state()
-    bias = state.pop("ln_final.bias")
-    for wrong, problem in [
-        ({}, r"ln_final\.bias is in toy and not in the state"),
-        ({"ln_final.bias": bias, "extra": torch.zeros(1)}, "extra is in the state and not in toy"),
-        ({"ln_final.bias": torch.zeros(1, 16)}, r"ln_final\.bias has shape \(1, 16\) in the state"),
-        ({"ln_final.bias": torch.full((16,), torch.inf)}, r"ln_final\.bias is not finite"),
-        ({"ln_final.bias": bias.to(torch.float8_e4m3fn)}, "float8_e4m3fn, a type that is not"),
-    ]:
-        with pytest.raises(ValueError, match=problem):
-            encoder.load_state({**state, "ln_final.weight": torch.zeros(16), **wrong})
-    assert torch.equal(encoder.state()["ln_final.weight"], state["ln_final.weight"])

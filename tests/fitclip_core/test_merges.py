@@ -10,12 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fitclip_core.encoders import ClipEncoder
 from fitclip_core.ensembling import AlphaSweep, interpolate
 from fitclip_core.losses import contrastive_loss
 from fitclip_core.merges import MERGES, fisher, fisher_diagonal, linear_in_depth, per_tower
 from tests.tiny_clip import SIZE, labelled_clips, letters, tiny_encoder
 
 KINDS = (open_clip.CLIP, open_clip.CustomTextCLIP)
+NAN, INF = float("nan"), float("inf")
 
 
 # towers
@@ -38,26 +40,7 @@ def test_the_towers_are_those_that_the_features_depend_on(kind) -> None:
         assert (vision is None) or (text is None)
         if name != "logit_scale":
             assert schedule(name) == (0.75 if vision is None else 0.25), name
-
-
-def test_per_tower_fuses_each_tower_by_its_alpha() -> None:
-    teacher, student = tiny_encoder(1).state(), tiny_encoder(2).state()
-    merged = interpolate(teacher, student, per_tower(0.3, 0.9))
-    one, other = (interpolate(teacher, student, alpha) for alpha in (0.3, 0.9))
-    for name, tensor in merged.items():
-        expected = one if name.startswith("visual.") else other
-        assert torch.equal(tensor, expected[name]), name
-
-
-def test_per_tower_knows_what_is_of_neither_tower() -> None:
-    schedule = per_tower(0.2, 0.6)
     assert schedule("logit_bias") == 0
-    for name in ("video_model.norm.weight", "text_decoder.ln_final.weight", "logit_scale"):
-        with pytest.raises(ValueError, match=f"{name} is of neither tower"):
-            schedule(name)
-    teacher = {"video_model.w": torch.zeros(2)}
-    with pytest.raises(ValueError, match=r"video_model\.w is of neither tower"):
-        interpolate(teacher, teacher, schedule)
 
 
 # linear in depth
@@ -82,6 +65,7 @@ def test_linear_in_depth_by_its_own_tower(kind) -> None:
     for name, share in shares.items():
         assert share == pytest.approx(0.8 - 0.6 * slow_depth(name, 3, 1)), name
     assert set(shares.values()) >= {0.8, 0.2}  # the ends are exact
+    assert linear_in_depth(0.1, 1, ["visual.proj", "logit_bias"])["logit_bias"] == 0
     assert shares["visual.proj"] == 0.2
     block = "transformer.resblocks.0.ln_1.bias"
     assert shares[f"visual.{block}"] == pytest.approx(0.65)
@@ -89,29 +73,25 @@ def test_linear_in_depth_by_its_own_tower(kind) -> None:
     assert shares[text_block] == pytest.approx(0.5)
 
 
-NAMES = list(tiny_encoder(0, (2, 1)).state())
-
-
-@given(alpha=st.floats(0, 1))
-def test_a_constant_line_is_one_alpha(alpha: float) -> None:
-    assert set(linear_in_depth(alpha, alpha, NAMES).values()) == {alpha}
+OTHERS = ("video_model.norm.weight", "text_decoder.ln_final.weight", "logit_scale", "w")
+STRANGE = ("visual.layer1.0.conv1.weight", "visual.trunk.blocks.0.norm1.weight", "text.proj2")
 
 
 @pytest.mark.parametrize(
-    "name", ["visual.layer1.0.conv1.weight", "visual.trunk.blocks.0.norm1.weight", "text.proj2"]
+    ("schedule", "name", "problem"),
+    [
+        *[(per_tower(0.2, 0.6), name, "is of neither tower") for name in OTHERS],
+        (lambda name: linear_in_depth(0.1, 0.5, [name]), "w", "is of neither tower"),
+        *[
+            (lambda name: linear_in_depth(0.1, 0.5, [name]), name, "depth of .* is not known")
+            for name in STRANGE
+        ],
+    ],
 )
-def test_linear_in_depth_refuses_other_architectures(name: str) -> None:
-    with pytest.raises(ValueError, match=f"the depth of {name} is not known"):
-        linear_in_depth(0.1, 0.5, ["visual.conv1.weight", name])
-    with pytest.raises(ValueError, match="w is of neither tower"):
-        linear_in_depth(0.1, 0.5, ["w"])
-
-
-def test_linear_in_depth_of_a_bias_that_no_feature_has() -> None:
-    assert linear_in_depth(0.5, 0.7, ["visual.proj", "logit_bias"]) == {
-        "visual.proj": 0.7,
-        "logit_bias": 0.0,
-    }
+def test_other_architectures_are_refused_by_name(schedule, name: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem) as caught:
+        schedule(name)
+    assert name in str(caught.value)
 
 
 # Fisher merging
@@ -121,14 +101,13 @@ def random_fishers(seed: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.
     rng = np.random.default_rng(seed)
     shapes = {"a": (3, 2), "b": (4,), "c": ()}
 
-    def one() -> dict[str, torch.Tensor]:
-        values = {name: np.asarray(rng.exponential(size=shape)) for name, shape in shapes.items()}
-        return {
-            name: torch.tensor(np.where(rng.random(value.shape) < 0.3, 0, value)).float()
-            for name, value in values.items()
+    return tuple(  # type: ignore[return-value]
+        {
+            name: torch.tensor(rng.exponential(size=shape) * (rng.random(shape) > 0.3)).float()
+            for name, shape in shapes.items()
         }
-
-    return one(), one()
+        for _ in range(2)
+    )
 
 
 @pytest.mark.parametrize(("seed", "floor"), list(product(range(3), (0.0, 1e-6, 0.5))))
@@ -170,36 +149,37 @@ def test_fisher_shares_are_shares_and_have_the_ends(seed, alpha, floor) -> None:
         torch.testing.assert_close(fisher(small, smaller, alpha, floor=floor)(name), share)
 
 
-def test_equal_fishers_give_the_plain_mean() -> None:
-    teachers, _ = random_fishers(0)
-    zeros = {name: torch.zeros_like(values) for name, values in teachers.items()}
-    for one in (teachers, zeros):
-        for name in one:
-            torch.testing.assert_close(fisher(one, one, 0.4)(name), torch.full_like(one[name], 0.4))
-
-
-def test_wrong_fishers_are_refused_by_name() -> None:
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (None, "b is in the teacher's Fisher and not in the student's"),
+        (torch.ones(5), r"b has shape \(4,\) in the teacher's Fisher and \(5,\)"),
+        (-torch.ones(4), "diagonal of b is negative or not finite"),
+        (torch.full((4,), NAN), "diagonal of b is negative or not finite"),
+        (torch.full((4,), INF), "diagonal of b is negative or not finite"),
+    ],
+)
+def test_wrong_fishers_are_refused_by_name(values, message) -> None:
     good, other = random_fishers(0)
-    lacking = {name: values for name, values in other.items() if name != "b"}
-    for wrong, message in [
-        (lacking, "b is in the teacher's Fisher and not in the student's"),
-        (other | {"b": torch.ones(5)}, r"b has shape \(4,\) in the teacher's Fisher and \(5,\)"),
-        (other | {"b": -torch.ones(4)}, "diagonal of b is negative or not finite"),
-        (other | {"b": torch.full((4,), float("nan"))}, "diagonal of b is negative or not finite"),
-        (other | {"b": torch.full((4,), float("inf"))}, "diagonal of b is negative or not finite"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            fisher(good, wrong, 0.5)
-    for settings, message in [
-        ({"alpha": 1.1}, "alpha is 1.1"),
-        ({"alpha": float("nan")}, "alpha is nan"),
-        ({"alpha": 0.5, "floor": -1}, "floor is -1"),
-        ({"alpha": 0.5, "floor": float("inf")}, "floor is inf"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            fisher(good, other, **settings)
-    with pytest.raises(ValueError, match="d has no Fisher diagonal"):
-        fisher(good, other, 0.5)("d")
+    changed = {**other, "b": values}
+    wrong = {name: tensor for name, tensor in changed.items() if tensor is not None}
+    with pytest.raises(ValueError, match=message):
+        fisher(good, wrong, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "floor", "message"),
+    [
+        (1.1, 0, "alpha is 1.1"),
+        (NAN, 0, "alpha is nan"),
+        (0.5, -1, "floor is -1"),
+        (0.5, INF, "floor is inf"),
+        (0.5, 0, "d has no Fisher diagonal"),
+    ],
+)
+def test_wrong_settings_of_fisher_merging_are_refused(alpha, floor, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        fisher(*random_fishers(0), alpha, floor=floor)("d")
 
 
 # merges by name
@@ -208,7 +188,7 @@ def test_wrong_fishers_are_refused_by_name() -> None:
 def random_pair(seed: int) -> tuple[dict, dict]:
     """Two states of three tensors: two to merge, and a logit scale that is the teacher's."""
     rng = np.random.default_rng(seed)
-    shapes = {"a": (3, 4), "b": (5,), "logit_scale": ()}
+    shapes = {"a": (3, 6), "b": (5,), "logit_scale": ()}
     return tuple(  # type: ignore[return-value]
         {name: torch.tensor(rng.normal(size=shape)) for name, shape in shapes.items()}
         for _ in range(2)
@@ -245,27 +225,40 @@ def test_merges_at_their_limits() -> None:
     teacher, student = random_pair(0)
     further = MERGES["task_arithmetic"](teacher, student, 2.0)["a"]
     torch.testing.assert_close(further, 2 * student["a"] - teacher["a"])
-    for parallel in (teacher["a"] * 2, torch.zeros(3, 4, dtype=torch.float64)):
+    for parallel in (teacher["a"] * 2, teacher["a"] * -2, torch.zeros(3, 6, dtype=torch.float64)):
         arc = MERGES["slerp"](teacher, student | {"a": parallel}, 0.25)["a"]
         torch.testing.assert_close(arc, 0.75 * teacher["a"] + 0.25 * parallel)
     half = {name: tensor.half() for name, tensor in student.items()}
     assert all(MERGES[name](half, half, 0.5)["a"].dtype == torch.float16 for name in MERGES)
-    for name in MERGES:
-        with pytest.raises(ValueError, match=r"alpha is -0\.1"):
-            MERGES[name](teacher, student, -0.1)
-        with pytest.raises(ValueError, match="a is not finite"):
-            MERGES[name](teacher, student | {"a": torch.full((3, 4), torch.nan)}, 0.5)
-        with pytest.raises(ValueError, match="b is in the teacher and not"):
-            MERGES[name](teacher, {"a": student["a"]}, 0.5)
+
+
+@pytest.mark.parametrize("name", MERGES)
+def test_wrong_merges_are_refused(name: str) -> None:
+    teacher, student = random_pair(0)
+    for other, alpha, message in (
+        (student, -0.1, r"alpha is -0\.1"),
+        (student, INF, "alpha is inf"),
+        (student | {"a": torch.full((3, 6), NAN)}, 0.5, "a is not finite"),
+        ({"a": student["a"]}, 0.5, "b is in the teacher and not"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            MERGES[name](teacher, other, alpha)
 
 
 # the Fisher diagonal
 
 
+def diagonal(encoder: ClipEncoder, n_clips: int = 4, **changes: Any) -> dict[str, torch.Tensor]:
+    settings: dict[str, Any] = {"n": 4, "seed": 0, "temperature": 0.1, "batch_size": 2}
+    return fisher_diagonal(encoder, labelled_clips(n_clips), **(settings | changes))
+
+
 def test_fisher_diagonal_equals_squared_gradients_of_batches() -> None:
     encoder, clips = tiny_encoder(3), labelled_clips(9)
     before = encoder.state()
-    found = fisher_diagonal(encoder, clips, n=6, seed=5, temperature=0.5, batch_size=3)
+    values = diagonal(encoder, 9, n=6, seed=5, temperature=0.5, batch_size=3)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state().items())
+    assert all(parameter.grad is None for parameter in encoder.model.parameters())
     order = np.random.default_rng(5).permutation(9)
     expected = {name: torch.zeros_like(value) for name, value in before.items()}
     for batch in (order[:3], order[3:6]):
@@ -277,36 +270,22 @@ def test_fisher_diagonal_equals_squared_gradients_of_batches() -> None:
         for name, parameter in encoder.model.named_parameters():
             if parameter.grad is not None:
                 expected[name] += parameter.grad**2 / 2
-    assert found.keys() == expected.keys() - {"logit_scale"}
-    for name, values in found.items():
-        torch.testing.assert_close(values, expected[name], rtol=1e-3, atol=1e-9)
-    assert sum(bool((values > 0).any()) for values in found.values()) > len(found) / 2
-    unseen = found["token_embedding.weight"].sum(1) == 0
+    assert values.keys() == expected.keys() - {"logit_scale"}
+    for name, of_weights in values.items():
+        torch.testing.assert_close(of_weights, expected[name], rtol=1e-3, atol=1e-9)
+    assert sum(bool((of_weights > 0).any()) for of_weights in values.values()) > len(values) / 2
+    unseen = values["token_embedding.weight"].sum(1) == 0
     assert 0 < int(unseen.sum()) < len(unseen)
 
 
-def test_fisher_diagonal_leaves_the_model_alone_and_repeats() -> None:
-    encoder, clips = tiny_encoder(3), labelled_clips(4)
-    before = encoder.state()
-    given_: dict[str, Any] = {"n": 4, "temperature": 0.1, "batch_size": 2}
-    first = fisher_diagonal(encoder, clips, seed=0, **given_)
-    assert all(torch.equal(value, before[name]) for name, value in encoder.state().items())
-    assert all(parameter.grad is None for parameter in encoder.model.parameters())
-    again = fisher_diagonal(encoder, clips, seed=0, **given_)
-    other = fisher_diagonal(encoder, clips, seed=2, **given_)
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert any(not torch.equal(first[name], other[name]) for name in first)
-
-
 def test_fisher_merge_of_two_models_from_end_to_end() -> None:
-    encoder, clips = tiny_encoder(3), labelled_clips(4)
+    encoder = tiny_encoder(3)
     teacher, student = encoder.state(), tiny_encoder(4).state()
-    settings: dict[str, Any] = {"n": 4, "seed": 0, "temperature": 0.1, "batch_size": 4}
     with AlphaSweep(encoder.model, teacher, student) as fused:
         fishers = []
         for alpha in (0, 1):
             fused.set_alpha(alpha)
-            fishers.append(fisher_diagonal(encoder, clips, **settings))
+            fishers.append(diagonal(encoder))
         schedule = fisher(fishers[0], fishers[1], 0.5)
         fused.set_alpha(schedule)
         merged = encoder.state()
@@ -314,10 +293,9 @@ def test_fisher_merge_of_two_models_from_end_to_end() -> None:
     assert all(torch.equal(merged[name], expected[name]) for name in expected)
     plain = interpolate(teacher, student, 0.5)
     assert any(not torch.allclose(merged[name], plain[name], atol=1e-3) for name in plain)
-    unseen = (fishers[0]["token_embedding.weight"] + fishers[1]["token_embedding.weight"]) == 0
-    assert torch.allclose(
-        merged["token_embedding.weight"][unseen], plain["token_embedding.weight"][unseen]
-    )
+    again, other = diagonal(encoder), diagonal(encoder, seed=2)
+    assert all(torch.equal(again[name], fishers[0][name]) for name in again)
+    assert any(not torch.equal(other[name], again[name]) for name in again)
 
 
 @pytest.mark.parametrize(
@@ -328,17 +306,12 @@ def test_fisher_merge_of_two_models_from_end_to_end() -> None:
         ({"n": 0}, "n is 0"),
         ({"batch_size": 1}, "batch_size 1"),
         ({"temperature": 0}, "temperature is 0"),
-        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": NAN}, "temperature is nan"),
+        ({}, r"1 parameters are frozen, the first is visual\.proj"),
     ],
 )
 def test_wrong_settings_of_the_diagonal_are_refused(change, message) -> None:
-    settings = {"n": 4, "seed": 0, "temperature": 0.1, "batch_size": 2} | change
-    with pytest.raises(ValueError, match=message):
-        fisher_diagonal(tiny_encoder(0), labelled_clips(6), **settings)
-
-
-def test_a_frozen_parameter_is_named() -> None:
     encoder = tiny_encoder(0)
     encoder.model.visual.proj.requires_grad_(False)
-    with pytest.raises(ValueError, match=r"1 parameters are frozen, the first is visual\.proj"):
-        fisher_diagonal(encoder, labelled_clips(2), n=2, seed=0, temperature=1, batch_size=2)
+    with pytest.raises(ValueError, match=message):
+        diagonal(encoder, 6, **change)
