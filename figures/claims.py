@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from figures.class_effects import heterogeneity_p_value, qualitative_interaction_p_value
 from figures.comparisons import LEVEL, decision, difference, fusion_comparisons, holm
 from figures.hits import PanelHits, as_hits, sweep_ranks
+from figures.inference import heterogeneity_p_value, qualitative_interaction_p_value
 from figures.label_share import MEASURES, share_hits
 from figures.measures import PANELS, SIZE_MEASURE, ZERO_SHOT, Measure, Panel
 from figures.outcomes import ranks_of, sweep_rows
