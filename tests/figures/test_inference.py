@@ -154,7 +154,6 @@ def test_comparisons_equal_the_slow_way(monkeypatch: pytest.MonkeyPatch) -> None
     effect = 0.1 * rng.normal(size=(3, 1, 1)) * np.linspace(0, 1, 5)
     sets = [rng.normal(size=(3, 60, 5)).cumsum(axis=2) + effect, rng.normal(size=(1, 40, 5))]
     sets[0] += [0.0, 0.5, 0.6, 0.3, -1.2]
-    sets[0][..., 2] += 3 * rng.normal(size=(3, 60))  # all gaps to it move together
     best = compared_with_best([sets[0], sets[1][0]])
     means = np.mean([data.mean(axis=(0, 1)) for data in sets], axis=0)
     off = slow_deviations(sets, 7)
@@ -195,6 +194,13 @@ def test_bounds_of_unlike_points_are_dunnetts(monkeypatch: pytest.MonkeyPatch) -
     order = values.mean(axis=0).argsort()
     error = (values[:, order[0]] - values[:, order[-1]]).std(ddof=1) / np.sqrt(3000)
     assert best.reach[order[0]] == pytest.approx(dunnett * error, rel=0.02)
+    # All gaps to the first of these move as one: its bounds are those of a single pair.
+    values = np.hstack([5 + 5 * values[:, :1], 0.01 * values[:, 1:]])
+    best = compared_with_best(values)
+    error = values[:, 0].std(ddof=1) / np.sqrt(3000)
+    assert best.reach[1:] == pytest.approx(np.full(5, normal.ppf(0.95) * error), rel=0.02)
+    assert best.low[1:] == pytest.approx(best.lead[1:] - best.reach[1:], rel=1e-9)
+    assert best.high[1:].max() < -4.7
 
 
 def test_points_that_are_alike_are_left_together_and_one_above_all_alone() -> None:
