@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from figures.class_effects import heterogeneity_p_value, qualitative_interaction_p_value
 from figures.comparisons import LEVEL, decision, difference, fusion_comparisons, holm
 from figures.hits import PanelHits, as_hits, sweep_ranks
+from figures.inference import heterogeneity_p_value, qualitative_interaction_p_value
 from figures.label_share import MEASURES, share_hits
 from figures.measures import PANELS, SIZE_MEASURE, ZERO_SHOT, Measure, Panel
 from figures.outcomes import ranks_of, sweep_rows
@@ -26,7 +26,7 @@ from figures.study_comparisons import share_comparisons, size_hits
 from figures.subset_size import subset_hits
 from figures.whole_curve import best_table
 from fitclip_core.statistics import paired_difference
-from fitclip_kit.store.results import CLASSIFICATION, SHARES
+from fitclip_kit.store.results import CLASSIFICATION
 
 HOLDS: Final = "holds"
 CONSISTENT: Final = "consistent"
@@ -112,19 +112,12 @@ def claims_table(
 ) -> pd.DataFrame:
     """Every claim of the paper beside what was measured here, and whether it holds on this data.
 
-    sweep, label_share, subset_size, references: outcomes of the sweep over alpha, of the two
-    studies, and of reference models; what is None or was not measured leaves its claims open. The
-    number of clips that stands for the paper's 4,500 is that of the sweep's students.
+    Outcomes are those of the sweep over alpha, of the two studies, and of reference models; what is
+    None or was not measured leaves its claims open.
 
-    One row a claim. Columns: name, kind (phenomenon or constant), claim, where, paper (its
-    evidence), measured, ci_low, ci_high (in `unit`: percentage points, or percent of the rank),
-    p_value, p_holm (corrected for all claims that have one), n (items), draws, verdict, found (what
-    else the test shows), decided_by, level. What was not measured is NaN.
-
-    The verdict is "holds" or "does not hold" when the difference is on the paper's or the other
-    side by p_holm and interval (`comparisons.decision`), or by what `decided_by` says; "consistent"
-    when a value that the paper finds best is one of several that may be; "cannot be decided here"
-    when no outcome of this size, or no study of the kit, shows it; else "undecided".
+    One row a claim, of the columns in _COLUMNS: `paper` is its evidence; measured and the interval
+    are in `unit`; p_holm is corrected for all claims with a p_value; `found` is what else the test
+    shows; `decided_by` is the verdict's rule (VERDICTS has their words).
 
     Raises: ValueError when outcomes are incomplete or mixed.
     Source: supplement, sections 2 to 8; Holm (1979) for the correction; Schuirmann (1987) for two
@@ -138,9 +131,8 @@ def claims_table(
     numbers = paper_values().drop_duplicates(keys).set_index(keys)["value"]
     rows = []
     for claim, finding, p_holm in zip(claims, findings, holm(np.array(p_values)), strict=True):
-        row = {name: getattr(claim, name) for name in ("name", "kind", "claim", "where")}
-        row |= {"paper": _evidence(claim.paper, numbers), "verdict": NOT_MEASURED, "p_holm": p_holm}
-        row |= {"unit": "", "found": "", "level": LEVEL}
+        row = vars(claim) | {"paper": _evidence(claim.paper, numbers), "p_holm": p_holm}
+        row |= {"verdict": NOT_MEASURED, "unit": "", "found": "", "level": LEVEL}
         row["decided_by"] = rules[claim.test].format(**claim.settings)
         if finding is not None:
             row |= vars(finding) | {"verdict": _verdict(finding, p_holm)}
@@ -173,12 +165,7 @@ def claims_text(table: pd.DataFrame) -> str:
 
 
 def claims_printed(table: pd.DataFrame) -> pd.DataFrame:
-    """`claims_table` as texts to print: kind, where, paper, here, interval, p, verdict by claim.
-
-    Phenomena come first, then constants. Differences are in percentage points where they have no
-    unit.
-    """
-    records = [row for kind in KINDS for row in table[table["kind"] == kind].to_dict("records")]
+    """`claims_table` as texts to print, phenomena first; without a unit they are points."""
     rows = [
         {
             "Claim": row["claim"],
@@ -190,7 +177,8 @@ def claims_printed(table: pd.DataFrame) -> pd.DataFrame:
             "p": _p(row["p_holm"]).removeprefix("= "),
             "Verdict": row["verdict"],
         }
-        for row in records
+        for kind in KINDS
+        for row in table[table["kind"] == kind].to_dict("records")
     ]
     return pd.DataFrame(rows).set_index("Claim")
 
@@ -224,18 +212,14 @@ class _Data:
     @cached_property
     def shared(self) -> list[Measure]:
         """What the study of label shares measured with labels alone and with the paper's share."""
-        study = self.label_share
-        if study is None:
+        if self.label_share is None:
             return []
+        trained = self.label_share["labelled_share"].astype(float)
         both = [
-            study[np.isclose(study["labelled_share"].astype(float), 1 - share, atol=1e-9)]
-            for share in (0, _SHARE)
+            self.label_share[np.isclose(trained, 1 - share, atol=1e-9)] for share in (0, _SHARE)
         ]
-        return [
-            measure
-            for measure in MEASURES
-            if all(_covers(side, [measure], [self.alpha]) for side in both)
-        ]
+        covered = [[_covers(side, [one], [self.alpha]) for side in both] for one in MEASURES]
+        return [measure for measure, sides in zip(MEASURES, covered, strict=True) if all(sides)]
 
     @cached_property
     def shares(self) -> dict[str, dict[Any, Any]]:
@@ -248,12 +232,12 @@ class _Data:
     @cached_property
     def alphas(self) -> dict[str, pd.DataFrame]:
         """Each alpha against the best, by panel, of those that were measured whole."""
-        whole = [panel for panel in PANELS if self.swept(panel.measures)]
-        hits = {panel.name: PanelHits(self.sweep, panel.measures) for panel in whole}
-        return {
-            name: best_table({alpha: of_panel.at(alpha) for alpha in of_panel.alphas})
-            for name, of_panel in hits.items()
-        }
+        tables = {}
+        for panel in PANELS:
+            if self.swept(panel.measures):
+                hits = PanelHits(self.sweep, panel.measures)
+                tables[panel.name] = best_table({alpha: hits.at(alpha) for alpha in hits.alphas})
+        return tables
 
     @cached_property
     def reference_size(self) -> int:
@@ -262,10 +246,7 @@ class _Data:
 
     @cached_property
     def sizes(self) -> dict[float, list[np.ndarray]]:
-        """Hits by number of labelled clips, 0 being the teacher: [draws, items] each.
-
-        Empty when the study was not measured, or lacks the sweep's number.
-        """
+        """Hits [draws, items] by number of clips, 0 the teacher; {} without the sweep's number."""
         study = self.subset_size
         if study is None or not _covers(study, [SIZE_MEASURE], [self.alpha]):
             return {}
@@ -273,14 +254,6 @@ class _Data:
         if self.reference_size not in sizes or len(sizes) < 3:
             return {}
         return {size: [hits] for size, hits in sizes.items()}
-
-
-def _fusion(data: _Data, scope: str, versus: str, expected: str) -> _Finding | None:
-    return _of_row(data.fusion.get((scope, versus)), expected=expected)
-
-
-def _pseudo_labels(data: _Data, data_set: str, expected: str) -> _Finding | None:
-    return _of_row(data.shares.get(data_set), expected=expected)
 
 
 def _pseudo_labels_similar(data: _Data, data_set: str, margin: float) -> _Finding | None:
@@ -406,31 +379,32 @@ def _references(data: _Data, of: str, minus: str, expected: str) -> _Finding | N
     if data.references is None:
         return None
     sides = [data.references[data.references["model"] == model] for model in (minus, of)]
-    wanted = {measure.data_set for measure in ZERO_SHOT.measures}
-    if any(wanted - set(rows["data_set"]) for rows in sides):
+    measures = ZERO_SHOT.measures
+    if any({measure.data_set for measure in measures} - set(rows["data_set"]) for rows in sides):
         return None
-    first, second = (
-        [ranks_of(rows, measure.data_set, measure.direction) for measure in ZERO_SHOT.measures]
-        for rows in sides
-    )
-    if not all(one.items.equals(other.items) for one, other in zip(first, second, strict=True)):
+    pairs = [
+        [ranks_of(rows, measure.data_set, measure.direction) for rows in sides]
+        for measure in measures
+    ]
+    if not all(first.items.equals(second.items) for first, second in pairs):
         raise ValueError(
             f"{of} and {minus} were not measured on the same clips; measure them again with the "
             "same frames"
         )
-    hits = (
-        [
-            as_hits(one.at(0.0), measure)
-            for one, measure in zip(side, ZERO_SHOT.measures, strict=False)
-        ]
-        for side in (first, second)
-    )
-    return _of_row(difference(*hits), expected=expected)
+    hits = [
+        [as_hits(ranks.at(0.0), measure) for ranks in pair]
+        for pair, measure in zip(pairs, measures, strict=True)
+    ]
+    return _of_row(difference(*zip(*hits, strict=True)), expected=expected)
 
 
 _TESTS: Final[dict[str, Callable[..., _Finding | None]]] = {
-    "fusion": _fusion,
-    "pseudo_labels": _pseudo_labels,
+    "fusion": lambda data, scope, versus, expected: _of_row(
+        data.fusion.get((scope, versus)), expected=expected
+    ),
+    "pseudo_labels": lambda data, data_set, expected: _of_row(
+        data.shares.get(data_set), expected=expected
+    ),
     "pseudo_labels_similar": _pseudo_labels_similar,
     "best_alpha": _best_alpha,
     "close_alpha": _close_alpha,
@@ -451,12 +425,12 @@ def _covers(
     if outcomes is None:
         return False
     rows = sweep_rows(outcomes)
-    for measure in measures:
-        place = (rows["data_set"] == measure.data_set) & (rows["direction"] == measure.direction)
-        there = rows.loc[place, "alpha"].unique()
-        if not all(np.isclose(there, alpha, atol=1e-9).any() for alpha in alphas):
-            return False
-    return True
+    there = rows.groupby(["data_set", "direction"], observed=True)["alpha"].unique().to_dict()
+    return all(
+        np.isclose(there.get((measure.data_set, measure.direction), []), alpha, atol=1e-9).any()
+        for measure in measures
+        for alpha in alphas
+    )
 
 
 def _of_best(
@@ -525,33 +499,26 @@ def _verdict(finding: _Finding, p_holm: float) -> str:
 
 
 def _evidence(paper: str | Mapping[str, Any], numbers: pd.Series) -> str:
-    """The evidence in words; of two rows, their difference and both.
-
-    numbers: by data set, metric and the paper's row.
-    """
+    """The evidence in words; of two of the paper's rows, their difference and both."""
     if isinstance(paper, str):
         return paper
-    metrics = {one.data_set: _metric(one) for one in ZERO_SHOT.measures}
+    metrics = {
+        measure.data_set: "top1" if measure.direction == CLASSIFICATION else "R@5"
+        for measure in ZERO_SHOT.measures
+    }
     chosen = paper.get("data_sets", metrics)
     of, minus = (
-        float(np.mean([numbers[one, metrics[one], paper[side]] for one in chosen]))
+        float(np.mean([numbers[name, metrics[name], paper[side]] for name in chosen]))
         for side in ("of", "minus")
     )
     return f"{_signed(of - minus)} {_POINTS} ({of:.1f} − {minus:.1f})"
 
 
-def _metric(measure: Measure) -> str:
-    kind = "classification" if measure.direction == CLASSIFICATION else "retrieval"
-    return next(name for name, k in SHARES[kind].items() if k == measure.k)
-
-
 def _sentence(row: Mapping[Any, Any]) -> str:
-    parts = [f"{row['claim']} ({row['where']})"]
-    p = _p(row["p_holm"])
     numbers = [] if math.isnan(row["measured"]) else [f"{_measured(row)} {_interval(row)}"]
-    numbers += [] if p == "–" else [f"p {p}"]
-    parts += [", ".join(numbers)] if numbers else []
-    return ": ".join(parts) + (f"; {row['found']}" if row["found"] else "")
+    numbers += [] if math.isnan(row["p_holm"]) else [f"p {_p(row['p_holm'])}"]
+    named = f"{row['claim']} ({row['where']})" + (f": {', '.join(numbers)}" if numbers else "")
+    return named + (f"; {row['found']}" if row["found"] else "")
 
 
 def _measured(row: Mapping[Any, Any]) -> str:

@@ -1,12 +1,14 @@
-"""Bands over curves, the best of several alphas, classes that differ: tests that only figures need.
+"""Tests that only figures need: of whole curves, of the best alpha, and of classes.
 
 Values have the forms of `fitclip_core.statistics`, and one more axis at the end where they are
-curves: [items, points] or [draws, items, points].
+curves: [items, points] or [draws, items, points], or a list of such arrays, data sets that are
+averaged with equal weight. Intervals, bands and bounds have a level of 95%.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -25,6 +27,11 @@ from fitclip_core.statistics import (
     resampled_totals,
 )
 
+_LEVEL: Final = 0.95
+_RESAMPLES: Final = 2000
+_PERMUTATIONS: Final = 10_000
+_CHUNK: Final = 4_000_000  # numbers permuted at once
+
 
 @dataclass(frozen=True, eq=False)
 class Band:
@@ -33,7 +40,6 @@ class Band:
     estimate: Array
     low: Array
     high: Array
-    level: float
     n: int
 
 
@@ -52,7 +58,6 @@ class BestSet:
     high: Array
     reach: Array
     left: NDArray[np.bool_]
-    level: float
     n: int
 
 
@@ -65,116 +70,135 @@ class SelectionGap:
     gap: float
     low: float
     high: float
-    level: float
     n: int
 
 
-def simultaneous_band(
-    values: Values, *, level: float = 0.95, n_resamples: int = 2000, seed: int = 0
-) -> Band:
-    """A band that holds a whole curve of means, such as a sweep over alpha, with the given level.
+def simultaneous_band(values: Values, *, n_resamples: int = _RESAMPLES, seed: int = 0) -> Band:
+    """A band that holds a whole curve of means, such as a sweep over alpha, at all its points.
 
     Each point's :func:`crossed_interval` is widened by one factor: the bootstrap's quantile of the
     largest deviation among the points, each in units of its standard deviation, over the quantile
-    for a single point. The resamples are those of :func:`bootstrap_interval`; all points share
-    items and draws, and so the factor is small where the points move together. A point without
-    spread (all outcomes equal) takes no part and has a band of no width.
+    for a single point. All points share resampled items and draws, so the factor is small where
+    they move together. A point without spread takes no part and has a band of no width.
 
-    Args:
-        values: [items, points], [draws, items, points], or a list of such arrays: data sets,
-            averaged with equal weight. A point that all draws share (the teacher) is repeated for
-            each draw.
-        level: the chance that the band holds all points at once, in (0, 1).
-        n_resamples: number of bootstrap resamples.
-        seed: of the resamples.
+    values: curves (see above); a point that all draws share (the teacher) is repeated for each.
 
-    Returns:
-        Estimates and ends, arrays [points]. The ends are NaN when a data set has one item.
-
-    Raises:
-        ValueError: the data sets' numbers of points differ, or as :func:`bootstrap_interval`.
-
-    Source:
-        Montiel Olea and Plagborg-Møller 2019 (the sup-t band and its bootstrap).
+    Returns: estimates and ends, arrays [points]. The ends are NaN when a data set has one item.
+    Raises: ValueError when data sets' numbers of points differ, or as :func:`bootstrap_interval`.
+    Source: Montiel Olea and Plagborg-Møller 2019 (the sup-t band and its bootstrap).
     """
-    sets = per_item_sets("values", values, points=True)
-    check_settings(level, n_resamples)
-    estimate = np.mean([data.mean(axis=(0, -1)) for data in sets], axis=0)
-    half_widths = crossed_spread(sets).half_width(level)
-    rng = np.random.default_rng(seed)
-    weights = draw_weights(common_draws(sets), n_resamples, rng)
-    deviations = resampled_totals(sets, "mean", weights, rng) - estimate[:, None]
-    single = special.ndtri((1 + level) / 2)
-    half_widths *= max(1.0, _joint_quantile(np.abs(deviations), deviations, sets, level) / single)
-    return Band(estimate, estimate - half_widths, estimate + half_widths, level, count_items(sets))
+    sets, estimate, deviations = _resampled_means(values, n_resamples, seed)
+    factor = _joint_quantile(np.abs(deviations), deviations, sets)
+    factor /= special.ndtri((1 + _LEVEL) / 2)
+    half_widths = crossed_spread(sets).half_width(_LEVEL) * max(1.0, factor)
+    return Band(estimate, estimate - half_widths, estimate + half_widths, count_items(sets))
 
 
-def compared_with_best(
-    values: Values, *, level: float = 0.95, n_resamples: int = 2000, seed: int = 0
-) -> BestSet:
+def compared_with_best(values: Values) -> BestSet:
     """Which points of a curve of means, such as alphas, may be the best, and what each loses to it.
 
     For each point the differences of the others to it have one-sided bounds that hold for all of
     them together: :func:`crossed_interval`'s, widened by one factor as in
     :func:`simultaneous_band`. A point is shown worse than the best when one of its bounds lies
-    above it. With the given level the best point is among those that are left, and no point loses
-    more to the best than `low` says. Neighbours that hardly differ are left together: one point
-    alone is left only where the data tell it from all others.
+    above it. The best point is then among those that are left, and no point loses more to the best
+    than `low` says. One point alone is left only where the data tell it from all others.
 
-    Args:
-        values: [items, points] or [draws, items, points], or a list of such arrays: data sets,
-            averaged with equal weight. The largest mean is the best.
-        level: the chance that all of this holds at once, in (0.5, 1).
-        n_resamples: number of bootstrap resamples.
-        seed: of the resamples.
+    values: curves (see above); the largest mean is the best.
 
-    Returns:
-        The comparisons of each point with the best of the others, in the unit of the values. Bounds
-        are NaN when a data set has one item; no point is then shown worse.
-
-    Raises:
-        ValueError: there is one point, level is not above 0.5, or as :func:`simultaneous_band`.
-
-    Source:
-        Hsu 1984 (constrained intervals for comparisons with the best); Hsu 1981; Hsu 1996, chapter
-        4 (a critical value for each point, where their correlations differ).
+    Returns: the comparisons, in the unit of the values. Bounds are NaN when a data set has one
+    item; no point is then shown worse.
+    Raises: ValueError when there is one point, or as :func:`simultaneous_band`.
+    Source: Hsu 1984 (constrained intervals for comparisons with the best); Hsu 1981; Hsu 1996,
+    chapter 4 (a critical value for each point, where their correlations differ).
 
     Example:
         >>> compared_with_best(np.eye(2)[[0, 0, 0, 0, 0, 1]]).lead.round(3)
         array([ 0.667, -0.667])
     """
-    sets = per_item_sets("values", values, points=True)
-    check_settings(level, n_resamples)
-    means = np.mean([data.mean(axis=(0, -1)) for data in sets], axis=0)
-    if level <= 0.5:
-        raise ValueError(f"level is {level}: bounds of one side need more than 0.5, such as 0.95")
+    sets, means, deviations = _resampled_means(values, _RESAMPLES, seed=0)
     if len(means) < 2:
         raise ValueError("there is one point: comparisons with the best need at least two")
-    rng = np.random.default_rng(seed)
-    weights = draw_weights(common_draws(sets), n_resamples, rng)
-    deviations = resampled_totals(sets, "mean", weights, rng) - means[:, None]
     reach = np.empty((len(means), len(means)))  # [point, other]: of the bound of other - point
-    for place in range(len(means)):
-        gaps = [data - data[:, [place]] for data in sets]
-        one = deviations - deviations[place]
-        factor = _joint_quantile(one, one, sets, level) / special.ndtri(level)
-        reach[place] = crossed_spread(gaps).half_width(2 * level - 1) * max(1.0, factor)
+    for point in range(len(means)):
+        gaps = [data - data[:, [point]] for data in sets]
+        relative = deviations - deviations[point]
+        factor = _joint_quantile(relative, relative, sets) / special.ndtri(_LEVEL)
+        reach[point] = crossed_spread(gaps).half_width(2 * _LEVEL - 1) * max(1.0, factor)
     behind = np.subtract.outer(-means, -means)  # [point, other]: other - point
     np.fill_diagonal(behind, -np.inf)
-    strongest = behind.argmax(axis=1)
-    points = np.arange(len(means))
     high = -(behind - reach).max(axis=1)
     left = ~(high < -1e-12)  # equal means may differ by the order of a sum
     # The best is one of those left, each of which has its own reach.
     low = 0 - np.where(left, behind + reach.T, -np.inf).max(axis=1).clip(min=0)
+    strongest = behind.argmax(axis=1)
     return BestSet(
         lead=-behind.max(axis=1),
         low=low,
         high=high,
-        reach=reach[strongest, points],
+        reach=reach[strongest, np.arange(len(means))],
         left=left,
-        level=level,
         n=count_items(sets),
+    )
+
+
+def selection_gap(
+    validation: Values,
+    test: Values,
+    alphas: ArrayLike,
+    *,
+    n_resamples: int = _RESAMPLES,
+    seed: int = 0,
+) -> SelectionGap:
+    """What the alpha with the best validation mean loses, on the test, to the test's best alpha.
+
+    Of equal means the smaller alpha is taken. Each resample chooses both alphas anew, from
+    validation items, test items, and draws, which validation and test share.
+
+    The best of several noisy means lies above the best true mean, so the gap is biased upwards, and
+    more so the flatter the curve; it cannot be negative. The percentile interval has the same bias
+    once more and is on the safe side: it covered the chosen alpha's true loss in 96-100% of
+    simulations, where resampling the test alone covered 69% on flat curves. Its high end is what
+    may be quoted: the choice costs at most that much.
+
+    validation, test: curves (see above) with items and data sets of their own. alphas: [points],
+    ascending.
+
+    Returns: both alphas, the gap and its interval, in the unit of the values. The ends are NaN when
+    a data set has one item.
+    Raises: ValueError when alphas do not ascend or are not one for each point, or as
+    :func:`simultaneous_band`.
+    Source: Efron and Gong 1983 (the selection repeated in each resample).
+    """
+    validations = per_item_sets("validation", validation, points=True)
+    tests = per_item_sets("test", test, points=True)
+    check_settings(_LEVEL, n_resamples)
+    both = [*validations, *tests]
+    grid = np.asarray(alphas, dtype=np.float64)
+    points = {data.shape[1] for data in both}
+    if points != {grid.size} or grid.ndim != 1 or not (np.diff(grid) > 0).all():
+        raise ValueError(
+            f"alphas are {grid.tolist()} and the curves have {sorted(points)} points: pass "
+            "ascending alphas, one for each point of validation and test"
+        )
+    rng = np.random.default_rng(seed)
+    weights = draw_weights(common_draws(both), n_resamples, rng)
+    curves, resampled = [], []
+    for sets in (validations, tests):
+        curves.append(_means(sets)[:, None])
+        resampled.append(resampled_totals(sets, "mean", weights, rng))
+    chosen, hindsight, (gap,) = _selected(*curves)
+    low = high = float("nan")
+    if min(data.shape[-1] for data in both) > 1:
+        tail = (1 - _LEVEL) / 2
+        low, high = np.quantile(_selected(*resampled)[2], [tail, 1 - tail])
+        low = min(low, gap)  # on a fine grid every resample may have a gap, whatever there is here
+    return SelectionGap(
+        chosen=float(grid[chosen[0]]),
+        hindsight=float(grid[hindsight[0]]),
+        gap=float(gap),
+        low=float(low),
+        high=float(high),
+        n=count_items(tests),
     )
 
 
@@ -183,44 +207,33 @@ def per_class_differences(
     second: ArrayLike,
     labels: ArrayLike | pd.Series,
     *,
-    level: float = 0.95,
+    level: float = _LEVEL,
 ) -> pd.DataFrame:
     """Difference in accuracy (second - first) of each class, with intervals, p- and q-values.
 
     The interval is made for few items: one pair that only the first model has right and one that
     only the second has right are added, which for one draw gives the interval of Bonett and Price,
     and for several draws the same on the variance of :func:`crossed_interval`. It does not shrink
-    to nothing where the models agree on all items, and it covers new items and new draws. It holds
-    for each class by itself.
+    to nothing where the models agree on all items. It covers new items and new draws, for each
+    class by itself.
 
-    A class must pass two tests, and the p-value is the larger of theirs. One is got by inverting
-    the interval, so that the p-value never goes below 1 - level where the interval holds 0; few
-    items make it too liberal in the far tail, where the correction looks. The other is the exact
-    sign-flip test over the class's items, an item's differences in all draws flipped together (for
-    one draw, McNemar's exact test); alone it would speak of the draws at hand only. Neither is
-    simulated, because among hundreds of classes the smallest p-value that resampling can give would
-    never survive the correction.
+    A class must pass two tests, and p_value is the larger of theirs. One inverts the interval, so
+    that p_value is never below 1 - level where the interval holds 0; few items make it too liberal
+    in the far tail, where the correction looks. The other, sign_flip_p, is the exact test of these
+    draws, an item's differences in all draws flipped together (for one draw, McNemar's). Neither is
+    simulated: the smallest p-value of resampling would not survive the correction for hundreds of
+    classes.
 
-    Args:
-        first: one model's outcomes, 1 for right and 0 for wrong: [items] or [draws, items].
-        second: the other model's for the same items. A side with one draw is compared with every
-            draw of the other.
-        labels: [items] the items' classes, as names or numbers.
-        level: confidence level of each interval, in (0, 1).
+    first, second: [items] or [draws, items] of the same items, 1 for right and 0 for wrong; a side
+    with one draw goes with every draw of the other. labels: [items] names or numbers of classes.
 
-    Returns:
-        One row a class, in order of class: ``class``, ``n`` (items), ``difference``, ``low``,
-        ``high`` (fractions in [-1, 1]), ``p_value``, ``sign_flip_p`` (of the exact test, given
-        these draws) and ``q_value`` (of p_value): at q <= 0.05, at most 5% of the classes so marked
-        are expected to be marked wrongly, and each one's interval leaves out 0.
-
-    Raises:
-        ValueError: outcomes other than 0 and 1, items or draws that do not match, or labels that
-            are missing or of another number.
-
-    Source:
-        Supplement, figure 1. Bonett and Price 2012 (the interval; recommended for small samples by
-        Fagerland, Lydersen and Laake 2014); McNemar 1947; Benjamini and Hochberg 1995 (q-values).
+    Returns: a row a class, in order: class, n (items), difference, low, high (fractions), p_value,
+    sign_flip_p, q_value (of p_value): of the classes with q <= 0.05, at most 5% are expected to be
+    marked wrongly, and each one's interval leaves out 0.
+    Raises: ValueError for outcomes other than 0 and 1, items or draws that do not match, or labels
+    that are missing or of another number.
+    Source: Supplement, figure 1. Bonett and Price 2012 (the interval; recommended for small samples
+    by Fagerland, Lydersen and Laake 2014); McNemar 1947; Benjamini and Hochberg 1995 (q-values).
 
     Example:
         >>> table = per_class_differences([0, 0, 0, 1], [1, 1, 1, 1], ["a", "a", "a", "b"])
@@ -249,18 +262,18 @@ def per_class_differences(
     if classes.isna().any():
         raise ValueError(f"label {int(classes.isna().argmax())} is missing: give each item a class")
     rows = []
-    for label, places in classes.groupby(classes, sort=True).indices.items():
-        found = differences[:, places]
-        added = np.tile([1.0, -1.0], (len(found), 1))
-        adjusted = np.concatenate([found, added], axis=1)
+    for label, items in classes.groupby(classes, sort=True).indices.items():
+        of_class = differences[:, items]
+        added = np.tile([1.0, -1.0], (len(of_class), 1))
+        adjusted = np.concatenate([of_class, added], axis=1)
         spread = crossed_spread([adjusted], small_sample=False)
         half_width = float(spread.half_width(level))
-        exact = _exact_sign_flip_p_value(found.sum(axis=0).astype(int))
+        exact = _exact_sign_flip_p_value(of_class.sum(axis=0).astype(int))
         rows.append(
             {
                 "class": label,
-                "n": len(places),
-                "difference": found.mean(),
+                "n": len(items),
+                "difference": of_class.mean(),
                 "low": max(adjusted.mean() - half_width, -1.0),
                 "high": min(adjusted.mean() + half_width, 1.0),
                 "p_value": max(exact, spread.p_value(float(adjusted.mean()))),
@@ -271,80 +284,113 @@ def per_class_differences(
     return table.assign(q_value=stats.false_discovery_control(table["p_value"]))
 
 
-def selection_gap(
-    validation: Values,
-    test: Values,
-    alphas: ArrayLike,
-    *,
-    level: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
-) -> SelectionGap:
-    """What the alpha with the best validation mean loses, on the test, to the test's best alpha.
+def heterogeneity_p_value(differences: ArrayLike, labels: ArrayLike) -> float:
+    """p-value of the test that a paired difference does not depend on the class.
 
-    The gap is the test mean at the hindsight alpha less that at the chosen one; of equal means the
-    smaller alpha is taken. Each bootstrap resample chooses both alphas anew, from validation items,
-    test items and draws as in :func:`bootstrap_interval`; validation and test share their students
-    and so the resampled draws.
+    The statistic is the sum of squares between classes of the mean differences; under the null
+    hypothesis the labels could as well be permuted over the items. All classes count together, so
+    the test has power where no class by itself has enough items.
 
-    The best of several noisy means lies above the best true mean, so the gap is biased upwards,
-    and more so the flatter the curve; it cannot be negative. The percentile interval has the same
-    bias once more and is on the safe side: it covered the chosen alpha's true loss in 96-100% of
-    simulations, where resampling the test alone covered 69% on flat curves. Its high end is what
-    may be quoted: the choice costs at most that much.
+    differences: [items] of one pair each, second - first. Where they are means over draws, the test
+    holds for new items and these draws. labels: [items] the items' classes.
 
-    Args:
-        validation: [items, alphas] or [draws, items, alphas], or a list of such arrays: data sets,
-            averaged with equal weight.
-        test: the same of the test, with its own items and data sets.
-        alphas: [alphas] the values of the last axis, ascending.
-        level: confidence level in (0, 1).
-        n_resamples: number of bootstrap resamples.
-        seed: of the resamples.
-
-    Returns:
-        Both alphas, the gap and its interval, in the unit of the values. The ends are NaN when a
-        data set has one item.
-
-    Raises:
-        ValueError: alphas do not ascend or are not one for each point, or as
-            :func:`simultaneous_band`.
-
-    Source:
-        Efron and Gong 1983 (the selection repeated in each resample).
+    Returns: (1 + permutations that reach the statistic) / (1 + permutations).
+    Raises: ValueError when there is no item, a difference is NaN or infinite, or there is not one
+    label for each item.
+    Source: Pitman 1938 (the analysis of variance by permutation); Phipson and Smyth 2010 (the added
+    one).
     """
-    validations = per_item_sets("validation", validation, points=True)
-    tests = per_item_sets("test", test, points=True)
-    check_settings(level, n_resamples)
-    grid = np.asarray(alphas, dtype=np.float64)
-    numbers = {data.shape[1] for data in (*validations, *tests)}
-    if numbers != {grid.size} or grid.ndim != 1 or not (np.diff(grid) > 0).all():
-        raise ValueError(
-            f"alphas are {grid.tolist()} and the curves have {sorted(numbers)} points: pass "
-            "ascending alphas, one for each point of validation and test"
-        )
+    values, codes = _classed(differences, labels)
+    sizes = np.bincount(codes)
+    starts = np.cumsum(sizes) - sizes
+    ordered = values[np.argsort(codes, kind="stable")]
+
+    def between(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        # Less the square of the grand mean, which permutations leave as it is.
+        return (np.add.reduceat(rows, starts, axis=1) ** 2 / sizes).sum(axis=1)
+
+    threshold = between(ordered[None])[0] - 1e-12 * np.square(values).sum()
+    rng = np.random.default_rng(0)
+    reached, step = 0, max(1, _CHUNK // len(values))
+    for start in range(0, _PERMUTATIONS, step):
+        rows = np.tile(ordered, (min(step, _PERMUTATIONS - start), 1))
+        reached += int((between(rng.permuted(rows, axis=1)) >= threshold).sum())
+    return (1 + reached) / (1 + _PERMUTATIONS)
+
+
+def qualitative_interaction_p_value(differences: ArrayLike, labels: ArrayLike) -> float:
+    """p-value of the test that a paired difference has the same sign, or is 0, in all classes.
+
+    `gail_simon_p_value` of the classes' mean differences, each with the standard error that it has
+    if the class's true difference is 0: the root of its sum of squares, over its items. Unlike the
+    spread around its own mean it does not vanish in a class of a few items that agree. A class
+    without any difference says nothing and is left out.
+
+    Takes and raises as `heterogeneity_p_value`; 1 where fewer than two classes have a difference.
+    """
+    values, codes = _classed(differences, labels)
+    sums, squares = np.bincount(codes, values), np.bincount(codes, np.square(values))
+    known = squares > 0
+    return gail_simon_p_value(sums[known], np.sqrt(squares[known]))
+
+
+def gail_simon_p_value(effects: ArrayLike, errors: ArrayLike) -> float:
+    """Gail and Simon's p-value that effects are not of both signs; 1 where they are of one sign.
+
+    The statistic is the smaller of two sums of squared effects in units of their standard errors,
+    over the positive and over the negative ones. Its distribution where the null hypothesis is
+    hardest to keep, with one effect very large and the other K - 1 zero, is a mixture of chi-square
+    distributions, whose degrees of freedom are binomial: of K - 1 signs, each as likely as not.
+
+    effects: [classes] independent and about normal. errors: [classes] standard errors, above 0.
+
+    Source: Gail and Simon 1985, Testing for qualitative interactions between treatment effects and
+    patient subsets (Biometrics 41).
+
+    Example:
+        >>> round(gail_simon_p_value([1.645, -1.645], [1, 1]), 3)  # of two, the one-sided 5%
+        0.05
+    """
+    values = np.asarray(effects, np.float64)
+    squares = np.square(values / np.asarray(errors, np.float64))
+    statistic = min(squares[values > 0].sum(), squares[values < 0].sum())
+    if statistic == 0:
+        return 1.0
+    others = len(values) - 1
+    freedoms = np.arange(1, others + 1)
+    weights = stats.binom.pmf(freedoms, others, 0.5)
+    return float((weights * stats.chi2.sf(statistic, freedoms)).sum())
+
+
+def _means(sets: list[Array]) -> Array:
+    return np.asarray(np.mean([data.mean(axis=(0, -1)) for data in sets], axis=0))
+
+
+def _resampled_means(
+    values: Values, n_resamples: int, seed: int
+) -> tuple[list[Array], Array, Array]:
+    """The data sets, their mean [points], and its resamples' deviations [points, resamples]."""
+    sets = per_item_sets("values", values, points=True)
+    check_settings(_LEVEL, n_resamples)
     rng = np.random.default_rng(seed)
-    draws = common_draws([*validations, *tests])
-    weights = draw_weights(draws, n_resamples, rng)
-    curves, resampled = [], []
-    for sets in (validations, tests):
-        curves.append(np.mean([data.mean(axis=(0, -1)) for data in sets], axis=0)[:, None])
-        resampled.append(resampled_totals(sets, "mean", weights, rng))
-    chosen, hindsight, (gap,) = _selected(*curves)
-    low = high = float("nan")
-    if min(data.shape[-1] for data in (*validations, *tests)) > 1:
-        tail = (1 - level) / 2
-        low, high = np.quantile(_selected(*resampled)[2], [tail, 1 - tail])
-        low = min(low, gap)  # on a fine grid every resample may have a gap, whatever there is here
-    return SelectionGap(
-        chosen=float(grid[chosen[0]]),
-        hindsight=float(grid[hindsight[0]]),
-        gap=float(gap),
-        low=float(low),
-        high=float(high),
-        level=level,
-        n=count_items(tests),
-    )
+    weights = draw_weights(common_draws(sets), n_resamples, rng)
+    means = _means(sets)
+    return sets, means, resampled_totals(sets, "mean", weights, rng) - means[:, None]
+
+
+def _joint_quantile(deviations: Array, signed: Array, sets: list[Array]) -> float:
+    """Quantile of the largest of the deviations [points, resamples], in their points' units.
+
+    A point's unit is the standard deviation of its signed deviations; one without spread takes no
+    part, and 0 is the quantile where none has any.
+    """
+    spreads = signed.std(axis=1)
+    # Of a point without spread, rounding leaves some 1e-16 of the values.
+    spreading = spreads > 1e-12 * max(np.abs(data).max() for data in sets)
+    if not spreading.any():
+        return 0.0
+    largest = (deviations[spreading] / spreads[spreading, None]).max(axis=0)
+    return float(np.quantile(largest, _LEVEL))
 
 
 def _selected(
@@ -358,21 +404,6 @@ def _selected(
     return chosen, hindsight, test[hindsight, columns] - test[chosen, columns]
 
 
-def _joint_quantile(deviations: Array, signed: Array, sets: list[Array], level: float) -> float:
-    """Quantile of the largest of the deviations [points, resamples], in their points' units.
-
-    A point's unit is the standard deviation of its signed deviations; one without spread takes no
-    part, and 0 is the quantile where none has any.
-    """
-    spreads = signed.std(axis=1)
-    # Of a point without spread, rounding leaves some 1e-16 of the values.
-    spreading = spreads > 1e-12 * max(np.abs(data).max() for data in sets)
-    if not spreading.any():
-        return 0.0
-    largest = (deviations[spreading] / spreads[spreading, None]).max(axis=0)
-    return float(np.quantile(largest, level))
-
-
 def _exact_sign_flip_p_value(sums: NDArray[np.int_]) -> float:
     """Two-sided p-value over all sign flips of whole numbers: [items]."""
     sizes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
@@ -384,3 +415,18 @@ def _exact_sign_flip_p_value(sums: NDArray[np.int_]) -> float:
     reach = len(chances) // 2
     reached = np.abs(np.arange(-reach, reach + 1)) >= abs(sums.sum())
     return min(1.0, float(chances[reached].sum()))  # the sum may exceed 1 by rounding
+
+
+def _classed(
+    differences: ArrayLike, labels: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """The differences, and the place of each item's class."""
+    values, names = np.asarray(differences, dtype=np.float64), np.asarray(labels)
+    if values.ndim != 1 or values.size == 0 or names.shape != values.shape:
+        raise ValueError(
+            f"differences have shape {values.shape} and labels {names.shape}: pass one of each for "
+            "every item"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError("differences hold NaN or infinite values: measure or leave out the item")
+    return values, np.unique(names, return_inverse=True)[1]

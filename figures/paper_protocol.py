@@ -52,17 +52,12 @@ _FORMS: Final = {
 def protocol_items(records: Sequence[Record], model: str, data_set: str) -> pd.DataFrame:
     """The paper's protocol of one number beside the protocol under which it was measured here.
 
-    records: `ResultsStore.record` of the cells that the number is made of, one a draw.
-    model: teacher, student, fused, wise_ft or a reference of tables 2 and 3.
-    data_set: msrvtt, youcook2, didemo, ucf101 or mit.
-
-    Columns: item, paper, here (texts), status: same, differs, or not recorded where either side
-    does not say. A student's recipe is part of the protocol of its numbers; that of one which was
-    trained elsewhere is not recorded.
+    records: `ResultsStore.record` of the cells that the number is made of, one a draw. model and
+    data_set: as in paper_protocol.yaml. Columns: item, paper, here (texts), status: same, differs,
+    or not recorded where a side does not say, as of a student that was trained elsewhere.
 
     Raises: ValueError when there is no record, or for an unknown model or data set.
-    Source: the paper's official code for the sets, prompts, frames and training; supplement, table
-    1 for the printed sizes.
+    Source: the paper's official code; supplement, table 1 for the printed sizes.
     """
     text = (files("figures") / "paper_protocol.yaml").read_text(encoding="utf-8")
     paper: dict[str, Any] = yaml.safe_load(text)
@@ -91,9 +86,8 @@ def protocol_items(records: Sequence[Record], model: str, data_set: str) -> pd.D
         here = _together([texts.get(item) for texts in said])
         here = str(len(records)) if item == "draws" else here
         status = SAME if expected == here else DIFFERS
-        unknown = expected is None or here is None
-        sides = (expected or NOT_RECORDED, here or NOT_RECORDED)
-        rows.append((item, *sides, NOT_RECORDED if unknown else status))
+        status = NOT_RECORDED if None in (expected, here) else status
+        rows.append((item, expected or NOT_RECORDED, here or NOT_RECORDED, status))
     rows += [(item, *sides, DIFFERS) for item, sides in fixed.items()]
     trained_here = all("learning rate" in texts for texts in said)
     for item, (expected, here) in of_training.items():

@@ -14,15 +14,7 @@ from pandas.io.formats.style import Styler
 
 from figures.comparisons import LEVEL
 from figures.measures import ZERO_SHOT, panels_of
-from figures.paper import (
-    DATASET_TABLES,
-    DELTA,
-    FUSED,
-    REDUCTION,
-    TITLES,
-    layout,
-    paper_table,
-)
+from figures.paper import DATASET_TABLES, DELTA, FUSED, REDUCTION, TITLES, layout, paper_table
 from figures.provenance import line as provenance_line
 from figures.provenance import with_commit
 from fitclip_kit.store.files import atomic_path, write_text
@@ -34,12 +26,7 @@ BLANK: Final = "–"
 
 _COUNTS: Final = ("samples", "classes")
 _PRINTED: Final = {"top1": "Top 1", "top5": "Top 5"}
-_HEADLINE: Final = {
-    "Teacher": "Teacher (CLIP)",
-    "Student": "Student",
-    FUSED: FUSED,
-    "Gain": DELTA,
-}
+_HEADLINE: Final = {"Teacher": "Teacher (CLIP)", "Student": "Student", FUSED: FUSED, "Gain": DELTA}
 _RIVALS: Final = ["WiSE-FT", FUSED]  # of table 6, where the paper sets the better one in bold
 _CAPTIONS: Final = {
     "1a": "data sets for pretraining",
@@ -68,11 +55,9 @@ _SIGNED: Final = re.compile(r"[-+][\d.,]+(?: \([^A-Za-z]*\))?")
 
 
 def result_table(table: str, beside: pd.DataFrame) -> pd.DataFrame:
-    """One of tables 2 to 6, each column of the paper's split into "here" and "paper".
+    """One of tables 2 to 6 in percent (MdR: ranks), each column split into "here" and "paper".
 
     table: "2a" to "5c" or "6". beside: what `paper_tables.beside_paper` gives.
-
-    Numbers are in percent, and ranks for MdR; what was not measured here is NaN.
 
     Raises: ValueError for another table.
     Source: supplement, tables 2 to 6.
@@ -89,8 +74,7 @@ def result_table(table: str, beside: pd.DataFrame) -> pd.DataFrame:
 def data_set_table(table: str, here: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
     """One of tables 1a to 1c, the counts split into "here" and "paper".
 
-    here: the paper's name of a data set, such as "MSR-VTT" -> what this run has of it: samples and,
-    for recognition, classes. Data sets of other tables are left aside.
+    here: the paper's name of a data set, such as "MSR-VTT" -> its samples and classes in this run.
 
     Raises: ValueError for another table, or a data set that is in none of them.
     Source: supplement, table 1.
@@ -103,12 +87,10 @@ def data_set_table(table: str, here: Mapping[str, Mapping[str, int]]) -> pd.Data
     paper = paper_table(table)
     columns: dict[tuple[str, str], Any] = {}
     for name in paper.columns:
-        if name not in _COUNTS:
-            columns[name, ""] = paper[name]
-            continue
-        counts = [here.get(data_set, {}).get(name) for data_set in paper.index]
-        columns[name, HERE] = pd.array(counts, "Int64")
-        columns[name, PAPER] = paper[name]
+        if name in _COUNTS:
+            counts = [here.get(data_set, {}).get(name) for data_set in paper.index]
+            columns[name, HERE] = pd.array(counts, "Int64")
+        columns[name, PAPER if name in _COUNTS else ""] = paper[name]
     return pd.DataFrame(columns, index=paper.index).rename_axis(None)
 
 
@@ -116,11 +98,9 @@ def headline_numbers(beside: pd.DataFrame) -> pd.DataFrame:
     """The zero-shot data sets' R@5 or top-1: teacher, student, fusion, its gain over the teacher.
 
     beside: what `paper_tables.beside_paper` gives. Data sets without a measured number are left
-    out, unless there is none with one.
-
-    Columns: under Teacher, Student, FitCLIP and Gain the paper's value and the one measured here,
-    in percent, and for the last two the interval's ends (low, high); under Clips the clips measured
-    here and asked for. What was not measured is NaN.
+    out, unless there is none with one. Columns: under each of these the paper's value and the one
+    measured here, in percent, for the last two with the interval's ends (low, high); under Clips
+    those measured here and asked for.
 
     Source: supplement, tables 4 and 5.
     """
@@ -133,10 +113,9 @@ def headline_numbers(beside: pd.DataFrame) -> pd.DataFrame:
         of_set: Any = rows.loc[(measure.data_set, metric)]
         numbers: dict[tuple[str, str], Any] = {}
         for title, model in _HEADLINE.items():
-            names = {PAPER: "paper", HERE: "value"}
-            if model in (FUSED, DELTA):
-                names |= {"low": "ci_low", "high": "ci_high"}
-            numbers |= {(title, side): of_set.loc[model, name] for side, name in names.items()}
+            ends = {"low": "ci_low", "high": "ci_high"} if model in (FUSED, DELTA) else {}
+            for side, name in ({PAPER: "paper", HERE: "value"} | ends).items():
+                numbers[title, side] = of_set.loc[model, name]
         fused = of_set.loc[FUSED]
         numbers |= {("Clips", HERE): fused["n"], ("Clips", "asked for"): fused["clips"]}
         table[f"{TITLES[measure.data_set]}, {_PRINTED.get(metric, metric)}"] = numbers
@@ -152,12 +131,13 @@ def headline_printed(numbers: pd.DataFrame) -> pd.DataFrame:
         for side in (PAPER, HERE):
             texts[title, side] = [_number(model, "", value) for value in numbers[title, side]]
         if (title, "low") in numbers:
-            ends = zip(numbers[title, "low"], numbers[title, "high"], strict=True)
+            ends = [
+                [_number(model, "", end) for end in numbers[title, side]]
+                for side in ("low", "high")
+            ]
             texts[title, f"{LEVEL:.0%} interval"] = [
-                BLANK
-                if pd.isna(low)
-                else f"[{_number(model, '', low)}, {_number(model, '', high)}]"
-                for low, high in ends
+                BLANK if low == BLANK else f"[{low}, {high}]"
+                for low, high in zip(*ends, strict=True)
             ]
     clips = zip(numbers["Clips", HERE], numbers["Clips", "asked for"], strict=True)
     texts["Clips", HERE] = [BLANK if pd.isna(n) else _covered(n, n, of) for n, of in clips]
@@ -184,8 +164,6 @@ def better(numbers: pd.DataFrame) -> pd.DataFrame:
     """Which cells of a table 6 are set in bold: the better of WiSE-FT and FitCLIP, as printed.
 
     numbers: `result_table("6", ...)`. Equal values are both in bold; where one is missing, none is.
-
-    Source: supplement, table 6.
     """
     bold = pd.DataFrame(False, index=numbers.index, columns=numbers.columns)
     rivals = numbers.loc[_RIVALS].round(1)
@@ -282,10 +260,9 @@ def write(
     provenance: Mapping[str, str],
     bold: pd.DataFrame | None = None,
 ) -> list[Path]:
-    """Write `stem`.csv (the numbers), .md, .tex and .html (the texts); returns the paths.
+    """Write `stem`.csv (the numbers), .md, .tex and .html (the texts) atomically, to these paths.
 
-    Each file is replaced atomically. In the CSV, a text that a spreadsheet would compute has a `'`
-    before it.
+    In the CSV, a text that a spreadsheet would compute has a `'` before it.
 
     Raises: ValueError when the provenance is empty.
     """
@@ -293,7 +270,9 @@ def write(
     formats = {"md": markdown, "tex": latex, "html": page}
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("csv", *formats)]
     names = [_no_formula(_joined(column)) for column in numbers]
-    flat = numbers.set_axis(names, axis=1).apply(_no_formulas)
+    flat = numbers.set_axis(names, axis=1).apply(
+        lambda column: column if is_numeric_dtype(column) else column.map(_no_formula)
+    )
     named = not isinstance(numbers.index, pd.RangeIndex)
     if named:
         flat = flat.rename(index=_no_formula)
@@ -372,10 +351,6 @@ def escape_markdown(text: str) -> str:
 
 def _escape_latex(text: str) -> str:
     return " ".join(text.split()).translate(_LATEX)
-
-
-def _no_formulas(column: pd.Series) -> pd.Series:
-    return column if is_numeric_dtype(column) else column.map(_no_formula)
 
 
 def _no_formula(value: Any) -> Any:

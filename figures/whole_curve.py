@@ -22,7 +22,7 @@ from figures.style import alpha_axis
 from fitclip_core.statistics import crossed_interval
 
 _SELECTION: Final = [
-    *("scope", "measure", "chosen_on", "chosen", "hindsight", "gap", "ci_low", "ci_high"),
+    *("scope", "measure", "chosen_on", "chosen", "hindsight", "gap", "low", "high"),
     *("beforehand", "beforehand_gap", "n", "draws", "level"),
 ]
 
@@ -33,13 +33,10 @@ _Trial = tuple[str, Sequence[Measure], str, list[np.ndarray], list[np.ndarray]]
 def band_table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Each alpha's value and its difference to the teacher, with bands for all alphas together.
 
-    The panels are those of the data sets in the outcomes (`measures.panels_in`).
-
-    Columns: panel, alpha, value, value_low, value_high (simultaneous band of the curve),
-    difference (to the teacher, on the same items), ci_low, ci_high (interval of this alpha by
-    itself, `statistics.crossed_interval`), band_low, band_high (simultaneous band of all
-    differences), n (items), draws, level, alone and together (verdicts by the interval and by the
-    band: "higher", "lower" or "undecided"). Values are fractions. Alpha 0 is the teacher.
+    Columns: panel (of `measures.panels_in`), alpha, value, value_low, value_high (band of the
+    curve), difference (to the teacher, on the same items), ci_low, ci_high (this alpha by itself),
+    band_low, band_high (band of all differences), n (items), draws, level, alone and together
+    ("higher", "lower" or "undecided", by the interval and by the band). Values are fractions.
 
     Raises: ValueError when the outcomes do not hold the panels' sweep.
     Source: Montiel Olea and Plagborg-Møller 2019; figure 3 has neither.
@@ -50,8 +47,10 @@ def band_table(outcomes: pd.DataFrame) -> pd.DataFrame:
         curves = hits.curves()
         gains = [curve - curve[:, :, :1] for curve in curves]
         whole, band = simultaneous_band(curves), simultaneous_band(gains)
-        places = range(len(hits.alphas))
-        alone = [crossed_interval([gain[:, :, place] for gain in gains]) for place in places]
+        alone = [
+            crossed_interval([gain[:, :, point] for gain in gains])
+            for point in range(len(hits.alphas))
+        ]
         points = pd.DataFrame(
             {
                 "panel": panel.name,
@@ -118,40 +117,27 @@ def best_table(hits: Mapping[float, Sequence[np.ndarray]]) -> pd.DataFrame:
     draw goes with any number.
 
     Columns: value, lead (its mean less the best of the others'), ci_low, ci_high, reach, left
-    (not shown worse than the best; `statistics.compared_with_best`), n (items), draws. All but
+    (not shown worse than the best; `inference.compared_with_best`), n (items), draws. All but
     value, n and draws are fractions.
 
-    Raises: ValueError as `statistics.compared_with_best`.
+    Raises: ValueError as `inference.compared_with_best`.
     Source: Hsu 1984; the paper picks the highest.
     """
     curves = stacked(list(hits.values()))
-    best = compared_with_best(curves)
-    return pd.DataFrame(
-        {
-            "value": list(hits),
-            "lead": best.lead,
-            "ci_low": best.low,
-            "ci_high": best.high,
-            "reach": best.reach,
-            "left": best.left,
-            "n": best.n,
-            "draws": len(curves[0]),
-        }
-    )
+    best = pd.DataFrame({"value": list(hits)} | vars(compared_with_best(curves)))
+    return best.rename(columns={"low": "ci_low", "high": "ci_high"}).assign(draws=len(curves[0]))
 
 
 def selection_table(outcomes: pd.DataFrame, beforehand: float = 0.4) -> pd.DataFrame:
     """What an alpha chosen on other data loses to the best one in hindsight.
 
-    For each zero-shot data set alpha is chosen on the other zero-shot sets: labels of the set
-    itself would make it another task. In the student's domain it is chosen on a random half of each
-    data set's items and tested on the other half. The panels are those of the data sets in the
-    outcomes; one zero-shot set alone has no row, as there is no other to choose on.
+    For a zero-shot data set alpha is chosen on the other ones: labels of the set itself would make
+    it another task. In the student's domain it is chosen on a random half of the items and tested
+    on the other. One zero-shot set alone has no row, as there is no other to choose on.
 
-    Columns: scope (tested on), measure, chosen_on, chosen, hindsight (alphas), gap (fraction, never
-    negative), ci_low, ci_high (`statistics.selection_gap`; the high end is what may be quoted),
-    beforehand, beforehand_gap (the same gap of the alpha fixed beforehand), n (test items), draws,
-    level.
+    Columns: scope (tested on), measure, chosen_on, chosen, hindsight (alphas), gap (fraction),
+    ci_low, ci_high (`inference.selection_gap`; the high end may be quoted), beforehand,
+    beforehand_gap (of the alpha fixed beforehand), n (test items), draws, level.
 
     Raises: ValueError when `beforehand` is not in the sweep, there are fewer than two in-domain
     items, or the outcomes do not hold the panels' sweep.
@@ -172,14 +158,15 @@ def selection_table(outcomes: pd.DataFrame, beforehand: float = 0.4) -> pd.DataF
                 others = curves[:place] + curves[place + 1 :]
                 trials.append((measure.data_set, (measure,), on, others, [curves[place]]))
         for scope, measures, on, validation, test in trials:
-            found = selection_gap(validation, test, hits.alphas)
             means = np.mean([curve.mean(axis=(0, 1)) for curve in test], axis=0)
-            ends = (found.chosen, found.hindsight, found.gap, found.low, found.high)
-            beforehand_gap = means.max() - means[hits.place(beforehand)]
-            counts = (found.n, len(hits.draws), LEVEL)
-            where = (scope, measure_name(measures), on)
-            rows.append((*where, *ends, beforehand, beforehand_gap, *counts))
-    return pd.DataFrame(rows, columns=_SELECTION)
+            rows.append(
+                {"scope": scope, "measure": measure_name(measures), "chosen_on": on}
+                | vars(selection_gap(validation, test, hits.alphas))
+                | {"beforehand": beforehand, "draws": len(hits.draws), "level": LEVEL}
+                | {"beforehand_gap": means.max() - means[hits.place(beforehand)]}
+            )
+    table = pd.DataFrame(rows, columns=_SELECTION)
+    return table.rename(columns={"low": "ci_low", "high": "ci_high"})
 
 
 def selection_in_words(table: pd.DataFrame) -> str:

@@ -1,17 +1,20 @@
 """Outcomes made so that the answer is known: the only maker of the figures' tests."""
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from figures.measures import PANELS, Measure
+from figures.measures import PANELS, SIZE_MEASURE, Measure
 from fitclip_kit.store.results import Cell
 
 SWEPT = tuple(measure for panel in PANELS for measure in panel.measures)
 BY_NAME = {measure.data_set: measure for measure in SWEPT}
 DRAWS = (1, 2, 3)
+BOTH = {"independent": DRAWS, "nested": DRAWS}  # of subsets
+TWO = (BY_NAME["msrvtt"], BY_NAME["mit"])
 TRAINING: dict[str, Any] = {"labelled_clips": 20, "labelled_share": 0.9999}
 TYPES: dict[str, Any] = {
     "draw": "Int64",
@@ -58,6 +61,51 @@ def sweep(
         for alpha in alphas
         for draw in (draws if alpha else (None,))
     )
+
+
+def sizes(
+    hits_of: Callable[..., Any],
+    wanted: Sequence[int] = (10, 20, 40),
+    draws: Mapping[str, Sequence[int]] = BOTH,
+    alphas: Sequence[float] = (0.4, 1),
+    items: int = 40,
+    share: float = 1,
+) -> pd.DataFrame:
+    """Outcomes with hits_of(size, sampling, draw, alpha) -> [items]; size 0 is the teacher."""
+    cells: list[tuple[Cell, Any]] = [(Cell("webvid_val"), hits_of(0, None, None, 0))]
+    for alpha, size, sampling in itertools.product(alphas, wanted, draws):
+        for draw in draws[sampling]:
+            trained: dict[str, Any] = {
+                "labelled_clips": size,
+                "labelled_share": share,
+                "draw": draw,
+            }
+            cell = Cell("webvid_val", alpha=alpha, sampling=sampling, **trained)
+            cells.append((cell, hits_of(size, sampling, draw, alpha)))
+    return together(
+        of(cell, as_ranks(np.broadcast_to(right, items), SIZE_MEASURE), "text_to_video")
+        for cell, right in cells
+    )
+
+
+def shares(
+    ranks_of: Callable[..., Any],
+    wanted: Sequence[float] = (0, 1e-4),
+    draws: Sequence[int] = (1, 2),
+    measures: Sequence[Measure] = TWO,
+    items: int = 40,
+    clips: int = 9,
+) -> pd.DataFrame:
+    """Outcomes with ranks_of(data set, pseudo-label share or None of the teacher, draw)."""
+    tables = []
+    for measure in measures:
+        for share, draw in [(None, None), *itertools.product(wanted, draws)]:
+            trained: dict[str, Any] = {} if share is None else {"alpha": 0.4, "draw": draw}
+            trained |= {"labelled_clips": clips, "labelled_share": 1 - share} if trained else {}
+            cell = Cell(measure.data_set, **trained)
+            ranks = np.broadcast_to(ranks_of(measure.data_set, share, draw), items)
+            tables.append(of(cell, ranks, measure.direction))
+    return together(tables)
 
 
 def swept_hits(hits_of: Callable[[str, float, int | None], Any], **options: Any) -> pd.DataFrame:

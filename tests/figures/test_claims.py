@@ -1,7 +1,6 @@
 """The paper's claims, tested on outcomes that are made so that the answer is known."""
 
 import re
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,15 +22,16 @@ from figures.claims import (
 )
 from figures.comparisons import fusion_comparisons, holm
 from figures.label_share import MEASURES
-from figures.measures import IN_DOMAIN, SIZE_MEASURE, ZERO_SHOT
+from figures.measures import IN_DOMAIN, ZERO_SHOT
 from figures.paper import paper_values
 from figures.study_comparisons import share_comparisons
 from fitclip_core.statistics import paired_difference
 from fitclip_kit.store.results import Cell
+from tests.figures import made
 from tests.figures.made import (
     BY_NAME,
+    DRAWS,
     SWEPT,
-    TRAINING,
     as_ranks,
     first,
     hits,
@@ -39,7 +39,6 @@ from tests.figures.made import (
     swept_hits,
     together,
 )
-from tests.figures.made import sweep as ranks_sweep
 
 ALPHAS = (0, 0.2, 0.3, 0.4, 1)
 NUMBERS = ["measured", "ci_low", "ci_high"]
@@ -207,7 +206,7 @@ def test_the_mean_of_some_data_sets_is_not_the_papers_mean_of_five():
     models = references({"webvid": 20, "cc3m_webvid": 50, "cc3m_webvid_coco": 50})
     models = models[models["data_set"] != "didemo"]
     measures = [measure for measure in SWEPT if measure.data_set != "didemo"]
-    study = shares({measure.data_set: (20, 50) for measure in MEASURES[:2]}, MEASURES[:2])
+    study = shares({measure.data_set: (20, 50) for measure in MEASURES[:2]})
     found = judged(sweep(better_fused, measures=measures), study, None, models)
     of_five = [claim for claim in CLAIMS if claim.settings.get("scope") == "zero_shot"]
     of_five += [claim for claim in CLAIMS if claim.test == "references"]
@@ -299,15 +298,10 @@ def test_close_comes_out_either_way_on_enough_items(behind, verdict):
 
 def sizes(counts, *, nested=(1,)):
     """Outcomes with counts[size] hits; size 0 is the teacher."""
-    draws: list[Any] = [("independent", 1), ("independent", 2)]
-    draws += [("nested", draw) for draw in nested]
-    cells = [(Cell("webvid_val"), counts.get(0, 9))]
-    for size, count in counts.items():
-        for sampling, draw in draws if size else ():
-            made = {"labelled_clips": size, "labelled_share": 1, "draw": draw}
-            cells.append((Cell("webvid_val", alpha=0.4, sampling=sampling, **made), count))
-    return together(
-        of(cell, as_ranks(first(count, 60), SIZE_MEASURE), "text_to_video") for cell, count in cells
+    draws = {"independent": (1, 2), "nested": nested}
+    wanted = [size for size in counts if size]
+    return made.sizes(
+        lambda size, *_: first(counts.get(size, 9), 60), wanted, draws, alphas=(0.4,), items=60
     )
 
 
@@ -346,20 +340,15 @@ def test_subset_sizes_without_the_sweeps_own_stay_open_and_other_draws_are_refus
         claims_table(STUDENTS, None, together([sizes({0: 9, 10: 9, 20: 9}), other]))
 
 
-def shares(counts, measures=MEASURES, items=60):
+def shares(counts, items=60):
     """Outcomes with counts[data set] = (hits with labels alone, hits with pseudo-labels)."""
-    tables = []
-    for measure in measures:
-        tables.append(
-            of(Cell(measure.data_set), as_ranks(first(9, items), measure), measure.direction)
-        )
-        for share, right in zip((1, 0.9999), counts[measure.data_set], strict=True):
-            ranks = as_ranks(first(right, items), measure)
-            for draw in (1, 2, 3):
-                made = TRAINING | {"labelled_share": share, "draw": draw}
-                cell = Cell(measure.data_set, alpha=0.4, **made)
-                tables.append(of(cell, ranks, measure.direction))
-    return together(tables)
+
+    def ranks_of(data_set, share, draw):
+        right = 9 if share is None else counts[data_set][share > 0]
+        return as_ranks(first(right, items), BY_NAME[data_set])
+
+    measures = [BY_NAME[name] for name in counts]
+    return made.shares(ranks_of, draws=DRAWS, measures=measures, items=items)
 
 
 def test_label_shares():
@@ -401,7 +390,7 @@ def test_label_shares():
 )
 def test_similar_means_within_a_margin(right, items, verdict):
     measure = BY_NAME["msrvtt"]
-    study = shares({"msrvtt": right}, [measure], items)
+    study = shares({"msrvtt": right}, items)
     found = judged(STUDENTS, study)
     row = found["pseudo_labels_msrvtt"]
     assert row["verdict"] == verdict
@@ -433,7 +422,7 @@ RANKS = np.arange(1, 61) * 8.0
     ],
 )
 def test_rank_curves(fused, verdict):
-    outcomes = ranks_sweep(
+    outcomes = made.sweep(
         lambda _, alpha, __: fused if alpha else RANKS, measures=[BY_NAME["msrvtt"]], items=60
     )
     row = judged(outcomes)["rank_curve"]

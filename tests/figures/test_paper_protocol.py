@@ -153,61 +153,57 @@ def test_what_a_record_does_not_say_is_never_taken_for_the_same(absent, items):
     assert set(found.set_index("item").loc[items, "here"]) == {"not recorded"}
 
 
-def test_coverage_and_number_of_clips():
+SEVERAL = {"clips": 3350, "measured": 3350, "videos": 3349, "videos_measured": 3349}
+SIZE = "999 videos in 1ka_test; officially there are 1,000"
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "item", "here", "status"),
+    [
+        ("coverage", {"measured": 987}, "clips measured", "987 of 1,000", "differs"),
+        ("coverage", {"measured": 987}, "clips", "1,000", "same"),
+        ("coverage", SEVERAL, "clips", "3,350 texts of 3,349 videos", "differs"),
+        ("coverage", SEVERAL, "clips measured", "all", "same"),
+        ("protocol", {"annotation_size": "official"}, "clips", "1,000", "same"),
+        ("protocol", {"annotation_size": SIZE}, "clips", f"1,000 (annotation: {SIZE})", "differs"),
+        ("cell", {"alpha": 0.3}, "alpha", "0.3", "differs"),
+        ("cell", {"labelled_clips": 36000}, "labelled_clips", "36,000", "differs"),
+        ("cell", {"labelled_share": 0.99}, "labelled_share", "0.99", "differs"),
+    ],
+)
+def test_coverage_and_cell(part, change, item, here, status):
     one = record()
-    one["coverage"] |= {"measured": 987}
+    one[part] = one[part] | change
     found = protocol_items([one], "fused", "msrvtt").set_index("item")
-    assert found.loc["clips measured", "here"] == "987 of 1,000"
-    assert found.loc["clips measured", "status"] == "differs"
-    assert found.loc["clips", "status"] == "same"
-    one["protocol"]["annotation_size"] = "official"
-    assert statuses(protocol_items([one], "fused", "msrvtt"))["clips"] == "same"
-    said = "999 videos in 1ka_test; officially there are 1,000"
-    one["protocol"]["annotation_size"] = said
-    found = protocol_items([one], "fused", "msrvtt").set_index("item")
-    assert found.loc["clips", "here"] == f"1,000 (annotation: {said})"
-    assert found.loc["clips", "status"] == "differs"
-    del one["protocol"]["annotation_size"]
-    one["coverage"] = {}
-    found = statuses(protocol_items([one], "fused", "msrvtt"))
+    assert found.loc[item, ["here", "status"]].tolist() == [here, status]
+
+
+def test_what_was_not_covered_and_sizes_printed_otherwise():
+    found = statuses(protocol_items([record() | {"coverage": {}}], "fused", "msrvtt"))
     asked = ("clips", "clips printed in table 1", "clips measured")
     assert {found[item] for item in asked} == {"not recorded"}
-    several = {"clips": 3350, "measured": 3350, "videos": 3349, "videos_measured": 3349}
-    one["coverage"] = several
-    found = protocol_items([one], "fused", "msrvtt").set_index("item")
-    assert found.loc["clips", "here"] == "3,350 texts of 3,349 videos"
-    assert found.loc["clips measured", "here"] == "all"
-    one["coverage"] = {"clips": 3350, "measured": 3350, "missing": []}
+    one = record() | {"coverage": {"clips": 3350, "measured": 3350, "missing": []}}
     found = statuses(protocol_items([one], "fused", "youcook2"))
     assert found["clips"] == "same"  # the official code's
     assert found["clips printed in table 1"] == "differs"  # 3,305
 
 
-def test_draws_and_training():
+def test_draws_and_labels_alone():
     draws = [record() for _ in range(3)]
-    found = protocol_items(draws, "fused", "msrvtt")
-    assert differences(found) == f"draws, {STUDENT}"
+    assert differences(protocol_items(draws, "fused", "msrvtt")) == f"draws, {STUDENT}"
     draws[1] = record(captions="every caption")
     found = protocol_items(draws, "fused", "msrvtt").set_index("item")
-    assert found.loc["captions", "here"] == "first caption of MSR_VTT.json / every caption"
-    assert found.loc["captions", "status"] == "differs"
+    both = ["first caption of MSR_VTT.json / every caption", "differs"]
+    assert found.loc["captions", ["here", "status"]].tolist() == both
     del draws[2]["protocol"]["captions"]
     assert statuses(protocol_items(draws, "fused", "msrvtt"))["captions"] == "not recorded"
-
-    changed = record(0.3)
-    changed["cell"] |= {"labelled_clips": 36000, "labelled_share": 0.99}
-    found = protocol_items([changed], "fused", "msrvtt").set_index("item")
-    assert list(found.loc["alpha"]) == ["0.4", "0.3", "differs"]
-    assert list(found.loc["labelled_clips"]) == ["4,500", "36,000", "differs"]
-    assert list(found.loc["labelled_share"]) == ["0.9999", "0.99", "differs"]
-
-    changed["cell"] |= {"labelled_share": 1.0, "alpha": 0.4}
-    found = protocol_items([changed], "wise_ft", "msrvtt").set_index("item")
+    one = record()
+    one["cell"] |= {"labelled_clips": 36000, "labelled_share": 1.0}
+    found = protocol_items([one], "wise_ft", "msrvtt").set_index("item")
     assert found.loc["labelled_share", "status"] == "same"
     assert list(found.loc["labelled_clips"]) == ["not recorded", "36,000", "not recorded"]
     early = "early stopping (patience 10), the step with the lowest validation loss is kept"
-    assert found.loc["stopping rule", "paper"] == early
-    assert found.loc["stopping rule", "status"] == "differs"
+    assert found.loc["stopping rule", ["paper", "status"]].tolist() == [early, "differs"]
     absent = {"teacher's temperature", "unlabelled pool", "views of teacher and student"}
     assert not absent & set(found.index), "it is trained on labels alone"
 
@@ -252,13 +248,17 @@ def test_references_have_their_checkpoint_and_no_teacher():
     assert statuses(other)["checkpoint"] == "differs"
 
 
-def test_unknown_names_and_no_record_are_refused():
-    with pytest.raises(ValueError, match="no data set 'webvid_val'; it has msrvtt, youcook2"):
-        protocol_items([record()], "fused", "webvid_val")
-    with pytest.raises(ValueError, match="no model 'fusion'; it has teacher, student"):
-        protocol_items([record()], "fusion", "msrvtt")
-    with pytest.raises(ValueError, match="no record of fused on msrvtt"):
-        protocol_items([], "fused", "msrvtt")
+@pytest.mark.parametrize(
+    ("records", "model", "data_set", "match"),
+    [
+        ([record()], "fused", "webvid_val", "no data set 'webvid_val'; it has msrvtt, youcook2"),
+        ([record()], "fusion", "msrvtt", "no model 'fusion'; it has teacher, student"),
+        ([], "fused", "msrvtt", "no record of fused on msrvtt"),
+    ],
+)
+def test_unknown_names_and_no_record_are_refused(records, model, data_set, match):
+    with pytest.raises(ValueError, match=match):
+        protocol_items(records, model, data_set)
 
 
 # the data file
@@ -294,26 +294,21 @@ def digested(classes):
     return {"number": len(classes), "sha256": json_digest(sorted(classes))} if classes else None
 
 
-def prompt_items(templates, classes):
-    made = {"templates": list(templates), "classes": digested(classes)}
-    found = protocol_items([record(**made)], "teacher", "ucf101")
-    return statuses(found) | {
-        f"{item} here": text for item, text in zip(found["item"], found["here"], strict=True)
-    }
-
-
 def test_the_48_templates_and_101_names_by_the_official_rule(realdata):
     lines = (realdata / "ucf101" / "ucfTrainTestlist" / "classInd.txt").read_text().split("\n")
     folders = [line.split()[1] for line in lines if line.strip()]
     names = [" ".join(re.findall("[a-zA-Z][^A-Z]*", folder)) for folder in folders]
-    found = prompt_items(UCF101_TEMPLATES[::-1], names)
-    assert (found["prompts"], found["classes"]) == ("same", "same")
     openai = ["Hand Stand Pushups" if name == "Handstand Pushups" else name for name in names]
-    found = prompt_items(UCF101_TEMPLATES[:-1], openai)
-    assert (found["prompts"], found["classes"]) == ("differs", "differs")
-    assert found["prompts here"].startswith("47 templates, ")
-    assert found["classes here"].startswith("101 names, ")
-    assert prompt_items(["{}"], names)["prompts here"] == "class name alone"
+    for templates, classes, status, here in (
+        (UCF101_TEMPLATES[::-1], names, "same", "48 templates, "),
+        (UCF101_TEMPLATES[:-1], openai, "differs", "47 templates, "),
+        (["{}"], openai, "differs", "class name alone"),
+    ):
+        one = record(templates=list(templates), classes=digested(classes))
+        found = protocol_items([one], "teacher", "ucf101").set_index("item")
+        assert found.loc[["prompts", "classes"], "status"].tolist() == [status] * 2
+        assert found.loc["prompts", "here"].startswith(here)
+        assert found.loc["classes", "here"].startswith("101 names, ")
 
 
 def on_disk(name, realdata, folder):

@@ -16,43 +16,10 @@ from figures.measures import SIZE_MEASURE
 from figures.study_comparisons import share_comparisons, size_comparisons
 from figures.subset_size import subset_draws, subset_size, subset_table
 from fitclip_core.statistics import mean_interval, paired_difference
-from fitclip_kit.store.results import Cell
 from tests.figure_layout import texts_are_apart
-from tests.figures.made import BY_NAME, as_ranks, first, hits, of, together
+from tests.figures.made import BOTH, BY_NAME, TWO, as_ranks, first, hits, shares, sizes, together
 
 PAPER = (563, 1125, 1688, 2250, 3375, 4500, 9000, 18000, 36000)
-BOTH = {"independent": (1, 2, 3), "nested": (1, 2, 3)}
-TWO = (BY_NAME["msrvtt"], BY_NAME["mit"])
-SHARES = (0, 1e-4)
-
-
-def sizes(hits_of, wanted=(10, 20, 40), draws=BOTH, alphas=(0.4, 1), items=40, share=1):
-    """Outcomes with hits_of(size, sampling, draw, alpha) -> [items]; size 0 is the teacher."""
-    cells = [(Cell("webvid_val"), hits_of(0, None, None, 0))]
-    for alpha, size, sampling in itertools.product(alphas, wanted, draws):
-        for draw in draws[sampling]:
-            made = {"labelled_clips": size, "labelled_share": share}
-            cell = Cell("webvid_val", alpha=alpha, draw=draw, sampling=sampling, **made)
-            cells.append((cell, hits_of(size, sampling, draw, alpha)))
-    return together(
-        of(cell, as_ranks(np.broadcast_to(right, items), SIZE_MEASURE), "text_to_video")
-        for cell, right in cells
-    )
-
-
-def shares(ranks_of, wanted=SHARES, draws=(1, 2), measures=TWO, items=40, clips=9):
-    """Outcomes with ranks_of(data set, pseudo-label share or None of the teacher, draw)."""
-    tables = []
-    for measure in measures:
-        for share, draw in [(None, None), *itertools.product(wanted, draws)]:
-            trained = {"draw": draw, "labelled_clips": clips, "labelled_share": 1 - (share or 0)}
-            cell = Cell(
-                measure.data_set,
-                **({} if share is None else {"alpha": 0.4} | trained),
-            )
-            ranks = np.broadcast_to(ranks_of(measure.data_set, share, draw), items)
-            tables.append(of(cell, ranks, measure.direction))
-    return together(tables)
 
 
 def noisy_hits(items=40, seed=0):

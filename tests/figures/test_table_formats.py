@@ -40,13 +40,9 @@ def test_each_column_has_the_measured_value_and_the_papers(name):
     np.testing.assert_array_equal(there, paper.to_numpy())
     np.testing.assert_allclose(table.loc[:, sides == "here"].to_numpy() - there, 1)
     assert table.index.tolist() == paper.index.tolist()
-
-
-@pytest.mark.parametrize("name", RESULT_TABLES)
-def test_printed_cells_read_back_as_the_numbers(name):
+    # Printed cells read back as the numbers.
     numbers = formats.result_table(name, beside(0.0))
-    texts = formats.printed(numbers)
-    back = texts.map(lambda text: float(text.replace("−", "-")))
+    back = formats.printed(numbers).map(lambda text: float(text.replace("−", "-")))
     np.testing.assert_allclose(back.to_numpy(), numbers.to_numpy(), atol=1e-9)
     texts = formats.printed(formats.result_table(name, blank(beside())))
     for column in texts.columns:
@@ -93,28 +89,16 @@ def test_data_sets_and_tables_that_the_paper_lacks_are_refused():
         formats.result_table("7", beside())
 
 
-def test_bold_in_table_6_is_the_papers():
+def test_bold_in_table_6_is_the_papers_and_equal_values_are_both_bold():
     numbers = formats.result_table("6", beside())
     bold = formats.better(numbers)
-    titles = {name: column[0] for name, column in enumerate(numbers.columns)}
-    found = {
-        titles[place]: row
-        for row in ("WiSE-FT", "FitCLIP")
-        for place in map(int, np.flatnonzero(bold.loc[row]))
-    }
+    shown = {column[0]: set(bold.index[values]) for column, values in bold.items()}
     # As the page has it; "here" is the paper's plus one, so the same.
-    assert found == {
-        "UCF101": "FitCLIP",
-        "MiT": "WiSE-FT",
-        "MSR-VTT": "WiSE-FT",
-        "YouCook2": "FitCLIP",
-        "DiDeMo": "WiSE-FT",
+    assert shown == {
+        **{"UCF101": {"FitCLIP"}, "MiT": {"WiSE-FT"}, "MSR-VTT": {"WiSE-FT"}},
+        **{"YouCook2": {"FitCLIP"}, "DiDeMo": {"WiSE-FT"}},
     }
-    assert bold.to_numpy().sum() == 10 and not bold.loc["CLIP"].any()
-
-
-def test_bold_of_equal_and_of_missing_values():
-    numbers = formats.result_table("6", beside())
+    assert bold.to_numpy().sum() == 10
     first, second = numbers.columns[0], numbers.columns[2]
     numbers.loc[["WiSE-FT", "FitCLIP"], [first]] = [[50.04], [49.96]]  # both print as 50.0
     numbers.loc["WiSE-FT", [second]] = np.nan
@@ -190,27 +174,21 @@ def cells_of(page):
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_markdown_is_read_back_as_the_same_texts(depth):
+def test_markdown_and_html_are_read_back_as_the_same_texts(depth):
     texts = small(depth)
+    names = texts.columns if depth == 1 else [" ".join(one) for one in texts.columns]
+    body = [HOSTILE, HOSTILE, "1.0", "b", "–", "−2.5"]
     page = mistune.create_markdown(escape=False, plugins=["table"])(
         formats.markdown(texts, HOSTILE, "results 0123 · <b>")
     )
-    names = texts.columns if depth == 1 else [" ".join(one) for one in texts.columns]
-    expected = ["Row", *names, HOSTILE, HOSTILE, "1.0", "b", "–", "−2.5"]
-    assert [cell.strip() for cell in cells_of(page)] == expected
+    assert [cell.strip() for cell in cells_of(page)] == ["Row", *names, *body]
     assert f"<p>{html.escape(HOSTILE, quote=False)}</p>" in page
     assert "<script" not in page and "href" not in page
-
-
-@pytest.mark.parametrize("depth", [1, 2])
-def test_html_is_read_back_as_the_same_texts(depth):
-    texts = small(depth)
     page = formats.page(texts, HOSTILE, "results 0123 · <b>")
     cells = cells_of(page)
-    assert cells[-6:] == [HOSTILE, HOSTILE, "1.0", "b", "–", "−2.5"]
-    assert "Row" in cells and f"{HOSTILE}1" in cells
-    assert "<script" not in page
+    assert cells[-6:] == body and {"Row", f"{HOSTILE}1"} <= set(cells)
     assert f"<p>{html.escape(HOSTILE)}</p>" in page and "0123 · &lt;b&gt;" in page
+    assert "<script" not in page
 
 
 @pytest.mark.parametrize("depth", [1, 2])
