@@ -79,8 +79,9 @@ def sizes(
                 "labelled_clips": size,
                 "labelled_share": share,
                 "draw": draw,
+                "sampling": sampling,
             }
-            cell = Cell("webvid_val", alpha=alpha, sampling=sampling, **trained)
+            cell = Cell("webvid_val", alpha=alpha, **trained)
             cells.append((cell, hits_of(size, sampling, draw, alpha)))
     return together(
         of(cell, as_ranks(np.broadcast_to(right, items), SIZE_MEASURE), "text_to_video")
@@ -99,7 +100,8 @@ def shares(
     """Outcomes with ranks_of(data set, pseudo-label share or None of the teacher, draw)."""
     tables = []
     for measure in measures:
-        for share, draw in [(None, None), *itertools.product(wanted, draws)]:
+        given: list[tuple[Any, Any]] = [(None, None), *itertools.product(wanted, draws)]
+        for share, draw in given:
             trained: dict[str, Any] = {} if share is None else {"alpha": 0.4, "draw": draw}
             trained |= {"labelled_clips": clips, "labelled_share": 1 - share} if trained else {}
             cell = Cell(measure.data_set, **trained)

@@ -179,10 +179,10 @@ def test_frames_follow_the_sets_own_order_and_are_those_a_clip_has(tmp_path):
 class Counted(RandomClips):
     """Keeps which clips were read."""
 
-    read: list[int]
+    clips_read: list[int]
 
     def frames(self, indices: np.ndarray) -> np.ndarray:
-        self.read = [*getattr(self, "read", []), *np.asarray(indices).tolist()]
+        self.clips_read = [*getattr(self, "clips_read", []), *np.asarray(indices).tolist()]
         return super().frames(indices)
 
 
@@ -198,11 +198,11 @@ def test_several_captions_of_one_clip(tmp_path):
     assert several.candidates == 3 and len(several.texts) == len(several.clip_ids) == 6
     assert np.array_equal(several.frames_of(0), several.frames_of(5))
     assert several.called(4) == "x4: e z"
-    several.trial.frames.read = []  # type: ignore[attr-defined]
+    several.trial.frames.clips_read = []  # type: ignore[attr-defined]
 
     live, fusion = LiveModel(tiny_material(tmp_path)), Fusion.at(1, 0.4)
     outcomes = live.outcomes(fusion, several, Task())
-    assert sorted(several.trial.frames.read) == [0, 1, 3]  # type: ignore[attr-defined]
+    assert sorted(several.trial.frames.clips_read) == [0, 1, 3]  # type: ignore[attr-defined]
     sizes = outcomes.groupby("direction").size().to_dict()
     assert sizes == {"text_to_video": 6, "video_to_text": 3}
     pd.testing.assert_frame_equal(
