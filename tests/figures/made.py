@@ -79,8 +79,9 @@ def sizes(
                 "labelled_clips": size,
                 "labelled_share": share,
                 "draw": draw,
+                "sampling": sampling,
             }
-            cell = Cell("webvid_val", alpha=alpha, sampling=sampling, **trained)
+            cell = Cell("webvid_val", alpha=alpha, **trained)
             cells.append((cell, hits_of(size, sampling, draw, alpha)))
     return together(
         of(cell, as_ranks(np.broadcast_to(right, items), SIZE_MEASURE), "text_to_video")
@@ -100,8 +101,10 @@ def shares(
     tables = []
     for measure in measures:
         for share, draw in [(None, None), *itertools.product(wanted, draws)]:
-            trained: dict[str, Any] = {} if share is None else {"alpha": 0.4, "draw": draw}
-            trained |= {"labelled_clips": clips, "labelled_share": 1 - share} if trained else {}
+            trained: dict[str, Any] = {}
+            if share is not None:
+                trained = {"alpha": 0.4, "draw": draw, "labelled_clips": clips}
+                trained["labelled_share"] = 1 - share
             cell = Cell(measure.data_set, **trained)
             ranks = np.broadcast_to(ranks_of(measure.data_set, share, draw), items)
             tables.append(of(cell, ranks, measure.direction))

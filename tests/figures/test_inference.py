@@ -309,7 +309,7 @@ def test_class_differences_of_one_draw_by_hand() -> None:
     gained, lost = 6 / 12, 2 / 12
     reach = normal.ppf(0.975) * np.sqrt((gained + lost - (gained - lost) ** 2) / 12)
     ends = [gained - lost - reach, gained - lost + reach]
-    assert table.loc[1, ["low", "high"]].tolist() == pytest.approx(ends)
+    assert list(table.loc[1, ["low", "high"]]) == pytest.approx(ends)
     # Of 64 flips of 6 pairs, 1 + 6 are as far to one side.
     assert table["p_value"].tolist() == pytest.approx([1, 2 * 7 / 64])
     assert table["q_value"].tolist() == pytest.approx([1, 4 * 7 / 64])

@@ -175,7 +175,7 @@ def test_coverage_and_cell(part, change, item, here, status):
     one = record()
     one[part] = one[part] | change
     found = protocol_items([one], "fused", "msrvtt").set_index("item")
-    assert found.loc[item, ["here", "status"]].tolist() == [here, status]
+    assert list(found.loc[item, ["here", "status"]]) == [here, status]
 
 
 def test_what_was_not_covered_and_sizes_printed_otherwise():
@@ -192,9 +192,9 @@ def test_draws_and_labels_alone():
     draws = [record() for _ in range(3)]
     assert differences(protocol_items(draws, "fused", "msrvtt")) == f"draws, {STUDENT}"
     draws[1] = record(captions="every caption")
-    found = protocol_items(draws, "fused", "msrvtt").set_index("item")
+    found: Any = protocol_items(draws, "fused", "msrvtt").set_index("item")
     both = ["first caption of MSR_VTT.json / every caption", "differs"]
-    assert found.loc["captions", ["here", "status"]].tolist() == both
+    assert list(found.loc["captions", ["here", "status"]]) == both
     del draws[2]["protocol"]["captions"]
     assert statuses(protocol_items(draws, "fused", "msrvtt"))["captions"] == "not recorded"
     one = record()
@@ -203,7 +203,7 @@ def test_draws_and_labels_alone():
     assert found.loc["labelled_share", "status"] == "same"
     assert list(found.loc["labelled_clips"]) == ["not recorded", "36,000", "not recorded"]
     early = "early stopping (patience 10), the step with the lowest validation loss is kept"
-    assert found.loc["stopping rule", ["paper", "status"]].tolist() == [early, "differs"]
+    assert list(found.loc["stopping rule", ["paper", "status"]]) == [early, "differs"]
     absent = {"teacher's temperature", "unlabelled pool", "views of teacher and student"}
     assert not absent & set(found.index), "it is trained on labels alone"
 
@@ -305,7 +305,7 @@ def test_the_48_templates_and_101_names_by_the_official_rule(realdata):
         (["{}"], openai, "differs", "class name alone"),
     ):
         one = record(templates=list(templates), classes=digested(classes))
-        found = protocol_items([one], "teacher", "ucf101").set_index("item")
+        found: Any = protocol_items([one], "teacher", "ucf101").set_index("item")
         assert found.loc[["prompts", "classes"], "status"].tolist() == [status] * 2
         assert found.loc["prompts", "here"].startswith(here)
         assert found.loc["classes", "here"].startswith("101 names, ")

@@ -77,6 +77,7 @@ def test_counts_of_this_run_stand_beside_the_papers():
     table = formats.printed(formats.data_set_table("1c", here))
     assert table.to_numpy().tolist()[0] == ["1,000", "1,000", "UGC"]
     table = formats.printed(formats.data_set_table("1a", here))
+    assert table.columns.get_level_values(1).tolist() == ["", "", "here", "paper"]
     assert table.to_numpy().tolist()[2] == ["images", "clean", "–", "37,500,000"]
 
 
@@ -92,7 +93,11 @@ def test_data_sets_and_tables_that_the_paper_lacks_are_refused():
 def test_bold_in_table_6_is_the_papers_and_equal_values_are_both_bold():
     numbers = formats.result_table("6", beside())
     bold = formats.better(numbers)
-    shown = {column[0]: set(bold.index[values]) for column, values in bold.items()}
+    titles = bold.columns.get_level_values(0)
+    shown = {
+        title: set(bold.index[values])
+        for title, values in zip(titles, bold.to_numpy().T, strict=True)
+    }
     # As the page has it; "here" is the paper's plus one, so the same.
     assert shown == {
         **{"UCF101": {"FitCLIP"}, "MiT": {"WiSE-FT"}, "MSR-VTT": {"WiSE-FT"}},
