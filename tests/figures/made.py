@@ -102,8 +102,10 @@ def shares(
     for measure in measures:
         given: list[tuple[Any, Any]] = [(None, None), *itertools.product(wanted, draws)]
         for share, draw in given:
-            trained: dict[str, Any] = {} if share is None else {"alpha": 0.4, "draw": draw}
-            trained |= {"labelled_clips": clips, "labelled_share": 1 - share} if trained else {}
+            trained: dict[str, Any] = {}
+            if share is not None:
+                trained = {"alpha": 0.4, "draw": draw, "labelled_clips": clips}
+                trained["labelled_share"] = 1 - share
             cell = Cell(measure.data_set, **trained)
             ranks = np.broadcast_to(ranks_of(measure.data_set, share, draw), items)
             tables.append(of(cell, ranks, measure.direction))
