@@ -34,7 +34,7 @@ def per_class_table(
 
     Columns: data_set, alpha, class, n (clips), difference (fraction, mean over draws; positive is
     in favour of the model at alpha), ci_low, ci_high, p_value, sign_flip_p, q_value (of
-    `statistics.per_class_differences`, over all classes of the data set), draws, level, verdict.
+    `inference.per_class_differences`, over all classes of the data set), draws, level, verdict.
     Equal differences are in order of name.
 
     The verdict is "higher" or "lower" when q_value <= 1 - level, else "undecided": for new clips

@@ -48,7 +48,7 @@ def rank_curve_table(
 
     The rank at position i is the smallest one that a share of i / n of the texts does not exceed,
     averaged over draws: where the curve crosses rank k, the share is the draws' mean R@k. The band
-    is that of R@k at every k together (`statistics.simultaneous_band`), read the other way round,
+    is that of R@k at every k together (`inference.simultaneous_band`), read the other way round,
     so it covers the whole curve at once; it ends at the largest rank seen.
 
     Raises: ValueError when the outcomes lack the teacher, the student or this alpha, or alpha is
