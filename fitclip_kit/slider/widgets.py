@@ -374,7 +374,7 @@ class OwnVideosTab(Part):
     def __init__(self, live: LiveModel, fusion: Fusion) -> None:
         self._live, self._fusion = live, fusion
         self._own: OwnVideos | None = None
-        self._loading = self._uploads_last = False
+        self._uploads_last = False
         controls = {
             "folder": ipw.Text(
                 description="Folder",
@@ -430,7 +430,7 @@ class OwnVideosTab(Part):
         with self.lock:
             self._fusion = fusion
             # A load goes on, and compares at the newest fusion when it has ended.
-            if self._own is not None and not self._loading:
+            if self._own is not None:
                 self.work.submit(self._score)
 
     def _choose(self, uploads: bool) -> None:
@@ -454,7 +454,7 @@ class OwnVideosTab(Part):
             templates: tuple[str, ...] = ("{}",)
             if self.controls["kind"].value == "labels":
                 templates = _label_templates(self._live.material.sets)
-            self._own, self._loading = None, True
+            self._own = None
             self.show("own-message", views.render("words_only", text="Decoding…"))
             self.show("own-table")
             self.show("own-failures")
@@ -471,17 +471,14 @@ class OwnVideosTab(Part):
     ) -> None:
         material = self._live.material
         work_dir = material.folder / "own_videos"
-        own = None
-        try:
-            if uploads:
-                own = own_videos.from_uploads(uploads, material, work_dir)
-            else:
-                own = own_videos.from_folder(folder, material, work_dir)
-            own = own.with_texts(texts, templates)
-        finally:
-            with self.lock:
-                if not task.stop():
-                    self._own, self._loading = own, False
+        if uploads:
+            own = own_videos.from_uploads(uploads, material, work_dir)
+        else:
+            own = own_videos.from_folder(folder, material, work_dir)
+        own = own.with_texts(texts, templates)
+        with self.lock:
+            task.check()
+            self._own = own
         self.deliver(task, own_message="", own_failures=views.own_failures(own.failures))
         self._score(task)
 
