@@ -85,3 +85,8 @@ def test_linear_in_depth_is_alpha_in_the_middle(alpha, first, last):
     assert found == merges.linear_in_depth(first, last, state)
     middle = [share for name, share in found.items() if "resblocks" in name]
     assert middle == pytest.approx([alpha] * len(middle))
+
+
+def test_at_an_end_every_merge_is_the_teacher_or_the_student():
+    ends = [Fusion.at(1, alpha, "fisher").is_plain for alpha in (0, 0.5, 1)]
+    assert ends == [True, False, True]

@@ -137,7 +137,8 @@ def test_what_is_known_is_answered_at_once(lazy, material):
     assert state(lazy)["state"] == "interpolated"
     ends = [measured(material, EVALUATED[0], at) for at in (0.0, 0.4)]
     assert f"≈ {np.mean(ends):.1f}%" in words(lazy.shown["answer"])
-    assert "interpolated" in words(lazy.shown["status"])
+    status = words(lazy.shown["status"])
+    assert "interpolated" in status and "0 of 2 data sets measured; measuring…" in status
     assert words(lazy.shown["metrics"]).count("≈ interpolated") == len(EVALUATED)
     put(lazy, merge="linear in depth")
     assert state(lazy)["state"] == "unknown" and state(lazy)["merge"] == "linear in depth"
@@ -203,7 +204,7 @@ def test_an_error_is_shown_as_text_and_the_page_goes_on(page, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(page._live, "text_features", fails)
         put(page, alpha=0.3)
-    assert f"the file {HOSTILE} is gone" in words(page.shown["message"])
+    assert words(page.shown["message"]) == f"the file {HOSTILE} is gone"
     assert "<img" not in page.shown["message"].value and state(page)["busy"] == "0"
     put(page, alpha=0.31)
     assert page.shown["message"].value == "" and state(page)["state"] == "exact"
@@ -221,6 +222,18 @@ def test_slow_work_shows_a_bar_until_it_ends(page, monkeypatch):
 
 
 # Clips, data sets, queries
+
+
+def test_clips_go_round_and_a_data_set_begins_at_its_first(page, material):
+    ids, others = (material.sets[name].clip_ids for name in EVALUATED)
+    page.controls["previous"].click()
+    page.work.wait(LONG)
+    assert page.controls["clip"].value == len(ids) and ids[-1] in words(page.shown["strip"])
+    page.controls["next"].click()
+    assert page.controls["clip"].value == 1
+    put(page, clip=5, data_set=EVALUATED[1])
+    assert (page.controls["clip"].value, page.controls["clip"].max) == (1, len(others))
+    assert others[0] in words(page.shown["strip"])
 
 
 def test_a_clips_probabilities_are_those_of_the_features(page, material):
