@@ -11,7 +11,7 @@ from torch import Tensor
 Numbers = Tensor | np.ndarray | pd.Series | Sequence[float]
 Indices = Tensor | np.ndarray | Sequence[int]
 
-_BLOCK = 256  # queries scored at a time: 50,000 targets then take 200 MB
+_BLOCK = 256  # queries scored at a time: against 50,000 targets that takes 200 MB
 
 
 def retrieval_ranks(
@@ -47,13 +47,14 @@ def retrieval_ranks(
         [2.0, 2.0, 2.0]
     """
     queries, targets, index = _sides(query_features, target_features, target_index)
-    ranks = []
+    # Made beforehand: small tensors that stay would lie in the way of the blocks' memory.
+    ranks = torch.empty(len(queries), device=queries.device)
     for rows in torch.arange(len(queries), device=queries.device).split(_BLOCK):
         scores = _scores(queries[rows], targets)
         right = scores.gather(1, index[rows, None])
         above, tied = (scores > right).sum(1), (scores == right).sum(1) - 1
-        ranks.append(1 + above + tied / 2)
-    return torch.cat(ranks).float().cpu()
+        ranks[rows] = 1 + above + tied / 2
+    return ranks.cpu()
 
 
 def retrieval_ranks_both_ways(
@@ -100,15 +101,15 @@ def retrieval_ranks_both_ways(
             f"second_index names no partner for {int(alone.sum())} of {len(second)} second "
             f"vectors, the first is row {int(alone.int().argmax())}: leave them out"
         )
-    targets, back = first.double(), []
+    targets, back = first.double(), torch.empty(len(second), device=second.device)
     for rows in torch.arange(len(second), device=second.device).split(_BLOCK):
         scores = _scores(second[rows], targets)
         own = index[None, :] == rows[:, None]
         best = scores.masked_fill(~own, -torch.inf).amax(1, keepdim=True)
         above = (scores > best).sum(1)
         tied = ((scores == best) & ~own).sum(1)
-        back.append(1 + above + tied / 2)
-    return retrieval_ranks(first, second, index), torch.cat(back).float().cpu()
+        back[rows] = 1 + above + tied / 2
+    return retrieval_ranks(first, second, index), back.cpu()
 
 
 def recall_at_k(ranks: Numbers, k: int) -> float:
