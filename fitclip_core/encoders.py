@@ -426,7 +426,7 @@ class ClipEncoder(VideoTextEncoder):
                 f"{folder} is no folder in open_clip's layout, with {CONFIG_FILE} (model_cfg) and "
                 f"{WEIGHTS_FILE}, or one of them is broken: {error}"
             ) from error
-        with _without_random_weights_warning():
+        with without_random_weights_warning():
             model = open_clip.create_model(
                 f"local-dir:{folder}", load_weights=False, pretrained_text=False, device=device
             )
@@ -513,8 +513,8 @@ class ClipEncoder(VideoTextEncoder):
 
 
 @contextmanager
-def _without_random_weights_warning() -> Iterator[None]:
-    """Weights that this module loads itself look random to open_clip, which warns of it."""
+def without_random_weights_warning() -> Iterator[None]:
+    """A model whose weights are loaded later looks random to open_clip, which warns of it."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

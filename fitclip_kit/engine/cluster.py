@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -247,7 +248,7 @@ class _Inline:
         return self.locks / f"{json_digest(task.name)[:16]}.lock"
 
 
-class _Submitted(_Inline):
+class _Submitted(_Inline, ABC):
     """Processes that submitit starts; each leaves a pickle of how its task ended."""
 
     def __init__(self, settings: ClusterSettings, folder: Path, title: str) -> None:
@@ -279,9 +280,9 @@ class _Submitted(_Inline):
         """How many more tasks can be given now."""
         return _ARRAY  # SLURM queues what does not run yet
 
+    @abstractmethod
     def submit(self, tasks: Sequence[Task | Work]) -> list[submitit.Job[Any]]:
         """One job a task."""
-        raise NotImplementedError
 
 
 class _Local(_Submitted):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import logging
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +25,7 @@ from fitclip_core.encoders import (
     ClipEncoder,
     Precision,
     VideoTextEncoder,
+    without_random_weights_warning,
 )
 from fitclip_kit.store.files import file_sha256
 from fitclip_kit.weights.foreign_checkpoints import (
@@ -227,7 +226,7 @@ def _load_file(
         architecture = f"{shapes}-quickgelu"
     quick_gelu = _model_config(architecture, architecture).get("quick_gelu")
     _check_activation(architecture, quick_gelu, path, from_openai or _named_openai(path))
-    with _without_random_weights_warning():
+    with without_random_weights_warning():
         encoder = ClipEncoder.from_open_clip(architecture, None, device, precision=precision)
     own = encoder.model.state_dict()
     state = with_text_names_of(own, checkpoint.state)
@@ -280,18 +279,6 @@ def _sizes_hint(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
         for name, hint in hints.items()
         if name in state and name in own and len(state[name]) != len(own[name])
     )
-
-
-@contextmanager
-def _without_random_weights_warning() -> Iterator[None]:
-    """A model whose weights are loaded later looks random to open_clip, which warns of it."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
 
 
 def _weights_file(folder: Path) -> Path:

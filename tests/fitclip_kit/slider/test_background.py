@@ -65,7 +65,8 @@ def test_a_new_job_supersedes_the_running_and_the_waiting_ones(told):
     assert told.events == ["idle"]  # once: there was no pause between the jobs
 
 
-def test_a_job_that_looks_at_its_task_leaves_without_an_error(told):
+def begin_a_job_that_looks(told):
+    """A job that runs until its task is given up; it has begun."""
     begun = threading.Event()
 
     def looks(task):
@@ -75,6 +76,11 @@ def test_a_job_that_looks_at_its_task_leaves_without_an_error(told):
 
     told.work.submit(looks)
     assert begun.wait(LONG)
+    return looks
+
+
+def test_a_job_that_looks_at_its_task_leaves_without_an_error(told):
+    begin_a_job_that_looks(told)
     told.work.submit(lambda task: None)
     told.work.wait(LONG)
     assert told.events == ["idle"]
@@ -121,15 +127,7 @@ def test_a_superseded_job_tells_no_progress(told, monkeypatch):
 
 
 def test_closing_stops_the_running_job_and_takes_no_more(told):
-    begun = threading.Event()
-
-    def looks(task):
-        begun.set()
-        while True:
-            task.check()
-
-    told.work.submit(looks)
-    assert begun.wait(LONG)
+    looks = begin_a_job_that_looks(told)
     told.work.close()
     with pytest.raises(ValueError, match="closed"):
         told.work.submit(looks)
