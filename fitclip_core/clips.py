@@ -1,12 +1,11 @@
-"""What the method reads: decoded clips, the rows of a clips table that are one video, and
-training's random views of a clip."""
+"""What the method reads: decoded clips, the videos of a clips table, and training's views."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, Self
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -23,9 +22,8 @@ class FrameSource(Protocol):
 
     `frames(indices)` gives uint8 `[m, frames, h, w, 3]` (evaluation) or
     `[m, frames, draws, h, w, 3]` (training: several draws for each interval), zero padded where
-    a clip has fewer frames; `frame_counts` `[n]` says how many are valid. A source that holds one
-    video for several rows of a table also has `places`, a mapping of every row's id to its
-    position; others hold each of `clip_ids` at its own.
+    a clip has fewer frames than `frame_counts` `[n]` of it. A source that holds one video for
+    several rows of a table also has `places`, every row's id -> its position.
     """
 
     @property
@@ -46,18 +44,11 @@ def video_numbers(clips: pd.DataFrame) -> np.ndarray:
 
     Raises: ValueError when a time is not a number.
     """
-    if "path" not in clips:
-        return np.arange(len(clips))
-    times = [
-        clips[name].astype("float64").fillna(-1.0) if name in clips else [-1.0] * len(clips)
-        for name in ("start", "end")
-    ]
-    keys = [
-        (path, start, end) if isinstance(path, str) else row
-        for row, (path, start, end) in enumerate(zip(clips["path"], *times, strict=True))
-    ]
-    numbers: dict[Any, int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+    times = clips.reindex(columns=["start", "end"]).astype("float64")
+    paths = clips.reindex(columns=["path"])["path"].astype(object)
+    own = pd.Series(range(len(clips)), clips.index).where(paths.isna(), -1)
+    keys = [paths.where(paths.notna(), ""), own, times["start"], times["end"]]
+    return clips.groupby(keys, sort=False, dropna=False).ngroup().to_numpy(dtype=np.int64)
 
 
 def first_rows(numbers: np.ndarray) -> np.ndarray:
@@ -74,21 +65,18 @@ def check_labels(clips: pd.DataFrame, numbers: np.ndarray) -> None:
 
     Raises: ValueError naming the first two rows that differ.
     """
-    known: dict[int, tuple[str, str]] = {}
-    filled = clips["label"].notna().to_numpy()
-    labelled = clips[filled]
-    rows = zip(numbers[filled].tolist(), labelled["clip_id"], labelled["label"], strict=True)
-    for number, clip_id, label in rows:
-        first, other = known.setdefault(number, (clip_id, label))
-        if other != label:
-            raise ValueError(
-                f"{first!r} and {clip_id!r} are one video (path, start and end) with the labels "
-                f"{other!r} and {label!r}; classification takes one a video: keep one of the rows"
-            )
+    labelled = clips.assign(number=numbers).dropna(subset="label")
+    firsts = labelled.groupby("number")[["clip_id", "label"]].transform("first")
+    if (differ := firsts["label"] != labelled["label"]).any():
+        (first, other), row = firsts[differ].iloc[0], labelled[differ].iloc[0]
+        raise ValueError(
+            f"{first!r} and {row['clip_id']!r} are one video (path, start and end) with the labels "
+            f"{other!r} and {row['label']!r}; classification takes one a video: keep one row"
+        )
 
 
 def locate_clips(
-    source: FrameSource, clip_ids: Sequence[str], videos: np.ndarray | None = None
+    source: FrameSource, clip_ids: Sequence[str], videos: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
     """Positions of clips in a source, and the clips that it does not hold.
 
@@ -96,7 +84,7 @@ def locate_clips(
         source: decoded clips.
         clip_ids: wanted clips, each once.
         videos: `[len(clip_ids)]` from `video_numbers`. Clips of one video get one position, that of
-            the first of them which the source holds. None: each is a video of its own.
+            the first of them which the source holds.
 
     Returns:
         int64 `[len(clip_ids)]` with -1 for a clip that the source lacks, and those clips' ids.
@@ -107,20 +95,15 @@ def locate_clips(
     repeated, times = Counter(clip_ids).most_common(1)[0] if len(clip_ids) else ("", 0)
     if times > 1:
         raise ValueError(f"clip_id {repeated!r} appears {times} times; clip ids must be unique")
-    places: Mapping[str, int] | None = getattr(source, "places", None)
-    if places is None:
-        places = {clip_id: place for place, clip_id in enumerate(source.clip_ids)}
-    indices = np.array([places.get(clip_id, -1) for clip_id in clip_ids], dtype=np.int64)
-    if not (indices >= 0).any():
+    positions = {clip_id: place for place, clip_id in enumerate(source.clip_ids)}
+    positions = getattr(source, "places", positions)
+    own = pd.Series([positions.get(clip_id) for clip_id in clip_ids], dtype="float64")
+    if own.isna().all():
         raise ValueError(
             f"none of the {len(clip_ids)} clips is in the frame source, which holds "
-            f"{len(places)} clips; build its frames from this clips table"
+            f"{len(positions)} clips; build its frames from this clips table"
         )
-    if videos is not None:
-        of_video = np.full(len(clip_ids), -1)
-        held = np.flatnonzero(indices >= 0)[::-1]
-        of_video[videos[held]] = indices[held]  # the first one's is written last
-        indices = of_video[videos]
+    indices = own.groupby(videos).transform("first").fillna(-1).to_numpy(dtype=np.int64)
     missing = [clip_id for clip_id, index in zip(clip_ids, indices, strict=True) if index < 0]
     return indices, missing
 
@@ -175,11 +158,9 @@ class TrainingClips:
             if column not in clips:
                 raise ValueError(f"the clips table lacks the column {column!r}")
         indices, missing = locate_clips(frames, clips["clip_id"].tolist(), video_numbers(clips))
-        texts: dict[int, tuple[str, ...]] = {}
-        for index, text in zip(indices.tolist(), clips["text"], strict=True):
-            texts[index] = (*texts.get(index, ()), text)
-        texts.pop(-1, None)
-        return cls(frames, list(texts.values()), np.array(list(texts), dtype=np.int64), missing)
+        held = indices >= 0
+        texts = clips["text"][held].groupby(indices[held], sort=False).agg(tuple)
+        return cls(frames, texts.tolist(), texts.index.to_numpy(dtype=np.int64), missing)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -261,8 +242,7 @@ def crop_boxes(
 
     Args:
         n: how many boxes.
-        height: of the pictures, in pixels.
-        width: of the pictures, in pixels.
+        height, width: of the pictures, in pixels.
         scale: smallest and largest share of the picture's area.
         generator: where the randomness comes from.
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import repeat
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+import pydantic
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -24,58 +26,45 @@ from fitclip_core.encoders import ClipEncoder
 from fitclip_core.fast import ALONE, OneProcess
 from fitclip_core.losses import FitclipLosses, contrastive_loss, fitclip_losses
 
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, lt=math.inf)]
 
-@dataclass(frozen=True, kw_only=True)
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a student is trained; the defaults are the paper's.
+    """How a student is trained; the defaults are the paper's. ValueError for a wrong value.
 
     Attributes:
         steps: optimiser steps.
         validate_every: steps between two validations; the last step is always validated.
         seed: of the order of clips, the frames drawn, the crops and the flips.
-        learning_rate: of AdamW, constant.
-        weight_decay: of AdamW, on every weight.
+        learning_rate, weight_decay: of AdamW, constant, on every weight.
         temperature: the student's scores are cosine similarities divided by it, in both losses.
         teacher_temperature: as `temperature`, for the teacher's scores; None: 1 / the teacher's
             own logit_scale, with which even equal weights have a loss.
         labelled_share: weight of the contrastive loss; the distillation loss has the rest.
-        labelled_batch: labelled clips in a step.
-        unlabelled_batch: unlabelled clips in a step.
+        labelled_batch, unlabelled_batch: clips in a step.
         crop_scale: smallest and largest share of the picture that a random crop keeps.
-
-    Raises:
-        ValueError: a value is outside its range.
 
     Source: the paper's training recipe; `fitclip_core`, numeric conventions.
     """
 
-    steps: int
-    validate_every: int
-    seed: int
-    learning_rate: float = 3e-6
-    weight_decay: float = 0.01
-    temperature: float = 0.015
-    teacher_temperature: float | None = 0.015
-    labelled_share: float = 0.9999
-    labelled_batch: int = 64
-    unlabelled_batch: int = 64
+    steps: Count
+    validate_every: Count
+    seed: Annotated[int, Field(ge=0)]
+    learning_rate: Positive = 3e-6
+    weight_decay: Annotated[float, Field(ge=0, lt=math.inf)] = 0.01
+    temperature: Positive = 0.015
+    teacher_temperature: Positive | None = 0.015
+    labelled_share: Annotated[float, Field(ge=0, le=1)] = 0.9999
+    labelled_batch: Count = 64
+    unlabelled_batch: Count = 64
     crop_scale: tuple[float, float] = (0.5, 1.0)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "validate_every", "labelled_batch", "unlabelled_batch"):
-            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; give at least 1")
-        for name in ("learning_rate", "temperature", "teacher_temperature"):
-            value = getattr(self, name)
-            positive = value is None or (math.isfinite(value) and value > 0)
-            _require(positive, f"{name} is {value}; give a number above 0")
-        decays = math.isfinite(self.weight_decay) and self.weight_decay >= 0
-        _require(decays, f"weight_decay is {self.weight_decay}; give at least 0")
-        shares = 0 <= self.labelled_share <= 1
-        _require(shares, f"labelled_share is {self.labelled_share}; give a share in [0, 1]")
         low, high = self.crop_scale
-        ordered = 0 < low <= high <= 1
-        _require(ordered, f"crop_scale is {self.crop_scale}; give 0 < low <= high <= 1")
-        _require(self.seed >= 0, f"seed is {self.seed}; give at least 0")
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"crop_scale is {self.crop_scale}; give 0 < low <= high <= 1")
 
 
 @dataclass(frozen=True)
@@ -85,14 +74,14 @@ class StudentFit:
     Attributes:
         state: the weights with the lowest validation loss.
         history: one row a step, and step 0 before the first: `step`, `labelled_loss`,
-            `distillation_loss` (with its factor, before its share) and
-            `validation_loss`; NaN where not computed.
+            `distillation_loss` (with its factor, before its share) and `validation_loss`; NaN
+            where not computed.
         best_step: the step of `state`.
         computed: how, as far as it moves the last bits: the kind of `device`, the number of
             `processes` and the `micro_batch`.
-        material: what it was trained on: `labelled_clips`, `unlabelled_clips` (0 where its loss has
-            no share), how many of them are both (`shared_clips`, by their ids), `validation_clips`,
-            `frames` of a clip and `stored_draws` that each is drawn from.
+        material: counts of what it was trained on: `labelled_clips`, `unlabelled_clips`,
+            `shared_clips` (both), `validation_clips`, `frames` of a clip and the `stored_draws`
+            that each is drawn from.
     """
 
     state: dict[str, Tensor]
@@ -115,10 +104,9 @@ def distillation_step(
 ) -> FitclipLosses:
     """One step of FitCLIP's training: both losses, their gradients, the optimiser's move.
 
-    The contrastive loss compares the labelled batch's clips with their own captions. The
-    distillation loss compares the student's scores of the unlabelled batch's clips with the
-    batch's texts to the teacher's; which text belongs to which clip plays no part there. Student
-    (in training mode) and teacher (in eval mode, without gradients) see the same crops.
+    The contrastive loss compares labelled clips with their own captions. The distillation loss
+    compares the student's scores of the unlabelled batch's clips and texts with the teacher's;
+    which text belongs to which clip plays no part. Both models see the same crops.
 
     Args:
         student: its weights move; in eval mode afterwards.
@@ -169,31 +157,27 @@ def fit_student(
     micro_batch: int | None = None,
     processes: OneProcess = ALONE,
 ) -> StudentFit:
-    """Train all weights of both towers, in place, and keep the best by validation loss.
+    """Repeat `distillation_step`, and keep the weights of the lowest validation loss.
 
-    It is `distillation_step` on batch after batch. A loss of share 0 is not computed, and its
-    clips are not read. The labelled batches and their crops do not depend on the unlabelled part,
-    nor on PyTorch's global random state, which is left as it was: the same student, clips and
-    recipe on the same machine give the same weights. The validation loss is the contrastive loss
-    of the whole validation set at once. Step 0, the student as given, is recorded, never chosen.
+    All weights of both towers are trained, in place. The validation loss is the contrastive loss
+    of the whole validation set at once; step 0, the student as given, is recorded, never chosen. A
+    loss of share 0 is not computed, and its clips are not read. The labelled batches do not depend
+    on the unlabelled part, nor on PyTorch's global random state, which is left as it was: the same
+    student, clips and recipe on the same machine give the same weights.
 
     Args:
         student: starts from the weights that it has, in FitCLIP the teacher's; on return it holds
             the best ones.
-        teacher: scores the unlabelled clips and is not changed; not needed at labelled_share 1.
-        labelled: clips in training form with their captions; not needed at labelled_share 0.
-        unlabelled: clips in training form with texts, their own or any others; not needed at
-            labelled_share 1.
+        teacher: scores the unlabelled clips; not changed; not needed at labelled_share 1.
+        labelled: clips in training form; not needed at labelled_share 0.
+        unlabelled: clips in training form with any texts; not needed at labelled_share 1.
         validation: labelled clips in evaluation form.
         recipe: the numbers.
-        micro_batch: clips (a process) whose activations are held at a time: they are computed
-            again, micro batch by micro batch, when the gradients of the features are known. Up to
-            a third slower, the same up to rounding. None: all at once.
-        processes: those that train together, each of which calls this with the same arguments but
-            for the device. All keep the same weights, bit for bit.
-
-    Returns:
-        The best weights, the losses and the chosen step.
+        micro_batch: clips (a process) whose activations are held at a time; they are computed
+            again when the gradients of the features are known: up to a third slower, the same up
+            to rounding. None: all at once.
+        processes: those that train together; each calls this with the same arguments but for the
+            device, and keeps the same weights, bit for bit.
 
     Raises:
         ValueError: something needed is missing, teacher and student are one model or take pictures
@@ -202,9 +186,19 @@ def fit_student(
             processes differ in their arguments or outnumber a batch's clips.
 
     Source: the paper's section on training; supplement, 8 (share of the two losses); Gao et al.
-        2021, 3.2 (features first, their gradients, then the encoder again: GradCache).
+        2021, 3.2 (GradCache, for micro batches).
     """
-    _check(student, teacher, labelled, unlabelled, validation, recipe, micro_batch, processes)
+    share = recipe.labelled_share
+    labelled, unlabelled = labelled if share > 0 else None, unlabelled if share < 1 else None
+    _check(student, teacher, labelled, unlabelled, recipe, micro_batch, processes)
+    if processes.size > 1:
+        clips = (labelled, unlabelled, validation)
+        processes.check_same(
+            recipe=asdict(recipe),
+            student=_weights_digest(student),
+            teacher=teacher is not None and _weights_digest(teacher),
+            clips=[read and [read.clip_ids, read.captions] for read in clips],
+        )
     # Separate streams, so that a run without one part differs in nothing else.
     seeds = [int(seed) for seed in np.random.SeedSequence(recipe.seed).generate_state(3)]
 
@@ -214,9 +208,7 @@ def fit_student(
         rows = processes.share(min(size, len(clips)))
         return training_batches(clips, size, student.image_size, recipe.crop_scale, seed, rows)
 
-    share = recipe.labelled_share
-    labelled_batches = batches(labelled if share > 0 else None, recipe.labelled_batch, seeds[0])
-    unlabelled = unlabelled if share < 1 else None
+    labelled_batches = batches(labelled, recipe.labelled_batch, seeds[0])
     unlabelled_batches = batches(unlabelled, recipe.unlabelled_batch, seeds[1])
     # logit_scale (and logit_bias) get no gradient: the recipe's temperature takes their place.
     optimiser = torch.optim.AdamW(
@@ -235,16 +227,9 @@ def fit_student(
         progress = tqdm(steps, "student", unit="step", disable=processes.rank > 0)
         for step in progress:
             pair = next(labelled_batches), next(unlabelled_batches)
+            how: dict[str, Any] = {"micro_batch": micro_batch, "processes": processes}
             try:
-                losses = distillation_step(
-                    student,
-                    teacher,
-                    optimiser,
-                    recipe,
-                    *pair,
-                    micro_batch=micro_batch,
-                    processes=processes,
-                )
+                losses = distillation_step(student, teacher, optimiser, recipe, *pair, **how)
             except ValueError as error:
                 raise ValueError(f"step {step}: {error}") from error
             loss = math.nan
@@ -263,9 +248,12 @@ def fit_student(
         "processes": processes.size,
         "micro_batch": micro_batch,
     }
-    (batch, *_) = [batch for batch in reversed(pair) if batch is not None]
+    first, second = (set(clips.clip_ids) if clips else set() for clips in (labelled, unlabelled))
+    batch = next(batch for batch in reversed(pair) if batch is not None)
     material = {
-        **_clip_counts(labelled, unlabelled, recipe),
+        "labelled_clips": len(first),
+        "unlabelled_clips": len(second),
+        "shared_clips": len(first & second),
         "validation_clips": len(validation),
         "frames": batch.frames.shape[1],
         "stored_draws": batch.draws,
@@ -320,10 +308,10 @@ def _validation_loss(
 
 def _teacher_scale(teacher: ClipEncoder, recipe: Recipe) -> float:
     scale = 1 / recipe.teacher_temperature if recipe.teacher_temperature else teacher.logit_scale
-    _require(
-        math.isfinite(scale),
-        f"the teacher's logit_scale is {scale}; give the recipe a teacher_temperature",
-    )
+    if not math.isfinite(scale):
+        raise ValueError(
+            f"the teacher's logit_scale is {scale}; give the recipe a teacher_temperature"
+        )
     return scale
 
 
@@ -332,59 +320,33 @@ def _check(
     teacher: ClipEncoder | None,
     labelled: TrainingClips | None,
     unlabelled: TrainingClips | None,
-    validation: TrainingClips,
     recipe: Recipe,
     micro_batch: int | None,
     processes: OneProcess,
 ) -> None:
-    share = recipe.labelled_share
-    _require(
-        micro_batch is None or micro_batch >= 1,
-        f"micro_batch is {micro_batch}; give at least 1, or None",
-    )
-    in_parts = micro_batch is not None or processes.size > 1
-    _require(
-        not (in_parts and any(isinstance(part, _BatchNorm) for part in student.model.modules())),
-        f"{student.name} has batch normalisation: its features depend on the other clips of a "
-        "batch, which must be computed at once; train it in one process, with micro_batch None",
-    )
-    _require(share == 0 or labelled is not None, f"labelled_share {share} needs labelled clips")
-    if share < 1:
-        if unlabelled is None or teacher is None:
-            raise ValueError(
-                f"labelled_share {share} needs unlabelled clips and a teacher; only at 1 may they "
-                "be left out"
-            )
-        _require(
-            teacher is not student and teacher.model is not student.model,
-            "teacher and student are the same model; load the teacher a second time",
+    """Refuse what `fit_student` cannot train."""
+    share, in_parts = recipe.labelled_share, micro_batch is not None or processes.size > 1
+    if micro_batch is not None and micro_batch < 1:
+        raise ValueError(f"micro_batch is {micro_batch}; give at least 1, or None")
+    if in_parts and any(isinstance(part, _BatchNorm) for part in student.model.modules()):
+        raise ValueError(
+            f"{student.name} has batch normalisation: its features depend on the other clips of a "
+            "batch, which must be computed at once; train it in one process, with micro_batch None"
         )
-        _require(
-            teacher.image_size == student.image_size,
+    if share > 0 and labelled is None:
+        raise ValueError(f"labelled_share {share} needs labelled clips")
+    if share == 1:
+        return
+    if unlabelled is None or teacher is None:
+        raise ValueError(f"labelled_share {share}, below 1, needs unlabelled clips and a teacher")
+    if teacher is student or teacher.model is student.model:
+        raise ValueError("teacher and student are the same model; load the teacher a second time")
+    if teacher.image_size != student.image_size:
+        raise ValueError(
             f"the teacher takes pictures of {teacher.image_size} px and the student of "
-            f"{student.image_size} px; both see the same crops, so the sizes must be equal",
+            f"{student.image_size} px; both see the same crops, so the sizes must be equal"
         )
-        _teacher_scale(teacher, recipe)
-    if processes.size > 1:
-        processes.check_same(
-            recipe=asdict(recipe),
-            student=_weights_digest(student),
-            teacher=teacher is not None and _weights_digest(teacher),
-            clips=[
-                clips is not None and [clips.clip_ids, clips.captions]
-                for clips in (labelled, unlabelled, validation)
-            ],
-        )
-
-
-def _clip_counts(
-    labelled: TrainingClips | None, unlabelled: TrainingClips | None, recipe: Recipe
-) -> dict[str, int]:
-    """How many clips the losses that have a share read."""
-    first = set(labelled.clip_ids) if labelled and recipe.labelled_share > 0 else set()
-    second = set(unlabelled.clip_ids) if unlabelled and recipe.labelled_share < 1 else set()
-    counts = {"labelled_clips": len(first), "unlabelled_clips": len(second)}
-    return counts | {"shared_clips": len(first & second)}
+    _teacher_scale(teacher, recipe)
 
 
 def _weights_digest(encoder: ClipEncoder) -> str:
@@ -404,8 +366,3 @@ def _row(step: int, losses: FitclipLosses | None, validation_loss: float) -> dic
         "distillation_loss": distillation,
         "validation_loss": validation_loss,
     }
-
-
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise ValueError(problem)

@@ -44,34 +44,31 @@ def check_templates(templates: Sequence[str]) -> None:
     Raises: ValueError when there is none, or for one that does not hold `{}` once, or holds another
     brace.
     """
-    if not templates:
+    if isinstance(templates, str) or not templates:
         raise ValueError(
-            "there is no prompt template; classification needs prompt templates, of which "
-            '"{}" is the bare class name'
+            f"templates are {templates!r}; classification needs a list of prompt templates, of "
+            'which "{}" is the bare class name'
         )
-    for template in [templates] if isinstance(templates, str) else templates:
+    for template in templates:
         once = isinstance(template, str) and template.count("{}") == 1
         if not once or {"{", "}"} & set(template.replace("{}", "")):
             raise ValueError(
                 f"template {template!r} must hold {{}} once, for the class name, and no other brace"
             )
-    if isinstance(templates, str):
-        raise ValueError(f"templates are the text {templates!r}; give a list of texts")
 
 
 class VideoTextEncoder(ABC):
     """A model that gives clips and texts features of one space.
 
     A subclass says how normalised pictures and token ids become features; this class reads clips,
-    batches them, averages prompts, and keeps and loads weights. No mean is renormalised.
+    batches them, averages prompts, and keeps and loads weights.
 
     Args:
         model: used as it is, not copied. `encode_*` compute in eval mode and leave every module
             in the mode that it was in; `*_features` compute in the mode that it is in.
         tokenizer: texts to token ids `[n, context_length]`.
         image_size: side of the square pictures, in pixels.
-        mean: normalisation of the three channels, of values in [0, 1].
-        std: as `mean`.
+        mean, std: normalisation of the three channels, of values in [0, 1].
         name: how results call this model.
         device: where to move the model; None: it stays where it is.
         precision: of the matrix products of `encode_*`. "bfloat16" is PyTorch's automatic mixed
@@ -80,8 +77,6 @@ class VideoTextEncoder(ABC):
 
     Raises:
         ValueError: the precision is unknown.
-
-    Source: `fitclip_core`, numeric conventions, for the features.
     """
 
     def __init__(
@@ -96,10 +91,8 @@ class VideoTextEncoder(ABC):
         device: str | torch.device | None = None,
         precision: Precision = "float32",
     ) -> None:
-        if precision not in get_args(Precision):
-            raise ValueError(
-                f"precision is {precision!r}; choose one of {', '.join(get_args(Precision))}"
-            )
+        if precision not in (choices := get_args(Precision)):
+            raise ValueError(f"precision is {precision!r}; choose one of {', '.join(choices)}")
         self.precision: Precision = precision
         if device is None:
             device = next((value.device for value in model.state_dict().values()), "cpu")
@@ -109,9 +102,10 @@ class VideoTextEncoder(ABC):
         self.name = name
         self.device = torch.device(device)
         # (x / 255 - mean) / std as one multiplication and one addition.
+        mean, std = np.asarray(mean), np.asarray(std)
         self._scale, self._shift = (
             torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
-            for values in (1 / (255 * np.asarray(std)), -np.asarray(mean) / np.asarray(std))
+            for values in (1 / (255 * std), -mean / std)
         )
         # Sweeps score the same captions with every alpha, so their tokens are kept.
         self._token_row = lru_cache(maxsize=2**16)(lambda text: tokenizer([text])[0])
@@ -180,17 +174,10 @@ class VideoTextEncoder(ABC):
         return self._encode_clips(lambda rows: frames[rows], counts)
 
     def encode_source(self, source: FrameSource, indices: np.ndarray | None = None) -> Tensor:
-        """Features of a source's clips, read and encoded batch by batch, without gradients.
+        """Features of a source's clips, float32 `[n, d]` on the CPU, without gradients.
 
-        Args:
-            source: decoded clips in evaluation form.
-            indices: positions of the wanted clips in the source; None: all of them.
-
-        Returns:
-            float32 `[n, d]` on the CPU, in the order of `indices`.
-
-        Raises:
-            ValueError: as `encode_videos`.
+        Clips in evaluation form are read and encoded batch by batch. indices: positions of the
+        wanted clips in the source; None: all of them. ValueError as `encode_videos`.
         """
         chosen = np.arange(len(source.clip_ids)) if indices is None else np.asarray(indices)
         counts = np.asarray(source.frame_counts)[chosen]
@@ -226,17 +213,10 @@ class VideoTextEncoder(ABC):
         return features[[rows[text] for text in texts]]
 
     def encode_classes(self, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Features of classes: mean over prompt templates of normalised text features.
+        """Features of classes, float32 `[classes, d]` on the CPU: means over prompts.
 
-        Args:
-            labels: class names.
-            templates: prompts, each with one `{}` for the class name.
-
-        Returns:
-            float32 `[classes, d]` on the CPU, not renormalised.
-
-        Raises:
-            ValueError: no label, or as `check_templates`.
+        labels: class names. templates: prompts, each with one `{}` for the class name. ValueError
+        without a label, or as `check_templates`.
 
         Source: Radford et al. 2021, 3.1.4; `fitclip_core`, numeric conventions.
         """
@@ -254,9 +234,6 @@ class VideoTextEncoder(ABC):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Load parameters and buffers in place; names and shapes must match the model's.
-
-        Args:
-            state: tensors by name, of any floating type.
 
         Raises:
             ValueError: a tensor is missing, unknown, of another shape, quantised or not finite; it
@@ -296,29 +273,28 @@ class VideoTextEncoder(ABC):
 
     def _counts(self, frames: Frames, frame_counts: np.ndarray | None) -> Tensor:
         """How many frames of each clip are valid, int64 `[n]`, with the frames' form checked."""
-        if frames.dtype not in (np.uint8, torch.uint8):
-            raise ValueError(f"frames are {frames.dtype}; give uint8, as the store holds them")
-        if frames.ndim != 5 or frames.shape[-1] != 3 or frames.shape[1] == 0:
+        n, *form = frames.shape
+        if frames.dtype not in (np.uint8, torch.uint8) or len(form) != 4 or 0 in form[:1]:
             raise ValueError(
-                f"frames have shape {list(frames.shape)}; give [clips, frames, height, width, 3]"
+                f"frames are {frames.dtype} {list(frames.shape)}; give uint8 [clips, frames, "
+                "height, width, 3], as the store holds them"
             )
-        n, n_frames, height, width = frames.shape[:4]
-        if (height, width) != (self.image_size, self.image_size):
+        if form[1:] != [self.image_size, self.image_size, 3]:
             raise ValueError(
-                f"frames are {height} x {width} pixels, but {self.name} takes "
-                f"{self.image_size} x {self.image_size}; build the frame store at that size"
+                f"frames are {form[1]} x {form[2]} pixels of {form[3]} colours, but {self.name} "
+                f"takes {self.image_size} x {self.image_size} of 3; build the frame store at that "
+                "size"
             )
         if frame_counts is None:
-            return torch.full((n,), n_frames, dtype=torch.int64)
+            return torch.full((n,), form[0], dtype=torch.int64)
         counts = torch.tensor(np.asarray(frame_counts), dtype=torch.int64)
         if counts.shape != (n,):
             raise ValueError(f"frame_counts has shape {list(counts.shape)}; give one a clip: [{n}]")
-        wrong = ((counts < 1) | (counts > n_frames)).nonzero().flatten()
-        if len(wrong):
-            clip = int(wrong[0])
+        if (wrong := (counts < 1) | (counts > form[0])).any():
+            clip = int(wrong.int().argmax())
             raise ValueError(
                 f"clip {clip} has frame count {int(counts[clip])}; it must be between 1 and "
-                f"{n_frames}"
+                f"{form[0]}"
             )
         return counts
 
@@ -329,16 +305,7 @@ class ClipEncoder(VideoTextEncoder):
     The video feature is the mean over frames of the L2-normalised frame features and the class
     feature the mean over prompts of the normalised text features; neither is renormalised.
 
-    Args:
-        model: an open_clip model (`CLIP`, `CustomTextCLIP`, ...), or one with its `encode_image`
-            and `encode_text`.
-        tokenizer: texts to token ids `[n, context_length]`.
-        image_size, mean, std, name, device, precision: as `VideoTextEncoder`.
-
-    Raises:
-        ValueError: the tokenizer's vocabulary and the model's differ in size.
-
-    Source: Radford et al. 2021 (CLIP); `fitclip_core`, numeric conventions, for the features.
+    Source: `fitclip_core`, numeric conventions.
     """
 
     model_config: Mapping[str, Any] | None = None
@@ -368,15 +335,11 @@ class ClipEncoder(VideoTextEncoder):
     ) -> Self:
         """Build any architecture that open_clip knows; `fitclip_kit.weights` reads other files.
 
-        Args:
-            name: open_clip's model name, such as `ViT-B-16-quickgelu`.
-            pretrained: one of open_clip's tags of this model; None: random weights.
-            device: where the model computes.
-            precision: as `VideoTextEncoder`.
+        name: open_clip's, such as `ViT-B-16-quickgelu`. pretrained: one of its tags of this model;
+        None: random weights. device, precision: as `VideoTextEncoder`.
 
-        Raises:
-            ValueError: the name or the tag is unknown, or the weights were trained with the other
-                activation (OpenAI's need QuickGELU).
+        Raises: ValueError when the name or the tag is unknown, or the weights were trained with the
+        other activation (OpenAI's need QuickGELU).
         """
         config = open_clip.get_model_config(name)
         if config is None:
@@ -395,7 +358,7 @@ class ClipEncoder(VideoTextEncoder):
         model = open_clip.create_model(
             name, pretrained=pretrained, pretrained_text=False, device=device
         )
-        return cls._wrap(model, open_clip.get_tokenizer(name), name, device, config, precision)
+        return cls._wrap(model, open_clip.get_tokenizer(name), name, config, precision)
 
     @classmethod
     def from_folder(
@@ -406,16 +369,13 @@ class ClipEncoder(VideoTextEncoder):
     ) -> Self:
         """Build the model of a folder in open_clip's local layout, without the network.
 
-        Args:
-            folder: holds `open_clip_config.json` (`model_cfg`, `preprocess_cfg`),
-                `open_clip_model.safetensors` (any floating type; computed in float32) and, if the
-                model has its own vocabulary, `bpe_simple_vocab.txt.gz` in CLIP's format of merges.
-            device: where the model computes.
-            precision: as `VideoTextEncoder`.
+        folder: holds `open_clip_config.json` (`model_cfg`, `preprocess_cfg`),
+        `open_clip_model.safetensors` (any floating type; computed in float32) and, if the model has
+        its own vocabulary, `bpe_simple_vocab.txt.gz` in CLIP's format of merges. device, precision:
+        as `VideoTextEncoder`.
 
-        Raises:
-            ValueError: a file is missing or broken, or the vocabulary or the weights do not fit
-                the configuration.
+        Raises: ValueError when a file is missing or broken, or the vocabulary or the weights do not
+        fit the configuration.
         """
         folder = Path(folder)
         try:
@@ -426,15 +386,16 @@ class ClipEncoder(VideoTextEncoder):
                 f"{folder} is no folder in open_clip's layout, with {CONFIG_FILE} (model_cfg) and "
                 f"{WEIGHTS_FILE}, or one of them is broken: {error}"
             ) from error
+        name = f"local-dir:{folder}"
         with without_random_weights_warning():
             model = open_clip.create_model(
-                f"local-dir:{folder}", load_weights=False, pretrained_text=False, device=device
+                name, load_weights=False, pretrained_text=False, device=device
             )
         merges = folder / MERGES_FILE
-        options: dict[str, Any] = {"bpe_path": str(merges)} if merges.is_file() else {}
-        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}", **options)
-        encoder = cls._wrap(model, tokenizer, folder.name, device, config, precision)
-        encoder.merges = merges.read_bytes() if merges.is_file() else None
+        own: dict[str, Any] = {"bpe_path": str(merges)} if merges.is_file() else {}
+        tokenizer = open_clip.get_tokenizer(name, **own)
+        encoder = cls._wrap(model, tokenizer, folder.name, config, precision)
+        encoder.merges = merges.read_bytes() if own else None
         encoder.load_state(state)
         return encoder
 
@@ -444,25 +405,16 @@ class ClipEncoder(VideoTextEncoder):
         model: Any,
         tokenizer: Tokenizer,
         name: str,
-        device: str | torch.device,
         config: Mapping[str, Any],
         precision: Precision,
     ) -> Self:
-        preprocess = model.visual.preprocess_cfg
-        size = preprocess["size"]
+        """The encoder of a model, with the preprocessing that open_clip notes in it."""
+        size, mean, std = (model.visual.preprocess_cfg[key] for key in ("size", "mean", "std"))
         sides = {size} if isinstance(size, int) else set(size)
         if len(sides) != 1:
             raise ValueError(f"{name} takes pictures of size {size}; only square ones will do")
-        encoder = cls(
-            model.eval(),
-            tokenizer,
-            image_size=sides.pop(),
-            mean=preprocess["mean"],
-            std=preprocess["std"],
-            name=name,
-            device=device,
-            precision=precision,
-        )
+        settings = {"image_size": sides.pop(), "mean": mean, "std": std, "precision": precision}
+        encoder = cls(model.eval(), tokenizer, name=name, **settings)
         encoder.model_config = config
         return encoder
 
@@ -472,21 +424,14 @@ class ClipEncoder(VideoTextEncoder):
         return self.model.logit_scale.exp().item()
 
     def video_features(self, images: Tensor, counts: Tensor) -> Tensor:
-        """Features of clips `[n, d]`, differentiable: mean of the L2-normalised frame features.
-
-        Args:
-            images: float32 `[sum(counts), 3, h, w]`, normalised, clip by clip.
-            counts: int64 `[n]`, frames of each clip.
-
-        Source: `fitclip_core`, numeric conventions, video feature.
-        """
+        """Features of clips `[n, d]`, differentiable: means of the L2-normalised frame features."""
         features = F.normalize(fast.encode_image(self.model, images).float(), dim=-1)
         # The check of the counts would make an accelerator wait; `images` has checked them.
         unsafe = features.device.type != "cpu"
         return torch.segment_reduce(features, "mean", lengths=counts, unsafe=unsafe)
 
     def text_features(self, tokens: Tensor) -> Tensor:
-        """L2-normalised features `[n, d]` of token ids `[n, context_length]`, differentiable."""
+        """As `VideoTextEncoder.text_features`."""
         return F.normalize(fast.encode_text(self.model, tokens.to(self.device)).float(), dim=-1)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:

@@ -7,7 +7,6 @@ Everywhere ``alpha`` multiplies the student. Only floating-point tensors are fus
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Self
 
 import torch
@@ -25,15 +24,14 @@ def interpolate(
 ) -> dict[str, Tensor]:
     """Fuse two models' weights: ``(1 - alpha) * teacher + alpha * student``.
 
-    The student's ``logit_scale`` may be missing or NaN. alpha 0 gives the teacher and alpha 1 the
-    student (with the teacher's ``logit_scale``), bit for bit. Two products and a sum are three
-    roundings, so the same weights give the same bits on any number of threads.
+    alpha 0 gives the teacher and alpha 1 the student (with the teacher's ``logit_scale``), bit for
+    bit. Two products and a sum are three roundings, on any number of threads the same.
 
     Args:
         teacher_state: name -> tensor, such as ``model.state_dict()``.
-        student_state: the same names and shapes.
-        alpha: share of the student, in [0, 1], or a schedule of shares. A mapping must have every
-            fused name; for what is not fused it plays no part.
+        student_state: the same names and shapes; its ``logit_scale`` may be missing or NaN.
+        alpha: share of the student, in [0, 1], or a schedule of shares; a mapping must have every
+            fused name.
 
     Returns:
         New tensors, in the teacher's order, on the teacher's devices. Half precision is fused in
@@ -44,8 +42,7 @@ def interpolate(
             a schedule's alpha is outside [0, 1], missing or of another shape, or a fused value is
             not finite.
 
-    Source:
-        Wortsman et al. 2022 (WiSE-FT), eq. 1; FitCLIP's supplement, section 6 and figure 3.
+    Source: Wortsman et al. 2022 (WiSE-FT), eq. 1; FitCLIP's supplement, section 6 and figure 3.
 
     Example:
         >>> fused = interpolate({"w": torch.zeros(2)}, {"w": torch.ones(2)}, alpha=0.25)
@@ -62,9 +59,8 @@ def interpolate(
 class AlphaSweep:
     """One live model whose weights are set to any fusion of two end states, in place.
 
-    Every alpha is computed from the two end states, so there is no drift, and the values are those
-    of :func:`interpolate`. As a context manager it puts the model's own weights back on exit;
-    without one, the last alpha stays.
+    The values are those of :func:`interpolate`, computed from the two ends each time. As a context
+    manager it puts the model's own weights back on exit; without one, the last alpha stays.
 
     Args:
         model: its state must have the teacher's names and shapes.
@@ -75,19 +71,9 @@ class AlphaSweep:
     Raises:
         ValueError: names, shapes or kinds differ between the two states or from the model.
 
-    Source:
-        FitCLIP's supplement, section 6 and figure 3 (alpha from 0 to 1).
+    Source: FitCLIP's supplement, section 6 and figure 3 (alpha from 0 to 1).
 
     Example:
-        >>> model = torch.nn.Linear(1, 1, bias=False)
-        >>> ends = {"weight": torch.zeros(1, 1)}, {"weight": torch.ones(1, 1)}
-        >>> with AlphaSweep(model, *ends) as sweep:
-        ...     for alpha in (0.0, 0.5):
-        ...         sweep.set_alpha(alpha)
-        ...         print(model.weight.item())
-        0.0
-        0.5
-
         Figure 3 is this, for each data set and student::
 
             with AlphaSweep(encoder.model, teacher, student) as sweep:
@@ -109,17 +95,13 @@ class AlphaSweep:
             }
             for state in (teacher_state, student_state)
         )
-        self._original: dict[str, Tensor] | None = None
+        self._original: State | None = None
 
     def set_alpha(self, alpha: float | Schedule) -> None:
-        """Write the fused weights into the model's own parameters and buffers.
+        """Write the weights of :func:`interpolate` into the model's own parameters and buffers.
 
-        Args:
-            alpha: share of the student, in [0, 1], or a schedule, as in :func:`interpolate`.
-
-        Raises:
-            ValueError: as :func:`interpolate`; of a wrong schedule the tensors before the one named
-                are written already.
+        Raises: ValueError as there; of a wrong schedule the tensors before the one named are
+        written already.
         """
         check_alpha(alpha, self._teacher)
         with torch.no_grad():
@@ -129,10 +111,7 @@ class AlphaSweep:
 
     def set_merge(self, merge: Callable[[State, State, float], State], alpha: float) -> None:
         """Write what one of `merges.MERGES` makes of the two end states; ValueError as it."""
-        merged = merge(self._teacher, self._student, alpha)
-        with torch.no_grad():
-            for name, live in self._model.state_dict().items():
-                live.copy_(merged[name])
+        self._write(merge(self._teacher, self._student, alpha))
 
     def __enter__(self) -> Self:
         if self._original is not None:
@@ -140,16 +119,14 @@ class AlphaSweep:
         self._original = {name: live.clone() for name, live in self._model.state_dict().items()}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         original, self._original = self._original or {}, None
+        self._write(original)
+
+    def _write(self, state: State) -> None:
         with torch.no_grad():
             for name, live in self._model.state_dict().items():
-                live.copy_(original[name])
+                live.copy_(state[name])
 
 
 def is_logit_scale(name: str) -> bool:
@@ -168,22 +145,30 @@ def share_of(schedule: float | Schedule, name: str, shape: torch.Size) -> Share:
         share = schedule[name]
     else:
         share = schedule(name) if callable(schedule) else schedule
-    if isinstance(share, Tensor):
-        if share.shape != shape:
-            raise ValueError(
-                f"the schedule's alpha of {name} has shape {tuple(share.shape)}, not "
-                f"{tuple(shape)}: give a number, or one for each weight"
-            )
-        within = bool(((share >= 0) & (share <= 1)).all())
-    else:
-        within = 0 <= share <= 1
-    if not within:
-        shown = "outside" if isinstance(share, Tensor) else share
+    values = torch.as_tensor(share)
+    if isinstance(share, Tensor) and share.shape != shape:
         raise ValueError(
-            f"the schedule's alpha of {name} is {shown}: the share of the student must lie in "
-            "[0, 1]"
+            f"the schedule's alpha of {name} has shape {tuple(share.shape)}, not {tuple(shape)}: "
+            "give a number, or one for each weight"
         )
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        shown = "outside" if isinstance(share, Tensor) else share
+        raise ValueError(f"the schedule's alpha of {name} is {shown}: it must lie in [0, 1]")
     return share
+
+
+def check_alpha(alpha: float | Schedule, state: State) -> None:
+    """Refuse an alpha outside [0, 1] or a mapping whose names are not those of a state."""
+    if isinstance(alpha, Mapping):
+        fused = [name for name, tensor in state.items() if is_fused(name, tensor)]
+        if lacking := [name for name in fused if name not in alpha]:
+            raise ValueError(f"the schedule has no alpha for {lacking[0]} ({len(lacking)} such)")
+        if stray := [name for name in alpha if name not in state]:
+            raise ValueError(
+                f"the schedule has {stray[0]} and the model does not ({len(stray)} such names)"
+            )
+    elif not callable(alpha) and not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}: the share of the student must lie in [0, 1]")
 
 
 def check_same_tensors(first: str, state: State, second: str, other: State) -> None:
@@ -202,6 +187,21 @@ def check_same_tensors(first: str, state: State, second: str, other: State) -> N
             raise ValueError(
                 f"{name} has shape {tuple(tensor.shape)} in {first} and "
                 f"{tuple(other[name].shape)} in {second}: both must be of the same architecture"
+            )
+
+
+def check_match(teacher_state: State, student_state: State) -> None:
+    """Refuse two states that cannot be fused, naming the tensor."""
+    own = {name: tensor for name, tensor in student_state.items() if not is_logit_scale(name)}
+    scales = {name: teacher_state[name] for name in teacher_state if is_logit_scale(name)}
+    if stray := [name for name in student_state if is_logit_scale(name) and name not in scales]:
+        raise ValueError(f"the student has {stray[0]} and the teacher does not")
+    check_same_tensors("the student", {**scales, **own}, "the teacher", teacher_state)
+    for name, tensor in own.items():
+        if tensor.is_floating_point() != teacher_state[name].is_floating_point():
+            raise ValueError(
+                f"{name} is {tensor.dtype} in the student and {teacher_state[name].dtype} in the "
+                "teacher: fuse checkpoints of the same architecture"
             )
 
 
@@ -233,33 +233,3 @@ def _fused(
             "the student's weights"
         )
     return fused
-
-
-def check_alpha(alpha: float | Schedule, state: State) -> None:
-    """Refuse an alpha outside [0, 1] or a mapping whose names are not those of a state."""
-    if isinstance(alpha, Mapping):
-        fused = [name for name, tensor in state.items() if is_fused(name, tensor)]
-        if lacking := [name for name in fused if name not in alpha]:
-            raise ValueError(f"the schedule has no alpha for {lacking[0]} ({len(lacking)} such)")
-        if stray := [name for name in alpha if name not in state]:
-            raise ValueError(
-                f"the schedule has {stray[0]} and the model does not ({len(stray)} such names)"
-            )
-    elif not callable(alpha) and not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}: the share of the student must lie in [0, 1]")
-
-
-def check_match(teacher_state: State, student_state: State) -> None:
-    """Refuse two states that cannot be fused, naming the tensor."""
-    own = {name: tensor for name, tensor in student_state.items() if not is_logit_scale(name)}
-    scales = {name: teacher_state[name] for name in teacher_state if is_logit_scale(name)}
-    stray = [name for name in student_state if is_logit_scale(name) and name not in scales]
-    if stray:
-        raise ValueError(f"the student has {stray[0]} and the teacher does not")
-    check_same_tensors("the student", {**scales, **own}, "the teacher", teacher_state)
-    for name, tensor in own.items():
-        if tensor.is_floating_point() != teacher_state[name].is_floating_point():
-            raise ValueError(
-                f"{name} is {tensor.dtype} in the student and {teacher_state[name].dtype} in the "
-                "teacher: fuse checkpoints of the same architecture"
-            )

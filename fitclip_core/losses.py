@@ -1,4 +1,7 @@
-"""FitCLIP's two losses and their weighted sum, on matrices of scores."""
+"""FitCLIP's two losses and their weighted sum, on matrices of scores.
+
+Scores are logits `[videos, texts]`: cosine similarities divided by a temperature.
+"""
 
 import math
 from typing import NamedTuple
@@ -12,8 +15,7 @@ def contrastive_loss(scores: Tensor) -> Tensor:
     """Cross-entropy of the matching pairs, video-to-text plus text-to-video (summed, not halved).
 
     Args:
-        scores: [n, n], ``V @ T.T / temperature``: rows are videos, columns are texts, pair i on the
-            diagonal. Logits, without unit.
+        scores: [n, n], ``V @ T.T / temperature``; pair i is on the diagonal.
 
     Returns:
         0-d tensor in nats: ``-mean_i log softmax_row(S)_ii - mean_i log softmax_col(S)_ii``.
@@ -21,8 +23,7 @@ def contrastive_loss(scores: Tensor) -> Tensor:
     Raises:
         ValueError: scores are not a square, non-empty matrix, or not all finite.
 
-    Source:
-        FitCLIP's loss on labelled pairs, which is that of Bain et al. 2021 (Frozen in Time).
+    Source: FitCLIP's loss on labelled pairs, that of Bain et al. 2021 (Frozen in Time).
 
     Example:
         >>> round(contrastive_loss(torch.zeros(2, 2)).item(), 4)  # 2 * log(2)
@@ -42,16 +43,15 @@ def contrastive_loss(scores: Tensor) -> Tensor:
 def distillation_loss(
     student_scores: Tensor, teacher_scores: Tensor, teacher_logit_scale: float | Tensor
 ) -> Tensor:
-    """KL(teacher || student) over rows plus over columns, times the squared scale of the teacher.
+    """KL(teacher || student) over rows plus over columns, times the teacher's squared scale.
 
-    No pairing is used, so the matrix need not be square. No gradient flows to the teacher.
+    No pairing is used. No gradient flows to the teacher.
 
     Args:
-        student_scores: [n, m] logits of the student, rows are videos, columns are texts.
-        teacher_scores: [n, m] logits of the teacher for the same videos and texts.
-        teacher_logit_scale: the factor that multiplies cosine similarities in the teacher's scores:
-            1 / 0.015 in FitCLIP, as in the student's. With a scale of its own (CLIP's is 100) the
-            loss is not 0 where student and teacher are equal.
+        student_scores: [n, m].
+        teacher_scores: [n, m], of the same videos and texts.
+        teacher_logit_scale: 1 / temperature of the teacher's scores, in FitCLIP 1 / 0.015 as the
+            student's. With one of its own (CLIP's is 100) equal weights have a loss.
 
     Returns:
         0-d tensor in nats times the squared scale. Rows are averaged over n, columns over m.
@@ -59,8 +59,7 @@ def distillation_loss(
     Raises:
         ValueError: shapes differ, a matrix is empty or not finite, or the scale is not positive.
 
-    Source:
-        FitCLIP's loss on pseudo-labels. Hinton et al. 2015, section 2, multiply by the squared
+    Source: FitCLIP's loss on pseudo-labels. Hinton et al. 2015, section 2, multiply by the squared
         temperature; this is its inverse, 4,444 at 0.015, so that with a share of 1e-4 the
         divergence weighs 0.44 beside the contrastive loss's 0.9999.
     """
@@ -75,9 +74,7 @@ def distillation_loss(
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"teacher_logit_scale is {scale}: give 1 / temperature, above 0")
     student, teacher = student_scores, teacher_scores.detach()
-    rows = _divergence(student, teacher)
-    columns = _divergence(student.T, teacher.T)
-    return (rows + columns) * scale**2
+    return (_divergence(student, teacher) + _divergence(student.T, teacher.T)) * scale**2
 
 
 class FitclipLosses(NamedTuple):
@@ -95,25 +92,20 @@ def fitclip_losses(
     teacher_logit_scale: float | Tensor | None,
     labelled_share: float = 0.9999,
 ) -> FitclipLosses:
-    """Weighted sum of the contrastive loss (labelled clips) and distillation loss (unlabelled).
+    """``labelled_share * contrastive + (1 - labelled_share) * distillation``, and both of them.
 
     Args:
-        labelled_scores: [n, n] student logits of labelled pairs; may be None at labelled_share 0.
-        student_scores: [k, m] student logits of unlabelled clips; may be None at labelled_share 1.
-        teacher_scores: [k, m] teacher logits of the same; may be None at labelled_share 1.
-        teacher_logit_scale: see :func:`distillation_loss`; may be None at labelled_share 1.
-        labelled_share: weight of the contrastive loss in [0, 1]; the distillation loss has
-            ``1 - labelled_share``. A loss of weight 0 is not computed.
-
-    Returns:
-        ``labelled_share * contrastive + (1 - labelled_share) * distillation`` and the two losses.
+        labelled_scores: [n, n] of the student, of labelled pairs; not needed at labelled_share 0.
+        student_scores: [k, m] of unlabelled clips; as the next two not needed at labelled_share 1.
+        teacher_scores: [k, m] of the same.
+        teacher_logit_scale: see :func:`distillation_loss`.
+        labelled_share: in [0, 1]. A loss of weight 0 is not computed.
 
     Raises:
-        ValueError: labelled_share is outside [0, 1], scores that it needs are None, or either loss
+        ValueError: labelled_share is outside [0, 1], something needed is None, or either loss
             refuses its input.
 
-    Source:
-        FitCLIP's total loss; supplement, section 8: lambda = 1e-4 = 1 - labelled_share.
+    Source: FitCLIP's total loss; supplement, section 8: lambda = 1e-4 = 1 - labelled_share.
     """
     if not 0 <= labelled_share <= 1:
         raise ValueError(f"labelled_share is {labelled_share}: it must lie in [0, 1]")
@@ -149,20 +141,13 @@ def fitclip_loss(
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(teacher || student) of the softmax over the last axis, averaged over the first."""
-    return F.kl_div(
-        F.log_softmax(student, dim=1),
-        F.log_softmax(teacher, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
+    student, teacher = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
 def _check_scores(name: str, scores: Tensor) -> None:
     if scores.ndim != 2 or scores.numel() == 0:
-        raise ValueError(
-            f"{name} has shape {tuple(scores.shape)}: it must be a non-empty matrix, "
-            "rows videos, columns texts"
-        )
+        raise ValueError(f"{name} has shape {tuple(scores.shape)}: give [videos, texts], not empty")
     if not torch.isfinite(scores).all():
         raise ValueError(
             f"{name} holds NaN or infinite values: look for a diverged model or a zero feature "

@@ -27,12 +27,11 @@ from fitclip_core.ensembling import (
 )
 from fitclip_core.losses import contrastive_loss
 
-# The first parts of names in open_clip's models. `CLIP` keeps its text tower at the top level.
-_TEXT_PARTS: Final = "transformer token_embedding positional_embedding ln_final text_projection"
-# What a transformer tower has before and after its blocks.
-_EMBEDDINGS: Final = "conv1 class_embedding cls_emb positional_embedding token_embedding ln_pre"
-_OUTPUTS: Final = "ln_post attn_pool proj ln_final text_projection"
-_BLOCK: Final = re.compile(r"transformer\.resblocks\.(\d+)\.")
+# The first parts of names in open_clip's models: of a text tower that `CLIP` keeps at the top
+# level, and of what a transformer tower has before and after its blocks.
+_TEXT: Final = "transformer token_embedding positional_embedding ln_final text_projection"
+_FIRST: Final = "conv1 class_embedding cls_emb positional_embedding token_embedding ln_pre"
+_LAST: Final = "ln_post attn_pool proj ln_final text_projection"
 
 
 def task_arithmetic(teacher: State, student: State, alpha: float) -> dict[str, Tensor]:
@@ -43,17 +42,16 @@ def task_arithmetic(teacher: State, student: State, alpha: float) -> dict[str, T
     return _merge(teacher, student, lambda start, way: start + alpha * way, alpha)
 
 
-def ties(teacher: State, student: State, alpha: float, kept: float = 0.2) -> dict[str, Tensor]:
-    """Task arithmetic with each tensor's largest changes alone; with one student no signs differ.
-
-    kept: the share of a tensor's weights, those that changed most, whose change is kept.
+def ties(teacher: State, student: State, alpha: float) -> dict[str, Tensor]:
+    """Task arithmetic with the largest fifth of each tensor's changes; of one student no sign
+    differs.
 
     Source: Yadav et al. 2023 (TIES-Merging): trim to the top 20%, elect signs, disjoint mean.
     """
 
     def trimmed(start: Tensor, way: Tensor) -> Tensor:
         sizes = way.abs()
-        largest = torch.topk(sizes.flatten(), max(1, round(kept * sizes.numel()))).values
+        largest = torch.topk(sizes.flatten(), max(1, round(0.2 * sizes.numel()))).values
         return start + alpha * torch.where(sizes >= largest[-1], way, 0)
 
     return _merge(teacher, student, trimmed, alpha)
@@ -91,9 +89,8 @@ def per_tower(alpha_vision: float, alpha_text: float) -> Callable[[str], float]:
     """A schedule with one alpha for the vision tower and one for the text tower.
 
     The vision tower is what open_clip's models keep under `visual`. The text tower is `text` in
-    `CustomTextCLIP` and at the top level in `CLIP` (`transformer`, `token_embedding`, ...). A
-    `logit_bias`, which is of neither, is the teacher's. The schedule raises ValueError for a name
-    that is of neither tower.
+    `CustomTextCLIP` and at the top level in `CLIP`. A `logit_bias` is the teacher's. The schedule
+    raises ValueError for a name that is of neither tower.
 
     Example:
         >>> schedule = per_tower(0.2, 0.6)
@@ -124,8 +121,7 @@ def linear_in_depth(
     Raises:
         ValueError: a name of another architecture.
 
-    Source:
-        Wang et al. 2025 (LiNeS): layer-wise scaling, linear in depth.
+    Source: Wang et al. 2025 (LiNeS): layer-wise scaling, linear in depth.
 
     Example:
         >>> names = ["visual.conv1.weight", "visual.transformer.resblocks.0.ln_1.bias",
@@ -136,41 +132,33 @@ def linear_in_depth(
     places = {name: _depth(name) for name in names if not is_logit_scale(name)}
     blocks: dict[str, int] = {}
     for tower, depth in places.values():
-        blocks[tower] = max(blocks.get(tower, 0), depth or 0)
+        blocks[tower] = max(blocks.get(tower, 0), depth)
     shares = {tower: np.linspace(alpha_first, alpha_last, n + 2) for tower, n in blocks.items()}
     shares["logit_bias"] = np.zeros(1)
-    return {
-        name: float(shares[tower][-1 if depth is None else depth])
-        for name, (tower, depth) in places.items()
-    }
+    return {name: float(shares[tower][depth]) for name, (tower, depth) in places.items()}
 
 
-def fisher(
-    teacher_fisher: State, student_fisher: State, alpha: float, *, floor: float = 1e-6
-) -> Callable[[str], Tensor]:
-    """A schedule that weighs each weight by how much the two models' losses hang on it.
+def fisher(teacher_fisher: State, student_fisher: State, alpha: float) -> Callable[[str], Tensor]:
+    """A schedule that weighs each weight by how much the two models' losses depend on it.
 
-    A fused weight is ``((1 - a) * F_t * w_t + a * F_s * w_s) / ((1 - a) * F_t + a * F_s)``. Where
-    both are zero the share is alpha. If one model's gradients are larger throughout, its share is
-    larger throughout.
+    A fused weight is ``((1 - a) * F_t * w_t + a * F_s * w_s) / ((1 - a) * F_t + a * F_s)``, and
+    where both F are zero the share is alpha. Each F is first raised to at least a millionth of the
+    mean over both: a share of it, and not a value as in the authors' code, because the Fisher's
+    unit is that of the loss squared.
 
     Args:
         teacher_fisher: name -> diagonal of the Fisher information, from :func:`fisher_diagonal`.
         student_fisher: the same names and shapes.
         alpha: weight of the student's Fisher, in [0, 1]; 0 gives the teacher, 1 the student.
-        floor: smaller values are raised to this share of the mean over both diagonals, so that
-            where neither model has information the share is near alpha. A share, and not a value
-            as in the authors' code, because the Fisher's unit is that of the loss squared.
 
     Returns:
         A schedule of one share a weight, computed when it is asked for a parameter.
 
     Raises:
-        ValueError: alpha or floor is out of range, or, naming the tensor: the diagonals' names or
+        ValueError: alpha is out of range, or, naming the tensor: the diagonals' names or
             shapes differ, or values are negative or not finite.
 
-    Source:
-        Matena and Raffel 2022: Fisher merging with diagonals, lambda = (1 - a, a).
+    Source: Matena and Raffel 2022: Fisher merging with diagonals, lambda = (1 - a, a).
 
     Example:
         >>> schedule = fisher({"w": torch.tensor([1.0, 0])}, {"w": torch.tensor([3.0, 0])}, 0.5)
@@ -178,8 +166,6 @@ def fisher(
         [0.75, 0.5]
     """
     check_alpha(alpha, {})
-    if not 0 <= floor < float("inf"):
-        raise ValueError(f"floor is {floor}: give a share of the mean, at least 0")
     check_same_tensors("the teacher's Fisher", teacher_fisher, "the student's", student_fisher)
     total, number = 0.0, 0
     for name, teacher in teacher_fisher.items():
@@ -188,7 +174,7 @@ def fisher(
                 raise ValueError(f"the Fisher diagonal of {name} is negative or not finite")
             total += values.sum(dtype=torch.float64).item()
             number += values.numel()
-    lowest = floor * total / max(number, 1)
+    lowest = 1e-6 * total / max(number, 1)
 
     def share(name: str) -> Tensor:
         if name not in teacher_fisher:
@@ -211,10 +197,9 @@ def fisher_diagonal(
 ) -> dict[str, Tensor]:
     """Diagonal of the empirical Fisher information of the contrastive loss, at the model's weights.
 
-    The loss of a pair exists only among other pairs, so the unit is a small batch: the gradient of
-    the batch's contrastive loss (a mean over its pairs) is squared, and the squares are averaged
-    over batches. That is not the mean of squared gradients of single pairs, which would need a
-    backward pass for each; it is about batch_size times smaller, the same for both models.
+    A pair's loss exists only among other pairs, so the gradient of a small batch's loss is squared,
+    and the squares are averaged over batches. That is about batch_size times smaller than the mean
+    over single pairs, the same for both models.
 
     Args:
         encoder: the model; its weights and its gradients are left as they are.
@@ -233,9 +218,8 @@ def fisher_diagonal(
         ValueError: n, batch_size or temperature is out of range, a parameter is frozen, the frames
             have the wrong form, or a score or gradient is not finite.
 
-    Source:
-        Matena and Raffel 2022 for the diagonal. "Empirical": with the data's own pairs and not with
-        labels that the model draws (Martens 2020, section 11).
+    Source: Matena and Raffel 2022 for the diagonal. "Empirical": with the data's own pairs and not
+        with labels that the model draws (Martens 2020, section 11).
     """
     if not 2 <= batch_size <= n <= len(clips) or n % batch_size:
         raise ValueError(
@@ -297,7 +281,7 @@ def _tower(name: str) -> tuple[str, str]:
     first, _, rest = name.partition(".")
     if first in ("visual", "text", "logit_bias"):
         return first, rest
-    if first in _TEXT_PARTS.split():
+    if first in _TEXT.split():
         return "text", name
     raise ValueError(
         f"{name} is of neither tower of open_clip's CLIP and CustomTextCLIP; give other models a "
@@ -305,15 +289,15 @@ def _tower(name: str) -> tuple[str, str]:
     )
 
 
-def _depth(name: str) -> tuple[str, int | None]:
-    """The tower of a parameter and its depth there; None: after the last block."""
+def _depth(name: str) -> tuple[str, int]:
+    """The tower of a parameter and its depth there; -1: after the last block."""
     tower, within = _tower(name)
     first = within.split(".")[0]
-    if tower == "logit_bias" or first in _OUTPUTS.split():
-        return tower, None
-    if first in _EMBEDDINGS.split():
+    if tower == "logit_bias" or first in _LAST.split():
+        return tower, -1
+    if first in _FIRST.split():
         return tower, 0
-    if block := _BLOCK.match(within):
+    if block := re.match(r"transformer\.resblocks\.(\d+)\.", within):
         return tower, int(block[1]) + 1
     raise ValueError(
         f"the depth of {name} is not known: linear_in_depth takes open_clip's transformers; give "

@@ -11,14 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from fitclip_core.clips import (
-    FrameSource,
-    check_labels,
-    first_rows,
-    locate_clips,
-    video_numbers,
-)
+from fitclip_core.clips import FrameSource, check_labels, first_rows, locate_clips, video_numbers
 from fitclip_core.encoders import VideoTextEncoder, check_templates
 from fitclip_core.metrics import retrieval_ranks, retrieval_ranks_both_ways
 
@@ -38,13 +33,10 @@ def evaluate(
 ) -> pd.DataFrame:
     """Rank the right target of every item, among all of them, by a model that never saw the set.
 
-    Retrieval ranks each text's video among all videos and the other way round; row i of the table
-    pairs its clip with its text. Rows with equal `path`, `start` and `end` (or that the frames keep
-    as one) are one video with several texts: it is encoded once, each of its texts looks for it
-    among the distinct videos, and of its texts the best is ranked against other videos' texts
-    (`metrics.retrieval_ranks_both_ways`). Classification ranks each video's label among `classes`;
-    a label that is given for a video several times counts once.
-    It is `prepare`, `video_side`, `text_side` and `rank` in a row.
+    Retrieval ranks each text's video among all videos and the other way round. Rows with equal
+    `path`, `start` and `end` (or that the frames keep as one) are one video with several texts: it
+    is encoded once, and of its texts the best is ranked (`metrics.retrieval_ranks_both_ways`).
+    Classification ranks each video's label among `classes`; several rows of a video count once.
 
     Args:
         encoder: the model.
@@ -129,47 +121,41 @@ def prepare(
             f"{len(empty)} clips have no {column}, the first is {empty.iloc[0]!r}; "
             f"fill it in or leave the clips out of the table"
         )
+    ranked: list[str] = []
     if task == "classification":
         check_templates(templates or ())
+        ranked = _ranked_classes(clips, classes)
     elif templates or classes is not None:
         raise ValueError("retrieval takes its texts as they are; leave templates and classes out")
-    ranked = _ranked_classes(clips, classes) if task == "classification" else []
-    videos = video_numbers(clips)
-    indices, missing = locate_clips(frames, clips["clip_id"].tolist(), videos)
+    rows, videos = len(clips), video_numbers(clips)
+    indices, _ = locate_clips(frames, clips["clip_id"].tolist(), videos)
     # The source may know more rows for one video than the table tells, where it has them.
     videos = np.where(indices >= 0, indices, -1 - videos)
-    several: dict[str, Any] = {}
+    if task == "classification":
+        check_labels(clips, videos)
+        first = first_rows(videos)
+        clips, indices, videos = clips[first], indices[first], videos[first]
     held = indices >= 0
+    missing = clips.loc[~held, "clip_id"].tolist()
+    coverage: dict[str, Any] = {"clips": len(clips), "measured": int(held.sum())}
+    coverage["missing"] = missing
+    if len(clips) < rows:
+        coverage["rows"] = rows
     if (n_videos := len(np.unique(videos))) < len(clips):
-        several = {"videos": n_videos, "videos_measured": len(np.unique(videos[held]))}
-        if task == "classification":
-            check_labels(clips, videos)
-            first, several = first_rows(videos), {"rows": len(clips)}
-            clips, indices, held = clips[first], indices[first], held[first]
-            missing = clips.loc[~held, "clip_id"].tolist()
+        coverage |= {"videos": n_videos, "videos_measured": len(np.unique(videos[held]))}
     return Trial(
-        task=task,
-        clips=clips[held],
-        frames=frames,
-        indices=indices[held],
-        classes=tuple(ranked),
-        templates=tuple(templates or ()),
-        coverage={"clips": len(clips), "measured": int(held.sum()), "missing": missing} | several,
+        task, clips[held], frames, indices[held], tuple(ranked), tuple(templates or ()), coverage
     )
 
 
-def video_side(
-    encoder: VideoTextEncoder, trial: Trial, *, renormalise: bool = False
-) -> torch.Tensor:
+def video_side(encoder: VideoTextEncoder, trial: Trial, *, renormalise: bool = False) -> Tensor:
     """Features `[n, d]` of the videos of a trial's rows; each distinct video is encoded once."""
     first, numbers = trial.videos
     videos = encoder.encode_source(trial.frames, trial.indices[first])[numbers]
     return F.normalize(videos, dim=-1) if renormalise else videos
 
 
-def text_side(
-    encoder: VideoTextEncoder, trial: Trial, *, renormalise: bool = False
-) -> torch.Tensor:
+def text_side(encoder: VideoTextEncoder, trial: Trial, *, renormalise: bool = False) -> Tensor:
     """Features of a trial's texts `[n, d]`, row by row, or of its classes `[classes, d]`."""
     if trial.task == "retrieval":
         return encoder.encode_texts(trial.clips["text"].tolist())
@@ -177,7 +163,7 @@ def text_side(
     return F.normalize(classes, dim=-1) if renormalise else classes
 
 
-def rank(trial: Trial, videos: torch.Tensor, texts: torch.Tensor) -> pd.DataFrame:
+def rank(trial: Trial, videos: Tensor, texts: Tensor) -> pd.DataFrame:
     """Rank a trial's right targets by the features of both sides.
 
     Args:
@@ -204,7 +190,9 @@ def rank(trial: Trial, videos: torch.Tensor, texts: torch.Tensor) -> pd.DataFram
         labels = trial.clips["label"].tolist()
         right = [trial.classes.index(label) for label in labels]
         ranks = retrieval_ranks(videos, texts, right)
-        predicted = [trial.classes[best] for best in (videos @ texts.T).argmax(1).tolist()]
+        # The scores of the ranks, so that what is ranked first is what is predicted.
+        best = (videos.double() @ texts.double().T).float().argmax(1).tolist()
+        predicted = [trial.classes[number] for number in best]
         outcomes = _outcomes(items, "classification", ranks, labels, predicted)
     outcomes.attrs["coverage"] = trial.coverage
     return outcomes
@@ -243,17 +231,13 @@ def _ranked_classes(clips: pd.DataFrame, classes: Sequence[str] | None) -> list[
 def _outcomes(
     items: list[str],
     direction: str,
-    ranks: torch.Tensor,
+    ranks: Tensor,
     labels: list[str] | None = None,
     predicted: list[str] | None = None,
 ) -> pd.DataFrame:
-    not_known: list[str | None] = [None] * len(items)
-    return pd.DataFrame(
-        {
-            "item": pd.array(items, dtype="str"),
-            "direction": pd.array([direction] * len(items), dtype="str"),
-            "rank": ranks.to(torch.float64).numpy(),
-            "label": pd.array(labels or not_known, dtype="str"),
-            "predicted": pd.array(predicted or not_known, dtype="str"),
-        }
-    )
+    none = [None] * len(items)
+    columns = {"item": items, "direction": [direction] * len(items)}
+    texts = columns | {"label": labels or none, "predicted": predicted or none}
+    outcomes = pd.DataFrame({name: pd.array(column, dtype="str") for name, column in texts.items()})
+    outcomes.insert(2, "rank", ranks.to(torch.float64).numpy())
+    return outcomes

@@ -101,10 +101,10 @@ def test_clips_of_one_video_have_one_position() -> None:
     indices, missing = locate_clips(source, ids, np.array([0, 1, 2, 0, 1, 0, 2]))
     assert indices.tolist() == [0, 3, -1, 0, 3, 0, -1]
     assert missing == ["lost", "z"]
-    indices, missing = locate_clips(source, ["clip2", "lost", "clip0"])
+    indices, missing = locate_clips(source, ["clip2", "lost", "clip0"], np.arange(3))
     assert (indices.tolist(), missing) == ([2, -1, 0], ["lost"])
     source.places = {"a": 1, "b": 1, "clip3": 3}  # type: ignore[attr-defined]
-    assert locate_clips(source, ["b", "clip0", "clip3"])[0].tolist() == [1, -1, 3]
+    assert locate_clips(source, ["b", "clip0", "clip3"], np.arange(3))[0].tolist() == [1, -1, 3]
 
 
 def batches(training: TrainingClips, size: int, **changes: Any) -> Any:
@@ -167,8 +167,8 @@ def first_batch_of(shape: tuple[int, ...]) -> Any:
         (lambda: TrainingClips.from_table(TABLE, SOURCE), "'clip1' appears 2 times"),
         (lambda: TrainingClips(SOURCE, ["a", "b"]), "2 texts for 4 clips"),
         (lambda: TrainingClips(SOURCE, [], np.array([], int)), "no clip"),
-        (lambda: locate_clips(SOURCE, ["lost"]), "none of the 1 clips"),
-        (lambda: locate_clips(SOURCE, []), "none of the 0 clips"),
+        (lambda: locate_clips(SOURCE, ["lost"], np.arange(1)), "none of the 1 clips"),
+        (lambda: locate_clips(SOURCE, [], np.arange(0)), "none of the 0 clips"),
         *[
             (lambda shape=shape: first_batch_of(shape), "draws_per_interval")
             for shape in ((3, 2, SIZE, SIZE, 3), (3, 2, 0, SIZE, SIZE, 3))

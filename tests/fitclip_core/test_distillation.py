@@ -350,20 +350,20 @@ def test_epochs_are_shuffled_without_replacement() -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"steps": 0}, "steps is 0"),
-        ({"validate_every": 0}, "validate_every is 0"),
-        ({"unlabelled_batch": 0}, "unlabelled_batch is 0"),
-        ({"learning_rate": math.nan}, "learning_rate is nan"),
-        ({"temperature": -1.0}, "temperature is -1"),
-        ({"teacher_temperature": 0.0}, "teacher_temperature is 0"),
-        ({"weight_decay": -0.1}, "weight_decay is -0.1"),
-        ({"labelled_share": 1.1}, "labelled_share is 1.1"),
-        ({"crop_scale": (0.8, 0.5)}, "crop_scale"),
-        ({"seed": -1}, "seed is -1"),
+        *[({name: 0}, "or equal to 1") for name in ("steps", "validate_every", "labelled_batch")],
+        ({"unlabelled_batch": 2.5}, "valid integer"),
+        ({"learning_rate": math.nan}, "less than inf"),
+        ({"learning_rate": math.inf}, "less than inf"),
+        *[({name: 0.0}, "greater than 0") for name in ("temperature", "teacher_temperature")],
+        *[({name: -0.1}, "or equal to 0") for name in ("weight_decay", "labelled_share")],
+        ({"labelled_share": 1.1}, "or equal to 1"),
+        ({"crop_scale": (0.8, 0.5)}, "0 < low <= high <= 1"),
+        ({"crop_scale": (0.0, 0.5)}, "0 < low <= high <= 1"),
+        ({"seed": -1}, "or equal to 0"),
     ],
 )
 def test_wrong_recipes_are_refused(change: dict, problem: str) -> None:
-    with pytest.raises(ValueError, match=problem):
+    with pytest.raises(ValueError, match=rf"{next(iter(change))}(?s:.*){problem}"):
         replace(RECIPE, **change)
 
 
@@ -381,7 +381,7 @@ NORMALISED.model.visual.bn = torch.nn.BatchNorm2d(3)
         ({"unlabelled": None}, "needs unlabelled clips and a teacher"),
         ({"student": SAME, "teacher": SAME}, "same model"),
         ({"labelled": still(clips(4))}, "draws_per_interval"),
-        ({"validation": clips(4)}, "shape"),
+        ({"validation": clips(4)}, "give uint8"),
         ({"teacher": SMALL}, "8 px"),
         ({"teacher": ENDLESS}, "teacher_temperature"),
         ({"micro_batch": 0}, "micro_batch is 0"),

@@ -189,11 +189,11 @@ def test_source_is_read_one_batch_ahead_and_its_error_is_told(
 @pytest.mark.parametrize(
     ("frames", "counts", "problem"),
     [
-        (random_frames(1, 2).astype(np.float32), None, "float32; give uint8"),
-        (random_frames(2), None, "shape"),
-        (random_frames(1, 2)[..., :2], None, "shape"),
-        (random_frames(1, 0), None, "shape"),
-        (random_frames(1, 2)[:, :, :8], None, "8 x 16 pixels, but toy takes 16 x 16"),
+        (random_frames(1, 2).astype(np.float32), None, r"frames are float32 \[1, 2"),
+        (random_frames(2), None, "give uint8"),
+        (random_frames(1, 2)[..., :2], None, "of 2 colours"),
+        (random_frames(1, 0), None, "give uint8"),
+        (random_frames(1, 2)[:, :, :8], None, "8 x 16 pixels of 3 colours, but toy takes 16 x 16"),
         (random_frames(0, 2), None, "no clip"),
         (random_frames(2, 2), np.array([2]), "one a clip"),
         (random_frames(2, 2), np.array([2, 3]), "clip 1 has frame count 3"),
@@ -271,8 +271,8 @@ def test_class_features_are_means_over_templates(encoder: ClipEncoder) -> None:
         ],
         (["{}", "{"], "template '{' must hold {} once"),
         ([None], "template None must hold {} once"),
-        ([], "there is no prompt template"),
-        ("a {}", "templates are the text 'a {}'; give a list of texts"),
+        ([], "needs a list of prompt templates"),
+        ("a {}", "templates are 'a {}'; classification needs a list"),
     ],
 )
 def test_wrong_templates_are_refused(encoder: ClipEncoder, templates: Any, problem: str) -> None:
@@ -474,7 +474,7 @@ def test_wrapping_and_encoding_leave_the_model_as_it_was(kind: type[torch.nn.Mod
     encoder.encode_videos(PICTURES)
     encoder.encode_texts(["abc", "b"])
     encoder.video_features(*encoder.images(PICTURES))
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match="give uint8"):
         encoder.encode_videos(PICTURES[0])
     assert looks() == before
     assert outputs[0].shape == (3, 8, 2, 2)

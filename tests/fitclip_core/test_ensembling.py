@@ -192,7 +192,7 @@ def with_bias(bias: Any, state: dict = STUDENT) -> dict:
         (TEACHER, {}, 0.5, "names differ"),
         (TEACHER, STUDENT, without(HALF, "text.bias"), r"no alpha for text\.bias \(1 such\)"),
         (TEACHER, STUDENT, HALF | {"txt.bias": 0.5}, r"has txt\.bias and the model does not"),
-        (TEACHER, STUDENT, with_bias(1.5, HALF), r"alpha of text\.bias is 1\.5: the share"),
+        (TEACHER, STUDENT, with_bias(1.5, HALF), r"alpha of text\.bias is 1\.5"),
         (TEACHER, STUDENT, with_bias(NAN, HALF), r"alpha of text\.bias is nan"),
         (TEACHER, STUDENT, with_bias(torch.full((11,), 1.5), HALF), r"text\.bias is outside"),
         (TEACHER, STUDENT, with_bias(torch.full((11,), NAN), HALF), r"text\.bias is outside"),

@@ -91,8 +91,8 @@ GOOD, WIDE = matrix(2, 2), matrix(2, 3)
     ("loss", "arguments", "message"),
     [
         (contrastive_loss, (torch.zeros(2, 3),), "square"),
-        (contrastive_loss, (torch.zeros(0, 0),), "non-empty"),
-        (contrastive_loss, (torch.zeros(4),), "matrix"),
+        (contrastive_loss, (torch.zeros(0, 0),), "not empty"),
+        (contrastive_loss, (torch.zeros(4),), "give \\[videos"),
         (contrastive_loss, (GOOD * NAN,), "NaN"),
         (contrastive_loss, (GOOD * math.inf,), "infinite"),
         (distillation_loss, (WIDE, matrix(3, 2), 1.0), "same videos and texts"),

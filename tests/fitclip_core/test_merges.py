@@ -1,6 +1,5 @@
 """Schedules against slow loops, and against what the towers of real (tiny) models do."""
 
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -110,14 +109,16 @@ def random_fishers(seed: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.
     )
 
 
-@pytest.mark.parametrize(("seed", "floor"), list(product(range(3), (0.0, 1e-6, 0.5))))
-def test_fisher_merging_weight_by_weight(seed: int, floor: float) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_fisher_merging_weight_by_weight(seed: int) -> None:
     teachers, students = random_fishers(seed)
+    # One model's values so small that the floor decides.
+    teachers["a"] *= 1e-7
     teacher, student = ({n: torch.randn(f.shape) for n, f in teachers.items()} for _ in range(2))
     alpha = 0.3
-    merged = interpolate(teacher, student, fisher(teachers, students, alpha, floor=floor))
+    merged = interpolate(teacher, student, fisher(teachers, students, alpha))
     everything = [v for one in (teachers, students) for f in one.values() for v in f.flatten()]
-    lowest = floor * float(sum(everything)) / len(everything)
+    lowest = 1e-6 * float(sum(everything)) / len(everything)
     for name, tensor in merged.items():
         for place in np.ndindex(*tensor.shape):
             f_t = (1 - alpha) * max(float(teachers[name][place]), lowest)
@@ -130,23 +131,21 @@ def test_fisher_merging_weight_by_weight(seed: int, floor: float) -> None:
             assert float(tensor[place]) == pytest.approx(expected, abs=1e-6), (name, place)
 
 
-@given(
-    seed=st.integers(0, 99), alpha=st.floats(0.01, 0.99), floor=st.sampled_from([0.0, 1e-6, 1.0])
-)
-def test_fisher_shares_are_shares_and_have_the_ends(seed, alpha, floor) -> None:
+@given(seed=st.integers(0, 99), alpha=st.floats(0.01, 0.99))
+def test_fisher_shares_are_shares_and_have_the_ends(seed, alpha) -> None:
     teachers, students = random_fishers(seed)
-    schedule = fisher(teachers, students, alpha, floor=floor)
+    schedule = fisher(teachers, students, alpha)
     for name in teachers:
         share = schedule(name)
         assert share.shape == teachers[name].shape
         assert bool(((share >= 0) & (share <= 1)).all())
-        assert bool((fisher(teachers, students, 0, floor=floor)(name) == 0).all())
-        assert bool((fisher(teachers, students, 1, floor=floor)(name) == 1).all())
-        mirrored = fisher(students, teachers, 1 - alpha, floor=floor)(name)
+        assert bool((fisher(teachers, students, 0)(name) == 0).all())
+        assert bool((fisher(teachers, students, 1)(name) == 1).all())
+        mirrored = fisher(students, teachers, 1 - alpha)(name)
         torch.testing.assert_close(share + mirrored, torch.ones_like(share))
         # The unit of the Fisher plays no part.
         small, smaller = ({n: 1e-12 * f for n, f in one.items()} for one in (teachers, students))
-        torch.testing.assert_close(fisher(small, smaller, alpha, floor=floor)(name), share)
+        torch.testing.assert_close(fisher(small, smaller, alpha)(name), share)
 
 
 @pytest.mark.parametrize(
@@ -168,18 +167,12 @@ def test_wrong_fishers_are_refused_by_name(values, message) -> None:
 
 
 @pytest.mark.parametrize(
-    ("alpha", "floor", "message"),
-    [
-        (1.1, 0, "alpha is 1.1"),
-        (NAN, 0, "alpha is nan"),
-        (0.5, -1, "floor is -1"),
-        (0.5, INF, "floor is inf"),
-        (0.5, 0, "d has no Fisher diagonal"),
-    ],
+    ("alpha", "message"),
+    [(1.1, "alpha is 1.1"), (NAN, "alpha is nan"), (0.5, "d has no Fisher diagonal")],
 )
-def test_wrong_settings_of_fisher_merging_are_refused(alpha, floor, message) -> None:
+def test_wrong_settings_of_fisher_merging_are_refused(alpha, message) -> None:
     with pytest.raises(ValueError, match=message):
-        fisher(*random_fishers(0), alpha, floor=floor)("d")
+        fisher(*random_fishers(0), alpha)("d")
 
 
 # merges by name

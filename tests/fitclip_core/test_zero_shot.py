@@ -277,7 +277,7 @@ def test_task_is_decided_by_the_filled_column() -> None:
         (table(red="r").drop(columns="clip_id"), {}, "'clip_id', which the clips table lacks"),
         (table(red="r", blue=None), {}, "1 clips have no text, the first is 'blue'"),
         (table(red="r"), {"templates": ["{}"]}, "leave templates and classes out"),
-        (labelled(red="r"), {}, "needs prompt templates"),
+        (labelled(red="r"), {}, "needs a list of prompt templates"),
         (labelled(red="r"), {"templates": ["{} {}"]}, "'{} {}' must hold"),
         (table(red="r"), {"classes": ["r"]}, "leave templates and classes out"),
         (ALL, {"templates": ["{}"], "classes": ["r", "x"]}, "2 labels are not .* is 'b'"),
