@@ -102,10 +102,10 @@ class VideoTextEncoder(ABC):
         self.name = name
         self.device = torch.device(device)
         # (x / 255 - mean) / std as one multiplication and one addition.
-        mean, std = np.asarray(mean), np.asarray(std)
+        scale, shift = 1 / (255 * np.asarray(std)), -np.asarray(mean) / np.asarray(std)
         self._scale, self._shift = (
             torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
-            for values in (1 / (255 * std), -mean / std)
+            for values in (scale, shift)
         )
         # Sweeps score the same captions with every alpha, so their tokens are kept.
         self._token_row = lru_cache(maxsize=2**16)(lambda text: tokenizer([text])[0])

@@ -1,9 +1,8 @@
-"""What changes how long a number takes and not the number: shortcuts of open_clip's towers, reading
-ahead, and what several processes that train one student ask of each other.
+"""What changes how long a number takes and not the number.
 
-The shortcuts stand behind the plain `encode_image` and `encode_text`, which are used wherever
-something but the features could show a shortcut; `benchmarks/encoders.py` measures what they save.
-The user's model is not touched.
+Shortcuts through open_clip's towers stand behind the plain `encode_image` and `encode_text`, which
+are used wherever something but the features could show a shortcut; the user's model is not touched,
+and `benchmarks/encoders.py` measures what they save.
 """
 
 from __future__ import annotations
@@ -106,11 +105,7 @@ def read_ahead(read: Callable[[slice], T], parts: Iterable[slice]) -> Iterator[T
 def _block_at(
     places: tuple[Any, Any], block: Any, x: Tensor, masks: Tensor | None = None
 ) -> Tensor:
-    """A block's output at one place of each sequence, `[n, width]`.
-
-    `places` picks them from the first two axes of `x`; `masks` `[n, length]` is added to their
-    attention.
-    """
+    """A block's output at `places` of the first two axes of x, `[n, width]`, with these masks."""
     normed = block.ln_1(x)
     if masks is not None:
         masks = masks.to(normed.dtype).repeat_interleave(block.attn.num_heads, 0).unsqueeze(1)
@@ -144,10 +139,9 @@ def _is_own(model: Any, method: str) -> bool:
 class OneProcess:
     """The process that trains, alone; `fitclip_kit.engine.distributed` has one of several.
 
-    Several ones each hold the whole model and compute their share of each batch; gathered features
+    Each of several holds the whole model and computes its rows of each batch. Gathered features
     carry gradients to the process that computed them alone, so that the gradients' sum is that of
-    one process which computes the whole batch. A term of the loss that is not made of gathered
-    features has to be divided by `size`.
+    the whole batch; a term of the loss that is not made of them has to be divided by `size`.
     """
 
     size, rank = 1, 0
