@@ -61,13 +61,13 @@ def test_rows_of_one_video_are_one_clip_with_several_captions() -> None:
     source = clips(4).frames
     table = pd.DataFrame(
         {
-            "clip_id": ["clip3", "other", "clip1", "gone", "gone2", "another"],
+            "clip_id": ["clip3", "other", "clip0", "gone", "gone2", "another"],
             "path": ["3.mp4", "3.mp4", "1.mp4", "5.mp4", "5.mp4", "3.mp4"],
             "text": list("cbadea"),
         }
     )
     training = TrainingClips.from_table(table, source)
-    assert training.indices.tolist() == [3, 1] and len(training) == 2
+    assert training.indices.tolist() == [3, 0] and len(training) == 2
     assert training.captions == [("c", "b", "a"), ("a",)]
     assert training.texts == ["c", "a"], "what validation reads"
     assert training.missing == ["gone", "gone2"]
@@ -93,6 +93,10 @@ def test_boxes_fall_back_to_the_centre() -> None:
     # No box of the whole area and a ratio of 3/4 to 4/3 fits into a picture of 10 x 100.
     boxes = crop_boxes(5, 10, 100, (1.0, 1.0), torch.Generator().manual_seed(0))
     assert boxes.tolist() == [[0, 43, 10, 13]] * 5
+    boxes = crop_boxes(1, 100, 10, (1.0, 1.0), torch.Generator().manual_seed(0))
+    assert boxes.tolist() == [[43, 0, 13, 10]]
+    boxes = crop_boxes(1, 1, 1, (0.01, 0.01), torch.Generator().manual_seed(0))
+    assert boxes.tolist() == [[0, 0, 1, 1]], "a box has pixels"
 
 
 def test_clips_of_one_video_have_one_position() -> None:
@@ -113,7 +117,7 @@ def batches(training: TrainingClips, size: int, **changes: Any) -> Any:
 
 
 def test_a_batch_holds_a_clip_once_with_one_of_its_captions() -> None:
-    captions = [("a", "b", "c"), ("d",), ("e", "f"), ("g",), ("h",), ("i",)]
+    captions = [("a", "b"), ("d",), ("e", "f"), ("g",), ("h",), ("i",)]
     several = TrainingClips(clips(6).frames, captions)
     drawn: dict[int, list[str]] = {}
     stream = batches(several, 4)
@@ -125,7 +129,7 @@ def test_a_batch_holds_a_clip_once_with_one_of_its_captions() -> None:
         for row, text in zip(of_clips, batch.texts, strict=True):
             drawn.setdefault(row, []).append(text)
     assert all(set(drawn[row]) == set(captions[row]) for row in range(6))
-    assert 0.2 < drawn[0].count("a") / len(drawn[0]) < 0.5
+    assert 0.35 < drawn[0].count("a") / len(drawn[0]) < 0.65
     first, plain = next(batches(several, 4)), next(batches(clips(6), 4))
     assert torch.equal(first.frames, plain.frames), "the captions are drawn after the crops"
 

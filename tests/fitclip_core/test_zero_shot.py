@@ -158,6 +158,7 @@ def test_rows_of_one_video_are_its_texts(without: list[int]) -> None:
     assert len(source.read) == len(set(source.read)) == len(firsts), "each video is encoded once"
     directions = ["text_to_video"] * len(names) + ["video_to_text"] * len(firsts)
     assert outcomes["direction"].tolist() == directions
+    assert outcomes.columns.tolist() == ["item", "direction", "rank", "label", "predicted"]
     assert outcomes["rank"].dtype == np.float64
     assert outcomes[["label", "predicted"]].isna().all(axis=None)
     coverage = {"clips": len(rows), "measured": len(rows), "missing": []}
