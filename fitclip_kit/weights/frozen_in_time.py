@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+layer_norm = partial(nn.LayerNorm, eps=1e-6)
+
 
 @dataclass(frozen=True)
 class Sizes:
-    """The model's sizes, by default the released models' (ViT-B/16 and DistilBERT).
+    """The model's sizes, by default the released models'; `image_size` and `patch` in pixels.
 
-    `image_size` and `patch` are in pixels, `projection` is the features' length, and `text` holds
-    `transformers.DistilBertConfig`'s arguments.
+    `projection` is the features' length; `text` holds `transformers.DistilBertConfig`'s arguments.
     """
 
     image_size: int = 224
@@ -32,16 +34,14 @@ class Sizes:
 class FrozenInTime(nn.Module):
     """Both towers and their projections to one space, with the tensor names of the checkpoints.
 
-    `n_frames` is the number of temporal embeddings, the most frames a clip may have. The weights
-    are random; load trained ones.
+    `n_frames` is the number of temporal embeddings, the most frames a clip may have.
 
     Source: Bain et al. 2021, section 3.1.
     """
 
     def __init__(self, n_frames: int = 4, sizes: Sizes | None = None) -> None:
         super().__init__()
-        # Here, not above: it takes seconds.
-        from transformers import DistilBertConfig, DistilBertModel
+        from transformers import DistilBertConfig, DistilBertModel  # here, as it takes seconds
 
         self.sizes = sizes = sizes or Sizes()
         config = DistilBertConfig(**sizes.text)
@@ -55,9 +55,9 @@ class FrozenInTime(nn.Module):
         return self.vid_proj(self.video_model(clips))
 
     def encode_tokens(self, tokens: Tensor, attended: Tensor) -> Tensor:
-        """Features `[n, projection]`, not normalised: DistilBERT's output for the first token.
+        """Features `[n, projection]`, not normalised, of token ids `[n, length]`.
 
-        `tokens` are int64 `[n, length]`, `attended` bool `[n, length]`, False for padding.
+        `attended`, bool of the same shape, is False for padding.
         """
         hidden = self.text_model(input_ids=tokens, attention_mask=attended.long())
         return self.txt_proj(hidden.last_hidden_state[:, 0])
@@ -76,24 +76,22 @@ class SpaceTimeTransformer(nn.Module):
         places = (sizes.image_size // sizes.patch) ** 2
         projection = nn.Conv2d(3, width, kernel_size=sizes.patch, stride=sizes.patch)
         self.patch_embed = nn.Sequential(OrderedDict(proj=projection))
-        self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, width), std=0.02))
-        self.pos_embed = nn.Parameter(
-            nn.init.trunc_normal_(torch.empty(1, 1 + places, width), std=0.02)
-        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + places, width))
         self.temporal_embed = nn.Parameter(torch.zeros(1, n_frames, width))
         self.blocks = nn.ModuleList(Block(width, sizes.heads) for _ in range(sizes.depth))
-        self.norm = _layer_norm(width)
+        self.norm = layer_norm(width)
 
     def forward(self, clips: Tensor) -> Tensor:
         """The class token's normalised output `[n, width]` for clips `[n, frames, 3, h, w]`.
 
-        Raises: ValueError when there is no frame, or more than there are temporal embeddings.
+        Raises: ValueError for no frame, or more than there are temporal embeddings.
         """
         frames, most = clips.shape[1], self.temporal_embed.shape[1]
         if not 1 <= frames <= most:
             raise ValueError(
-                f"a clip has {frames} frames, but the model has temporal embeddings for 1 to "
-                f"{most}; sample fewer frames or build the model with n_frames={frames}"
+                f"a clip has {frames} frames, but the model takes 1 to {most}; sample others or "
+                f"build the model with n_frames={frames}"
             )
         patches = self.patch_embed(clips.flatten(0, 1)).flatten(2).transpose(1, 2)
         patches = patches.unflatten(0, (-1, frames)) + self.pos_embed[:, None, 1:]
@@ -108,19 +106,19 @@ class SpaceTimeTransformer(nn.Module):
 class Block(nn.Module):
     """Time attention, space attention and MLP, each after a layer norm.
 
-    The space attention's residual starts from the block's input, not from the time attention's
-    output, unlike TimeSformer's divided attention (so the reference implementation).
+    As in the reference implementation, and unlike TimeSformer's divided attention, the space
+    attention's residual starts from the block's input.
     """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.norm1 = _layer_norm(width)
+        self.norm1 = layer_norm(width)
         self.attn = DividedAttention(width, heads)
         self.timeattn = DividedAttention(width, heads)
-        self.norm2 = _layer_norm(width)
+        self.norm2 = layer_norm(width)
         up, down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.mlp = nn.Sequential(OrderedDict(fc1=up, act=nn.GELU(), fc2=down))
-        self.norm3 = _layer_norm(width)
+        self.norm3 = layer_norm(width)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """Tokens `[n, 1 + frames * places, width]`: the class token, then frame after frame."""
@@ -162,7 +160,3 @@ class DividedAttention(nn.Module):
             patches = patches.transpose(1, 2)
         joined = torch.cat([cls, patches.flatten(1, 2)], dim=1)
         return self.proj(joined.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2))
-
-
-def _layer_norm(width: int) -> nn.LayerNorm:
-    return nn.LayerNorm(width, eps=1e-6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -44,39 +44,26 @@ class FrozenInTimeEncoder(VideoTextEncoder):
         """Build the model from a released checkpoint's tensors.
 
         Args:
-            state: tensors by name. DistilBERT's `position_ids`, which are no weights, are left out
-                if they are 0, 1, 2, ..., as in checkpoints of older versions of transformers.
+            state: tensors by name. DistilBERT's `position_ids` in checkpoints of older versions of
+                transformers, 0, 1, 2, ..., are no weights and left out.
             vocabulary: as `wordpiece_tokenizer`.
             n_frames: the most frames a clip may have. Of more temporal embeddings the first ones
                 are kept; those that a checkpoint lacks are zero, as in the reference.
-            name: how results call this model.
-            device: where the model computes.
+            name, device: as `VideoTextEncoder`.
             sizes: of the towers; None: the released models'.
 
-        Raises:
-            ValueError: tensors are missing, unknown, of another shape or not finite (all of them
-                are listed); the vocabulary or DistilBERT's positions are wrong.
+        Raises: ValueError when the tensors, the vocabulary or the positions are others.
         """
         model = FrozenInTime(n_frames, sizes).eval()
-        encoder = cls(
-            model,
-            wordpiece_tokenizer(vocabulary),
-            image_size=model.sizes.image_size,
-            mean=MEAN,
-            std=STD,
-            name=name,
-            device=device,
-        )
+        pictures: dict[str, Any] = {"image_size": model.sizes.image_size, "mean": MEAN, "std": STD}
+        tokenizer = wordpiece_tokenizer(vocabulary)
+        encoder = cls(model, tokenizer, **pictures, name=name, device=device)
         state = dict(state)
         positions = state.pop(POSITION_IDS, None)
         last = model.text_model.config.max_position_embeddings - 1
         if positions is not None and positions.tolist() != [list(range(last + 1))]:
-            raise ValueError(
-                f"{POSITION_IDS} is not 0 to {last} in order, as DistilBERT counts; "
-                f"this is no checkpoint of Frozen in Time"
-            )
+            raise ValueError(f"{POSITION_IDS} is not 0 to {last} in order, as DistilBERT counts")
         embeddings = state.get(TEMPORAL_EMBED)
-        # Tensors of another form are left to load_state, which lists them with all other problems.
         if embeddings is not None and embeddings.ndim == 3 and embeddings.shape[1] > 0:
             lacking = n_frames - embeddings.shape[1]
             state[TEMPORAL_EMBED] = F.pad(embeddings, (0, 0, 0, lacking))  # cuts where negative
@@ -86,14 +73,8 @@ class FrozenInTimeEncoder(VideoTextEncoder):
     def video_features(self, images: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         """L2-normalised features of clips, differentiable; clips of one length go together.
 
-        Args:
-            images: float32 `[sum(counts), 3, h, w]`, normalised, clip by clip.
-            counts: int64 `[n]`, frames of each clip. A clip of fewer frames than the model's
-                `n_frames` is seen as it is; the reference implementations fill it with zeros.
-
-        Returns: float32 `[n, d]`.
-
-        Raises: ValueError when a clip has more frames than the model has temporal embeddings.
+        A clip of fewer frames than the model's `n_frames` is seen as it is; the reference
+        implementations fill it with zeros. Raises: ValueError when a clip has more.
         """
         starts = counts.cumsum(0) - counts
         rows, features = [], []
@@ -118,45 +99,27 @@ class FrozenInTimeEncoder(VideoTextEncoder):
 
 
 def wordpiece_tokenizer(vocabulary: str | Path) -> Tokenizer:
-    """DistilBERT's uncased tokenizer: lower case, no accents, WordPiece, [CLS] and [SEP].
+    """DistilBERT's uncased tokenizer of texts to int64 `[n, 77]`, cut or padded with 0.
 
-    Args:
-        vocabulary: the `vocab.txt` of `distilbert-base-uncased` (the same as
-            `bert-base-uncased`'s): one token a line, UTF-8.
-
-    Returns:
-        A function of texts to int64 `[n, 77]`: longer texts are cut, shorter ones padded with 0.
+    `vocabulary` is the `vocab.txt` of `distilbert-base-uncased` (`bert-base-uncased` has the same).
 
     Raises: ValueError when the file is another one.
     """
-    file = Path(vocabulary)
-    try:
-        tokens = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8: {error}; give BERT's vocab.txt") from error
+    content = Path(vocabulary).read_text(encoding="utf-8", errors="replace")
+    tokens = content.removesuffix("\n").split("\n")
     places = {token: place for place, token in enumerate(tokens)}
-    problems = [
-        f"{token} is {places.get(token, 'missing')} instead of {place}"
-        for token, place in SPECIAL_TOKENS.items()
-        if places.get(token) != place
-    ]
-    if len(tokens) != VOCABULARY_SIZE:
-        problems.append(f"it has {len(tokens)} tokens instead of {VOCABULARY_SIZE}")
-    if repeated := len(tokens) - len(places):
-        problems.append(f"it repeats {repeated} tokens")
-    if problems:
+    elsewhere = [token for token, place in SPECIAL_TOKENS.items() if places.get(token) != place]
+    if not len(tokens) == len(places) == VOCABULARY_SIZE or elsewhere:
         raise ValueError(
-            f"{file} is not the vocabulary of distilbert-base-uncased: {'; '.join(problems)}"
+            f"{vocabulary} is not the vocab.txt of distilbert-base-uncased: it has {len(tokens)} "
+            f"tokens, {len(places)} of them different, instead of {VOCABULARY_SIZE}, and "
+            f"{', '.join(elsewhere) or 'no special token'} elsewhere"
         )
     pieces = BertWordPieceTokenizer(places, lowercase=True)
     pieces.enable_truncation(CONTEXT_LENGTH)
     pieces.enable_padding(length=CONTEXT_LENGTH, pad_id=SPECIAL_TOKENS["[PAD]"])
-
-    def tokenize(texts: list[str]) -> torch.Tensor:
-        # Text by text: a batch would start threads, and the library warns of later forks.
-        return torch.tensor([pieces.encode(text).ids for text in texts])
-
-    return tokenize
+    # Text by text: a batch would start threads, and the library warns of later forks.
+    return lambda texts: torch.tensor([pieces.encode(text).ids for text in texts])
 
 
 def _normalise(features: torch.Tensor) -> torch.Tensor:

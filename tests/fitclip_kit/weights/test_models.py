@@ -61,13 +61,13 @@ def test_openai_listings(realdata: Path, name: str) -> None:
 
 
 def test_unknown_architectures_are_refused() -> None:
-    with pytest.raises(ValueError, match="embed_dim 12, vision image_size 16, vision layers 2"):
-        infer_architecture(CLIP)
     state = meta_state("ViT-B-16")
-    for missing in ("visual.conv1.weight", "text_projection"):
-        partial = {name: value for name, value in state.items() if name != missing}
-        with pytest.raises(ValueError, match=f"lacks '{missing}'"):
-            infer_architecture(partial)
+    for changed, problem in (
+        (CLIP, "nearest, ViT-B-32, differs in 301 tensors"),
+        ({name: state[name] for name in state if name != "visual.proj"}, "1 tensors, .* visual.pr"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            infer_architecture(changed)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -106,9 +106,7 @@ def test_plain_files_need_the_architecture(tmp_path: Path) -> None:
     formats.write_state_dict(path, CLIP)
     plain = tmp_path / "weights.safetensors"
     save_file(CLIP, plain)
-    training = tmp_path / "epoch_1.pt"
-    formats.write_open_clip_training(training, CLIP)
-    for file in (path, plain, training):
+    for file in (path, plain):
         with pytest.raises(ValueError, match=r"give architecture='tiny-quickgelu' .* 'tiny' for"):
             load_clip(file)
         for name in ("tiny", "tiny-quickgelu"):
@@ -148,9 +146,11 @@ def test_what_does_not_fit_is_said_before_the_temperature(tmp_path: Path) -> Non
     cases: list[tuple[dict[str, torch.Tensor], str]] = [
         ({f"clip.{n}": v for n, v in without.items()}, r"clip\.ln_final"),
         ({n: v for n, v in without.items() if n != "visual.proj"}, r"visual\.proj"),
-        ({n: v for n, v in without.items() if "visual" not in n}, "without a vision tower"),
-        ({**CLIP, "positional_embedding": torch.ones(248, 16)}, "248 tokens, the model takes 77"),
-        ({**CLIP, "visual.positional_embedding": torch.ones(26, 16)}, "26 positions, .* has 5"),
+        ({**CLIP, "positional_embedding": torch.ones(248, 16)}, r"248, .* \(77, .* another len"),
+        (
+            {**CLIP, "visual.positional_embedding": torch.ones(26, 16)},
+            r"26, .*\(5, .* of another s",
+        ),
         ({**CLIP, "visual.proj": torch.ones(16, 12).char()}, r"visual\.proj .*int8"),
         ({**CLIP, "visual.proj": CLIP["visual.proj"] * float("nan")}, "not finite"),
     ]
