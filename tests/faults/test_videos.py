@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.damage_outcomes import Outcome, outcomes
+from benchmarks.video_mutations import Outcome, outcomes
 from benchmarks.damaged_videos import (
     IN_PICTURES,
     KINDS,
