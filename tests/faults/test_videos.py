@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.video_mutations import Outcome, outcomes
 from benchmarks.damaged_videos import (
     IN_PICTURES,
     KINDS,
@@ -23,6 +22,7 @@ from benchmarks.damaged_videos import (
     mutations,
     write_video,
 )
+from benchmarks.video_mutations import Outcome, outcomes
 from data_prep.clip_frames import ClipRequest, FrameRule, clip_frames
 from data_prep.decode_workers import Failure, killable_map
 from data_prep.frame_store import build
