@@ -35,7 +35,7 @@ from fitclip_kit.weights.foreign_checkpoints import (
     read_checkpoint,
     with_text_names_of,
 )
-from fitclip_kit.weights.frozen_in_time_encoder import FrozenInTimeEncoder
+from fitclip_kit.weights.frozen_in_time import FrozenInTimeEncoder
 
 CLIP_ARCHITECTURES: Final = ("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336")
 """OpenAI's vision transformers by open_clip's names; OpenAI's own have `-quickgelu` added."""
@@ -183,7 +183,7 @@ def _load_folder(folder: Path, device: str | torch.device, precision: Precision)
     weights = _weights_file(folder)
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
-        _check_activation(folder.name, config.get("quick_gelu"), weights, _named_openai(weights))
+        _check_activation(folder.name, config.get("quick_gelu"), weights, from_openai=False)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / CONFIG_FILE} is no JSON object with model_cfg") from error
     if weights.name == WEIGHTS_FILE:
@@ -223,7 +223,7 @@ def _load_file(
             )
         architecture = f"{shapes}-quickgelu"
     quick_gelu = _model_config(architecture).get("quick_gelu")
-    _check_activation(architecture, quick_gelu, path, from_openai or _named_openai(path))
+    _check_activation(architecture, quick_gelu, path, from_openai)
     with without_random_weights_warning():
         encoder = ClipEncoder.from_open_clip(architecture, None, device, precision=precision)
     own = encoder.model.state_dict()
@@ -231,7 +231,7 @@ def _load_file(
     try:
         encoder.load_state(state)
     except ValueError as error:
-        hints = [hint for name, hint in _HINTS.items() if f"{name} " in str(error)]
+        hints = [hint for name, hint in _HINTS.items() if str(error).startswith(f"{name} ")]
         raise ValueError("; ".join([str(error), *hints])) from None
     return LoadedModel(encoder, checkpoint.sha256, _protocol(architecture, checkpoint, path))
 
@@ -246,18 +246,16 @@ def _model_config(name: str) -> dict[str, Any]:
     return config
 
 
-def _check_activation(name: str, quick_gelu: Any, weights: Path, needs_quick_gelu: bool) -> None:
-    """Refuse OpenAI's weights without QuickGELU: they load without a warning, lose accuracy."""
-    if needs_quick_gelu and not quick_gelu:
+def _check_activation(name: str, quick_gelu: Any, weights: Path, from_openai: bool) -> None:
+    """Refuse OpenAI's weights without QuickGELU: they load without a warning, lose accuracy.
+
+    Also those of a file that is named so, or lies in up to three folders that are.
+    """
+    if not quick_gelu and (from_openai or any("openai" in p.lower() for p in weights.parts[-4:])):
         raise ValueError(
             f"the weights {str(weights)!r} were trained with QuickGELU, but {name} computes without"
             f' it; use the model {name}-quickgelu (in a config: "quick_gelu": true)'
         )
-
-
-def _named_openai(file: Path) -> bool:
-    """Whether the file or one of up to three folders above it is named so."""
-    return any("openai" in part.lower() for part in file.parts[-4:])
 
 
 def _weights_file(folder: Path) -> Path:
