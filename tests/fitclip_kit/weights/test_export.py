@@ -155,7 +155,7 @@ def test_other_names_are_no_openai_state(
 RESULTS = pd.DataFrame(
     {
         "data_set": ["MSR-VTT", "a|b <b>x</b> `c` [l](javascript:1)\nnext"],
-        "R@1": [0.30000012, np.float32(0.25)],
+        "R@1": [0.1234567, np.float32(0.25)],
         "n": np.array([1000, 3], np.int64),
     }
 )
@@ -184,7 +184,7 @@ def test_card(tmp_path: Path) -> None:
     assert table == [
         r"| data\_set | R@1 | n |",
         "| --- | --- | --- |",
-        "| MSR-VTT | 0.3 | 1000 |",
+        "| MSR-VTT | 0.123457 | 1000 |",
         r"| a\|b \<b\>x\</b\> \`c\` \[l\]\(javascript:1\) next | 0.25 | 3 |",
     ]
     fence = body[body.index("````json") :].removeprefix("````json\n")
