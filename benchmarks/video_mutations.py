@@ -66,7 +66,7 @@ def outcomes(
     for name, mutation in zip(names, made, strict=True):
         (videos / name).write_bytes(mutation.content)
     clips = pd.DataFrame({"clip_id": names, "path": names})
-    work = {"workers": workers, "deadline": deadline, "progress": False}
+    work: dict[str, Any] = {"workers": workers, "deadline": deadline, "progress": False}
     store = frame_store.build(clips, videos, folder / "store", RULE, **work)
     failures = store.failures.set_index("clip_id")["reason"]
     found = []

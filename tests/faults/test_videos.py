@@ -164,6 +164,7 @@ def test_odd_videos(tmp_path: Path) -> None:
         assert frames.std(axis=(1, 2, 3)).max() < 2, name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_file_that_never_opens_costs_its_clip(tmp_path: Path) -> None:
     """Opening a pipe into which nobody writes hangs in native code, as decord can on a video."""
