@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +16,23 @@ import numpy as np
 IN_PICTURES = ("a bit of a picture", "bytes of a picture", "zeroed sectors")  # kinds of damage
 OTHER_ENDINGS = (".txt", ".jpg", ".mp4", ".avi", ".ts", ".m3u8", ".wav", ".h264", "")
 _MATROSKA_INDEX = b"\x1c\x53\xbb\x6b"
+_INDEX_BOXES = (b"stts", b"ctts", b"stss", b"stsc", b"stsz", b"stco", b"co64")
+_COUNTS = {b"stts": 8, b"stsz": 8, b"mvhd": 12, b"mdhd": 12, b"stsc": 4, b"stss": 4}
+_Rng = np.random.Generator
 _Spans = list[tuple[int, int]]  # start and end of byte ranges
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """A damaged file.
-
-    kind: what was done to it.
-    source: the sound file that it was made from.
-    ending: of its name.
-    content: its bytes.
-    cut: how many of the source's first frames the file says to leave out.
-    turns: by how many quarter turns, clockwise, the file says to turn the source's frames.
-    holds_video: False where no frame may come out.
-    """
+    """A damaged file: what was done to which sound file, its name's ending and its bytes."""
 
     kind: str
     source: Path
     ending: str
     content: bytes
-    cut: int = 0
-    turns: int = 0
-    holds_video: bool = True
+    cut: int = 0  # how many of the source's first frames the file says to leave out
+    turns: int = 0  # by how many quarter turns, clockwise, it says to turn the source's frames
+    holds_video: bool = True  # False where no frame may come out
 
 
 def encoded_sources(folder: Path) -> list[Path]:
@@ -74,17 +68,16 @@ def mutations(sources: Sequence[Path], count: int, seed: int) -> Iterator[Mutati
     """
     if not sources:
         raise ValueError("there are no sound videos to damage")
-    return islice(_endless([_Victim(path) for path in sources], seed), count)
-
-
-def _endless(victims: Sequence[_Victim], seed: int) -> Iterator[Mutation]:
+    victims = [_Victim(path) for path in sources]
     for number, (kind, mutate) in enumerate(cycle(KINDS.items())):
         rng = np.random.default_rng([seed, number])
-        shuffled = [victims[place] for place in rng.permutation(len(victims))]
-        tried = (mutate(victim, victims, rng) for victim in shuffled)
-        made = next((one for one in tried if one is not None), None)
-        if made is not None:
+        order = rng.permutation(len(victims))
+        tried = (mutate(victims[place], victims, rng) for place in order)
+        if count and (made := next(filter(None, tried), None)):
+            count -= 1
             yield replace(made, kind=kind)
+        if not count:
+            return
 
 
 class _Victim:
@@ -96,6 +89,10 @@ class _Victim:
     def with_bytes(self, content: bytes | bytearray, **changes: Any) -> Mutation:
         made = Mutation("", self.path, self.path.suffix, bytes(content))
         return replace(made, **changes)
+
+    def with_patch(self, at: int, patch: bytes, **changes: Any) -> Mutation:
+        content = self.content[:at] + patch + self.content[at + len(patch) :]
+        return self.with_bytes(content, **changes)
 
     @cached_property
     def pictures(self) -> _Spans:
@@ -109,8 +106,7 @@ class _Victim:
     def index(self) -> _Spans:
         """The tables that tell where the pictures lie; empty where there are none."""
         if self.boxes:
-            names = (b"stts", b"ctts", b"stss", b"stsc", b"stsz", b"stco", b"co64")
-            return [self.boxes[name] for name in names if name in self.boxes]
+            return [self.boxes[name] for name in _INDEX_BOXES if name in self.boxes]
         end = len(self.content)
         at = self.content.rfind(b"idx1")
         if at > 0:
@@ -133,18 +129,17 @@ class _Victim:
         if self.content[4:8] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
             return {}
         found: dict[bytes, tuple[int, int]] = {}
-        for name, start, end in _boxes(self.content, 0, len(self.content)):
-            if name == b"moov":
-                tracks = []
-                for inner, first, last in _boxes(self.content, start, end):
-                    if inner == b"trak":
-                        tracks.append({b"hdlr": (0, 0)} | dict(_leaves(self.content, first, last)))
-                    elif inner == b"mvhd":
-                        found[inner] = (first, last)
-                handlers = [self.content[slice(*track[b"hdlr"])][8:12] for track in tracks]
-                if handlers.count(b"vide") == 1:  # of several, FFmpeg may read another one
-                    return found | tracks[handlers.index(b"vide")]
-        return {}
+        tracks = []
+        for outer, *span in _boxes(self.content, 0, len(self.content)):
+            for name, start, end in _boxes(self.content, *span) if outer == b"moov" else ():
+                if name == b"mvhd":
+                    found[name] = (start, end)
+                elif name == b"trak":
+                    tracks.append({b"hdlr": (0, 0)} | dict(_leaves(self.content, start, end)))
+        handlers = [self.content[slice(*track[b"hdlr"])][8:12] for track in tracks]
+        if handlers.count(b"vide") != 1:  # of several, FFmpeg may read another one
+            return {}
+        return found | tracks[handlers.index(b"vide")]
 
 
 def _boxes(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -169,17 +164,19 @@ def _leaves(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, tuple
             yield name, (first, last)
 
 
-def _place(spans: _Spans, rng: np.random.Generator) -> int:
+def _place(spans: _Spans, rng: _Rng) -> int:
     """A byte of the spans, each as likely as any other."""
-    at = int(rng.integers(sum(end - start for start, end in spans)))
-    for start, end in spans:
-        if at < end - start:
-            return start + at
-        at -= end - start
-    raise AssertionError("unreachable")
+    ends = np.cumsum([end - start for start, end in spans])
+    at = int(rng.integers(ends[-1]))
+    span = int(np.searchsorted(ends, at, side="right"))
+    return spans[span][1] - int(ends[span]) + at
 
 
-def _flip(victim: _Victim, spans: _Spans, flips: int, rng: np.random.Generator) -> Mutation | None:
+def _from_1(end: int, rng: _Rng) -> int:
+    return int(rng.integers(1, end))
+
+
+def _flip(victim: _Victim, spans: _Spans, flips: int, rng: _Rng) -> Mutation | None:
     if not any(end > start for start, end in spans):
         return None
     content = bytearray(victim.content)
@@ -188,53 +185,27 @@ def _flip(victim: _Victim, spans: _Spans, flips: int, rng: np.random.Generator) 
     return victim.with_bytes(content)
 
 
-def _picture_bit(victim: _Victim, _: Any, rng: np.random.Generator) -> Mutation | None:
-    return _flip(victim, victim.pictures, 1, rng)
-
-
-def _picture_bytes(victim: _Victim, _: Any, rng: np.random.Generator) -> Mutation | None:
+def _picture_bytes(victim: _Victim, _: Any, rng: _Rng) -> Mutation | None:
     if not victim.pictures:
         return None
-    content = bytearray(victim.content)
     at = _place(victim.pictures, rng)
-    noise = rng.bytes(int(rng.integers(2, 65)))[: len(content) - at]
-    content[at : at + len(noise)] = noise
-    return victim.with_bytes(content)
+    noise = rng.bytes(int(rng.integers(2, 65)))[: len(victim.content) - at]
+    return victim.with_patch(at, noise)
 
 
-def _header_bits(victim: _Victim, _: Any, rng: np.random.Generator) -> Mutation | None:
-    return _flip(victim, victim.header, int(rng.integers(1, 9)), rng)
-
-
-def _index_bits(victim: _Victim, _: Any, rng: np.random.Generator) -> Mutation | None:
-    return _flip(victim, victim.index, int(rng.integers(1, 9)), rng)
-
-
-def _zeroed(victim: _Victim, _: Any, rng: np.random.Generator) -> Mutation:
+def _zeroed(victim: _Victim, _: Any, rng: _Rng) -> Mutation:
     """Sectors that a disk or a download lost."""
-    content = bytearray(victim.content)
-    start = 512 * int(rng.integers(max(1, len(content) // 512)))
-    size = min(512 * int(rng.integers(1, 17)), len(content) - start)
-    content[start : start + size] = bytes(size)
-    return victim.with_bytes(content)
+    size = len(victim.content)
+    start = 512 * int(rng.integers(max(1, size // 512)))
+    return victim.with_patch(start, bytes(min(512 * int(rng.integers(1, 17)), size - start)))
 
 
-def _tail_cut(victim: _Victim, _: Any, rng: np.random.Generator) -> Mutation:
-    return victim.with_bytes(victim.content[: int(rng.integers(1, len(victim.content)))])
-
-
-def _head_cut(victim: _Victim, _: Any, rng: np.random.Generator) -> Mutation:
-    return victim.with_bytes(victim.content[int(rng.integers(1, len(victim.content))) :])
-
-
-def _middle_cut(victim: _Victim, _: Any, rng: np.random.Generator) -> Mutation:
+def _middle_cut(victim: _Victim, _: Any, rng: _Rng) -> Mutation:
     start, end = sorted(rng.integers(1, len(victim.content), 2).tolist())
     return victim.with_bytes(victim.content[:start] + victim.content[end + 1 :])
 
 
-def _other_head(
-    victim: _Victim, others: Sequence[_Victim], rng: np.random.Generator
-) -> Mutation | None:
+def _other_head(victim: _Victim, others: Sequence[_Victim], rng: _Rng) -> Mutation | None:
     other = others[int(rng.integers(len(others)))]
     if other is victim:
         return None
@@ -242,96 +213,84 @@ def _other_head(
     return victim.with_bytes(other.content[:size] + victim.content[size:])
 
 
-def _other_ending(victim: _Victim, _: Any, rng: np.random.Generator) -> Mutation:
-    return victim.with_bytes(victim.content, ending=str(rng.choice(OTHER_ENDINGS)))
-
-
-def _no_video(victim: _Victim, _: Any, rng: np.random.Generator) -> Mutation:
+def _no_video(victim: _Victim, _: Any, rng: _Rng) -> Mutation:
     size = len(victim.content)
     playlist = f"#EXTM3U\n#EXTINF:1,\n{victim.path}\n#EXT-X-ENDLIST\n"
     choices = [b"", bytes(size), rng.bytes(size), b"This is no video.\n" * 99, playlist.encode()]
     return victim.with_bytes(choices[int(rng.integers(len(choices)))], holds_video=False)
 
 
-def _display_matrix(victim: _Victim, _: Any, rng: np.random.Generator) -> Mutation | None:
+def _display_matrix(victim: _Victim, _: Any, rng: _Rng) -> Mutation | None:
+    """Other turns than none, or noise (ISO/IEC 14496-12, 8.3.2: a b u c d v x y w)."""
     if b"tkhd" not in victim.boxes:
         return None
-    _, end = victim.boxes[b"tkhd"]
-    content, where = bytearray(victim.content), slice(end - 44, end - 8)
-    if content[where] != _matrix(0):
+    at = victim.boxes[b"tkhd"][1] - 44
+    corners = [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)]  # by quarter turns
+    matrices = [
+        struct.pack(">9i", *(n << 16 for n in (a, b, 0, c, d, 0, 0, 0)), 1 << 30)
+        for a, b, c, d in corners
+    ]
+    if victim.content[at : at + 36] != matrices[0]:
         return None
     if rng.random() < 0.3:
-        content[where] = rng.bytes(36)
-        return victim.with_bytes(content, holds_video=False)
+        return victim.with_patch(at, rng.bytes(36), holds_video=False)
     turns = int(rng.integers(1, 4))
-    content[where] = _matrix(turns)
-    return victim.with_bytes(content, turns=turns)
+    return victim.with_patch(at, matrices[turns], turns=turns)
 
 
-def _matrix(turns: int) -> bytes:
-    """A display matrix of clockwise quarter turns (ISO/IEC 14496-12, 8.3.2: a b u c d v x y w)."""
-    a, b, c, d = [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)][turns]
-    return struct.pack(">9i", *(n << 16 for n in (a, b, 0, c, d, 0, 0, 0)), 1 << 30)
-
-
-def _edit_list(victim: _Victim, _: Any, rng: np.random.Generator) -> Mutation | None:
+def _edit_list(victim: _Victim, _: Any, rng: _Rng) -> Mutation | None:
     """The first frames cut off: those that are shown before a frame's time."""
     if b"elst" not in victim.boxes or b"mdhd" not in victim.boxes:
         return None
     start, _end = victim.boxes[b"elst"]
-    content = bytearray(victim.content)
-    version, entries = struct.unpack_from(">BxxxI", content, start)
+    version, entries = struct.unpack_from(">BxxxI", victim.content, start)
+    layout, width = (">i", 4) if version == 0 else (">q", 8)
+    first = struct.unpack_from(layout, victim.content, start + 8 + width)[0]
     with av.open(str(victim.path), options={"ignore_editlist": "1"}) as container:
-        stamps = [p.pts for p in container.demux(container.streams.video[0]) if p.pts is not None]
-    stamps.sort()
-    whole_edit = struct.unpack_from(">Ii" if version == 0 else ">Qq", content, start + 8)
-    if entries != 1 or len(stamps) < 2 or whole_edit[1] > stamps[0]:
+        packets = container.demux(container.streams.video[0])
+        stamps = sorted(packet.pts for packet in packets if packet.pts is not None)
+    if entries != 1 or len(stamps) < 2 or first > stamps[0]:
         return None
     cut = int(rng.integers(1, len(stamps)))
-    struct.pack_into(
-        *((">i", content, start + 12) if version == 0 else (">q", content, start + 16)),
-        stamps[cut],
-    )
-    return victim.with_bytes(content, cut=cut)
+    return victim.with_patch(start + 8 + width, struct.pack(layout, stamps[cut]), cut=cut)
 
 
-def _counts(victim: _Victim, _: Any, rng: np.random.Generator) -> Mutation | None:
+def _counts(victim: _Victim, _: Any, rng: _Rng) -> Mutation | None:
     """Wrong numbers of frames, rates and durations: 0, too many, or any."""
-    fields: list[tuple[int, str]] = []
+    places, layout = [], ">I"
     if victim.boxes:
-        places = {b"stts": 8, b"stsz": 8, b"mvhd": 12, b"mdhd": 12, b"stsc": 4, b"stss": 4}
-        for name, offset in places.items():
-            if name in victim.boxes:
-                start, end = victim.boxes[name]
-                fields += [
-                    (at, ">I") for at in (start + offset, start + offset + 4) if at + 4 <= end
-                ]
+        for name, offset in _COUNTS.items():
+            start, end = victim.boxes.get(name, (0, 0))
+            places += [at for at in (start + offset, start + offset + 4) if at + 4 <= end]
     elif victim.content[8:12] == b"AVI ":
         avih, strh = victim.content.find(b"avih") + 8, victim.content.find(b"strh") + 8
-        fields = [(avih, "<I"), (avih + 16, "<I"), (strh + 20, "<I"), (strh + 24, "<I")]
-        fields += [(strh + 32, "<I")]
-    if not fields:
+        places, layout = [avih, avih + 16, strh + 20, strh + 24, strh + 32], "<I"
+    if not places:
         return None
-    content = bytearray(victim.content)
-    at, layout = fields[int(rng.integers(len(fields)))]
-    old = struct.unpack_from(layout, content, at)[0]
+    at = places[int(rng.integers(len(places)))]
+    old = struct.unpack_from(layout, victim.content, at)[0]
     values = [0, old + 1, 2 * old + 7, 2**31 - 1, int(rng.integers(2**32))]
     new = values[int(rng.integers(len(values)))] % 2**32
-    struct.pack_into(layout, content, at, new)
-    return victim.with_bytes(content)
+    return victim.with_patch(at, struct.pack(layout, new))
 
 
-KINDS: dict[str, Callable[[_Victim, Sequence[_Victim], np.random.Generator], Mutation | None]] = {
-    "a bit of a picture": _picture_bit,
+KINDS: dict[str, Callable[[_Victim, Sequence[_Victim], _Rng], Mutation | None]] = {
+    "a bit of a picture": lambda file, _, rng: _flip(file, file.pictures, 1, rng),
     "bytes of a picture": _picture_bytes,
-    "bits of the header": _header_bits,
-    "bits of the index": _index_bits,
+    "bits of the header": lambda file, _, rng: _flip(file, file.header, _from_1(9, rng), rng),
+    "bits of the index": lambda file, _, rng: _flip(file, file.index, _from_1(9, rng), rng),
     "zeroed sectors": _zeroed,
-    "tail cut off": _tail_cut,
-    "head cut off": _head_cut,
+    "tail cut off": lambda file, _, rng: file.with_bytes(
+        file.content[: _from_1(len(file.content), rng)]
+    ),
+    "head cut off": lambda file, _, rng: file.with_bytes(
+        file.content[_from_1(len(file.content), rng) :]
+    ),
     "middle cut out": _middle_cut,
     "another file's head": _other_head,
-    "another ending": _other_ending,
+    "another ending": lambda file, _, rng: file.with_bytes(
+        file.content, ending=str(rng.choice(OTHER_ENDINGS))
+    ),
     "no video": _no_video,
     "display matrix": _display_matrix,
     "edit list": _edit_list,

@@ -3,10 +3,9 @@
     python -m benchmarks.encoders
     python -m benchmarks.encoders --model ViT-B-16-quickgelu --device cuda --pictures 4096
 
-Ways: open_clip's own towers over padded texts; the kit's encoder, which computes the same features
-from less; and the kit's in bfloat16. They take turns. Differences are from open_clip's own: the
-largest of a feature's values, and the mean length of a feature's error, as the features' length is
-1; of random weights, or of the mini benchmark's teacher.
+Ways, in turns: open_clip's own towers over padded texts; the kit's encoder; and the kit's in
+bfloat16. Differences are from open_clip's own: the largest of a feature's values, and the mean
+length of a feature's error; of random weights, or of the mini benchmark's teacher.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import torch.nn.functional as F
 
 from benchmarks.side_by_side import seconds
 from data_prep.mini_benchmark import TEACHER
-from fitclip_core.encoders import ClipEncoder
+from fitclip_core.encoders import ClipEncoder, Precision
 
 N_FRAMES = 4
 
@@ -44,16 +43,16 @@ def main() -> None:
     parser.add_argument("--model", help="open_clip's name; default: the mini benchmark's teacher")
     parser.add_argument("--device", default="cpu", help="default: cpu")
     parser.add_argument("--pictures", type=int, default=1600, help="default: 1600")
-    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     given = parser.parse_args()
     ways: dict[str, ClipEncoder] = {}
-    for name, kind, precision in (
-        ("open_clip's own", OwnTowers, "float32"),
-        ("kit", ClipEncoder, "float32"),
-        ("kit, bfloat16", ClipEncoder, "bfloat16"),
-    ):
+    kinds: dict[str, tuple[type[ClipEncoder], Precision]] = {
+        "open_clip's own": (OwnTowers, "float32"),
+        "kit": (ClipEncoder, "float32"),
+        "kit, bfloat16": (ClipEncoder, "bfloat16"),
+    }
+    for name, (kind, precision) in kinds.items():
         if given.model:
-            ways[name] = kind.from_open_clip(given.model, device=given.device, precision=precision)
+            ways[name] = kind.from_open_clip(given.model, None, given.device, precision)
         else:
             ways[name] = kind.from_folder(TEACHER, given.device, precision)
         ways[name].load_state(ways["open_clip's own"].state())
@@ -66,16 +65,18 @@ def main() -> None:
         calls[f"{name}/pictures"] = partial(encoder.encode_videos, frames)
         calls[f"{name}/texts"] = partial(encoder.encode_texts, words)
     print(f"{given.model or 'mini CLIP'} on {given.device}, {torch.get_num_threads()} threads")
-    for what, table in seconds(calls, given.rounds).items():
+    for what, table in seconds(calls, rounds=5).items():
         taken = table.median()
         for name in ways:
             pictures = given.pictures / taken[f"{name}/pictures"]
             texts = len(words) / taken[f"{name}/texts"]
             print(f"{name:>16}: {pictures:8.1f} pictures, {texts:8.1f} texts in each of {what}")
-    right = [call() for name, call in calls.items() if name.startswith("open_clip")]
+    features = {
+        name: torch.cat([calls[f"{name}/{what}"]().float() for what in ("pictures", "texts")])
+        for name in ways
+    }
     for name in list(ways)[1:]:
-        made = [calls[f"{name}/{what}"]() for what in ("pictures", "texts")]
-        errors = torch.cat([(a.float() - b.float()) for a, b in zip(made, right, strict=True)])
+        errors = features[name] - features["open_clip's own"]
         mean = errors.norm(dim=1).mean()
         print(f"{name}: off by at most {errors.abs().max():.1e}, in the mean by {mean:.1e}")
 

@@ -1,25 +1,24 @@
 """Do the intervals, bands and tests of `fitclip_core.statistics` hold what they promise?
 
-Each case simulates data whose truth is known, many times, and counts how often the interval holds
-it (coverage) or the test errs (error rate). It prints a table:
-
     python -m benchmarks.statistics_coverage
     python -m benchmarks.statistics_coverage --simulations 200 --only band
 
-The data are made like those of the kit. An item has a latent difficulty; a student drifts from the
-teacher as alpha grows, by a part that all students share, a part of its own for every item, and a
-shift for all items, the draw's effect. An item is right where the latent value is below a
-threshold, which is set so that the true accuracy is known. The sizes of these parts are about those
-of the default run: students agree on items, and with 1,000 items the draws' accuracies have a
+Each case simulates data whose truth is known, many times, and counts how often the interval holds
+it (coverage) or the test errs. The data are made like those of the kit. An item has a latent
+difficulty; a student drifts from the teacher as alpha grows, by a part that all students share, a
+part of its own for every item, and a shift for all items, the draw's effect. An item is right where
+the latent value is below a threshold, which is set so that the true accuracy is known. The sizes of
+these parts are about those of the default run: with 1,000 items the draws' accuracies have a
 standard deviation of 0.5 to 3 percentage points around their items' 1 point of standard error.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -43,13 +42,11 @@ NONE, SOME, MUCH, MOST = 0.0, 0.05, 0.09, 0.15
 # The spread at which draws vary as much as clips: a gain at 40% has the same variance over draws
 # (of one draw, on all clips) as over samples of 1,000 clips (of all draws).
 AS_CLIPS = 0.034
-COVERAGE = (0.93, 0.97)
-AT_LEAST = (0.93, 1.0)
-FIVE_PERCENT = (0.05, 0.05)
-AT_MOST = (0.0, 0.05)
 
 Rng = np.random.Generator
 Target = tuple[float, float] | None
+COVERAGE, AT_LEAST = (0.93, 0.97), (0.93, 1.0)
+FIVE_PERCENT, AT_MOST = (0.05, 0.05), (0.0, 0.05)
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,8 @@ class Case:
     """
 
     name: str
-    once: Callable[[Rng, int], float]
     target: Target
+    once: Callable[[Rng, int], float]
 
 
 def simulated_hits(
@@ -84,23 +81,42 @@ def simulated_hits(
     return (latent < ndtri(accuracies) * spread).astype(float)
 
 
+def simulated_pairs(
+    rng: Rng,
+    accuracies: tuple[float, float],
+    items: int,
+    draws: int,
+    effect: float,
+    data_sets: int = 1,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The teacher's hits [1, items] and the students' [draws, items] in each data set."""
+    effects = effect * rng.normal(size=draws)
+    hits = [
+        simulated_hits(rng, accuracies, [0.0, 1.0], items, effects, effect)
+        for _ in range(data_sets)
+    ]
+    return [(one[:1, :, 0], one[..., 1]) for one in hits]
+
+
 def mean_held(
     rng: Rng,
     n_resamples: int,
     method: str,
-    items: int,
-    draws: int,
-    effect: float = NONE,
+    gain: float | None = None,
     accuracy: float = 0.4,
-    data_sets: int = 1,
+    **sizes: Any,
 ) -> bool:
-    """Whether the interval holds the student's accuracy, averaged over data sets."""
-    effects = effect * rng.normal(size=draws)
-    values = [
-        simulated_hits(rng, [accuracy], [1.0], items, effects, effect)[..., 0]
-        for _ in range(data_sets)
-    ]
-    return _holds(_interval(values, method, n_resamples), accuracy)
+    """Whether the interval holds the student's accuracy, or its gain over the teacher's 40%."""
+    if gain is None:
+        values = [student for _, student in simulated_pairs(rng, (0.4, accuracy), **sizes)]
+    else:
+        pairs = simulated_pairs(rng, (0.4, 0.4 + gain), **sizes)
+        values = [student - teacher for teacher, student in pairs]
+    if method == "crossed":
+        found = crossed_interval(values)
+    else:
+        found = bootstrap_interval(values, n_resamples=n_resamples)
+    return _holds(found, accuracy if gain is None else gain)
 
 
 def median_held(
@@ -119,38 +135,18 @@ def median_held(
     return _holds(found, truth)
 
 
-def difference_held(
-    rng: Rng,
-    n_resamples: int,
-    method: str,
-    items: int,
-    draws: int,
-    effect: float = NONE,
-    data_sets: int = 1,
-) -> bool:
-    """Whether the interval holds the student's gain over the teacher, 40% to 45%."""
-    pairs = _pairs(rng, (0.4, 0.45), items, draws, effect, data_sets)
-    return _holds(_interval([second - first for first, second in pairs], method, n_resamples), 0.05)
-
-
-def band_held(
-    rng: Rng, n_resamples: int, items: int, draws: int, effect: float, method: str = "band"
-) -> bool:
-    """Whether the band holds all 11 points of a curve, or 11 intervals do ("crossed")."""
+def band_held(rng: Rng, n_resamples: int, items: int, draws: int, effect: float) -> bool:
+    """Whether the band holds all 11 points of a curve."""
     accuracies = _curve(peak=0.4, height=0.1)
     hits = simulated_hits(rng, accuracies, ALPHAS, items, effect * rng.normal(size=draws), effect)
-    if method == "band":
-        band = simultaneous_band(hits, n_resamples=n_resamples, seed=_seed(rng))
-        return _holds(band, accuracies)
-    found = [crossed_interval(hits[..., point]) for point in range(len(ALPHAS))]
-    return all(map(_holds, found, accuracies))
+    found = simultaneous_band(hits, n_resamples=n_resamples, seed=_seed(rng))
+    return _holds(found, accuracies)
 
 
 def class_held(rng: Rng, n_resamples: int, items: int, draws: int, effect: float) -> bool:
     """Whether the interval of one class holds its gain, 30% to 40%."""
-    ((first, second),) = _pairs(rng, (0.3, 0.4), items, draws, effect)
-    row = per_class_differences(first, second, np.zeros(items)).iloc[0]
-    return bool(row["low"] <= 0.1 + 1e-12 and row["high"] >= 0.1 - 1e-12)
+    ((first, second),) = simulated_pairs(rng, (0.3, 0.4), items, draws, effect)
+    return _holds(per_class_differences(first, second, np.zeros(items)).iloc[0], 0.1)
 
 
 def loss_held(
@@ -165,22 +161,14 @@ def loss_held(
         for curve in (_curve(peak=0.6, height=height), accuracies)
     )
     found = selection_gap(validation, test, ALPHAS, n_resamples=n_resamples, seed=_seed(rng))
-    loss = accuracies.max() - accuracies[np.searchsorted(ALPHAS, found.chosen - 1e-9)]
-    return bool(found.low - 1e-12 <= loss <= found.high + 1e-12)
+    chosen = accuracies[np.searchsorted(ALPHAS, found.chosen - 1e-9)]
+    return _holds(found, accuracies.max() - chosen)
 
 
-def paired_test_erred(
-    rng: Rng,
-    n_resamples: int,
-    items: int,
-    draws: int,
-    effect: float = NONE,
-    test: str = "p_value",
-) -> bool:
+def paired_test_erred(rng: Rng, n_resamples: int, items: int, draws: int) -> bool:
     """Whether p <= 0.05 where student and teacher are equally good."""
-    ((first, second),) = _pairs(rng, (0.4, 0.4), items, draws, effect)
-    found = paired_difference(first, second, n_resamples=n_resamples, seed=_seed(rng))
-    return bool(getattr(found, test) <= 0.05)
+    ((first, second),) = simulated_pairs(rng, (0.4, 0.4), items, draws, NONE)
+    return paired_difference(first, second, n_resamples=n_resamples).p_value <= 0.05
 
 
 def continuous_test_erred(rng: Rng, n_resamples: int, items: int) -> bool:
@@ -203,15 +191,11 @@ def family_decided(
     Holm-corrected sign-flip test, where the interval leaves out 0 as well.
     """
     effect = np.sqrt(ratio) * AS_CLIPS
-    pairs = [_pairs(rng, (0.4, 0.4 + gain), 1000, draws, effect)[0] for _ in range(12)]
+    pairs = [simulated_pairs(rng, (0.4, 0.4 + gain), 1000, draws, effect)[0] for _ in range(12)]
     families = [*([pair] for pair in pairs), pairs[:5], pairs[6:11]]
+    resamples = n_resamples if sign_flips else 1
     found = [
-        paired_difference(
-            [first for first, _ in family],
-            [second for _, second in family],
-            n_resamples=n_resamples if sign_flips else 1,
-            seed=_seed(rng),
-        )
+        paired_difference(*zip(*family, strict=True), n_resamples=resamples, seed=_seed(rng))
         for family in families
     ]
     test = "sign_flip_p" if sign_flips else "p_value"
@@ -235,14 +219,13 @@ def false_discoveries(
     Half the classes gain, half nothing; each class has its own draws' effects. sign_flips: by
     q-values of the sign-flip test, where the interval leaves out 0 as well.
     """
-    firsts, seconds = [], []
-    for one in range(classes):
-        accuracies = (0.3, 0.3 + gain * (one % 2))
-        ((first, second),) = _pairs(rng, accuracies, items, draws, effect)
-        firsts.append(np.broadcast_to(first, second.shape))
-        seconds.append(second)
+    pairs = [
+        simulated_pairs(rng, (0.3, 0.3 + gain * (place % 2)), items, draws, effect)[0]
+        for place in range(classes)
+    ]
+    first = np.hstack([np.broadcast_to(teacher, student.shape) for teacher, student in pairs])
     labels = np.repeat(np.arange(classes), items)
-    table = per_class_differences(np.hstack(firsts), np.hstack(seconds), labels)
+    table = per_class_differences(first, np.hstack([student for _, student in pairs]), labels)
     marked = table["q_value"] <= 0.05
     if sign_flips:
         marked = false_discovery_control(table["sign_flip_p"]) <= 0.05
@@ -252,86 +235,84 @@ def false_discoveries(
 
 
 def cases() -> list[Case]:
-    """The table's lines. The draw's effect of a class is larger, as there are fewer items in it."""
-    found = []
+    """The table's lines."""
+    return [Case(name, target, partial(once, **given)) for name, target, once, given in _lines()]
 
-    def add(name: str, target: Target, once: Callable[..., float], **settings: Any) -> None:
-        found.append(Case(name, partial(once, **settings), target))
 
-    for n in (300, 1000):
-        for kind, once in (("mean", mean_held), ("difference", difference_held)):
-            line = f"{kind}, bootstrap, n {n}, 1 draw"
-            add(line, COVERAGE, once, method="bootstrap", items=n, draws=1)
-            for effect, name in ((NONE, "are alike"), (SOME, "differ"), (MUCH, "differ much")):
-                for method, target in (("crossed", COVERAGE), ("bootstrap", None)):
-                    line = f"{kind}, {method}, n {n}, 3 draws that {name}"
-                    add(line, target, once, method=method, items=n, draws=3, effect=effect)
-    for share in (0.05, 0.9):
-        for how, draws in (("bootstrap", 1), ("crossed", 3)):
-            line = f"mean of {share:.0%}, {how}, n 300, {_draws(draws)}"
-            add(line, COVERAGE, mean_held, method=how, items=300, draws=draws, accuracy=share)
-    for how, target in (("crossed", COVERAGE), ("bootstrap", None)):
-        line = f"mean of 20%, {how}, n 1000, 3 draws that differ most"
-        most = {"items": 1000, "draws": 3, "effect": MOST, "accuracy": 0.2}
-        add(line, target, mean_held, method=how, **most)
-        panel = {"items": 200, "draws": 3, "effect": SOME, "data_sets": 5}
-        line = f"difference, {how}, 5 sets of n 200, 3 draws that differ"
-        add(line, target, difference_held, method=how, **panel)
-    for middle in (7.5, 40.5):
+def _lines() -> Iterator[tuple[str, Target, Callable[..., float], dict[str, Any]]]:
+    """Name, target, function and arguments. A class has fewer items, so its draws vary more."""
+    crossed_or_not: list[tuple[str, Target]] = [("crossed", COVERAGE), ("bootstrap", None)]
+    spreads = (("are alike", NONE), ("differ", SOME), ("differ much", MUCH))
+    for n, (kind, gain) in product((300, 1000), (("mean", None), ("difference", 0.05))):
+        given: dict[str, Any] = {"items": n, "gain": gain}
+        one: dict[str, Any] = {"method": "bootstrap", "draws": 1, "effect": NONE}
+        yield f"{kind}, bootstrap, n {n}, 1 draw", COVERAGE, mean_held, given | one
+        for (how, effect), (method, target) in product(spreads, crossed_or_not):
+            three = {"method": method, "draws": 3, "effect": effect}
+            name = f"{kind}, {method}, n {n}, 3 draws that {how}"
+            yield name, target, mean_held, given | three
+    for share, (method, draws) in product((0.05, 0.9), (("bootstrap", 1), ("crossed", 3))):
+        name = f"mean of {share:.0%}, {method}, n 300, {_draws(draws)}"
+        given = {"method": method, "items": 300, "draws": draws, "effect": NONE}
+        yield name, COVERAGE, mean_held, given | {"accuracy": share}
+    for method, target in crossed_or_not:
+        given = {"method": method, "items": 1000, "draws": 3, "effect": MOST, "accuracy": 0.2}
+        name = f"mean of 20%, {method}, n 1000, 3 draws that differ most"
+        yield name, target, mean_held, given
+        given = {"method": method, "items": 200, "draws": 3, "effect": SOME, "data_sets": 5}
+        name = f"difference, {method}, 5 sets of n 200, 3 draws that differ"
+        yield name, target, mean_held, given | {"gain": 0.05}
+    for middle, n in product((7.5, 40.5), (300, 1000)):
         target = COVERAGE if middle > 10 else AT_LEAST  # the steps of small ranks widen it
-        for n in (300, 1000):
-            line = f"median rank {np.ceil(middle):.0f}, bootstrap, n {n}"
-            add(f"{line}, 1 draw", target, median_held, items=n, draws=1, middle=middle)
-            three = {"items": n, "draws": 3, "middle": middle, "effect": 0.05}
-            add(f"{line}, 3 draws that differ", target, median_held, **three)
-    for n, draws, effect in ((300, 1, NONE), (1000, 1, NONE), (300, 3, SOME), (1000, 3, SOME)):
-        for method, target in (("band", COVERAGE), ("crossed", None)):
-            name = "simultaneous band" if method == "band" else "11 single intervals"
-            line = f"{name}, all points, n {n}, {_draws(draws)}"
-            add(line, target, band_held, items=n, draws=draws, effect=effect, method=method)
-    for n in (14, 30, 100):
-        for draws, effect in ((1, NONE), (3, 0.27)):
-            line = f"class interval, n {n}, {_draws(draws)}"
-            add(line, AT_LEAST, class_held, items=n, draws=draws, effect=effect)
-    for height, shape in ((0.005, "flat"), (0.1, "curved")):
-        for draws, effect in ((1, NONE), (3, SOME)):
-            line = f"selection gap, {shape}, n 300, {_draws(draws)}"
-            add(line, AT_LEAST, loss_held, items=300, draws=draws, effect=effect, height=height)
-    line = "paired test errs, continuous, n 300, 1 draw"
-    add(line, FIVE_PERCENT, continuous_test_erred, items=300)
-    add("paired test errs, n 300, 3 draws alike", AT_MOST, paired_test_erred, items=300, draws=3)
-    new = {"items": 1000, "draws": 3, "effect": SOME, "test": "sign_flip_p"}
-    add("sign flips err on new draws, n 1000, 3 draws that differ", None, paired_test_erred, **new)
-    for n in (300, 1000):
-        add(f"paired test errs, n {n}, 1 draw", AT_MOST, paired_test_erred, items=n, draws=1)
-    for draws in (3, 5):
-        for ratio in (0, 1, 5, 10):
-            line = f"family: any of 14 errs, {draws} draws that vary {ratio} times as clips"
-            null = {"draws": draws, "ratio": ratio}
-            add(line, AT_MOST, family_decided, **null)
-            if draws == 3:
-                add(f"{line}, sign flips", None, family_decided, sign_flips=True, **null)
-    for ratio in (1, 5):
-        for draws in (3, 5, 8):
-            line = f"family: share of 14 gains of 5 points found, {draws} draws that vary {ratio}"
-            add(f"{line} times as clips", None, family_decided, draws=draws, ratio=ratio, gain=0.05)
-    for classes, n, draws, effect, name in (
-        (74, 14, 1, NONE, "1 draw"),
-        (40, 100, 1, NONE, "1 draw"),
-        (74, 14, 3, NONE, "3 draws alike"),
-        (74, 14, 3, 0.27, "3 draws that differ"),
-        (74, 14, 3, 0.85, "3 draws that differ much"),
+        name = f"median rank {np.ceil(middle):.0f}, bootstrap, n {n}"
+        given = {"items": n, "middle": middle}
+        yield f"{name}, 1 draw", target, median_held, given | {"draws": 1}
+        three = {"draws": 3, "effect": 0.05}
+        yield f"{name}, 3 draws that differ", target, median_held, given | three
+    for (draws, effect), n in product(((1, NONE), (3, SOME)), (300, 1000)):
+        given = {"items": n, "draws": draws, "effect": effect}
+        name = f"simultaneous band, all points, n {n}, {_draws(draws)}"
+        yield name, COVERAGE, band_held, given
+    for n, (draws, effect) in product((14, 30, 100), ((1, NONE), (3, 0.27))):
+        given = {"items": n, "draws": draws, "effect": effect}
+        yield f"class interval, n {n}, {_draws(draws)}", AT_LEAST, class_held, given
+    shapes = (("flat", 0.005), ("curved", 0.1))
+    for (shape, height), (draws, effect) in product(shapes, ((1, NONE), (3, SOME))):
+        given = {"items": 300, "draws": draws, "effect": effect, "height": height}
+        yield f"selection gap, {shape}, n 300, {_draws(draws)}", AT_LEAST, loss_held, given
+    name = "paired test errs, continuous, n 300, 1 draw"
+    yield name, FIVE_PERCENT, continuous_test_erred, {"items": 300}
+    for name, n, draws in (
+        ("n 300, 3 draws alike", 300, 3),
+        ("n 300, 1 draw", 300, 1),
+        ("n 1000, 1 draw", 1000, 1),
     ):
-        line = f"false discoveries, {classes} classes of {n}, {name}"
-        marked = {"classes": classes, "items": n, "draws": draws, "effect": effect}
-        add(line, AT_MOST, false_discoveries, **marked)
+        yield f"paired test errs, {name}", AT_MOST, paired_test_erred, {"items": n, "draws": draws}
+    for draws, ratio in product((3, 5), (0, 1, 5, 10)):
+        name = f"family: any of 14 errs, {draws} draws that vary {ratio} times as clips"
+        given = {"draws": draws, "ratio": ratio}
+        yield name, AT_MOST, family_decided, given
+        if draws == 3:
+            yield f"{name}, sign flips", None, family_decided, given | {"sign_flips": True}
+    for ratio, draws in product((1, 5), (3, 5, 8)):
+        vary = f"{draws} draws that vary {ratio} times as clips"
+        name = f"family: share of 14 gains of 5 points found, {vary}"
+        yield name, None, family_decided, {"draws": draws, "ratio": ratio, "gain": 0.05}
+    many, few = {"classes": 74, "items": 14}, {"classes": 40, "items": 100}
+    discovered = "false discoveries, {classes} classes of {items}, "
+    for name, given, draws, effect in (
+        (f"{discovered}1 draw", many, 1, NONE),
+        (f"{discovered}1 draw", few, 1, NONE),
+        (f"{discovered}3 draws alike", many, 3, NONE),
+        (f"{discovered}3 draws that differ", many, 3, 0.27),
+        (f"{discovered}3 draws that differ much", many, 3, 0.85),
+        ("any class is marked of {classes} of {items} that are equal, 3 draws that differ much",
+         few | {"gain": 0}, 3, 0.34),
+    ):  # fmt: skip
+        line, given = name.format(**given), given | {"draws": draws, "effect": effect}
+        yield line, AT_MOST, false_discoveries, given
         if effect:
-            add(f"{line}, sign flips", None, false_discoveries, sign_flips=True, **marked)
-    line = "any class is marked of 40 of 100 that are equal, 3 draws that differ much"
-    equal = {"classes": 40, "items": 100, "draws": 3, "effect": 0.34, "gain": 0}
-    add(line, AT_MOST, false_discoveries, **equal)
-    add(f"{line}, sign flips", None, false_discoveries, sign_flips=True, **equal)
-    return found
+            yield f"{line}, sign flips", None, false_discoveries, given | {"sign_flips": True}
 
 
 def measure(case: Case, simulations: int, n_resamples: int) -> tuple[float, float]:
@@ -350,46 +331,23 @@ def verdict(case: Case, rate: float, simulations: int) -> str:
         end + sign * 2 * np.sqrt(end * (1 - end) / simulations)
         for end, sign in zip(case.target, (-1, 1), strict=True)
     )
-    if low <= rate <= high:
-        return "holds"
-    return "too low" if rate < low else "too high"
+    return "too low" if rate < low else "too high" if rate > high else "holds"
 
 
 def main() -> None:
     """Measure all cases and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--simulations", type=int, default=2000)
-    parser.add_argument("--n-resamples", type=int, default=1000)
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     arguments = parser.parse_args()
     print("| case | rate % | ± | target % | |\n|---|---|---|---|---|")
     for case in cases():
-        if arguments.only not in case.name:
-            continue
-        rate, error = measure(case, arguments.simulations, arguments.n_resamples)
-        target = "" if case.target is None else "-".join(f"{100 * end:g}" for end in case.target)
-        word = verdict(case, rate, arguments.simulations)
-        print(
-            f"| {case.name} | {100 * rate:.1f} | {200 * error:.1f} | {target} | {word} |",
-            flush=True,
-        )
-
-
-def _pairs(
-    rng: Rng,
-    accuracies: tuple[float, float],
-    items: int,
-    draws: int,
-    effect: float,
-    data_sets: int = 1,
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The teacher's hits [1, items] and the students' [draws, items] in each data set."""
-    effects = effect * rng.normal(size=draws)
-    hits = [
-        simulated_hits(rng, accuracies, [0.0, 1.0], items, effects, effect)
-        for _ in range(data_sets)
-    ]
-    return [(one[:1, :, 0], one[..., 1]) for one in hits]
+        if arguments.only in case.name:
+            rate, error = measure(case, arguments.simulations, n_resamples=1000)
+            target = "-".join(f"{100 * end:g}" for end in case.target or ())
+            word = verdict(case, rate, arguments.simulations)
+            line = f"| {case.name} | {100 * rate:.1f} | {200 * error:.1f} | {target} | {word} |"
+            print(line, flush=True)
 
 
 def _curve(peak: float, height: float) -> np.ndarray:
@@ -397,13 +355,7 @@ def _curve(peak: float, height: float) -> np.ndarray:
     return 0.35 + height * (1 - ((ALPHAS - peak) / max(peak, 1 - peak)) ** 2)
 
 
-def _interval(values: list[np.ndarray], method: str, n_resamples: int) -> Interval:
-    if method == "crossed":
-        return crossed_interval(values)
-    return bootstrap_interval(values, n_resamples=n_resamples)
-
-
-def _holds(found: Interval | PairedDifference | Band, truth: float | np.ndarray) -> bool:
+def _holds(found: Interval | PairedDifference | Band | Any, truth: float | np.ndarray) -> bool:
     """Whether the truth lies inside, ends included: shares of n items may equal an end."""
     return bool(np.all((found.low <= truth + 1e-12) & (found.high >= truth - 1e-12)))
 

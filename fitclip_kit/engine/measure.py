@@ -32,7 +32,7 @@ MEASURED_BY = (
     "fitclip_core.zero_shot",
     "fitclip_kit.weights.foreign_checkpoints",
 )
-_MODULES = {False: MEASURED_BY, True: (*MEASURED_BY, "fitclip_kit.weights.frozen_in_time_encoder")}
+_MODULES = {False: MEASURED_BY, True: (*MEASURED_BY, "fitclip_kit.weights.frozen_in_time")}
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,38 +21,23 @@ def save(
     metadata: Mapping[str, str] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write weights and notes to a safetensors file, atomically; same input, same bytes.
+    """Write `storable` weights and notes to a safetensors file, atomically; same input, same bytes.
 
-    Args:
-        path: the file to make or replace; its folder is made where needed.
-        state, dtype: as `storable`.
-        metadata: notes, text -> text, such as the recipe and the seed.
-
-    Raises:
-        ValueError: as `storable`, or metadata are not text.
-
-    Source: the safetensors format, https://huggingface.co/docs/safetensors.
+    Raises: ValueError, as `storable`.
     """
-    notes = dict(metadata or {})
-    for key, value in notes.items():
-        if not (isinstance(key, str) and isinstance(value, str)):
-            raise ValueError(f"metadata {key!r} is {value!r}: keys and values must be text")
     tensors = storable(state, dtype)
-    stored = {_METADATA_KEY: json.dumps(notes, sort_keys=True)}
+    notes = {_METADATA_KEY: json.dumps(dict(metadata or {}), sort_keys=True)}
     with atomic_path(Path(path)) as temporary:
-        safetensors.torch.save_file(tensors, temporary, stored)
+        safetensors.torch.save_file(tensors, temporary, notes)
 
 
 def storable(state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Copies of a state's tensors to write: on the CPU, contiguous, each with memory of its own.
 
-    Args:
-        state: name -> tensor, on any device.
-        dtype: precision of the floating-point copies; None keeps each one's own.
+    `dtype` is the precision of the floating-point copies; None keeps each one's own.
 
-    Raises:
-        ValueError: the state is empty, a value is not a tensor, a tensor is quantised or not finite
-            (also after the cast; it is named), or dtype is not a floating-point type.
+    Raises: ValueError for no tensors, one that is quantised or not finite (also after the cast), or
+        a dtype that is no floating-point type.
     """
     if not state:
         raise ValueError("the state holds no tensors: pass model.state_dict()")
@@ -60,10 +45,7 @@ def storable(state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> d
         raise ValueError(f"dtype is {dtype}: it must be a floating-point type, such as float16")
     copies = {}
     for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{name} is a {type(value).__name__}: a state holds tensors only")
-        cast = dtype if value.is_floating_point() else None
-        tensor = value.detach().cpu().to(cast)
+        tensor = value.detach().cpu().to(dtype if value.is_floating_point() else None)
         if tensor.is_floating_point() and tensor.itemsize < 2:
             raise ValueError(f"{name} is {tensor.dtype}: quantised weights are not kept")
         if not torch.isfinite(tensor).all():
@@ -78,9 +60,7 @@ def load(path: str | Path) -> dict[str, Tensor]:
 
     Values are not checked: FitCLIP's released student holds a NaN `logit_scale`.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is a pickle, or not a whole safetensors file.
+    Raises: FileNotFoundError; ValueError for a pickle, or no whole safetensors file.
     """
     try:
         return safetensors.torch.load_file(path)
@@ -89,10 +69,7 @@ def load(path: str | Path) -> dict[str, Tensor]:
 
 
 def metadata(path: str | Path) -> dict[str, str]:
-    """Read the notes of a safetensors file; another program's file gives that program's entries.
-
-    Raises: as `load`.
-    """
+    """The notes of a safetensors file, or another program's entries; errors as `load`."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             stored = file.metadata() or {}
@@ -109,8 +86,8 @@ def _unreadable(path: str | Path, error: Exception) -> ValueError:
         return ValueError(f"{path} is a git-LFS pointer, not the weights: fetch its file")
     if start.startswith((b"\x80", b"PK\x03\x04")):  # a bare pickle, or torch.save's zip of one
         return ValueError(
-            f"{path} is a pickle, which can run code when loaded. foreign_checkpoints."
-            "read_checkpoint reads a zip of torch.save safely; for another one, if you trust its "
-            "maker, use torch.load(path, weights_only=True) and write it with checkpoints.save"
+            f"{path} is a pickle, which can run code when loaded. foreign_checkpoints reads a zip "
+            "of torch.save safely; if you trust the maker of another one, read it with "
+            "torch.load(path, weights_only=True) and write it with checkpoints.save"
         )
     return ValueError(f"{path} is not a whole safetensors file ({error}): fetch or write it again")

@@ -17,6 +17,7 @@ from huggingface_hub import ModelCardData
 from torch import Tensor
 
 from fitclip_core.encoders import CONFIG_FILE, MERGES_FILE, WEIGHTS_FILE, ClipEncoder
+from fitclip_core.ensembling import check_same_tensors
 from fitclip_kit.store.files import atomic_path, write_json, write_text
 from fitclip_kit.weights import checkpoints
 
@@ -36,27 +37,21 @@ def export_open_clip(
     """Write a model as a folder that open_clip (`local-dir:`) and `ClipEncoder.from_folder` load.
 
     Args:
-        folder: made where needed. Gets `open_clip_config.json`, `open_clip_model.safetensors` and,
-            if the model has its own vocabulary, `bpe_simple_vocab.txt.gz`. open_clip itself takes
-            that file only by `get_tokenizer(..., bpe_path=...)`.
+        folder: gets `open_clip_config.json`, `open_clip_model.safetensors` and, if the model has
+            its own vocabulary, `bpe_simple_vocab.txt.gz`, which open_clip takes only by
+            `get_tokenizer(..., bpe_path=...)`.
         encoder: the model, built by `from_open_clip` or `from_folder`.
         state: weights to write, such as `interpolate`'s; None: the model's own.
         dtype, notes: as `checkpoints.save`.
 
-    Raises:
-        ValueError: the model's configuration is unknown, the state does not fit it, or a value is
-            not finite, also after the cast. Each file is whole or not there.
+    Raises: ValueError when the model's configuration is unknown, the state does not fit it, or as
+        `checkpoints.save`.
     """
     if encoder.model_config is None:
         raise ValueError(f"{encoder.name} was given ready-made: its configuration is not known")
-    own = {name: value.shape for name, value in encoder.model.state_dict().items()}
-    weights = encoder.state() if state is None else dict(state)
-    shapes = {name: value.shape for name, value in weights.items()}
-    if wrong := {name for name, _ in own.items() ^ shapes.items()}:
-        raise ValueError(
-            f"the state does not fit {encoder.name}: {', '.join(sorted(wrong))} missing, foreign "
-            "or of another shape"
-        )
+    own = encoder.state()
+    weights = own if state is None else state
+    check_same_tensors("the state", weights, encoder.name, own)
     preprocess = encoder.model.visual.preprocess_cfg
     config = {
         "model_cfg": dict(encoder.model_config),
@@ -76,12 +71,10 @@ def export_openai(
 ) -> None:
     """Write a CLIP state with OpenAI's names as torch.save's file of plain tensors, atomically.
 
-    OpenAI's `clip.load` and `torch.load(path, weights_only=True)` read it. `dtype` is the precision
-    of the stored floating-point tensors; None keeps each one's own.
+    OpenAI's `clip.load` and `torch.load(path, weights_only=True)` read it.
 
-    Raises:
-        ValueError: names are missing or foreign (as those of open_clip's `CustomTextCLIP`), which
-            are listed; or a value is not finite, also after the cast.
+    Raises: ValueError when names are missing or foreign (as those of open_clip's `CustomTextCLIP`),
+        or as `checkpoints.storable`.
     """
     vision, text = (
         {"layers": max(1, len({n.removeprefix(t).split(".")[0] for n in state if n.startswith(t)}))}
@@ -108,22 +101,17 @@ def write_card(
     results: pd.DataFrame,
     tags: Sequence[str] = (),
 ) -> Path:
-    """Write the hub's card of an exported model: `README.md` with front matter; give its path.
-
-    Nothing is said of the model but what is given here.
+    """Write the hub's card of an exported model, `README.md` with front matter; give its path.
 
     Args:
         folder: the exported model's.
-        title: the card's heading, of one line.
-        license: the hub's identifier of the weights' licence, such as `mit`; the caller's choice.
-        base_model: the model that was trained further, such as `openai/clip-vit-base-patch16`.
+        title, license, base_model: texts of one line, the latter two by the hub's identifiers.
         protocol: JSON: how the model was made and measured.
         results: measured numbers, one row each.
         tags: more of the hub's tags.
 
-    Raises:
-        ValueError: a text is empty or has several lines, there are no results, a number is not
-            finite, or the protocol is not JSON.
+    Raises: ValueError when a text is empty or has several lines, there are no results, a number is
+        not finite, or the protocol is not JSON.
     """
     for name, value in {"title": title, "license": license, "base_model": base_model}.items():
         if not value.strip() or len(value.splitlines()) != 1:
@@ -141,31 +129,24 @@ def write_card(
         made = json.dumps(protocol, sort_keys=True, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the protocol is not JSON: {error}") from error
-    longest = max((len(run) for run in re.findall("`+", made)), default=0)
-    fence = "`" * max(3, longest + 1)
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", made)), 0)
     rows = [list(results.columns), *results.itertuples(index=False)]
-    table = [[_escaped(_text(value)) for value in row] for row in rows]
+    table = [[_as_text(value) for value in row] for row in rows]
     table.insert(1, ["---"] * len(results.columns))
-    sections = [
-        f"---\n{front.to_yaml()}\n---",
-        f"# {_escaped(title)}",
-        "## Measured results",
-        "\n".join(f"| {' | '.join(row)} |" for row in table),
-        "## Protocol",
-        f"{fence}json\n{made}\n{fence}",
-    ]
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in table)
     card = Path(folder) / CARD_FILE
-    write_text(card, "\n\n".join(sections) + "\n")
+    write_text(
+        card,
+        f"---\n{front.to_yaml()}\n---\n\n# {_as_text(title)}\n\n## Measured results\n\n{lines}\n\n"
+        f"## Protocol\n\n{fence}json\n{made}\n{fence}\n",
+    )
     return card
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return str(value)
-    if not math.isfinite(value):
-        raise ValueError(f"a result is {value}; give measured numbers only")
-    return str(value) if isinstance(value, Integral) else f"{float(value):.6g}"
-
-
-def _escaped(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+def _as_text(value: Any) -> str:
+    """A value as Markdown that says nothing but it."""
+    if isinstance(value, Real) and not isinstance(value, Integral):
+        if not math.isfinite(value):
+            raise ValueError(f"a result is {value}; give measured numbers only")
+        value = f"{float(value):.6g}"
+    return _SPECIAL.sub(r"\\\1", " ".join(str(value).split()))

@@ -1,23 +1,37 @@
-"""Frozen in Time's two towers: a space-time transformer for clips and DistilBERT for texts."""
+"""Frozen in Time (Bain et al. 2021): a space-time transformer of clips, DistilBERT of texts."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
+from tokenizers.implementations import BertWordPieceTokenizer
 from torch import Tensor, nn
+
+from fitclip_core.encoders import Tokenizer, VideoTextEncoder
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+CONTEXT_LENGTH = 77
+VOCABULARY_SIZE = 30522
+SPECIAL_TOKENS = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}
+POSITION_IDS = "text_model.embeddings.position_ids"
+TEMPORAL_EMBED = "video_model.temporal_embed"
+
+layer_norm = partial(nn.LayerNorm, eps=1e-6)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The model's sizes, by default the released models' (ViT-B/16 and DistilBERT).
+    """The model's sizes, by default the released models'; `image_size` and `patch` in pixels.
 
-    `image_size` and `patch` are in pixels, `projection` is the features' length, and `text` holds
-    `transformers.DistilBertConfig`'s arguments.
+    `projection` is the features' length; `text` holds `transformers.DistilBertConfig`'s arguments.
     """
 
     image_size: int = 224
@@ -32,16 +46,14 @@ class Sizes:
 class FrozenInTime(nn.Module):
     """Both towers and their projections to one space, with the tensor names of the checkpoints.
 
-    `n_frames` is the number of temporal embeddings, the most frames a clip may have. The weights
-    are random; load trained ones.
+    `n_frames` is the number of temporal embeddings, the most frames a clip may have.
 
     Source: Bain et al. 2021, section 3.1.
     """
 
     def __init__(self, n_frames: int = 4, sizes: Sizes | None = None) -> None:
         super().__init__()
-        # Here, not above: it takes seconds.
-        from transformers import DistilBertConfig, DistilBertModel
+        from transformers import DistilBertConfig, DistilBertModel  # here, as it takes seconds
 
         self.sizes = sizes = sizes or Sizes()
         config = DistilBertConfig(**sizes.text)
@@ -55,9 +67,9 @@ class FrozenInTime(nn.Module):
         return self.vid_proj(self.video_model(clips))
 
     def encode_tokens(self, tokens: Tensor, attended: Tensor) -> Tensor:
-        """Features `[n, projection]`, not normalised: DistilBERT's output for the first token.
+        """Features `[n, projection]`, not normalised, of token ids `[n, length]`.
 
-        `tokens` are int64 `[n, length]`, `attended` bool `[n, length]`, False for padding.
+        `attended`, bool of the same shape, is False for padding.
         """
         hidden = self.text_model(input_ids=tokens, attention_mask=attended.long())
         return self.txt_proj(hidden.last_hidden_state[:, 0])
@@ -76,24 +88,22 @@ class SpaceTimeTransformer(nn.Module):
         places = (sizes.image_size // sizes.patch) ** 2
         projection = nn.Conv2d(3, width, kernel_size=sizes.patch, stride=sizes.patch)
         self.patch_embed = nn.Sequential(OrderedDict(proj=projection))
-        self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, width), std=0.02))
-        self.pos_embed = nn.Parameter(
-            nn.init.trunc_normal_(torch.empty(1, 1 + places, width), std=0.02)
-        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + places, width))
         self.temporal_embed = nn.Parameter(torch.zeros(1, n_frames, width))
         self.blocks = nn.ModuleList(Block(width, sizes.heads) for _ in range(sizes.depth))
-        self.norm = _layer_norm(width)
+        self.norm = layer_norm(width)
 
     def forward(self, clips: Tensor) -> Tensor:
         """The class token's normalised output `[n, width]` for clips `[n, frames, 3, h, w]`.
 
-        Raises: ValueError when there is no frame, or more than there are temporal embeddings.
+        Raises: ValueError for no frame, or more than there are temporal embeddings.
         """
         frames, most = clips.shape[1], self.temporal_embed.shape[1]
         if not 1 <= frames <= most:
             raise ValueError(
-                f"a clip has {frames} frames, but the model has temporal embeddings for 1 to "
-                f"{most}; sample fewer frames or build the model with n_frames={frames}"
+                f"a clip has {frames} frames, but the model takes 1 to {most}; sample others or "
+                f"build the model with n_frames={frames}"
             )
         patches = self.patch_embed(clips.flatten(0, 1)).flatten(2).transpose(1, 2)
         patches = patches.unflatten(0, (-1, frames)) + self.pos_embed[:, None, 1:]
@@ -108,19 +118,19 @@ class SpaceTimeTransformer(nn.Module):
 class Block(nn.Module):
     """Time attention, space attention and MLP, each after a layer norm.
 
-    The space attention's residual starts from the block's input, not from the time attention's
-    output, unlike TimeSformer's divided attention (so the reference implementation).
+    As in the reference implementation, and unlike TimeSformer's divided attention, the space
+    attention's residual starts from the block's input.
     """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.norm1 = _layer_norm(width)
+        self.norm1 = layer_norm(width)
         self.attn = DividedAttention(width, heads)
         self.timeattn = DividedAttention(width, heads)
-        self.norm2 = _layer_norm(width)
+        self.norm2 = layer_norm(width)
         up, down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.mlp = nn.Sequential(OrderedDict(fc1=up, act=nn.GELU(), fc2=down))
-        self.norm3 = _layer_norm(width)
+        self.norm3 = layer_norm(width)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """Tokens `[n, 1 + frames * places, width]`: the class token, then frame after frame."""
@@ -164,5 +174,106 @@ class DividedAttention(nn.Module):
         return self.proj(joined.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2))
 
 
-def _layer_norm(width: int) -> nn.LayerNorm:
-    return nn.LayerNorm(width, eps=1e-6)
+class FrozenInTimeEncoder(VideoTextEncoder):
+    """Frozen in Time with its tokenizer and its pictures' normalisation.
+
+    The model sees a clip's frames jointly; the features of clips and texts are L2-normalised.
+
+    Source: Bain et al. 2021, section 3.1; the reference implementation of FitCLIP for the
+        normalisation of pictures and features and for the length of texts.
+    """
+
+    @classmethod
+    def from_state(
+        cls,
+        state: Mapping[str, Tensor],
+        vocabulary: str | Path,
+        n_frames: int = 4,
+        name: str = "frozen_in_time",
+        device: str | torch.device = "cpu",
+        sizes: Sizes | None = None,
+    ) -> Self:
+        """Build the model from a released checkpoint's tensors.
+
+        Args:
+            state: tensors by name. DistilBERT's `position_ids` in checkpoints of older versions of
+                transformers, 0, 1, 2, ..., are no weights and left out.
+            vocabulary: as `wordpiece_tokenizer`.
+            n_frames: the most frames a clip may have. Of more temporal embeddings the first ones
+                are kept; those that a checkpoint lacks are zero, as in the reference.
+            name, device: as `VideoTextEncoder`.
+            sizes: of the towers; None: the released models'.
+
+        Raises: ValueError when the tensors, the vocabulary or the positions are others.
+        """
+        model = FrozenInTime(n_frames, sizes).eval()
+        pictures: dict[str, Any] = {"image_size": model.sizes.image_size, "mean": MEAN, "std": STD}
+        tokenizer = wordpiece_tokenizer(vocabulary)
+        encoder = cls(model, tokenizer, **pictures, name=name, device=device)
+        state = dict(state)
+        positions = state.pop(POSITION_IDS, None)
+        last = model.text_model.config.max_position_embeddings - 1
+        if positions is not None and positions.tolist() != [list(range(last + 1))]:
+            raise ValueError(f"{POSITION_IDS} is not 0 to {last} in order, as DistilBERT counts")
+        embeddings = state.get(TEMPORAL_EMBED)
+        if embeddings is not None and embeddings.ndim == 3 and embeddings.shape[1] > 0:
+            lacking = n_frames - embeddings.shape[1]
+            state[TEMPORAL_EMBED] = F.pad(embeddings, (0, 0, 0, lacking))  # cuts where negative
+        encoder.load_state(state)
+        return encoder
+
+    def video_features(self, images: Tensor, counts: Tensor) -> Tensor:
+        """L2-normalised features of clips, differentiable; clips of one length go together.
+
+        A clip of fewer frames than the model's `n_frames` is seen as it is; the reference
+        implementations fill it with zeros. Raises: ValueError when a clip has more.
+        """
+        starts = counts.cumsum(0) - counts
+        rows, features = [], []
+        for count in counts.unique().tolist():
+            chosen = (counts == count).nonzero().flatten()
+            frames = starts[chosen, None] + torch.arange(count, device=counts.device)
+            rows.append(chosen)
+            features.append(self.model.encode_clips(images[frames]))
+        return _normalise(torch.cat(features)[torch.cat(rows).argsort()])
+
+    def text_features(self, tokens: Tensor) -> Tensor:
+        """L2-normalised features `[n, d]` of token ids `[n, context_length]`, differentiable.
+
+        The batch is cut to its longest text; padding plays no part.
+        """
+        tokens = tokens.to(self.device)
+        places = torch.arange(tokens.shape[1], device=self.device)
+        lengths = ((tokens != SPECIAL_TOKENS["[PAD]"]) * places).amax(1) + 1
+        longest = int(lengths.max())
+        attended = places[:longest] < lengths[:, None]
+        return _normalise(self.model.encode_tokens(tokens[:, :longest], attended))
+
+
+def wordpiece_tokenizer(vocabulary: str | Path) -> Tokenizer:
+    """DistilBERT's uncased tokenizer of texts to int64 `[n, 77]`, cut or padded with 0.
+
+    `vocabulary` is the `vocab.txt` of `distilbert-base-uncased` (`bert-base-uncased` has the same).
+
+    Raises: ValueError when the file is another one.
+    """
+    content = Path(vocabulary).read_text(encoding="utf-8", errors="replace")
+    tokens = content.removesuffix("\n").split("\n")
+    places = {token: place for place, token in enumerate(tokens)}
+    elsewhere = [token for token, place in SPECIAL_TOKENS.items() if places.get(token) != place]
+    if not len(tokens) == len(places) == VOCABULARY_SIZE or elsewhere:
+        raise ValueError(
+            f"{vocabulary} is not the vocab.txt of distilbert-base-uncased: it has {len(tokens)} "
+            f"tokens, {len(places)} of them different, instead of {VOCABULARY_SIZE}, and "
+            f"{', '.join(elsewhere) or 'no special token'} elsewhere"
+        )
+    pieces = BertWordPieceTokenizer(places, lowercase=True)
+    pieces.enable_truncation(CONTEXT_LENGTH)
+    pieces.enable_padding(length=CONTEXT_LENGTH, pad_id=SPECIAL_TOKENS["[PAD]"])
+    # Text by text: a batch would start threads, and the library warns of later forks.
+    return lambda texts: torch.tensor([pieces.encode(text).ids for text in texts])
+
+
+def _normalise(features: Tensor) -> Tensor:
+    # The norm's lower bound is the reference's.
+    return F.normalize(features, dim=-1, eps=1e-8)

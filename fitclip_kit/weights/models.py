@@ -32,16 +32,22 @@ from fitclip_kit.weights.foreign_checkpoints import (
     JOIN,
     QUICK_GELU_KINDS,
     Checkpoint,
-    image_size,
     read_checkpoint,
     with_text_names_of,
 )
-from fitclip_kit.weights.frozen_in_time_encoder import FrozenInTimeEncoder
+from fitclip_kit.weights.frozen_in_time import FrozenInTimeEncoder
 
 CLIP_ARCHITECTURES: Final = ("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336")
 """OpenAI's vision transformers by open_clip's names; OpenAI's own have `-quickgelu` added."""
 OPEN_CLIP_PREFIX: Final = "open_clip:"
 PICKLED_WEIGHTS_FILE: Final = "open_clip_pytorch_model.bin"
+# What it means where one of these does not fit.
+_HINTS: Final = {
+    "visual.positional_embedding": "they may be for pictures of another size or patches: use the "
+    'architecture of that size (in a config: "image_size")',
+    "positional_embedding": "they may be for texts of another length: give a folder in open_clip's "
+    'layout whose config says that "context_length"',
+}
 
 
 @dataclass(frozen=True)
@@ -75,24 +81,27 @@ def load_clip(
         device: where the model computes.
         precision: of its encoding without gradients; what is not float32 stands in the protocol.
 
-    Raises:
-        ValueError: there is no such source, its tensors do not fit or were trained with the other
-            activation, or the architecture is unknown.
+    Raises: ValueError when there is no such source, its tensors do not fit or were trained with the
+        other activation, or the architecture is unknown.
 
     Source: Radford et al. 2021 (CLIP); Castro and Caba Heilbron 2022 (FitCLIP), supplement.
     """
-    path = Path(source).expanduser()
-    is_name = str(source).startswith(OPEN_CLIP_PREFIX)
+    path, tag = Path(source).expanduser(), str(source).removeprefix(OPEN_CLIP_PREFIX)
+    is_name = tag != str(source)
+    if tag.startswith(("hf-hub:", "local-dir:")):
+        raise ValueError(
+            f"{source} is an address of open_clip's, which this kit does not follow: download the "
+            "model and give its folder, which is in open_clip's layout"
+        )
     if architecture is not None and (is_name or path.is_dir()):
         raise ValueError(f"{source} says its own architecture; leave {architecture!r} out")
     if is_name:
-        loaded = _load_tag(str(source).removeprefix(OPEN_CLIP_PREFIX), device, precision)
+        loaded = _load_tag(tag, device, precision)
     elif path.is_dir():
         loaded = _load_folder(path, device, precision)
     elif path.is_file():
         loaded = _load_file(path, architecture, device, precision)
     else:
-        _check_no_address(str(source))
         tags = open_clip.list_pretrained_tags_by_model(str(source))
         some = f" (open_clip has {source} with the tags {', '.join(tags)})" if tags else ""
         raise ValueError(
@@ -109,16 +118,11 @@ def load_frozen_in_time(
     n_frames: int = 4,
     device: str | torch.device = "cpu",
 ) -> LoadedModel:
-    """Load a Frozen in Time model.
+    """Load a Frozen in Time model: a `.pth.tar`, a state dict, or safetensors.
 
-    Args:
-        file: its `.pth.tar`, the state dict alone, or either as safetensors.
-        vocabulary: DistilBERT's `vocab.txt`.
-        n_frames: frames of a clip; the temporal positions are fitted to it.
-        device: where the model computes.
+    `vocabulary` is DistilBERT's `vocab.txt`; the temporal positions are fitted to `n_frames`.
 
-    Raises:
-        ValueError: a file is missing, of another kind, or its tensors do not fit.
+    Raises: ValueError when a file is missing, of another kind, or its tensors do not fit.
     """
     path, vocabulary = Path(file).expanduser(), Path(vocabulary).expanduser()
     for needed in (path, vocabulary):
@@ -138,54 +142,48 @@ def load_frozen_in_time(
 def infer_architecture(state: Mapping[str, Tensor]) -> str:
     """Which of `CLIP_ARCHITECTURES` a state's shapes are of; the activation cannot be seen.
 
-    Raises: ValueError when names are missing or no architecture has these sizes.
+    Raises: ValueError when none has these shapes.
     """
     state = with_text_names_of(["token_embedding.weight"], state)
-    try:
-        sizes = {
-            "embed_dim": state["text_projection"].shape[1],
-            "vision image_size": image_size(state),
-            "vision layers": _layers(state, "visual.transformer.resblocks."),
-            "vision width": state["visual.conv1.weight"].shape[0],
-            "vision patch_size": state["visual.conv1.weight"].shape[-1],
-            "text context_length": state["positional_embedding"].shape[0],
-            "text vocab_size": state["token_embedding.weight"].shape[0],
-            "text width": state["ln_final.weight"].shape[0],
-            "text layers": _layers(state, "transformer.resblocks."),
-        }
-    except KeyError as error:
-        raise ValueError(
-            f"the state lacks {error}: it is no CLIP with a vision transformer and OpenAI's names"
-        ) from error
+    differing = {}
     for name in CLIP_ARCHITECTURES:
-        config = open_clip.get_model_config(name)
-        vision = {f"vision {key}": size for key, size in config["vision_cfg"].items()}
-        text = {f"text {key}": size for key, size in config["text_cfg"].items()}
-        if sizes.items() <= {**vision, **text, "embed_dim": config["embed_dim"]}.items():
-            return name
-    told = ", ".join(f"{key} {size}" for key, size in sizes.items())
+        with torch.device("meta"):
+            own = open_clip.CLIP(**open_clip.get_model_config(name)).state_dict()
+        differing[name] = [
+            key
+            for key, value in own.items()
+            if key != "logit_scale" and (key not in state or state[key].shape != value.shape)
+        ]
+    nearest = min(CLIP_ARCHITECTURES, key=lambda name: len(differing[name]))
+    if not differing[nearest]:
+        return nearest
     raise ValueError(
-        f"no known architecture has these sizes: {told}. Known: {', '.join(CLIP_ARCHITECTURES)}; "
-        "for another one give `architecture`, or a folder in open_clip's layout"
+        f"no known architecture has these shapes; the nearest, {nearest}, differs in "
+        f"{len(differing[nearest])} tensors, such as {', '.join(differing[nearest][:3])}. Known: "
+        f"{', '.join(CLIP_ARCHITECTURES)}; for another one give `architecture`, or a folder in "
+        "open_clip's layout"
     )
 
 
 def _load_tag(model_and_tag: str, device: str | torch.device, precision: Precision) -> LoadedModel:
-    _check_no_address(model_and_tag)
     name, _, tag = model_and_tag.partition("/")
-    _model_config(name, model_and_tag)
+    _model_config(name)
     if not tag:
         raise ValueError(f"{OPEN_CLIP_PREFIX}{name} has no tag: {OPEN_CLIP_PREFIX}<model>/<tag>")
     encoder = ClipEncoder.from_open_clip(name, tag, device, precision=precision)
+    digest = hashlib.sha256()
+    for key, value in sorted(encoder.state().items()):
+        digest.update(f"{key}\0{value.dtype}\0{list(value.shape)}\n".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     protocol = {"architecture": name, "weights": "open_clip", "file": tag}
-    return LoadedModel(encoder, _state_sha256(encoder.state()), protocol)
+    return LoadedModel(encoder, digest.hexdigest(), protocol)
 
 
 def _load_folder(folder: Path, device: str | torch.device, precision: Precision) -> LoadedModel:
     weights = _weights_file(folder)
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
-        _check_activation(folder.name, config.get("quick_gelu"), weights, _named_openai(weights))
+        _check_activation(folder.name, config.get("quick_gelu"), weights, from_openai=False)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / CONFIG_FILE} is no JSON object with model_cfg") from error
     if weights.name == WEIGHTS_FILE:
@@ -224,8 +222,8 @@ def _load_file(
                 f"'{shapes}' for others, such as those of open_clip trained on LAION"
             )
         architecture = f"{shapes}-quickgelu"
-    quick_gelu = _model_config(architecture, architecture).get("quick_gelu")
-    _check_activation(architecture, quick_gelu, path, from_openai or _named_openai(path))
+    quick_gelu = _model_config(architecture).get("quick_gelu")
+    _check_activation(architecture, quick_gelu, path, from_openai)
     with without_random_weights_warning():
         encoder = ClipEncoder.from_open_clip(architecture, None, device, precision=precision)
     own = encoder.model.state_dict()
@@ -233,52 +231,31 @@ def _load_file(
     try:
         encoder.load_state(state)
     except ValueError as error:
-        raise ValueError(f"{error}{_sizes_hint(state, own)}") from None
+        hints = [hint for name, hint in _HINTS.items() if str(error).startswith(f"{name} ")]
+        raise ValueError("; ".join([str(error), *hints])) from None
     return LoadedModel(encoder, checkpoint.sha256, _protocol(architecture, checkpoint, path))
 
 
-def _model_config(name: str, asked: str) -> dict[str, Any]:
-    """open_clip's configuration of a model, which was asked for in the words `asked`."""
+def _model_config(name: str) -> dict[str, Any]:
     config = open_clip.get_model_config(name)
-    if config is not None:
-        return config
-    known = {model.lower(): model for model in open_clip.list_models()}
-    forms = asked.replace("/", "-"), name  # OpenAI's ViT-B/32; <model>/<tag>
-    matches = (difflib.get_close_matches(form.lower(), known, n=3, cutoff=0.7) for form in forms)
-    near = " or ".join(known[match] for match in next(filter(None, matches), []))
-    hint = f"did you mean {near}?" if near else "see open_clip.list_models()"
-    raise ValueError(f"open_clip has no model {asked!r}; {hint}")
+    if config is None:
+        known = {model.lower(): model for model in open_clip.list_models()}
+        near = [known[match] for match in difflib.get_close_matches(name.lower(), known)]
+        hint = f"did you mean {' or '.join(near)}?" if near else "see open_clip.list_models()"
+        raise ValueError(f"open_clip has no model {name!r}; {hint}")
+    return config
 
 
-def _check_activation(name: str, quick_gelu: Any, weights: Path, needs_quick_gelu: bool) -> None:
-    """Refuse OpenAI's weights without QuickGELU: they load without a warning, lose accuracy."""
-    if needs_quick_gelu and not quick_gelu:
+def _check_activation(name: str, quick_gelu: Any, weights: Path, from_openai: bool) -> None:
+    """Refuse OpenAI's weights without QuickGELU: they load without a warning, lose accuracy.
+
+    Also those of a file that is named so, or lies in up to three folders that are.
+    """
+    if not quick_gelu and (from_openai or any("openai" in p.lower() for p in weights.parts[-4:])):
         raise ValueError(
             f"the weights {str(weights)!r} were trained with QuickGELU, but {name} computes without"
             f' it; use the model {name}-quickgelu (in a config: "quick_gelu": true)'
         )
-
-
-def _named_openai(file: Path) -> bool:
-    """Whether the file or one of up to three folders above it is named so."""
-    return any("openai" in part.lower() for part in file.parts[-4:])
-
-
-def _sizes_hint(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """What a tower that lacks or positions of another number mean; else nothing."""
-    if "token_embedding.weight" in state and not any(n.startswith("visual.") for n in state):
-        return "; the weights are of a text tower alone, without a vision tower"
-    hints = {
-        "visual.positional_embedding": "pictures of another size or patches ({} positions, the "
-        'model has {}): use the architecture of that size (in a config: "image_size")',
-        "positional_embedding": "texts of another length ({} tokens, the model takes {}): give a "
-        'folder in open_clip\'s layout whose config says that "context_length"',
-    }
-    return "".join(
-        f"; the weights are for {hint.format(len(state[name]), len(own[name]))}"
-        for name, hint in hints.items()
-        if name in state and name in own and len(state[name]) != len(own[name])
-    )
 
 
 def _weights_file(folder: Path) -> Path:
@@ -296,27 +273,7 @@ def _weights_file(folder: Path) -> Path:
     raise ValueError(f"{folder} has no {WEIGHTS_FILE if has_config else CONFIG_FILE}; {what}")
 
 
-def _check_no_address(source: str) -> None:
-    if source.startswith(("hf-hub:", "local-dir:")):
-        raise ValueError(
-            f"{source} is an address of open_clip's, which this kit does not follow: download the "
-            "model and give its folder, which is in open_clip's layout"
-        )
-
-
 def _protocol(architecture: str, checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
     left_out = dict(sorted(Counter(checkpoint.left_out.values()).items()))
     protocol = {"architecture": architecture, "weights": checkpoint.kind, "file": path.name}
     return protocol | ({"left_out": left_out} if left_out else {})
-
-
-def _layers(state: Mapping[str, Tensor], prefix: str) -> int:
-    return sum(name.startswith(prefix) and name.endswith(".attn.in_proj_weight") for name in state)
-
-
-def _state_sha256(state: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        digest.update(f"{name}\0{value.dtype}\0{list(value.shape)}\n".encode())
-        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -1,10 +1,8 @@
 """PyTorch's files, read without running anything from them: torch.save's zip and TorchScript.
 
-A pickle is a program. Python's own pickle machine runs it here, with only the operations left that
-honest files need and none that imports, calls or sets an attribute: an object of a foreign class
-is at most a `Stub`, and an unknown class is refused by name. (`torch.load(weights_only=True)` runs
-no code either, but refuses TorchScript and the protocols 4 and 5, checks neither checksums nor the
-ends of records, so that damaged weights load without a warning, and may hash a key for ever.)
+A pickle is a program. Python's own pickle machine runs it here, without the operations that
+import, call or set attributes. (`torch.load(weights_only=True)` runs no code either, but refuses
+TorchScript and the protocols 4 and 5, checks no checksums, and may hash a key for ever.)
 """
 
 from __future__ import annotations
@@ -13,12 +11,11 @@ import io
 import math
 import mmap
 import pickle
-import re
 import reprlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, NoReturn
@@ -37,39 +34,40 @@ _KEPT: Final = {getattr(pickle, name)[0] for name in (
     "BINPERSID",
 )}  # fmt: skip
 _STORAGES: Final = {
-    f"{name}Storage": getattr(torch, dtype)
-    for name, dtype in (
-        ("Float", "float32"), ("Double", "float64"), ("Half", "float16"), ("BFloat16", "bfloat16"),
-        ("Long", "int64"), ("Int", "int32"), ("Short", "int16"), ("Char", "int8"),
-        ("Byte", "uint8"), ("Bool", "bool"), ("ComplexFloat", "complex64"),
-        ("ComplexDouble", "complex128"), ("Untyped", "uint8"),
-    )
+    "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool, "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128, "UntypedStorage": torch.uint8,
 }  # fmt: skip
 _DTYPES: Final = {name: value for name, value in vars(torch).items() if type(value) is torch.dtype}
-_PATHS: Final = ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
-_KNOWN: Final[dict[str, Collection[str]]] = {
-    "_codecs": ("encode",),
-    "argparse": ("Namespace",),
-    # long and unicode: what protocol 2 calls int and str
-    "builtins": ("bool", "bytes", "dict", "float", "getattr", "int", "list", "long", "set", "str",
-                 "tuple", "unicode"),
-    "collections": ("OrderedDict", "defaultdict"),
-    "numpy": ("dtype",),
-    "numpy._core.multiarray": ("scalar",),
-    "numpy.core.multiarray": ("scalar",),
-    "parse_config": ("ConfigParser",),
-    "pathlib": _PATHS,
-    "pathlib._local": _PATHS,
-    "torch": {"Size", "device", *_DTYPES, *_STORAGES},
-    # PyTorch's reductions, such as torch.mean, are pickled as getattr(this class, "mean").
-    "torch._C": ("_VariableFunctions", "_VariableFunctionsClass"),
-    "torch._utils": ("_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter",
-                     "_rebuild_parameter_with_state"),
-    "torch.jit._pickle": ("build_boollist", "build_doublelist", "build_intlist",
-                          "build_tensorlist", "restore_type_tag"),
-    "torch.storage": ("UntypedStorage",),
-    "typing": ("Any",),
-}  # fmt: skip
+_PATHS: Final = "PosixPath PurePosixPath WindowsPath PureWindowsPath"
+_KNOWN: Final = {
+    f"{module}.{name}"
+    for module, names in {
+        "_codecs": "encode",
+        "argparse": "Namespace",
+        # long and unicode: what protocol 2 calls int and str
+        "builtins": "bool bytes dict float getattr int list long set str tuple unicode",
+        "collections": "OrderedDict defaultdict",
+        "numpy": "dtype",
+        "numpy._core.multiarray": "scalar",
+        "numpy.core.multiarray": "scalar",
+        "parse_config": "ConfigParser",
+        "pathlib": _PATHS,
+        "pathlib._local": _PATHS,
+        "torch": " ".join(["Size", "device", *_DTYPES, *_STORAGES]),
+        # PyTorch's reductions, such as torch.mean, are pickled as getattr(this class, "mean").
+        "torch._C": "_VariableFunctions _VariableFunctionsClass",
+        "torch._utils": "_rebuild_tensor_v2 _rebuild_tensor_v3 _rebuild_parameter "
+        "_rebuild_parameter_with_state",
+        "torch.jit._pickle": "build_boollist build_doublelist build_intlist build_tensorlist "
+        "restore_type_tag",
+        "torch.storage": "UntypedStorage",
+        "typing": "Any",
+    }.items()
+    for name in names.split()
+}
 # Packages of which every class is known; __torch__ stands for TorchScript's own.
 _KNOWN_PACKAGES: Final = {"__torch__", "lightning", "lightning_fabric", "omegaconf",
                           "pytorch_lightning", "torchmetrics"}  # fmt: skip
@@ -107,10 +105,8 @@ def read(path: str | Path) -> Any:
         a TorchScript module. The tensors are private views of the mapped file: untouched ones cost
         no memory, and writing to them leaves the file alone.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is of another format, cut off or damaged, or it asks for anything but
-            tensors, plain containers and the known foreign classes; that is named.
+    Raises: ValueError when the file is of another format, cut off or damaged, or asks for anything
+        but tensors, plain containers and the known foreign classes; that is named.
 
     Source: https://docs.pytorch.org/docs/stable/notes/serialization.html; PEP 307 and PEP 3154.
     """
@@ -140,11 +136,10 @@ class _Archive:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             entries = archive.infolist()
-        names = [entry.filename for entry in entries]
-        roots = {name.split("/")[0] for name in names}
-        if len(roots) != 1 or len(set(names)) < len(names):
+        parts = [entry.filename.partition("/") for entry in entries]
+        if len({folder for folder, _, _ in parts}) != 1 or len(set(parts)) < len(parts):
             self.fail("its records do not lie in one folder, each once")
-        self._entries = {re.sub("^[^/]*/", "", entry.filename): entry for entry in entries}
+        self._entries = {part[2]: entry for part, entry in zip(parts, entries, strict=True)}
         self._records: dict[str, torch.Tensor] = {}
         if "byteorder" in self._entries and self.content("byteorder") != b"little":
             self.fail("its numbers are big-endian; only little-endian files are read")
@@ -188,21 +183,19 @@ class _Machine(pickle._Unpickler):
         self._archive = archive
 
     def find_class(self, module: str, name: str) -> Stub:
-        """A stub of a known class; any other is refused."""
         # torch.save writes the module's name of Python 2.
         stub = Stub("builtins" if module == "__builtin__" else module, name)
         in_package = module.split(".")[0] in _KNOWN_PACKAGES and "." not in name
-        if not in_package and name not in _KNOWN.get(stub.module, ()):
+        if not in_package and stub.path not in _KNOWN:
             self._refuse(stub.path)
         return stub
 
     def persistent_load(self, pid: Any) -> Stub:
         """Where a tensor's elements lie, unread: the storage's class with record and length."""
         match pid:
-            case ("storage", Stub(args=None) as kind, str(key), _, int(length), *_) if (
-                kind.name in _STORAGES and kind.module in ("torch", "torch.storage")
-            ):
-                return Stub(kind.module, kind.name, (key, length))
+            case ("storage", Stub(args=None) as kind, str(key), _, int(length), *_):
+                if kind.name in _STORAGES and kind.module in ("torch", "torch.storage"):
+                    return Stub(kind.module, kind.name, (key, length))
         self._refuse(f"the persistent id {reprlib.repr(pid)}")
 
     def _refuse(self, what: str) -> NoReturn:

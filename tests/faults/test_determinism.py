@@ -1,17 +1,18 @@
 """The same seed gives the same numbers: with one thread or two, and with the data in another order.
 
 What repeats byte for byte is compared so; the rest is named here and in the README. Whole runs are
-repeated in `tests/notebooks/test_smoke_profile.py`, the frame store's bytes with other numbers of
-processes in `tests/data_prep/test_frame_store.py`.
+repeated in `tests/notebooks/test_smoke_profile.py`.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import platform
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -152,79 +153,65 @@ def trained(micro_batch: int | None = None) -> dict[str, np.ndarray]:
     return {"losses": losses, **weights}
 
 
-def main(folder: str, threads: int) -> None:
-    """All of it, with a number of threads, into files."""
+def main(file: str, threads: int) -> None:
+    """All of it, with a number of threads, into a file."""
     torch.set_num_threads(threads)
-    for name in ORDERS:
-        shuffled = name == "shuffled"
-        save(Path(folder, f"features_{name}.npz"), features(shuffled))
-        for kind, table in swept(Path(folder, f"cells_{name}"), shuffled).items():
-            table.to_pickle(Path(folder, f"{kind}_{name}.pkl"))
-    for which, micro_batch in {"whole": None, "micro": 5}.items():
-        save(Path(folder, f"trained_{which}.npz"), trained(micro_batch))
+    made: dict[str, Any] = {"whole": trained(), "micro": trained(micro_batch=5)}
+    with TemporaryDirectory() as folder:
+        for order in ORDERS:
+            shuffled = order == "shuffled"
+            results = Path(folder, order)
+            tables = swept(results, shuffled)
+            files = [path for path in results.rglob("*") if path.is_file()]
+            cells = {str(path.relative_to(results)): path.read_bytes() for path in files}
+            made[order] = {"features": features(shuffled), "cells": cells, **tables}
+    Path(file).write_bytes(pickle.dumps(made))
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """The work's files by number of threads, each made by a process of its own."""
-    folders = {threads: tmp_path_factory.mktemp(f"threads_{threads}") for threads in (1, 2)}
-    for threads, folder in folders.items():
+def done(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    """What the work made, by number of threads, each in a process of its own."""
+    made = {}
+    for threads in (1, 2):
+        file = tmp_path_factory.mktemp("done") / "made.pickle"
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, __file__, str(folder), str(threads)]
+        command = [sys.executable, __file__, str(file), str(threads)]
         subprocess.run(command, env=environment, check=True)
-    return folders
-
-
-def save(file: Path, content: dict[str, Any]) -> None:
-    np.savez(file, **content)
-
-
-def arrays(folder: Path, name: str) -> dict[str, np.ndarray]:
-    with np.load(folder / f"{name}.npz") as file:
-        return dict(file)
-
-
-def cells(folder: Path, order: str) -> dict[str, bytes]:
-    """The results store's files."""
-    root = folder / f"cells_{order}"
-    files = [path for path in root.rglob("*") if path.is_file()]
-    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+        made[threads] = pickle.loads(file.read_bytes())
+    return made
 
 
 # With another number of threads
 
 
-@pytest.mark.parametrize("order", ["plain", "shuffled"])
-def test_two_threads_give_the_same_features_and_results(done: dict[int, Path], order: str) -> None:
-    one, two = (arrays(done[threads], f"features_{order}") for threads in (1, 2))
-    for name in one:
-        if platform.machine() in ("x86_64", "AMD64"):  # what was measured
-            np.testing.assert_array_equal(two[name], one[name], err_msg=name)
-        np.testing.assert_allclose(two[name], one[name], atol=1e-6, err_msg=name)
-    found = [cells(done[threads], order) for threads in (1, 2)]
-    assert len(found[0]) == 20 and found[0] == found[1]
-
-
-@pytest.mark.parametrize("which", ["whole", "micro"])
-def test_two_threads_train_the_same_student_up_to_rounding(
-    done: dict[int, Path], which: str
+@pytest.mark.parametrize("order", ORDERS)
+def test_two_threads_give_the_same_features_and_results(
+    done: dict[int, dict[str, Any]], order: str
 ) -> None:
-    """A named exception: sums over a batch's gradients are added in another order."""
-    one, two = (arrays(done[threads], f"trained_{which}") for threads in (1, 2))
-    same_up_to_rounding(one, two)
+    one, two = (done[threads][order] for threads in (1, 2))
+    for name, expected in one["features"].items():
+        if platform.machine() in ("x86_64", "AMD64"):  # what was measured
+            np.testing.assert_array_equal(two["features"][name], expected, err_msg=name)
+        np.testing.assert_allclose(two["features"][name], expected, atol=1e-6, err_msg=name)
+    assert len(one["cells"]) == 20 and one["cells"] == two["cells"]
 
 
-def test_micro_batches_train_the_same_student_up_to_rounding(done: dict[int, Path]) -> None:
-    """A named exception, too."""
-    same_up_to_rounding(*(arrays(done[1], f"trained_{which}") for which in ("whole", "micro")))
+def test_threads_and_micro_batches_train_the_same_student_up_to_rounding(
+    done: dict[int, dict[str, Any]],
+) -> None:
+    """Named exceptions: sums over a batch's gradients are added in another order."""
+    same_up_to_rounding(done[1]["whole"], done[2]["whole"])
+    same_up_to_rounding(done[1]["micro"], done[2]["micro"])
+    same_up_to_rounding(done[1]["whole"], done[1]["micro"])
 
 
 def same_up_to_rounding(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
     assert one.keys() == two.keys()
     # The first distillation loss, of equal models, is 0 but for rounding, times the squared scale.
     slack = 1e-6 / (RECIPE.teacher_temperature or 1) ** 2
-    np.testing.assert_allclose(one.pop("losses"), two.pop("losses"), rtol=1e-5, atol=slack)
-    for name, weights in one.items():
+    np.testing.assert_allclose(one["losses"], two["losses"], rtol=1e-5, atol=slack)
+    for name in one.keys() - {"losses"}:
+        weights = one[name]
         # A bias of attention's keys changes nothing, so its gradient is rounding alone; AdamW makes
         # steps of full size of it.
         step = RECIPE.learning_rate
@@ -233,40 +220,38 @@ def same_up_to_rounding(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) 
         assert np.median(np.abs(two[name] - weights)) < 1e-2 * step, name
 
 
-def test_a_process_trains_the_same_student_as_another(done: dict[int, Path]) -> None:
+def test_a_process_trains_the_same_student_as_another(done: dict[int, dict[str, Any]]) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         here = trained()
     finally:
         torch.set_num_threads(before)
-    there = arrays(done[1], "trained_whole")
+    there = done[1]["whole"]
     assert here.keys() == there.keys()
     for name in here:
         np.testing.assert_array_equal(here[name], there[name], err_msg=name)
 
 
-# With the data in another order
-
-
 @pytest.mark.parametrize("threads", [1, 2])
-def test_another_order_gives_the_same_results(done: dict[int, Path], threads: int) -> None:
+def test_another_order_gives_the_same_results(
+    done: dict[int, dict[str, Any]], threads: int
+) -> None:
     """Of clips, captions, classes of equal features, data sets, students and alphas."""
-    plain, shuffled = (cells(done[threads], order) for order in ("plain", "shuffled"))
-    assert plain == shuffled
+    plain, shuffled = (done[threads][order] for order in ORDERS)
+    assert plain["cells"] == shuffled["cells"]
     for kind in ("outcomes", "metrics"):
-        tables = [pd.read_pickle(done[threads] / f"{kind}_{order}.pkl") for order in ORDERS]
-        pd.testing.assert_frame_equal(*tables)
-    outcomes = pd.read_pickle(done[threads] / "outcomes_plain.pkl")
+        pd.testing.assert_frame_equal(plain[kind], shuffled[kind])
+    outcomes = plain["outcomes"]
     assert len(outcomes) == (1 + 2 * 2) * 3 * CLIPS
     acted = outcomes[outcomes["direction"] == "classification"]
     tied = acted["rank"] % 1 != 0
     assert tied.any() and not tied.all()  # so the order of tied classes was put to the test
 
 
-def test_another_order_gives_the_same_features(done: dict[int, Path]) -> None:
+def test_another_order_gives_the_same_features(done: dict[int, dict[str, Any]]) -> None:
     """Of texts byte for byte; of clips, which are encoded in their table's order, to rounding."""
-    plain, shuffled = (arrays(done[1], f"features_{order}") for order in ORDERS)
+    plain, shuffled = (done[1][order]["features"] for order in ORDERS)
     for name in ("texts", "classes"):
         np.testing.assert_array_equal(shuffled[name], plain[name], err_msg=name)
     np.testing.assert_allclose(shuffled["videos"], plain["videos"], atol=1e-6)

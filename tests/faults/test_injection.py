@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mistune
@@ -38,7 +39,7 @@ from fitclip_kit.engine.settings import (
 )
 from fitclip_kit.slider import serve
 from fitclip_kit.weights.export import write_card
-from tests.small_project import fitclip
+from tests.small_project import fitclip, make_project, write_notebook
 
 MARK = "pwned"  # the file that code in a text would leave
 CODE = f"open({MARK!r}, 'w')"
@@ -58,13 +59,8 @@ NUMBERS = (0.1, -0.0, 5e-324, 1.7976931348623157e308, -1e-9, 1e22)
 # Parameters
 
 
-def arrived(source: str) -> dict[str, Any]:
-    """What a cell assigns, if a kernel runs it as it stands and it only assigns literals."""
-    assert TransformerManager().transform_cell(source).rstrip() == source.rstrip(), "magic"
-    return assigned(source)
-
-
 def assigned(source: str) -> dict[str, Any]:
+    """What a cell assigns that only assigns literals."""
     found = {}
     for statement in ast.parse(source).body:
         assert isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
@@ -72,27 +68,23 @@ def assigned(source: str) -> dict[str, Any]:
     return found
 
 
-def through_papermill(values: dict[str, Any]) -> dict[str, Any]:
-    """The parameters cell that the runner's papermill puts into a notebook."""
+def through_papermill(values: dict[str, Any]) -> nbformat.NotebookNode:
+    """A notebook with the parameters cell that the runner's papermill puts there."""
     cell = nbformat.v4.new_code_cell("a = 1", metadata={"tags": ["parameters"]})
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {}})
-    made = parameterize_notebook(notebook, values, kernel_name="python3", language="python")
-    assert len(made.cells) == 2
-    return arrived(as_stored(made).cells[1].source)
+    return parameterize_notebook(notebook, values, kernel_name="python3", language="python")
 
 
-def through_the_page(values: dict[str, Any]) -> dict[str, Any]:
-    """The parameters cell of the notebook that is served as the slider's page."""
-    notebook = as_stored(serve.page_notebook(values))
-    return arrived(next(cell for cell in notebook.cells if cell.cell_type == "code").source)
+def arrived(way: str, values: dict[str, Any]) -> dict[str, Any]:
+    """What a kernel is given that runs the stored notebook's parameters cell as it stands."""
+    stored = nbformat.reads(nbformat.writes(WAYS[way](values)), as_version=4)
+    cells = [cell.source for cell in stored.cells if cell.cell_type == "code"]
+    source = cells[1 if way == "papermill" else 0]
+    assert TransformerManager().transform_cell(source).rstrip() == source.rstrip(), "magic"
+    return assigned(source)
 
 
-def as_stored(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A notebook written and read: files hold cells line by line."""
-    return nbformat.reads(nbformat.writes(notebook), as_version=4)
-
-
-WAYS = {"papermill": through_papermill, "page": through_the_page}
+WAYS = {"papermill": through_papermill, "page": serve.page_notebook}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -100,14 +92,14 @@ def test_a_parameter_arrives_as_the_literal(way: str) -> None:
     values: dict[str, Any] = {f"text{place}": text for place, text in enumerate(LITERALS)}
     values |= {f"number{place}": number for place, number in enumerate(NUMBERS)}
     values |= {"texts": list(LITERALS), "numbers": list(NUMBERS), "on": True, "nested": [["'"]]}
-    assert repr(WAYS[way](values)) == repr(values)
+    assert repr(arrived(way, values)) == repr(values)
 
 
 @pytest.mark.parametrize("way", WAYS)
 @given(value=st.text() | st.lists(st.text()) | st.floats(allow_nan=False, allow_infinity=False))
 @settings(max_examples=40, deadline=None)
 def test_any_parameter_arrives_as_the_literal(way: str, value: Any) -> None:
-    assert WAYS[way]({"value": value}) == {"value": value}
+    assert arrived(way, {"value": value}) == {"value": value}
 
 
 RUNNABLE = (
@@ -179,17 +171,15 @@ def test_a_small_profile_cannot_become_a_large_message(tmp_path: Path) -> None:
     assert len(str(refused.value)) < 2000
 
 
-PROJECT = {
-    "parameters": 'run_dir = ""  # folder\ntext = "x"  # a text\ntexts = ["x"]  # texts',
-    "cell": (
-        "import json\nfrom pathlib import Path\n"
-        "from fitclip_kit.store.files import write_manifest\n"
-        "folder = Path(run_dir) / '01_one'\nfolder.mkdir(parents=True, exist_ok=True)\n"
-        "(folder / 'arrived.json').write_text(json.dumps([run_dir, text, texts]))\n"
-        "_ = write_manifest(folder, kind='01_one', parameters={}, inputs={}, code='',"
-        " outputs=[Path('arrived.json')])"
-    ),
-}
+ARRIVED = """
+import json
+from pathlib import Path
+from fitclip_kit.store.files import write_manifest, write_json
+folder = Path(run_dir) / "STEM"
+write_json(folder / "arrived.json", [run_dir, text, texts])
+made = {"parameters": {}, "inputs": {}, "code": "", "outputs": [Path("arrived.json")]}
+_ = write_manifest(folder, kind="STEM", **made)
+"""
 
 
 def test_hostile_values_run_nothing_on_their_way_to_the_kernel(
@@ -197,22 +187,16 @@ def test_hostile_values_run_nothing_on_their_way_to_the_kernel(
 ) -> None:
     """The whole way: a profile's YAML, the runner, papermill, the kernel."""
     monkeypatch.setattr(run, "PACKAGES", ("fitclip_kit.store",))
-    folder = tmp_path / "notebooks"
-    (folder / "profiles").mkdir(parents=True)
-    (tmp_path / "requirements.lock").write_text("")
-    cells = [nbformat.v4.new_code_cell(PROJECT["parameters"], metadata={"tags": ["parameters"]})]
-    cells += [nbformat.v4.new_code_cell(PROJECT["cell"])]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "x", "language": "python"}}
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
-    nbformat.write(notebook, str(folder / "01_one.ipynb"))
     texts = [text for text in LITERALS if text != "\ud800"]  # no YAML file holds half a letter
     values = {"text": "".join(texts), "texts": texts}
-    profile = yaml.safe_dump({"01_one": values}, allow_unicode=False)
-    (folder / "profiles" / "hostile.yaml").write_text(profile)
+    project = make_project(tmp_path, yaml.safe_dump({"01_one": values}, allow_unicode=False))
+    declared = 'run_dir = ""  # folder\ntext = "x"  # a text\ntexts = ["x"]  # texts'
+    write_notebook(project, "01_one", ARRIVED, parameters=declared)
     runs = tmp_path / f'{{run_dir}} {{}} it\'s "{CODE.replace("/", "")}" #'
-    assert fitclip(folder, "run", "--profile", "hostile", "--runs-dir", str(runs)) == 0
-    content = json.loads((runs / "hostile" / "01_one" / "arrived.json").read_text())
-    assert content == [os.path.relpath(runs / "hostile", folder), values["text"], texts]
+    notebooks = project / "notebooks"
+    assert fitclip(notebooks, "run", "--profile", "tiny", "--runs-dir", str(runs)) == 0
+    content = json.loads((runs / "tiny" / "01_one" / "arrived.json").read_text())
+    assert content == [os.path.relpath(runs / "tiny", notebooks), values["text"], texts]
     assert not list(tmp_path.rglob(MARK))
 
 
@@ -263,16 +247,9 @@ class Elements(HTMLParser):
         self.said.append(data)
 
     def handle_comment(self, data: str) -> None:
-        self.found.append("a comment")
+        self.found.append("markup")
 
-    def handle_decl(self, decl: str) -> None:
-        self.found.append("a declaration")
-
-    def unknown_decl(self, data: str) -> None:
-        self.found.append("a declaration")
-
-    def handle_pi(self, data: str) -> None:
-        self.found.append("an instruction")
+    handle_decl = unknown_decl = handle_pi = handle_comment  # type: ignore[assignment]
 
 
 def adds_nothing(make: Callable[[str], str], text: str) -> Elements:
@@ -286,35 +263,33 @@ def adds_nothing(make: Callable[[str], str], text: str) -> Elements:
 
 # The report
 
-OUTPUTS = {
-    "markdown": lambda text: shown("text/markdown", f"It says {text} here."),
-    "table": lambda text: shown("text/html", pd.DataFrame({text: [text]}, [text]).to_html()),
-    "markup": lambda text: shown("text/html", f"<table><tr><td>{text}</td></tr></table>"),
-    "words": lambda text: shown("text/plain", text),
-    "latex": lambda text: shown("text/latex", text),
-    "drawing": lambda text: shown("image/svg+xml", f"<svg>{text}</svg>"),
-    "data": lambda text: nbformat.v4.new_output("display_data", {"application/json": {text: text}}),
-    "widget": lambda text: shown("application/vnd.jupyter.widget-view+json", {"model_id": text}),
-    "script": lambda text: shown("application/javascript", text),
-    "printed": lambda text: nbformat.v4.new_output("stream", name="stdout", text=text),
-    "warned": lambda text: nbformat.v4.new_output("stream", name="stderr", text=text),
-    "failed": lambda text: nbformat.v4.new_output(
-        "error", ename=text, evalue=text, traceback=[text]
-    ),
-}
-
 
 def shown(kind: str, content: Any) -> nbformat.NotebookNode:
     return nbformat.v4.new_output("display_data", {kind: content, "text/plain": "words"})
 
 
-def of_the_report(text: str) -> str:
-    outputs = [make(text) for make in OUTPUTS.values()]
-    cells = [
-        nbformat.v4.new_markdown_cell(f"# {text}\n\nwords {text} words"),
-        nbformat.v4.new_code_cell(f"x = {text!r}  # {text}", outputs=outputs, execution_count=1),
+def outputs(text: str) -> list[nbformat.NotebookNode]:
+    failed = {"ename": text, "evalue": text, "traceback": [text]}
+    return [
+        shown("text/markdown", f"It says {text} here."),
+        shown("text/html", pd.DataFrame({text: [text]}, [text]).to_html()),
+        shown("text/html", f"<table><tr><td>{text}</td></tr></table>"),
+        shown("text/plain", text),
+        shown("text/latex", text),
+        shown("image/svg+xml", f"<svg>{text}</svg>"),
+        nbformat.v4.new_output("display_data", {"application/json": {text: text}}),
+        shown("application/vnd.jupyter.widget-view+json", {"model_id": text}),
+        shown("application/javascript", text),
+        nbformat.v4.new_output("stream", name="stdout", text=text),
+        nbformat.v4.new_output("stream", name="stderr", text=text),
+        nbformat.v4.new_output("error", **failed),
     ]
-    notebook = nbformat.v4.new_notebook(cells=cells)
+
+
+def of_the_report(text: str) -> str:
+    cell = nbformat.v4.new_code_cell(f"x = {text!r}  # {text}", outputs=outputs(text))
+    said = nbformat.v4.new_markdown_cell(f"# {text}\n\nwords {text} words")
+    notebook = nbformat.v4.new_notebook(cells=[said, cell])
     notebook.metadata["title"] = text
     return report.render(report.join({"report": notebook}))
 
@@ -323,21 +298,8 @@ def of_the_report(text: str) -> str:
 def test_the_report_runs_and_loads_nothing(text: str) -> None:
     """Markdown and sanitised tables may gain marked-up words; nothing that acts."""
     found, plain = Elements(of_the_report(text)), Elements(of_the_report(PLAIN))
-    harmless = {
-        "b",
-        "p",
-        "em",
-        "strong",
-        "code",
-        "pre",
-        "td",
-        "tr",
-        "table",
-        "tbody",
-        "span",
-        "div",
-    }
-    harmless |= {"a href", "a", "blockquote"}  # a link is followed by who clicks on it
+    harmless = {"b", "p", "em", "strong", "code", "pre", "span", "div", "blockquote", "table"}
+    harmless |= {"tbody", "tr", "td", "a", "a href"}  # a link is followed by who clicks on it
     gained = {one for one in set(found.found) - set(plain.found) if one.lstrip("/") not in harmless}
     assert not gained
     for address in found.addresses:
@@ -361,29 +323,25 @@ def markdown_table(text: str) -> str:
     return table_formats.markdown(texts, f"A table of {text}", f"results {text}", bold)
 
 
-def card(text: str, folder: Path) -> str:
+def card(text: str) -> str:
     """A card with the text wherever a caller can put one; without its front matter."""
     one_line = " ".join(text.split())
+    given: dict[str, Any] = dict.fromkeys(("title", "license", "base_model"), one_line)
     results = pd.DataFrame({text: [text], "n": [1]})
-    written = write_card(
-        folder,
-        title=one_line,
-        license=one_line,
-        base_model=one_line,
-        protocol={text: [text]},
-        results=results,
-        tags=[text],
-    ).read_text(encoding="utf-8")
+    with TemporaryDirectory() as folder:
+        path = write_card(folder, **given, protocol={text: [text]}, results=results, tags=[text])
+        written = path.read_text(encoding="utf-8")
     first, front, body = re.split(r"^---$", written, maxsplit=2, flags=re.MULTILINE)
     assert first == ""
-    assert yaml.safe_load(front) == {
-        "library_name": "open_clip",
-        "pipeline_tag": "zero-shot-image-classification",
-        "license": one_line,
-        "base_model": one_line,
-        "tags": ["clip", "fitclip", "video", text],
-    }
+    read = yaml.safe_load(front)
+    assert [read["license"], read["base_model"], read["tags"][-1]] == [one_line, one_line, text]
+    assert len(read) == 5
     return body
+
+
+def words_on_classes(text: str) -> str:
+    row = {"class": text, "n": 9, "alpha": 0.4, "difference": 0.2, "level": 0.95, "draws": 1}
+    return classes_in_words(pd.DataFrame([row | {"verdict": "higher"}]))
 
 
 FRONT_MATTER = (
@@ -393,31 +351,12 @@ FRONT_MATTER = (
 
 
 @pytest.mark.parametrize("reader", MARKDOWN)
-def test_markdown_tables_hold_texts_as_texts(reader: str) -> None:
-    def made(text: str) -> str:
-        return str(MARKDOWN[reader](markdown_table(text)))
-
-    for text in TEXTS:
-        found = adds_nothing(made, text)
-        assert " ".join(text.split()) in "".join(found.said)
-
-
-@pytest.mark.parametrize("reader", MARKDOWN)
-def test_a_models_card_holds_texts_as_texts(reader: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [markdown_table, card, words_on_classes])
+def test_markdown_holds_texts_as_texts(reader: str, make: Callable[[str], str]) -> None:
     for text in (*TEXTS, *FRONT_MATTER):
-        adds_nothing(lambda one: str(MARKDOWN[reader](card(one, tmp_path))), text)
-
-
-def words_on_classes(text: str) -> str:
-    numbers = {"n": 9, "alpha": 0.4, "difference": 0.2, "level": 0.95, "draws": 1}
-    numbers |= {"verdict": "higher"}  # type: ignore[dict-item]
-    return classes_in_words(pd.DataFrame([{"class": text, **numbers}]))
-
-
-@pytest.mark.parametrize("reader", MARKDOWN)
-def test_words_on_classes_hold_their_names_as_texts(reader: str) -> None:
-    for text in TEXTS:
-        adds_nothing(lambda one: str(MARKDOWN[reader](words_on_classes(one))), text)
+        found = adds_nothing(lambda one: str(MARKDOWN[reader](make(one))), text)
+        if make is markdown_table:
+            assert " ".join(text.split()) in "".join(found.said)
 
 
 COMMANDS = (

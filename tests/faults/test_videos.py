@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.damage_outcomes import Outcome, outcomes
 from benchmarks.damaged_videos import (
     IN_PICTURES,
     KINDS,
@@ -23,6 +22,7 @@ from benchmarks.damaged_videos import (
     mutations,
     write_video,
 )
+from benchmarks.video_mutations import Outcome, outcomes
 from data_prep.clip_frames import ClipRequest, FrameRule, clip_frames
 from data_prep.decode_workers import Failure, killable_map
 from data_prep.frame_store import build
@@ -164,6 +164,7 @@ def test_odd_videos(tmp_path: Path) -> None:
         assert frames.std(axis=(1, 2, 3)).max() < 2, name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_file_that_never_opens_costs_its_clip(tmp_path: Path) -> None:
     """Opening a pipe into which nobody writes hangs in native code, as decord can on a video."""

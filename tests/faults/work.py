@@ -80,7 +80,6 @@ def write_cells(folder: Path, measured_by: str = "now") -> None:
 
 def keep_student(folder: Path) -> students.TrainedStudent:
     """What notebook 03 leaves of a draw."""
-
     state = {"weight": torch.arange(3000, dtype=torch.float32), "bias": torch.ones(3)}
     history = pd.DataFrame({"step": [0, 1], "validation_loss": [1.0, 0.5]})
     training = students.Training(
@@ -110,12 +109,8 @@ WORK = ("cells", "student", "notebook", "store")
 
 def work_of(kind: str, videos: Videos) -> Work:
     """One of `WORK`: it does what is missing in a folder."""
-    works: dict[str, Work] = {
-        "cells": write_cells,
-        "student": keep_student,
-        "notebook": finish_notebook,
-        "store": store_work(videos),
-    }
+    works: dict[str, Work] = {"cells": write_cells, "student": keep_student}
+    works |= {"notebook": finish_notebook, "store": store_work(videos)}
     return works[kind]
 
 
@@ -129,31 +124,32 @@ def marks(folder: Path) -> dict[Path, tuple[int, int]]:
     return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
+def forked(work: Callable[[], object]) -> int:
+    """Begin a piece of work in a copy of this process; the status comes with `os.waitpid`."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc(file=sys.stderr)
+            os._exit(1)
+    return child
+
+
 def dies_at(step: int, work: Callable[[], object]) -> bool:
     """Do a piece of work in a copy of this process that SIGKILL ends at one of the steps in which
     files become lasting: before a file is synced, gets its name, or its folder is synced.
 
     Returns: False when the work was done before it came to that step.
-
-    Raises: RuntimeError when the work fails; its traceback is on stderr.
     """
-    child = os.fork()
-    if child == 0:
-        try:
-            calls = count(1)
-            fsync, replace = (_fatal(step, one, calls) for one in (os.fsync, os.replace))
-            with mock.patch("os.fsync", fsync), mock.patch("os.replace", replace):
-                work()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc(file=sys.stderr)
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return True
-    if os.WEXITSTATUS(status):
-        raise RuntimeError("the work failed, see stderr")
-    return False
+    calls = count(1)
+    fsync, replace = (_fatal(step, one, calls) for one in (os.fsync, os.replace))
+    with mock.patch("os.fsync", fsync), mock.patch("os.replace", replace):
+        child = forked(work)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or status == 0, "the work failed, see stderr"
+    return os.WIFSIGNALED(status)
 
 
 def _fatal(step: int, function: Callable[..., Any], calls: Iterator[int]) -> Callable[..., Any]:

@@ -211,7 +211,7 @@ def test_what_changed_is_measured_again(tmp_path: Path, change: Any, again: int)
 
 @pytest.mark.parametrize(
     ("changed", "again"),
-    [("frozen_in_time_encoder", 2), ("zero_shot", 4), ("merges", 4), ("students", 0)],
+    [("frozen_in_time", 2), ("zero_shot", 4), ("merges", 4), ("students", 0)],
 )
 def test_changed_code_makes_cells_stale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str, again: int

@@ -1,18 +1,17 @@
 """Every format gives back the state that was written in it, and accounts for all else."""
 
-import hashlib
 import itertools
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 
+from fitclip_kit.store.files import file_sha256
 from fitclip_kit.weights import foreign_checkpoints
-from fitclip_kit.weights.foreign_checkpoints import image_size, read_checkpoint
+from fitclip_kit.weights.foreign_checkpoints import read_checkpoint
 from tests import foreign_formats as formats
 
 CLIP = formats.tiny_clip_state()
@@ -20,6 +19,7 @@ STUDENT = {name: value for name, value in CLIP.items() if name != "logit_scale"}
 FROZEN = formats.tiny_frozen_in_time_state()
 NAN = {"logit_scale": torch.tensor(float("nan"))}
 HALF = formats.openai_precision(CLIP)
+SIZES = {"input_resolution": 16, "context_length": 77, "vocab_size": 49408}
 
 FORMATS: dict[str, tuple[str, Callable[[Path], Any], dict[str, torch.Tensor]]] = {
     "torchscript": (
@@ -41,7 +41,7 @@ FORMATS: dict[str, tuple[str, Callable[[Path], Any], dict[str, torch.Tensor]]] =
         "frozen_in_time", lambda p: formats.write_state_dict(p, FROZEN), FROZEN),
     "open_clip": (
         "open_clip_training", lambda p: formats.write_open_clip_training(p, CLIP), CLIP),
-    "safetensors": ("safetensors", lambda p: safetensors.torch.save_file(CLIP, p), CLIP),
+    "safetensors": ("safetensors", lambda p: formats.write_safetensors(p, CLIP), CLIP),
 }  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def test_the_state_comes_back(tmp_path: Path, name: str) -> None:
     write(path)
     found = read_checkpoint(path)
     assert found.kind == kind
-    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found.sha256 == file_sha256(path)
     assert found.state.keys() == expected.keys()
     for key, value in expected.items():
         assert found.state[key].dtype == value.dtype, key
@@ -96,6 +96,7 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     assert left_out["optimizer.state.1.exp_avg_sq"] == "the training's optimizer"
 
 
+@pytest.mark.filterwarnings("ignore:.*deprecated")
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
@@ -117,42 +118,55 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
         (torch.ones(1), "holds a Tensor"),
         (Path("x"), "holds a pathlib.PosixPath"),
         ({"state_dict": {"a": torch.ones(1)}, "pytorch-lightning_version": "1"}, "not OpenAI's"),
+        *((CLIP | {name: torch.tensor(5)}, f"states {name} 5, but its tensors are of {size}")
+          for name, size in SIZES.items()),
+        (torch.nn.Linear(1, 1), r"not OpenAI's CLIP .* 2 tensors begin with"),
+        ({"a": torch.ones(2).to(torch.float8_e4m3fn), "b": torch.ones(2)},
+         r"quantised weights \(1 of torch.float8_e4m3fn among 2 tensors\)"),
+        ({"logit_scale": torch.ones(1), "vision_model.embeddings.class_embedding": torch.ones(4)},
+         "a CLIP of transformers .*vision_model.embeddings.class_embedding.* open_clip:"),
+        ({"_orig_mod.a": torch.ones(1), "a": torch.ones(1)},
+         "holds a tensor twice, as _orig_mod.a and a"),
     ],
 )  # fmt: skip
 def test_what_has_no_place_is_refused(tmp_path: Path, content: Any, problem: str) -> None:
     path = tmp_path / "weights.pt"
-    torch.save(content, path)
+    if isinstance(content, torch.nn.Module):
+        torch.jit.save(torch.jit.script(content), str(path))
+    else:
+        torch.save(content, path)
     with pytest.raises(ValueError, match=problem) as caught:
         read_checkpoint(path)
     assert "weights.pt" in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore:.*deprecated")
-def test_sizes_must_be_those_of_the_tensors(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pt"
-    sizes = {"input_resolution": 16, "context_length": 77, "vocab_size": 49408}
-    numbers = {name: torch.tensor(size) for name, size in sizes.items()}
-    torch.save(CLIP | numbers, path)
-    assert read_checkpoint(path).state.keys() == CLIP.keys()
-    for name in sizes:
-        torch.save(CLIP | numbers | {name: torch.tensor(5)}, path)
-        with pytest.raises(ValueError, match=f"states {name} 5, but its tensors are of"):
-            read_checkpoint(path)
-    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), str(path))
-    with pytest.raises(ValueError, match=r"not OpenAI's CLIP .* 2 tensors begin with"):
-        read_checkpoint(path)
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("model-00002-of-00003.safetensors", "part 2 of 3 of a model; join the parts"),
+        ("model.safetensors.index.json", "list of a model's parts; join the parts"),
+    ],
+)
+def test_parts_of_a_model_are_refused(tmp_path: Path, name: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        read_checkpoint(tmp_path / name)
 
 
 def prefixed(prefix: str) -> dict[str, torch.Tensor]:
     return {f"{prefix}{name}": value for name, value in CLIP.items()}
 
 
+BESIDE = {"averaged": "the number of averaged models", "fine-tuned": "a classifier's head"}
 WRAPPED: dict[str, dict[str, torch.Tensor]] = {
     "parts": {  # what torch.compile and FSDP put around a part of the model
         name.replace("visual.", "visual._orig_mod.").replace(".0.", ".0._fsdp_wrapped_module."): v
         for name, v in CLIP.items()
     },
     "averaged": {"n_averaged": torch.tensor(3), **prefixed("module.")},
+    "fine-tuned": {
+        "classification_head.weight": torch.ones(5),
+        **prefixed("image_encoder.model."),
+    },
     "_fsdp_wrapped_module.": prefixed("_fsdp_wrapped_module."),
     **{
         "".join(order): prefixed("".join(order))
@@ -174,7 +188,8 @@ def test_what_was_around_a_model_is_taken_off_its_names(tmp_path: Path, wrapper:
         assert found.kind == kind
         assert found.state.keys() == CLIP.keys()
         assert all(torch.equal(found.state[name], value) for name, value in CLIP.items())
-        assert ("n_averaged" in found.left_out) == (wrapper == "averaged")
+        left_out = set(found.left_out.values()) - {"no tensor"}
+        assert left_out == ({BESIDE[wrapper]} if wrapper in BESIDE else set())
 
 
 @pytest.mark.parametrize("key", ["model", "model_state", "model_state_dict", "module"])
@@ -189,58 +204,22 @@ def test_other_programs_training_checkpoints(tmp_path: Path, key: str) -> None:
     assert reasons == {"no tensor": 1, f"other weights, {key}_EMA": len(CLIP)}
 
 
-def test_what_is_no_weight_of_the_model_is_left_out_and_told(tmp_path: Path) -> None:
+def test_sizes_and_the_causal_mask_are_no_weights(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
+    sizes = {name: torch.tensor(size) for name, size in SIZES.items()}
     mask = torch.full((77, 77), float("-inf")).triu_(1)
-    torch.save({**CLIP, "attn_mask": mask}, path)
+    torch.save({**CLIP, **sizes, "attn_mask": mask}, path)
     found = read_checkpoint(path)
-    assert found.left_out == {"attn_mask": "the causal mask, no weight"}
+    reasons = dict.fromkeys(SIZES, "a size that the tensors have")
+    assert found.left_out == reasons | {"attn_mask": "the causal mask, no weight"}
     assert found.state.keys() == CLIP.keys()
     torch.save({**CLIP, "attn_mask": torch.zeros(77, 77)}, path)
     assert "attn_mask" in read_checkpoint(path).state, "another mask than the model's"
-    fine_tuned = {**prefixed("image_encoder.model."), "classification_head.weight": torch.ones(5)}
-    torch.save(fine_tuned, path)
-    found = read_checkpoint(path)
-    assert found.left_out == {"classification_head.weight": "a classifier's head"}
-    assert found.state.keys() == CLIP.keys()
-
-
-@pytest.mark.parametrize(
-    ("name", "state", "problem"),
-    [
-        (
-            "a.safetensors",
-            {"a": torch.ones(2).to(torch.float8_e4m3fn), "b": torch.ones(2)},
-            r"quantised weights \(1 of torch.float8_e4m3fn among 2 tensors\)",
-        ),
-        (
-            "model.safetensors",
-            {
-                "logit_scale": torch.ones(1),
-                "vision_model.embeddings.class_embedding": torch.ones(4),
-            },
-            "a CLIP of transformers .*vision_model.embeddings.class_embedding.* open_clip:",
-        ),
-        ("model-00002-of-00003.safetensors", CLIP, "part 2 of 3 of a model; join the parts"),
-        ("model.safetensors.index.json", CLIP, "list of a model's parts; join the parts"),
-        (
-            "a.safetensors",
-            {"_orig_mod.a": torch.ones(1), "a": torch.ones(1)},
-            "holds a tensor twice, as (_orig_mod.)?a and (_orig_mod.)?a",
-        ),
-    ],
-)
-def test_what_cannot_be_loaded_is_named(
-    tmp_path: Path, name: str, state: dict[str, torch.Tensor], problem: str
-) -> None:
-    formats.write_safetensors(tmp_path / name, state)
-    with pytest.raises(ValueError, match=problem):
-        read_checkpoint(tmp_path / name)
 
 
 def test_only_a_prefix_of_all_names_is_taken_off(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
-    stored = OrderedDict({"module.a": torch.ones(1), "b": torch.ones(1)})
+    stored = {"module.a": torch.ones(1), "b": torch.ones(1)}
     torch.save({"state_dict": stored, "epoch": 1}, path)
     assert list(read_checkpoint(path).state) == ["module.a", "b"]
 
@@ -257,9 +236,3 @@ def test_nests_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(foreign_checkpoints, "_MAX_NAME", 50)
     with pytest.raises(ValueError, match="nests too many values"):
         read_checkpoint(path)
-
-
-def test_image_size() -> None:
-    assert image_size(CLIP) == 16
-    with pytest.raises(ValueError, match="5 patches, which is no square"):
-        image_size(CLIP | {"visual.positional_embedding": torch.zeros(6, 16)})

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import open_clip
 import pytest
@@ -61,13 +62,13 @@ def test_openai_listings(realdata: Path, name: str) -> None:
 
 
 def test_unknown_architectures_are_refused() -> None:
-    with pytest.raises(ValueError, match="embed_dim 12, vision image_size 16, vision layers 2"):
-        infer_architecture(CLIP)
     state = meta_state("ViT-B-16")
-    for missing in ("visual.conv1.weight", "text_projection"):
-        partial = {name: value for name, value in state.items() if name != missing}
-        with pytest.raises(ValueError, match=f"lacks '{missing}'"):
-            infer_architecture(partial)
+    for changed, problem in (
+        (CLIP, "nearest, ViT-B-32, differs in 301 tensors"),
+        ({name: state[name] for name in state if name != "visual.proj"}, "1 tensors, .* visual.pr"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            infer_architecture(changed)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -102,24 +103,18 @@ def test_files_that_come_from_openai_say_all(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_plain_files_need_the_architecture(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pt"
-    formats.write_state_dict(path, CLIP)
-    plain = tmp_path / "weights.safetensors"
+    pickled, plain = tmp_path / "weights.pt", tmp_path / "weights.safetensors"
+    formats.write_state_dict(pickled, CLIP)
     save_file(CLIP, plain)
-    training = tmp_path / "epoch_1.pt"
-    formats.write_open_clip_training(training, CLIP)
-    for file in (path, plain, training):
+    for file in (pickled, plain):
         with pytest.raises(ValueError, match=r"give architecture='tiny-quickgelu' .* 'tiny' for"):
             load_clip(file)
         for name in ("tiny", "tiny-quickgelu"):
             loaded = load_clip(file, name)
             assert loaded.protocol["architecture"] == loaded.encoder.name == name
             assert torch.equal(loaded.encoder.state()["visual.proj"], CLIP["visual.proj"])
-    formats.write_state_dict(path, formats.tiny_clip_state(embed_dim=9))
-    with pytest.raises(ValueError, match=r"(visual\.|text_)proj"):
-        load_clip(path, "tiny")
     with pytest.raises(ValueError, match="no model 'ViT-Z'"):
-        load_clip(path, "ViT-Z")
+        load_clip(plain, "ViT-Z")
 
 
 @pytest.mark.usefixtures("tiny")
@@ -148,9 +143,11 @@ def test_what_does_not_fit_is_said_before_the_temperature(tmp_path: Path) -> Non
     cases: list[tuple[dict[str, torch.Tensor], str]] = [
         ({f"clip.{n}": v for n, v in without.items()}, r"clip\.ln_final"),
         ({n: v for n, v in without.items() if n != "visual.proj"}, r"visual\.proj"),
-        ({n: v for n, v in without.items() if "visual" not in n}, "without a vision tower"),
-        ({**CLIP, "positional_embedding": torch.ones(248, 16)}, "248 tokens, the model takes 77"),
-        ({**CLIP, "visual.positional_embedding": torch.ones(26, 16)}, "26 positions, .* has 5"),
+        ({**CLIP, "positional_embedding": torch.ones(248, 16)}, r"248, .* \(77, .* another len"),
+        (
+            {**CLIP, "visual.positional_embedding": torch.ones(26, 16)},
+            r'\(5, .*_size"\)$',
+        ),
         ({**CLIP, "visual.proj": torch.ones(16, 12).char()}, r"visual\.proj .*int8"),
         ({**CLIP, "visual.proj": CLIP["visual.proj"] * float("nan")}, "not finite"),
     ]
@@ -165,13 +162,18 @@ def test_what_does_not_fit_is_said_before_the_temperature(tmp_path: Path) -> Non
         load_clip(path, "tiny-quickgelu")
 
 
+def write_config(folder: Path, **changes: Any) -> Path:
+    folder.mkdir(parents=True)
+    preprocessing = {"mean": [0.1, 0.2, 0.3]}
+    config = {"model_cfg": {**formats.TINY_CLIP, **changes}, "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
+
+
 @pytest.mark.filterwarnings("ignore:.*no logit_scale")
 @pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
 def test_folders(tmp_path: Path, name: str) -> None:
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    config = {"model_cfg": formats.TINY_CLIP, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3]}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    folder = write_config(tmp_path / "tiny")
     with pytest.raises(ValueError, match=r"has no open_clip_model\.safetensors; give a folder"):
         load_clip(folder)
     weights = folder / name
@@ -204,11 +206,8 @@ def test_weights_named_openai_need_quick_gelu(tmp_path: Path, tiny: None, name: 
     assert load_clip(file, "tiny-quickgelu").protocol["file"] == file.name
     with pytest.raises(ValueError, match="trained with QuickGELU, but tiny computes without it"):
         load_clip(file, "tiny")
-    folder = tmp_path / "openai" / "folder"
-    folder.mkdir(parents=True)
+    folder = write_config(tmp_path / "openai" / "folder", quick_gelu=False)
     save_file(CLIP, folder / "open_clip_model.safetensors")
-    config = {"model_cfg": {**formats.TINY_CLIP, "quick_gelu": False}, "preprocess_cfg": {}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match='in a config: "quick_gelu": true'):
         load_clip(folder)
     (folder / "open_clip_config.json").write_text("[]")
@@ -248,20 +247,11 @@ def test_sources_that_are_refused(
         load_clip(source)
 
 
-def test_tags_are_given_to_open_clip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[Any] = []
-
-    class Fetched:
-        def state(self) -> dict[str, torch.Tensor]:
-            return {"w": torch.ones(2, 3).T, "scale": torch.tensor(1.0)}
-
-    def fetch(*arguments: Any, precision: str) -> Fetched:
-        asked.append((*arguments, precision))
-        return Fetched()
-
-    monkeypatch.setattr(ClipEncoder, "from_open_clip", fetch)
+def test_tags_are_given_to_open_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = mock.Mock(**{"return_value.state.return_value": {"w": torch.ones(2, 3).T}})
+    monkeypatch.setattr(ClipEncoder, "from_open_clip", fetched)
     loaded = load_clip("open_clip:ViT-B-16/laion2b_s34b_b88k")
-    assert asked == [("ViT-B-16", "laion2b_s34b_b88k", "cpu", "float32")]
+    fetched.assert_called_once_with("ViT-B-16", "laion2b_s34b_b88k", "cpu", precision="float32")
     assert len(loaded.sha256) == 64
     assert loaded.protocol["file"] == "laion2b_s34b_b88k"
     with pytest.raises(ValueError, match="says its own architecture"):
@@ -269,22 +259,15 @@ def test_tags_are_given_to_open_clip(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_frozen_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, Any] = {}
-
-    class Encoder:
-        @classmethod
-        def from_state(cls, state: Any, vocabulary: Path, **settings: Any) -> str:
-            given.update(settings, state=state, vocabulary=vocabulary)
-            return "encoder"
-
-    monkeypatch.setattr(models, "FrozenInTimeEncoder", Encoder)
+    made = mock.Mock()
+    monkeypatch.setattr(models, "FrozenInTimeEncoder", made)
     path, vocabulary = tmp_path / "cc-webvid.pth.tar", tmp_path / "vocab.txt"
     state = formats.tiny_frozen_in_time_state()
     formats.write_frozen_in_time(path, state)
     vocabulary.write_text("[PAD]\n")
     loaded = models.load_frozen_in_time(path, vocabulary, n_frames=8)
-    assert given["state"].keys() == state.keys()
-    assert (given["n_frames"], given["vocabulary"]) == (8, vocabulary)
+    (read, found), settings = made.from_state.call_args
+    assert read.keys() == state.keys() and found == vocabulary and settings["n_frames"] == 8
     assert loaded.sha256 == file_sha256(path)
     assert loaded.protocol == {
         "architecture": "frozen_in_time",

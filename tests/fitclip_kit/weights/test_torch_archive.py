@@ -277,7 +277,7 @@ SOUND = [("a/data.pkl", program(tensor(0, [4], [1]))), ("a/data/0", FOUR["data/0
         ([*SOUND, ("../evil", b"x")], {}, "in one folder"),
         ([*SOUND, ("/evil", b"x")], {}, "in one folder"),
         ([*SOUND, ("b/data.pkl", b"x")], {}, "in one folder"),
-        ([("data.pkl", b"x")], {}, "in one folder|damaged"),
+        ([("data.pkl", b"x")], {}, "data.pkl is missing"),
         ([("a/b/data.pkl", b"x")], {}, "data.pkl is missing"),
         ([SOUND[0]], {}, "data/0 is missing"),
         ([*SOUND, ("a/byteorder", b"big")], {}, "big-endian"),
@@ -302,19 +302,16 @@ def test_hostile_zips_are_refused(tmp_path: Path, entries: Any, edit: Any, probl
         read(path)
 
 
-def test_zip_bombs_are_refused(tmp_path: Path) -> None:
-    bomb = program(b"N" * 50_000_000)
-    path = write(tmp_path / "evil.pt", bomb, compression=zipfile.ZIP_DEFLATED)
+def test_zip_bombs_and_long_pickles_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "evil.pt", program(b"N" * 50_000_000), None, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 100_000
     with pytest.raises(ValueError, match=r"data\.pkl is compressed"):
         read(path)
-
-
-def test_a_long_pickle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "a.pt", program(b"N" * 1000))
     monkeypatch.setattr(torch_archive, "MAX_PICKLE_BYTES", 1000)
     with pytest.raises(ValueError, match=r"1003 bytes, more than 1000"):
-        read(path)
+        read(write(path, program(b"N" * 1000)))
 
 
 def test_cut_and_damaged_files_are_refused(tmp_path: Path) -> None:
@@ -343,14 +340,7 @@ def test_read_gives_what_was_saved(tmp_path: Path, protocol: int) -> None:
              torch.uint16, torch.float8_e4m3fn)  # fmt: skip
     content = {
         "types": [weight.to(dtype) for dtype in types],
-        "views": [
-            weight,
-            weight.T,
-            weight[1:],
-            weight[:, ::2],
-            weight[0, 0],
-            weight.expand(2, 3, 4),
-        ],
+        "views": [weight.T, weight[1:], weight[:, ::2], weight[0, 0], weight.expand(2, 3, 4)],
         "empty": torch.empty(0, 3),
         "scalars": (None, True, False, -1, 300, 70_000, 2**70, -(2**70), 0.1, "é", "x" * 300, ()),
         "keys": {1: [], None: {}, 2.5: {}, "a": [1]},
@@ -381,28 +371,22 @@ def test_a_record_that_is_not_aligned(tmp_path: Path) -> None:
 
 def test_known_foreign_objects_become_stubs(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
-    torch.save(
-        {
-            "path": Path("a/b"),
-            "number": np.float64(1.5),
-            "mean": torch.mean,
-            "dtype": torch.float16,
-            "device": torch.device("cuda:1"),
-            "size": torch.Size([2, 3]),
-            "bytes": b"ab",
-            "default": defaultdict(int, a=1),
-        },
-        path,
-    )
-    found = read(path)
-    assert (found["path"].args, repr(found["path"])) == (("a", "b"), "Stub(pathlib.PosixPath)")
-    assert found["number"].name == "scalar"
-    assert (found["mean"].path, found["mean"].args) == ("torch.mean", None)
-    assert found["dtype"].path == "torch.float16"
-    assert found["device"].args == ("cuda", 1)
-    assert found["size"] == (2, 3)
-    assert found["bytes"].path == "_codecs.encode"
-    assert found["default"].contents == [("a", 1)]
+    content: dict[str, Any] = {
+        "pathlib.PosixPath": (Path("a/b"), ("a", "b")),
+        "numpy._core.multiarray.scalar": (np.float64(1.5), None),
+        "torch.mean": (torch.mean, None),
+        "torch.float16": (torch.float16, None),
+        "torch.device": (torch.device("cuda:1"), ("cuda", 1)),
+        "_codecs.encode": (b"ab", ("ab", "latin1")),
+        "collections.defaultdict": (defaultdict(int, a=1), None),
+    }
+    torch.save({name: value for name, (value, _) in content.items()}, path)
+    for name, stub in read(path).items():
+        assert (stub.path, repr(stub)) == (name, f"Stub({name})")
+        assert content[name][1] in (None, stub.args)
+    assert stub.contents == [("a", 1)]
+    torch.save(torch.Size([2, 3]), path)
+    assert read(path) == (2, 3)
 
 
 class Module(torch.nn.Module):
