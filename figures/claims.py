@@ -322,7 +322,7 @@ def _rank_curve(data: _Data, data_set: str, at_most: float) -> _Finding | None:
     return _finding(
         100 * np.expm1([found.estimate, found.low, found.high]),
         found.n,
-        len(ranks.draws),
+        len(ranks.arrays[-1]),
         p_value=found.p_value,
         expected="lower",
         settled=settled,
