@@ -85,7 +85,7 @@ def beside_paper(
         for place, found in measured.items()
     }
     rows = paper_values().rename(columns={"value": "paper"})
-    here: list[dict[str, Any]] = []
+    here: list[tuple[Any, ...]] = []
     where = ["table", "data_set", "model", "metric"]
     for table, data_set, row, metric in rows[where].itertuples(index=False):
         place = (MODELS.get(row, "fused"), data_set)
@@ -93,14 +93,13 @@ def beside_paper(
         if table == "6":
             model = rivals.get(place, model)
         if model is None or (row not in MODELS and teacher is None):
-            here.append({"differs": ""})
+            here.append((*[None] * 6, ""))
             continue
         number = model.number(metric)
         if row not in MODELS and teacher is not None:
             number = _derived(row, metric, teacher, model)
         counts = (model.ranks.shape[1], model.clips, len(model.ranks))
-        names = [*_NUMBERS, *_COUNTS, "differs"]
-        here.append(dict(zip(names, (*number, *counts, differs[place]), strict=True)))
+        here.append((*number, *counts, differs[place]))
     numbers = pd.DataFrame(here, columns=[*_NUMBERS, *_COUNTS, "differs"], index=rows.index)
     numbers = numbers.astype(dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_COUNTS, "Int64"))
     numbers.insert(len(_NUMBERS) + len(_COUNTS), "paper", rows["paper"])
@@ -182,11 +181,12 @@ def _measure(results: ResultsStore, cells: list[Cell]) -> _Measured:
     for metric, rows in metrics.groupby("metric", sort=False, observed=True):
         ends = rows["ci_low"].iloc[0], rows["ci_high"].iloc[0]
         values = found.per_item(str(metric))
-        if len(rows) > 1 and metric == "MdR":
-            interval = bootstrap_interval(values, statistic="median")
-            ends = interval.low, interval.high
-        elif len(rows) > 1:
-            interval = mean_interval(values, within=(0, 1))
+        if len(rows) > 1:
+            interval = (
+                bootstrap_interval(values, statistic="median")
+                if metric == "MdR"
+                else mean_interval(values, within=(0, 1))
+            )
             ends = interval.low, interval.high
         scale = 1 if metric == "MdR" else 100
         value, low, high = scale * np.array([rows["value"].mean(), *ends])
