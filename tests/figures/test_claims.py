@@ -20,7 +20,7 @@ from figures.claims import (
     claims_text,
     read_claims,
 )
-from figures.comparisons import fusion_comparisons, holm
+from figures.comparisons import holm
 from figures.label_share import MEASURES
 from figures.measures import IN_DOMAIN, ZERO_SHOT
 from figures.paper import paper_values
@@ -41,7 +41,6 @@ from tests.figures.made import (
 )
 
 ALPHAS = (0, 0.2, 0.3, 0.4, 1)
-NUMBERS = ["measured", "ci_low", "ci_high"]
 
 
 def sweep(hits_of, *, items=60, alphas=ALPHAS, **options):
@@ -77,7 +76,6 @@ def clear():
 def test_claims_are_complete_and_distinct():
     assert len({claim.name for claim in CLAIMS}) == len({one.claim for one in CLAIMS}) == 33
     assert len(CLAIMS) == 33
-    assert not [claim.claim for claim in CLAIMS if claim.claim.endswith(".")]
     fusion = {
         (claim.settings["scope"], claim.settings["versus"])
         for claim in CLAIMS
@@ -137,20 +135,6 @@ def test_verdicts_of_fusion(clear):
         assert found[name]["draws"] == 3
     assert [name for name in fusion if found[name]["verdict"] == FAILS] == ["ucf101_teacher"]
     assert found["msrvtt_teacher"]["n"] == 60 and found["overall_teacher"]["n"] == 300
-
-
-def test_numbers_are_those_of_the_fusion_comparisons():
-    rng = np.random.default_rng(0)
-    outcomes = sweep(lambda _, alpha, __: rng.random(60) < 0.3 + 0.4 * alpha)
-    found = judged(outcomes)
-    rows = fusion_comparisons(outcomes).set_index(["scope", "versus"]).to_dict("index")
-    claims = [claim for claim in CLAIMS if claim.test == "fusion"]
-    assert len(claims) == len(rows)
-    for claim in claims:
-        row = rows[claim.settings["scope"], claim.settings["versus"]]
-        ends = [100 * row[name] for name in ("difference", "ci_low", "ci_high")]
-        assert [found[claim.name][name] for name in NUMBERS] == pytest.approx(ends)
-        assert found[claim.name]["p_value"] == row["p_value"]
 
 
 def test_p_values_are_corrected_for_all_claims_that_have_one(clear):
@@ -488,19 +472,13 @@ def test_classes_that_differ(right, verdict, signs):
 
 
 def test_small_classes_of_both_signs_are_told_together():
-    """Thirty classes of twenty clips, none of which could be told by itself, and their mirror."""
-    names = [f"c{place:02d}" for place in range(30)]
-    both = {name: (10, 14) if place % 2 else (10, 6) for place, name in enumerate(names)}
-    table = claims_table(actions(both))
-    row = rows_of(table)["classes_differ"]
-    assert row["verdict"] == HOLDS and row["p_holm"] < 0.05
-    assert "that classes differ: p < 0.001, by permutation" in row["found"]
-    p_value = "< 0.001" if row["p_holm"] < 0.001 else "= "
-    assert f"(section 2, figure 1): p {p_value}" in claims_text(table)
-    gain = {name: (10, 14) if place % 2 else (10, 10) for place, name in enumerate(names)}
-    row = judged(actions(gain))["classes_differ"]
-    assert row["verdict"] == UNDECIDED and row["p_value"] == 1
-    assert "that classes differ: p < 0.001" in row["found"]
+    """Thirty classes of twenty clips, none of which could be told by itself."""
+    for loss, verdict in ((6, HOLDS), (10, UNDECIDED)):
+        right = {f"c{place:02d}": (10, 14 if place % 2 else loss) for place in range(30)}
+        row = judged(actions(right))["classes_differ"]
+        assert row["verdict"] == verdict
+        assert "that classes differ: p < 0.001, by permutation" in row["found"]
+        assert (row["p_value"] == 1) == (loss == 10)
 
 
 def references(counts):
