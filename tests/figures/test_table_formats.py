@@ -1,6 +1,7 @@
 """Tables to print, read back from each format."""
 
 import html
+import itertools
 import re
 
 import mistune
@@ -267,11 +268,7 @@ def test_a_users_options_of_pandas_change_nothing():
         "display.max_columns": 1, "styler.sparse.columns": False, "styler.latex.hrules": True,
         "styler.latex.environment": "longtable", "styler.format.escape": "latex",
     }  # fmt: skip
-    forms = (formats.markdown, formats.latex, formats.page)
-    for depth in (1, 2):
-        texts = small(depth)
-        expected = [form(texts, "a caption", "x") for form in forms]
-        for name, value in users.items():
-            with pd.option_context(name, value):
-                found = [form(texts, "a caption", "x") for form in forms]
-            assert found == expected, name
+    for depth, form in itertools.product((1, 2), (formats.markdown, formats.latex, formats.page)):
+        expected = form(small(depth), "a caption", "x")
+        with pd.option_context(*itertools.chain(*users.items())):
+            assert form(small(depth), "a caption", "x") == expected
