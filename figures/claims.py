@@ -56,7 +56,7 @@ _EACH_END: Final = round(2 * LEVEL - 1, 12)  # of intervals each of whose ends i
 _CLASSES: Final = Measure("mit", CLASSIFICATION, 1)  # of figure 1
 
 
-_Row = dict[str, Any]  # of the columns that a test fills; its verdict is empty if p_value decides
+_Row = dict[Any, Any]  # of the columns that a test fills; its verdict is empty if p_value decides
 
 
 @dataclass(frozen=True)
@@ -378,18 +378,12 @@ def _untested(data: _Data, reason: str) -> _Row:
 
 
 _TESTS: Final[dict[str, Callable[..., _Row | None]]] = {
-    "fusion": _fusion,
-    "pseudo_labels": _pseudo_labels,
-    "pseudo_labels_similar": _pseudo_labels_similar,
-    "best_alpha": _best_alpha,
-    "close_alpha": _close_alpha,
-    "best_size": _best_size,
-    "largest_size": _largest_size,
-    "rank_curve": _rank_curve,
-    "classes": _classes,
-    "class_spread": _class_spread,
-    "references": _references,
-    "untested": _untested,
+    test.__name__.removeprefix("_"): test
+    for test in (
+        *(_fusion, _classes, _class_spread, _rank_curve, _references, _untested),
+        *(_best_alpha, _close_alpha, _best_size, _largest_size),
+        *(_pseudo_labels, _pseudo_labels_similar),
+    )
 }
 
 

@@ -27,8 +27,9 @@ class PanelHits:
     def __init__(self, outcomes: pd.DataFrame, measures: Sequence[Measure]) -> None:
         rows = sweep_rows(outcomes)
         ranks = [ranks_of(rows, one.data_set, one.direction) for one in measures]
+        teacher: list[int | None] = [None]
         cells = [
-            {(alpha, draw) for alpha, draws in one.draws.items() for draw in draws or [None]}
+            {(alpha, draw) for alpha, draws in one.draws.items() for draw in draws or teacher}
             for one in ranks
         ]
         for measure, of_set in zip(measures, cells, strict=True):

@@ -25,7 +25,8 @@ def size_hits(study: StudyHits) -> dict[int, np.ndarray]:
 
     Raises: ValueError when the sizes do not have the same draws.
     """
-    hits, draws = defaultdict(list), defaultdict(list)
+    hits: dict[int, list[np.ndarray]] = defaultdict(list)
+    draws: dict[int, list[Any]] = defaultdict(list)
     for (sampling, size), array in study.hits.items():
         hits[size].append(array)
         draws[size] += [(sampling, draw) for draw in study.draws[sampling, size]]

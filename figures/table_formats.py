@@ -64,10 +64,7 @@ _SIGNED: Final = re.compile(r"[-+][\d.,]+(?: \([^A-Za-z]*\))?")
 def result_table(table: str, beside: pd.DataFrame) -> pd.DataFrame:
     """One of tables 2 to 6 in percent (MdR: ranks), each column split into "here" and "paper".
 
-    table: "2a" to "5c" or "6". beside: what `paper_tables.beside_paper` gives.
-
-    Raises: ValueError for another table.
-    Source: supplement, tables 2 to 6.
+    beside: what `paper_tables.beside_paper` gives. Raises: ValueError for another table.
     """
     sides = {HERE: layout(beside, table, "value"), PAPER: paper_table(table).astype(float)}
     both = {
@@ -84,7 +81,6 @@ def data_set_table(table: str, here: Mapping[str, Mapping[str, int]]) -> pd.Data
     here: the paper's name of a data set, such as "MSR-VTT" -> its samples and classes in this run.
 
     Raises: ValueError for another table, or a data set that is in none of them.
-    Source: supplement, table 1.
     """
     if table not in DATASET_TABLES:
         raise ValueError(f"table {table!r} is none of data sets; give one of {DATASET_TABLES}")
@@ -105,9 +101,7 @@ def headline_numbers(beside: pd.DataFrame) -> pd.DataFrame:
     """The zero-shot data sets' R@5 or top-1: teacher, student, fusion, its gain over the teacher.
 
     beside: what `paper_tables.beside_paper` gives. Data sets without a measured number are left
-    out, unless there is none with one. Columns: under each of these the paper's value and the one
-    measured here, in percent, for the last two with the interval's ends (low, high); under Clips
-    those measured here and asked for.
+    out, unless there is none with one. Columns: of _HEADLINE_COLUMNS, in percent.
 
     Source: supplement, tables 4 and 5.
     """
@@ -172,10 +166,7 @@ def better(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def caption_of(table: str, beside: pd.DataFrame) -> str:
-    """What one of the paper's tables shows, and how many clips its numbers cover, in a line.
-
-    table: "1a" to "6". beside: what `paper_tables.beside_paper` gives.
-    """
+    """What one of the paper's tables shows, and how many clips `beside_paper` covers of it."""
     rows = beside[beside["table"] == table]
     data_sets = rows["data_set"].unique()
     what = _CAPTIONS.get(table) or _CAPTIONS[table[0]]

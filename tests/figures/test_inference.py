@@ -167,6 +167,16 @@ def test_comparisons_equal_the_slow_way(monkeypatch: pytest.MonkeyPatch) -> None
         assert best.reach[i] == pytest.approx(reach[strongest, i], rel=0.04)
 
 
+def test_gaps_that_move_as_one_have_the_bounds_of_a_single_pair() -> None:
+    values = np.random.default_rng(0).normal(size=(500, 6))
+    values = np.hstack([5 + 5 * values[:, :1], 0.01 * values[:, 1:]])
+    best = compared_with_best(values)
+    error = values[:, 0].std(ddof=1) / np.sqrt(500)
+    assert best.reach[1:] == pytest.approx(np.full(5, normal.ppf(0.95) * error), rel=0.05)
+    assert best.low[1:] == pytest.approx(best.lead[1:] - best.reach[1:], rel=1e-9)
+    assert best.high[1:].max() < -4
+
+
 def test_points_that_are_alike_are_left_together_and_one_above_all_alone() -> None:
     rng = np.random.default_rng(0)
     values = np.repeat(rng.random((3, 50, 1)) < 0.5, 4, axis=2)

@@ -66,17 +66,11 @@ def test_printed_as_the_paper_prints():
 
 def test_counts_of_this_run_stand_beside_the_papers():
     here = {"MSR-VTT": {"samples": 1000}, "MiT": {"samples": 72, "classes": 40}}
-    table = formats.data_set_table("1b", here)
-    assert list(table.columns) == [
-        *(("classes", "here"), ("classes", "paper")),
-        *(("samples", "here"), ("samples", "paper")),
-    ]
-    assert formats.printed(table).to_numpy().tolist() == [
-        ["40", "339", "72", "33,900"],
-        ["–", "101", "–", "1,794"],
-    ]
-    table = formats.printed(formats.data_set_table("1c", here))
-    assert table.to_numpy().tolist()[0] == ["1,000", "1,000", "UGC"]
+    table = formats.printed(formats.data_set_table("1b", here))
+    counts = [(name, side) for name in ("classes", "samples") for side in ("here", "paper")]
+    assert list(table.columns) == counts
+    rows = [["40", "339", "72", "33,900"], ["–", "101", "–", "1,794"]]
+    assert table.to_numpy().tolist() == rows
     table = formats.printed(formats.data_set_table("1a", here))
     assert table.columns.get_level_values(1).tolist() == ["", "", "here", "paper"]
     assert table.to_numpy().tolist()[2] == ["images", "clean", "–", "37,500,000"]
