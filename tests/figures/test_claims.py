@@ -357,6 +357,7 @@ def test_label_shares():
     ("right", "items", "verdict"),
     [
         ((20, 50), 60, FAILS),
+        ((50, 20), 60, FAILS),
         ((30, 32), 60, CANNOT),
         ((30, 30), 60, UNDECIDED),  # nothing differs, which says little of 60 items
         ((500, 501), 2000, HOLDS),
