@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -41,25 +41,32 @@ def direction_comparisons(outcomes: pd.DataFrame, alpha: float = 0.4) -> pd.Data
     Raises: ValueError when alpha is not in the sweep or the panels have no retrieval.
     Source: the paper's tables 2 and 4 have text-to-video alone.
     """
+    panels = []
+    for panel in panels_in(outcomes):
+        kept = tuple(one for one in panel.measures if one.direction != CLASSIFICATION)
+        if kept:
+            name = panel.name + "_retrieval" * (len(kept) < len(panel.measures))
+            panels.append(Panel(name, kept))
+    if not panels:
+        raise ValueError("the panels have no retrieval; directions are of retrieval alone")
     rows = []
-    for scope, measures in scopes_of(_retrieval(panels_in(outcomes))).items():
+    for scope, measures in scopes_of(panels).items():
         gains, items = [], []
         for direction in _DIRECTIONS:
             turned = tuple(replace(measure, direction=direction) for measure in measures)
             hits = PanelHits(outcomes, turned)
-            teacher, fused = hits.at(0.0), hits.at(alpha)
-            gains.append([after - before for before, after in zip(teacher, fused, strict=True)])
+            sides = hits.at(0.0), hits.at(alpha)
+            gains.append([after - before for before, after in zip(*sides, strict=True)])
             items.append(hits.items)
             comparison = f"fused − teacher, {direction.replace('_', '-')}"
-            rows.append(_row(scope, measure_name(turned), comparison, alpha, teacher, fused))
+            rows.append(_row(scope, measure_name(turned), comparison, alpha, *sides))
+        of_texts = [
+            gain[:, texts.isin(videos)]
+            for gain, texts, videos in zip(gains[0], *items, strict=True)
+        ]
         comparison = "gain in video-to-text − gain in text-to-video"
         measure = measure_name(measures).replace("text-to-video ", "")
-        of_texts, of_videos = gains
-        firsts = [
-            gain[:, texts.isin(videos)]
-            for gain, texts, videos in zip(of_texts, *items, strict=True)
-        ]
-        rows.append(_row(scope, measure, comparison, alpha, firsts, of_videos))
+        rows.append(_row(scope, measure, comparison, alpha, of_texts, gains[1]))
     return decided(rows)
 
 
@@ -85,14 +92,10 @@ def variant_comparisons(outcomes: pd.DataFrame, names: Sequence[str]) -> pd.Data
     rows = []
     for name, variant in variants.items():
         for alpha in sorted(variant["alpha"].unique()):
-            pairs = {
-                measure: _plain_and_variant(plain, variant, measure, alpha)
-                for panel in panels
-                for measure in panel.measures
-            }
             words = f"{name.replace('_', ' ')} − plain" + (f", α = {alpha:g}" if several else "")
             for scope, measures in scopes_of(panels).items():
-                sides = map(list, zip(*(pairs[measure] for measure in measures), strict=True))
+                pairs = [_plain_and_variant(plain, variant, one, alpha) for one in measures]
+                sides = map(list, zip(*pairs, strict=True))
                 rows.append(_row(scope, measure_name(measures), words, alpha, *sides))
     return decided(rows)
 
@@ -108,11 +111,17 @@ def comparisons_in_words(table: pd.DataFrame) -> str:
         raise ValueError("there are no comparisons to put in words")
     lines = []
     for words, rows in table.groupby("comparison", sort=False):
+        counts = rows["verdict"].value_counts()
+        told = ", ".join(f"{counts.get(one, 0)} {one}" for one in ("higher", "lower", "undecided"))
+        # Only where no item differs in any draw is there no spread at all.
+        same = int(((rows["ci_low"] == 0) & (rows["ci_high"] == 0)).sum())
+        told += f" ({same} of them with equal outcomes throughout)" if same else ""
+        lines.append(f"- **{words}**: {told}.")
         shown = rows[rows["measure"].str.startswith(_MEAN) | (rows["verdict"] != "undecided")]
-        lines.append(f"- **{words}**: {_counts(rows)}.")
-        lines += [
-            f"  - {_scope(row)}: {difference_in_words(row)}" for row in shown.to_dict("records")
-        ]
+        for row in shown.to_dict("records"):
+            scope, measure = row["scope"], row["measure"]
+            where = measure if measure.startswith(f"{scope} ") else f"{scope} ({measure})"
+            lines.append(f"  - {where}: {difference_in_words(row)}")
     notes = "What is not listed is undecided, which does not mean equal."
     lines.append(f"\n{differences_are(table)} {notes}")
     return "\n".join(lines)
@@ -187,18 +196,6 @@ def classes_in_words(table: pd.DataFrame) -> str:
     return " ".join(parts)
 
 
-def _retrieval(panels: Sequence[Panel]) -> list[Panel]:
-    kept = []
-    for panel in panels:
-        measures = tuple(one for one in panel.measures if one.direction != CLASSIFICATION)
-        whole = len(measures) == len(panel.measures)
-        if measures:
-            kept.append(Panel(panel.name if whole else f"{panel.name}_retrieval", measures))
-    if not kept:
-        raise ValueError("the panels have no retrieval; directions are of retrieval alone")
-    return kept
-
-
 def _plain_and_variant(
     plain: pd.DataFrame, variant: pd.DataFrame, measure: Measure, alpha: float
 ) -> list[np.ndarray]:
@@ -212,8 +209,7 @@ def _plain_and_variant(
             "has other items than the variant; measure both on the same"
         )
     rows = [of_plain.index(draw) for draw in draws] or [0]  # the teacher has no draw
-    shared = ranks[0].at(alpha)[rows]
-    return [as_hits(array, measure) for array in (shared, ranks[1].at(alpha))]
+    return [as_hits(array, measure) for array in (ranks[0].at(alpha)[rows], ranks[1].at(alpha))]
 
 
 def _row(
@@ -229,21 +225,7 @@ def _row(
     return where | {"first": values[0], "second": values[1]} | difference(first, second)
 
 
-def _counts(rows: pd.DataFrame) -> str:
-    parts = [
-        f"{(rows['verdict'] == word).sum()} {word}" for word in ("higher", "lower", "undecided")
-    ]
-    # Only where no item differs in any draw is there no spread at all.
-    same = int(((rows["ci_low"] == 0) & (rows["ci_high"] == 0)).sum())
-    return ", ".join(parts) + (f" ({same} of them with equal outcomes throughout)" if same else "")
-
-
 def _label(table: pd.DataFrame, scope: str) -> str:
     measure = table.loc[table["scope"] == scope, "measure"].iloc[0]
     name = scope.replace("in_domain", "in-domain").replace("zero_shot", "zero-shot")
     return name.replace("_", " ") + (",\nmean" if measure.startswith(_MEAN) else "")
-
-
-def _scope(row: Mapping[Any, Any]) -> str:
-    scope, measure = row["scope"], row["measure"]
-    return measure if measure.startswith(f"{scope} ") else f"{scope} ({measure})"

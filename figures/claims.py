@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from typing import Any, Final
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from figures.comparisons import LEVEL, decision, difference, fusion_comparisons, holm
+from figures.comparisons import LEVEL, decision, difference, fusion_comparisons, holm, p_in_words
 from figures.hits import PanelHits, as_hits, sweep_ranks
 from figures.inference import heterogeneity_p_value, qualitative_interaction_p_value
 from figures.label_share import MEASURES, share_hits
@@ -55,6 +56,9 @@ _EACH_END: Final = round(2 * LEVEL - 1, 12)  # of intervals each of whose ends i
 _CLASSES: Final = Measure("mit", CLASSIFICATION, 1)  # of figure 1
 
 
+_Row = dict[Any, Any]  # of the columns that a test fills; its verdict is empty if p_value decides
+
+
 @dataclass(frozen=True)
 class Claim:
     """One claim: in words, where the paper makes it, its evidence, and the test with its settings.
@@ -70,27 +74,6 @@ class Claim:
     paper: str | Mapping[str, Any]
     test: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Finding:
-    """What a test found: an estimate with its interval, and the side that the paper is on.
-
-    `settled` is the verdict where it is not, or not only, the p-value and interval that decide;
-    without both the p-value decides alone.
-    """
-
-    measured: float
-    ci_low: float
-    ci_high: float
-    n: int
-    draws: int
-    p_value: float = math.nan
-    expected: str = ""
-    settled: str = ""
-    unit: str = _POINTS
-    found: str = ""
-    level: float = LEVEL
 
 
 def read_claims() -> list[Claim]:
@@ -125,19 +108,16 @@ def claims_table(
     """
     data = _Data(sweep, label_share, subset_size, references, alpha)
     claims, rules = read_claims(), _file()["decided_by"]
-    findings = [_TESTS[claim.test](data, **claim.settings) for claim in claims]
-    p_values = [math.nan if finding is None else finding.p_value for finding in findings]
+    found = [_TESTS[one.test](data, **one.settings) or {"verdict": NOT_MEASURED} for one in claims]
+    p_holm = holm(np.array([row.get("p_value", math.nan) for row in found]))
     keys = ["data_set", "metric", "model"]
     numbers = paper_values().drop_duplicates(keys).set_index(keys)["value"]
     rows = []
-    for claim, finding, p_holm in zip(claims, findings, holm(np.array(p_values)), strict=True):
-        row = vars(claim) | {"paper": _evidence(claim.paper, numbers), "p_holm": p_holm}
-        row |= {"verdict": NOT_MEASURED, "unit": "", "found": "", "level": LEVEL}
+    for claim, finding, corrected in zip(claims, found, p_holm, strict=True):
+        row = vars(claim) | {"unit": "", "found": "", "level": LEVEL, "p_holm": corrected} | finding
+        row["paper"] = _evidence(claim.paper, numbers)
         row["decided_by"] = rules[claim.test].format(**claim.settings)
-        if finding is not None:
-            row |= vars(finding) | {"verdict": _verdict(finding, p_holm)}
-        elif "reason" in claim.settings:
-            row |= {"verdict": CANNOT, "found": claim.settings["reason"]}
+        row["verdict"] = row["verdict"] or _verdict(row)
         rows.append(row)
     table = pd.DataFrame(rows).reindex(columns=_COLUMNS)
     return table.astype({"n": "Int64", "draws": "Int64"})
@@ -146,12 +126,12 @@ def claims_table(
 def claims_text(table: pd.DataFrame) -> str:
     """What `claims_table` found, as Markdown: phenomena, then constants, by verdict."""
     parts = []
-    for kind, title in KINDS.items():
-        for verdict, words in VERDICTS.items():
-            rows = table[(table["kind"] == kind) & (table["verdict"] == verdict)]
-            lines = [f"- {_sentence(row)}" for row in rows.to_dict("records")]
-            if lines:
-                parts.append(f"**{title}: {words[0].lower()}{words[1:]}**\n\n" + "\n".join(lines))
+    for kind, verdict in itertools.product(KINDS, VERDICTS):
+        rows = table[(table["kind"] == kind) & (table["verdict"] == verdict)].to_dict("records")
+        if rows:
+            words = VERDICTS[verdict]
+            title = f"**{KINDS[kind]}: {words[0].lower()}{words[1:]}**\n"
+            parts.append("\n".join([title, *(f"- {_sentence(row)}" for row in rows)]))
     one_draw = (table["draws"].dropna() <= 1).all()
     over = "items (one draw: nothing is known of others)" if one_draw else "items and draws"
     parts.append(
@@ -174,7 +154,9 @@ def claims_printed(table: pd.DataFrame) -> pd.DataFrame:
             "Paper": row["paper"].replace(f" {_POINTS} (", " ("),
             "Here": _measured(row).removesuffix(f" {_POINTS}"),
             f"{LEVEL:.0%} interval": _interval(row),
-            "p": _p(row["p_holm"]).removeprefix("= "),
+            "p": "–"
+            if math.isnan(row["p_holm"])
+            else p_in_words(row["p_holm"]).removeprefix("p ").removeprefix("= "),
             "Verdict": row["verdict"],
         }
         for kind in KINDS
@@ -198,31 +180,26 @@ class _Data:
         return _covers(self.sweep, measures, [0.0, 1.0, *alphas])
 
     @cached_property
-    def fusion(self) -> dict[tuple[str, str], dict[Any, Any]]:
-        """`fusion_comparisons` of the data sets that were measured, by scope and end."""
-        panels = [panel for panel in PANELS if self.swept(panel.measures, self.alpha)]
-        if ZERO_SHOT not in panels:
-            alone = [Panel(measure.data_set, (measure,)) for measure in ZERO_SHOT.measures]
-            panels += [panel for panel in alone if self.swept(panel.measures, self.alpha)]
+    def fusion(self) -> dict[tuple[str, str], _Row]:
+        """`fusion_comparisons` of the panels and data sets that were measured, by scope and end."""
+        every = [*PANELS, *(Panel(one.data_set, (one,)) for one in ZERO_SHOT.measures)]
+        panels = [panel for panel in every if self.swept(panel.measures, self.alpha)]
         if not panels:
             return {}
-        table = fusion_comparisons(self.sweep, self.alpha, panels)
-        return {(row["scope"], row["versus"]): row for row in table.to_dict("records")}
+        rows = fusion_comparisons(self.sweep, self.alpha, panels).to_dict("records")
+        return {(row["scope"], row["versus"]): row for row in rows}
 
     @cached_property
     def shared(self) -> list[Measure]:
         """What the study of label shares measured with labels alone and with the paper's share."""
-        if self.label_share is None:
+        if (study := self.label_share) is None:
             return []
-        trained = self.label_share["labelled_share"].astype(float)
-        both = [
-            self.label_share[np.isclose(trained, 1 - share, atol=1e-9)] for share in (0, _SHARE)
-        ]
-        covered = [[_covers(side, [one], [self.alpha]) for side in both] for one in MEASURES]
-        return [measure for measure, sides in zip(MEASURES, covered, strict=True) if all(sides)]
+        trained = study["labelled_share"].astype(float)
+        both = [study[np.isclose(trained, 1 - share, atol=1e-9)] for share in (0, _SHARE)]
+        return [one for one in MEASURES if all(_covers(side, [one], [self.alpha]) for side in both)]
 
     @cached_property
-    def shares(self) -> dict[str, dict[Any, Any]]:
+    def shares(self) -> dict[str, _Row]:
         """`share_comparisons` of the data sets that were measured, by scope."""
         if self.label_share is None or not self.shared:
             return {}
@@ -232,12 +209,12 @@ class _Data:
     @cached_property
     def alphas(self) -> dict[str, pd.DataFrame]:
         """Each alpha against the best, by panel, of those that were measured whole."""
-        tables = {}
-        for panel in PANELS:
-            if self.swept(panel.measures):
-                hits = PanelHits(self.sweep, panel.measures)
-                tables[panel.name] = best_table({alpha: hits.at(alpha) for alpha in hits.alphas})
-        return tables
+        panels = [panel for panel in PANELS if self.swept(panel.measures)]
+        hits = {panel.name: PanelHits(self.sweep, panel.measures) for panel in panels}
+        return {
+            name: best_table({alpha: one.at(alpha) for alpha in one.alphas})
+            for name, one in hits.items()
+        }
 
     @cached_property
     def reference_size(self) -> int:
@@ -251,43 +228,54 @@ class _Data:
         if study is None or not _covers(study, [SIZE_MEASURE], [self.alpha]):
             return {}
         sizes = size_hits(subset_hits(study, self.alpha, SIZE_MEASURE))
-        if self.reference_size not in sizes or len(sizes) < 3:
-            return {}
-        return {size: [hits] for size, hits in sizes.items()}
+        known = self.reference_size in sizes and len(sizes) > 2
+        return {size: [hits] for size, hits in sizes.items()} if known else {}
+
+    def classes(self, rows: pd.DataFrame) -> list[np.ndarray] | None:
+        """Hits of teacher and fused model on Moments in Time, [draws, items] each, if measured."""
+        if not self.swept([_CLASSES], self.alpha):
+            return None
+        ranks = sweep_ranks(rows, _CLASSES.data_set, CLASSIFICATION, [0.0, self.alpha])
+        return [as_hits(array, _CLASSES) for array in ranks.arrays]
 
 
-def _pseudo_labels_similar(data: _Data, data_set: str, margin: float) -> _Finding | None:
+def _fusion(data: _Data, scope: str, versus: str, expected: str) -> _Row | None:
+    return _of_row(data.fusion.get((scope, versus)), expected)
+
+
+def _pseudo_labels(data: _Data, data_set: str, expected: str) -> _Row | None:
+    return _of_row(data.shares.get(data_set), expected)
+
+
+def _pseudo_labels_similar(data: _Data, data_set: str, margin: float) -> _Row | None:
     """Two one-sided tests: an interval of level 1 - 2 * 0.05 within the margin."""
     if data.label_share is None or data_set not in data.shares:
         return None
     measures = [measure for measure in data.shared if measure.data_set == data_set]
-    study = share_hits(data.label_share, data.alpha, measures)[data_set]
-    mixed = study.hits[round(_SHARE, 9)]
-    found = paired_difference(study.hits[0], mixed, level=_EACH_END)
+    hits = share_hits(data.label_share, data.alpha, measures)[data_set].hits
+    alone, mixed = hits[0], hits[round(_SHARE, 9)]
+    found = paired_difference(alone, mixed, level=_EACH_END)
     ends = 100 * np.array([found.estimate, found.low, found.high])
-    settled, words = _within(margin, ends[1], ends[2], (ends[2] - ends[1]) / 2)
-    rest = {"settled": settled, "found": words, "level": _EACH_END}
-    return _finding(ends, found.n, len(mixed[0]), **rest)
+    within = _within(margin, ends[1], ends[2], (ends[2] - ends[1]) / 2)
+    return _row(ends, found.n, len(mixed[0]), **within)
 
 
-def _best_alpha(data: _Data, scope: str, best: float) -> _Finding | None:
-    table = data.alphas.get(scope)
-    return None if table is None else _of_best(table, best, "α = ")
+def _best_alpha(data: _Data, scope: str, best: float) -> _Row | None:
+    return _of_best(data.alphas.get(scope), best, "α = ")
 
 
-def _close_alpha(data: _Data, scope: str, margin: float) -> _Finding | None:
+def _close_alpha(data: _Data, scope: str, margin: float) -> _Row | None:
     """What the alpha chosen beforehand loses to the best of all, against a margin."""
     table = data.alphas.get(scope)
     if table is None or (row := _row_of(table, data.alpha)) is None:
         return None
     ends = [100 * np.maximum(-row[name], 0) for name in ("lead", "ci_high", "ci_low")]
-    settled, words = _within(margin, ends[1], ends[2], 100 * row["reach"])
-    words = f"highest in hindsight: α = {_highest(table)}" + (words and f"; {words}")
-    rest = {"settled": settled, "found": words, "level": _EACH_END}
-    return _finding(ends, row["n"], row["draws"], **rest)
+    within = _within(margin, ends[1], ends[2], 100 * row["reach"])
+    words = [f"highest in hindsight: α = {_highest(table)}", within["found"]]
+    return _row(ends, row["n"], row["draws"], **within | {"found": "; ".join(filter(None, words))})
 
 
-def _best_size(data: _Data) -> _Finding | None:
+def _best_size(data: _Data) -> _Row | None:
     """The sweep's number of labelled clips against every other and the teacher."""
     if not data.sizes:
         return None
@@ -295,158 +283,134 @@ def _best_size(data: _Data) -> _Finding | None:
     return _of_best(best_table(data.sizes), data.reference_size, found=stands)
 
 
-def _largest_size(data: _Data) -> _Finding | None:
+def _largest_size(data: _Data) -> _Row | None:
     """The largest subset against every smaller one, where it is above the sweep's."""
     subsets = {size: hits for size, hits in data.sizes.items() if size > 0}
     largest = max(subsets, default=0)
     if not subsets or largest <= data.reference_size:
         return None
-    words = {FAILS: HOLDS, HOLDS: FAILS}  # being the best is what refutes this claim
     found = _of_best(best_table(subsets), largest, found=f"the largest is {largest:,} clips; ")
-    return found and replace(found, settled=words.get(found.settled, UNDECIDED))
+    words = {FAILS: HOLDS, HOLDS: FAILS}  # being the best is what refutes this claim
+    return found and found | {"verdict": words.get(found["verdict"], UNDECIDED)}
 
 
-def _rank_curve(data: _Data, data_set: str, at_most: float) -> _Finding | None:
+def _rank_curve(data: _Data, data_set: str, at_most: float) -> _Row | None:
     """Logarithms of ranks are compared by text; the sorted curves, with a band for all cutoffs."""
     measure = Measure(data_set, "text_to_video", 1)
     if not data.swept([measure], data.alpha):
         return None
-    ranks = sweep_ranks(data.sweep, data_set, measure.direction, [0.0, data.alpha])
-    found = paired_difference(*map(np.log, ranks.arrays))
+    ranks = sweep_ranks(data.sweep, data_set, measure.direction, [0.0, data.alpha]).arrays
+    found = paired_difference(*map(np.log, ranks))
     order = curve_order(data.sweep, data.alpha, data_set=data_set)
-    settled = ""
+    verdict = ""
     if order["lower"] > at_most / 100 * order["cutoffs"]:
-        settled = FAILS
+        verdict = FAILS
     elif found.estimate < 0 and order["above"] > at_most / 100:
-        settled = UNDECIDED
-    return _finding(
+        verdict = UNDECIDED
+    return _row(
         100 * np.expm1([found.estimate, found.low, found.high]),
         found.n,
-        len(ranks.draws),
+        len(ranks[1]),
         p_value=found.p_value,
         expected="lower",
-        settled=settled,
+        verdict=verdict,
         unit="% of the rank",
         found=f"of the curve's positions {order['below']:.1%} are below the teacher's, "
         f"{order['equal']:.1%} on it, {order['above']:.1%} above it",
     )
 
 
-def _classes(data: _Data, classes: Sequence[str], expected: str) -> _Finding | None:
+def _classes(data: _Data, classes: Sequence[str], expected: str) -> _Row | None:
     """Fused minus teacher on the clips of some classes of Moments in Time."""
-    if not data.swept([_CLASSES], data.alpha):
-        return None
     rows = data.sweep[data.sweep["data_set"] == _CLASSES.data_set]
     chosen = rows[rows["label"].isin(classes)]
-    if set(chosen["label"]) != set(classes):
+    if set(chosen["label"]) != set(classes) or (sides := data.classes(chosen)) is None:
         return None
-    teacher, fused = _top_1(data, chosen)
-    return _of_row(difference([teacher], [fused]), expected=expected)
+    return _of_row(difference(*([side] for side in sides)), expected)
 
 
-def _class_spread(data: _Data) -> _Finding | None:
+def _class_spread(data: _Data) -> _Row | None:
     """Item differences are averaged over draws: the tests are about these students."""
-    if not data.swept([_CLASSES], data.alpha):
+    if (sides := data.classes(data.sweep)) is None:
         return None
-    teacher, fused = _top_1(data, data.sweep)
     labels = item_labels(data.sweep, _CLASSES.data_set).sort_index().to_numpy(str)
-    differences = fused.mean(axis=0) - teacher.mean(axis=0)
-    differ = heterogeneity_p_value(differences, labels)
+    differences = sides[1].mean(axis=0) - sides[0].mean(axis=0)
+    differ = p_in_words(heterogeneity_p_value(differences, labels))
     # Each class by itself at 5%: that all gain is shown only if each of them does.
     table = per_class_table(data.sweep, data.alpha, level=_EACH_END)
     one_sign = (table["ci_low"] > 0).all() or (table["ci_high"] < 0).all()
     higher, lower = ((sign * table["difference"] > 1e-12).sum() for sign in (1, -1))
-    return _finding(
-        (math.nan, math.nan, math.nan),
+    return _row(
+        [math.nan] * 3,
         len(differences),
-        len(fused),
+        len(sides[1]),
         p_value=qualitative_interaction_p_value(differences, labels),
-        settled=FAILS if one_sign else "",
+        verdict=FAILS if one_sign else "",
         unit="",
         found=f"of {len(table)} classes {higher} are higher here and {lower} lower; that classes "
-        f"differ: p {_p(differ)}, by permutation of the labels",
+        f"differ: {differ}, by permutation of the labels",
     )
 
 
-def _top_1(data: _Data, rows: pd.DataFrame) -> list[np.ndarray]:
-    """Hits of the teacher and of the fused model on Moments in Time, [draws, items] each."""
-    ranks = sweep_ranks(rows, _CLASSES.data_set, CLASSIFICATION, [0.0, data.alpha])
-    return [as_hits(array, _CLASSES) for array in ranks.arrays]
-
-
-def _references(data: _Data, of: str, minus: str, expected: str) -> _Finding | None:
+def _references(data: _Data, of: str, minus: str, expected: str) -> _Row | None:
     """Two reference models' difference on the mean of the five data sets."""
-    if data.references is None:
+    if (every := data.references) is None:
         return None
-    sides = [data.references[data.references["model"] == model] for model in (minus, of)]
+    sides = [every[every["model"] == model] for model in (minus, of)]
     measures = ZERO_SHOT.measures
-    if any({measure.data_set for measure in measures} - set(rows["data_set"]) for rows in sides):
+    if any({one.data_set for one in measures} - set(rows["data_set"]) for rows in sides):
         return None
-    pairs = [
-        [ranks_of(rows, measure.data_set, measure.direction) for rows in sides]
-        for measure in measures
-    ]
-    if not all(first.items.equals(second.items) for first, second in pairs):
+    pairs = [[ranks_of(rows, one.data_set, one.direction) for one in measures] for rows in sides]
+    if not all(first.items.equals(second.items) for first, second in zip(*pairs, strict=True)):
         raise ValueError(
             f"{of} and {minus} were not measured on the same clips; measure them again with the "
             "same frames"
         )
     hits = [
-        [as_hits(ranks.at(0.0), measure) for ranks in pair]
-        for pair, measure in zip(pairs, measures, strict=True)
+        [as_hits(ranks.at(0.0), one) for ranks, one in zip(side, measures, strict=True)]
+        for side in pairs
     ]
-    return _of_row(difference(*zip(*hits, strict=True)), expected=expected)
+    return _of_row(difference(*hits), expected)
 
 
-_TESTS: Final[dict[str, Callable[..., _Finding | None]]] = {
-    "fusion": lambda data, scope, versus, expected: _of_row(
-        data.fusion.get((scope, versus)), expected=expected
-    ),
-    "pseudo_labels": lambda data, data_set, expected: _of_row(
-        data.shares.get(data_set), expected=expected
-    ),
-    "pseudo_labels_similar": _pseudo_labels_similar,
-    "best_alpha": _best_alpha,
-    "close_alpha": _close_alpha,
-    "best_size": _best_size,
-    "largest_size": _largest_size,
-    "rank_curve": _rank_curve,
-    "classes": _classes,
-    "class_spread": _class_spread,
-    "references": _references,
-    "untested": lambda data, reason: None,
+def _untested(data: _Data, reason: str) -> _Row:
+    return {"verdict": CANNOT, "found": reason}
+
+
+_TESTS: Final[dict[str, Callable[..., _Row | None]]] = {
+    test.__name__.removeprefix("_"): test
+    for test in (
+        *(_fusion, _classes, _class_spread, _rank_curve, _references, _untested),
+        *(_best_alpha, _close_alpha, _best_size, _largest_size),
+        *(_pseudo_labels, _pseudo_labels_similar),
+    )
 }
 
 
-def _covers(
-    outcomes: pd.DataFrame | None, measures: Sequence[Measure], alphas: Sequence[float]
-) -> bool:
+def _covers(outcomes: pd.DataFrame, measures: Sequence[Measure], alphas: Sequence[float]) -> bool:
     """Whether the outcomes have all of these alphas on each of the data sets."""
-    if outcomes is None:
-        return False
     rows = sweep_rows(outcomes)
     there = rows.groupby(["data_set", "direction"], observed=True)["alpha"].unique().to_dict()
     return all(
         np.isclose(there.get((measure.data_set, measure.direction), []), alpha, atol=1e-9).any()
-        for measure in measures
-        for alpha in alphas
+        for measure, alpha in itertools.product(measures, alphas)
     )
 
 
 def _of_best(
-    table: pd.DataFrame, value: float, prefix: str = "", found: str = ""
-) -> _Finding | None:
+    table: pd.DataFrame | None, value: float, prefix: str = "", found: str = ""
+) -> _Row | None:
     """That a value is the best: refuted if shown worse, proven if no other is left."""
-    left = table["left"]
-    if (row := _row_of(table, value)) is None:
+    if table is None or (row := _row_of(table, value)) is None:
         return None
-    settled = HOLDS if left.sum() == 1 else UNDECIDED if left.all() else CONSISTENT
+    left = table["left"]
+    verdict = HOLDS if left.sum() == 1 else UNDECIDED if left.all() else CONSISTENT
     names = ", ".join(f"{one:,g}" for one in table.loc[left, "value"])
     found += f"not shown worse than the best: {prefix}{names}; highest: {prefix}{_highest(table)}"
     # Hsu's interval, for all values together, ends at 0 for those that are shown worse.
     ends = 100 * np.array([row["lead"], row["ci_low"], np.maximum(row["ci_high"], 0)])
-    settled = settled if row["left"] else FAILS
-    return _finding(ends, row["n"], row["draws"], settled=settled, found=found)
+    verdict = verdict if row["left"] else FAILS
+    return _row(ends, row["n"], row["draws"], verdict=verdict, found=found)
 
 
 def _row_of(table: pd.DataFrame, value: float) -> dict[Any, Any] | None:
@@ -459,43 +423,42 @@ def _highest(table: pd.DataFrame) -> str:
     return f"{table['value'].iloc[table['lead'].round(12).argmax()]:,g}"
 
 
-def _within(margin: float, low: float, high: float, reach: float) -> tuple[str, str]:
+def _within(margin: float, low: float, high: float, reach: float) -> _Row:
     """Whether a difference stays within a margin, and why that cannot be shown; all in points.
 
     reach: half the interval's width, from the estimate to the end that decides.
     """
     found = f"a margin of {margin:g} cannot be shown at this size, none below {reach:.2f} can"
     found = found if reach >= margin else ""
+    verdict = CANNOT if found else UNDECIDED
     if low > margin or high < -margin:
-        return FAILS, found
-    if reach > 0 and -margin <= low <= high <= margin:
-        return HOLDS, ""
-    return (CANNOT if found else UNDECIDED), found
+        verdict = FAILS
+    elif reach > 0 and -margin <= low <= high <= margin:
+        verdict, found = HOLDS, ""
+    return {"verdict": verdict, "found": found, "level": _EACH_END}
 
 
-def _of_row(row: Mapping[Any, Any] | None, **rest: Any) -> _Finding | None:
-    """The finding of a comparison's row, whose differences are fractions."""
+def _of_row(row: Mapping[Any, Any] | None, expected: str) -> _Row | None:
+    """What a comparison's row, whose differences are fractions, finds; the paper's side of it."""
     if row is None:
         return None
     ends = [100 * row[name] for name in ("difference", "ci_low", "ci_high")]
-    return _finding(ends, row["n"], row["draws"], **{"p_value": row["p_value"], **rest})
+    return _row(ends, row["n"], row["draws"], p_value=row["p_value"], expected=expected)
 
 
-def _finding(ends: Sequence[float] | np.ndarray, n: int, draws: int, **rest: Any) -> _Finding:
-    """The finding of an estimate and its two ends."""
-    measured, low, high = map(float, ends)
-    return _Finding(measured=measured, ci_low=low, ci_high=high, n=n, draws=draws, **rest)
+def _row(ends: Sequence[float] | np.ndarray, n: int, draws: int, **rest: Any) -> _Row:
+    """What was found: an estimate with the ends of its interval."""
+    found = dict(zip(("measured", "ci_low", "ci_high"), map(float, ends), strict=True))
+    return found | {"n": n, "draws": draws, "unit": _POINTS, "verdict": ""} | rest
 
 
-def _verdict(finding: _Finding, p_holm: float) -> str:
-    if finding.settled:
-        return finding.settled
-    if math.isnan(finding.measured):
-        return HOLDS if p_holm <= 1 - LEVEL else UNDECIDED
-    side = decision(vars(finding) | {"p_holm": p_holm})
+def _verdict(row: _Row) -> str:
+    if math.isnan(row["measured"]):
+        return HOLDS if row["p_holm"] <= 1 - LEVEL else UNDECIDED
+    side = decision(row)
     if side == "undecided":
         return UNDECIDED
-    return HOLDS if side == finding.expected else FAILS
+    return HOLDS if side == row["expected"] else FAILS
 
 
 def _evidence(paper: str | Mapping[str, Any], numbers: pd.Series) -> str:
@@ -516,7 +479,7 @@ def _evidence(paper: str | Mapping[str, Any], numbers: pd.Series) -> str:
 
 def _sentence(row: Mapping[Any, Any]) -> str:
     numbers = [] if math.isnan(row["measured"]) else [f"{_measured(row)} {_interval(row)}"]
-    numbers += [] if math.isnan(row["p_holm"]) else [f"p {_p(row['p_holm'])}"]
+    numbers += [] if math.isnan(row["p_holm"]) else [p_in_words(row["p_holm"])]
     named = f"{row['claim']} ({row['where']})" + (f": {', '.join(numbers)}" if numbers else "")
     return named + (f"; {row['found']}" if row["found"] else "")
 
@@ -534,9 +497,3 @@ def _interval(row: Mapping[Any, Any]) -> str:
 
 def _signed(number: float) -> str:
     return f"{number:+.1f}".replace("-", "−")
-
-
-def _p(p_value: float) -> str:
-    if math.isnan(p_value):
-        return "–"
-    return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"

@@ -23,10 +23,9 @@ def fusion_comparisons(
 ) -> pd.DataFrame:
     """Fused at `alpha` minus teacher and minus student, per panel and per data set of it.
 
-    Panels are by default those of the data sets in the outcomes (`measures.panels_in`). A panel
-    of one data set is that data set and is listed once. Columns: scope (panel or data set),
-    measure, versus, alpha, and those of `difference` and `decided`; positive is in favour of
-    fusion.
+    Panels are by default those of the data sets in the outcomes. A panel of one data set is that
+    data set and is listed once. Columns: scope (panel or data set), measure, versus, alpha, and
+    those of `difference` and `decided`; positive is in favour of fusion.
 
     Raises: ValueError when alpha is not in the sweep, or is 0 or 1.
     Source: tables 4 and 5 compare the same models, without a test.
@@ -37,11 +36,11 @@ def fusion_comparisons(
         fused = hits.at(alpha)
         if hits.alphas[hits.place(alpha)] in _ENDS.values():
             raise ValueError(f"alpha {alpha:g} is an end of the sweep; compare one between 0 and 1")
-        for end, end_alpha in _ENDS.items():
-            rows.append(
-                {"scope": scope, "measure": measure_name(measures), "versus": end, "alpha": alpha}
-                | difference(hits.at(end_alpha), fused)
-            )
+        where = {"scope": scope, "measure": measure_name(measures)}
+        rows += [
+            where | {"versus": end, "alpha": alpha} | difference(hits.at(end_alpha), fused)
+            for end, end_alpha in _ENDS.items()
+        ]
     return decided(rows)
 
 
@@ -58,17 +57,10 @@ def difference(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> dic
         axis=0,
     )
     signs = np.sign(np.round([found.estimate, *by_draw], 12))  # 0 is a sign of its own
-    return {
-        "difference": found.estimate,
-        "ci_low": found.low,
-        "ci_high": found.high,
-        "p_value": found.p_value,
-        "sign_flip_p": found.sign_flip_p,
-        "n": found.n,
-        "draws": len(by_draw),
-        "draws_same_sign": int(np.sum(signs[1:] == signs[0])),
-        "level": LEVEL,
-    }
+    numbers = {"difference": found.estimate, "ci_low": found.low, "ci_high": found.high}
+    tests = {"p_value": found.p_value, "sign_flip_p": found.sign_flip_p, "n": found.n}
+    same = int(np.sum(signs[1:] == signs[0]))
+    return numbers | tests | {"draws": len(by_draw), "draws_same_sign": same, "level": LEVEL}
 
 
 def decided(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -101,10 +93,10 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def decision(row: Mapping[Any, Any]) -> str:
-    """The verdict of a comparison's row: "higher", "lower" or "undecided".
+    """The verdict of a row by its p_holm, level, ci_low and ci_high: higher, lower or undecided.
 
-    row: p_holm, level, ci_low and ci_high. Where p_holm is at most 1 - level, so is the p-value,
-    and the interval of the same t lies on one side of 0.
+    Where p_holm is at most 1 - level, so is the p-value, and the interval of the same t lies on one
+    side of 0.
     """
     if row["p_holm"] > 1 - row["level"]:
         return "undecided"
@@ -118,21 +110,25 @@ def off_zero(low: ArrayLike, high: ArrayLike) -> np.ndarray:
 
 
 def verdict(comparisons: pd.DataFrame) -> str:
-    """What `fusion_comparisons` shows, in words: Markdown, a sentence per panel, a line per row.
-
-    A scope's sentence says whether fusion is higher than both ends.
-
-    Raises: ValueError when the table is empty.
-    """
+    """What `fusion_comparisons` shows, in Markdown: whether fusion is higher than both ends of each
+    scope, and a line per row. Raises: ValueError when the table is empty."""
     if comparisons.empty:
         raise ValueError("no comparisons to put in words; call fusion_comparisons first")
     paragraphs = []
     for scope, rows in comparisons.groupby("scope", sort=False):
+        against = ", ".join(
+            f"undecided against the {row.versus}"
+            if row.verdict == "undecided"
+            else f"{row.verdict} than the {row.versus}"
+            for row in rows.itertuples()
+        )
+        said = f"{against}; it is not shown to beat both ends."
+        said = "higher than both ends." if (rows["verdict"] == "higher").all() else said
         measured = f"{rows['measure'].iloc[0]}, n = {rows['n'].iloc[0]}"
-        lines = [f"**{scope}** ({measured}): {_summary(rows)}"]
+        lines = [f"**{scope}** ({measured}): fusion is {said}"]
         for row in rows.to_dict("records"):
-            against = f"fused (α = {row['alpha']:g}) − {row['versus']}"
-            lines.append(f"- {against}: {difference_in_words(row)}")
+            compared = f"fused (α = {row['alpha']:g}) − {row['versus']}"
+            lines.append(f"- {compared}: {difference_in_words(row)}")
         paragraphs.append("\n".join(lines))
     paragraphs.append(
         f"{differences_are(comparisons)} Undecided means that these data do not settle the sign, "
@@ -169,14 +165,3 @@ def p_in_words(p_value: float) -> str:
     if np.isnan(p_value):
         return "no test"
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
-
-
-def _summary(rows: pd.DataFrame) -> str:
-    found = dict(zip(rows["versus"], rows["verdict"], strict=True))
-    if set(found.values()) == {"higher"}:
-        return "fusion is higher than both ends."
-    parts = [
-        f"undecided against the {end}" if word == "undecided" else f"{word} than the {end}"
-        for end, word in found.items()
-    ]
-    return f"fusion is {', '.join(parts)}; it is not shown to beat both ends."

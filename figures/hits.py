@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from figures.measures import Measure
-from figures.outcomes import ranks_of, same_draws, sweep_rows
+from figures.outcomes import Ranks, ranks_of, same_draws, sweep_rows
 from fitclip_core.statistics import mean_interval
 
 
@@ -28,88 +27,64 @@ class PanelHits:
     def __init__(self, outcomes: pd.DataFrame, measures: Sequence[Measure]) -> None:
         rows = sweep_rows(outcomes)
         ranks = [ranks_of(rows, one.data_set, one.direction) for one in measures]
-        first = ranks[0]
         teacher: list[int | None] = [None]
-        for measure, other in zip(measures, ranks, strict=True):
-            cells = [
-                {(alpha, draw) for alpha, draws in one.draws.items() for draw in draws or teacher}
-                for one in (first, other)
-            ]
-            if differing := sorted(cells[0] ^ cells[1], key=str):
+        cells = [
+            {(alpha, draw) for alpha, draws in one.draws.items() for draw in draws or teacher}
+            for one in ranks
+        ]
+        for measure, of_set in zip(measures, cells, strict=True):
+            if differing := sorted(cells[0] ^ of_set, key=str):
                 raise ValueError(
                     f"{measure.data_set} and {measures[0].data_set} do not have the same (alpha, "
                     f"draw) cells: {differing[:5]} in one only; finish the sweep or leave them out"
                 )
-        self.alphas: list[float] = list(first.points)
+        self.alphas: list[float] = list(ranks[0].points)
         if not {0.0, 1.0} <= set(self.alphas):
             raise ValueError(
                 f"the sweep needs the teacher (alpha 0) and the student (alpha 1); alphas there "
                 f"are: {self.alphas}"
             )
-        self.draws = first.same_draws()
+        self.draws = ranks[0].same_draws()
         self.items: list[pd.Index] = [one.items for one in ranks]
         self.n_items = sum(map(len, self.items))
-        self._hits = {
-            alpha: [
-                as_hits(one.points[alpha], measure)
-                for measure, one in zip(measures, ranks, strict=True)
-            ]
+        self._hits = [
+            [as_hits(one.points[alpha], of) for of, one in zip(measures, ranks, strict=True)]
             for alpha in self.alphas
-        }
+        ]
 
     def at(self, alpha: float) -> list[np.ndarray]:
-        """Hits at one alpha, one array [draws, items] per data set; the teacher is one draw.
-
-        Raises: ValueError as `place`.
-        """
-        return self._hits[self.alphas[self.place(alpha)]]
+        """Hits at one alpha, one array [draws, items] per data set; errors as `place`."""
+        return self._hits[self.place(alpha)]
 
     def place(self, alpha: float) -> int:
-        """Where alpha stands in `alphas`.
-
-        Raises: ValueError naming the alphas there are when this one is not among them.
-        """
-        for place, known in enumerate(self.alphas):
-            if math.isclose(known, alpha, abs_tol=1e-9):
-                return place
+        """Where alpha stands in `alphas`. Raises: ValueError naming those that there are."""
+        if (near := np.isclose(self.alphas, alpha, rtol=0, atol=1e-9)).any():
+            return int(near.argmax())
         there = ", ".join(f"{known:g}" for known in self.alphas)
         raise ValueError(f"alpha {alpha:g} is not in the sweep; alphas there are: {there}")
 
     def draw_means(self, alpha: float) -> np.ndarray:
         """The measures' mean per draw, a fraction: [draws]; the teacher's repeats for each draw."""
-        means = np.mean([of_set.mean(axis=1) for of_set in self.at(alpha)], axis=0)
-        return np.broadcast_to(means, len(self.draws))
+        return np.broadcast_to(means_by_draw(self.at(alpha)), len(self.draws))
 
     def curves(self) -> list[np.ndarray]:
         """Each data set's hits, [draws, items, alphas]; the teacher's repeat for each draw."""
-        return stacked([self.at(alpha) for alpha in self.alphas])
-
-
-@dataclass(frozen=True)
-class SweepRanks:
-    """Ranks of one data set and direction, [draws, items], at each of some alphas of a sweep.
-
-    items: the same in all. draws: the same at all alphas above 0; the teacher has one row.
-    """
-
-    items: pd.Index
-    arrays: list[np.ndarray]
-    draws: list[int]
+        return stacked(self._hits)
 
 
 def sweep_ranks(
     outcomes: pd.DataFrame, data_set: str, direction: str, alphas: Sequence[float]
-) -> SweepRanks:
-    """1-based mid-ranks at these alphas, in their order.
+) -> Ranks:
+    """The ranks of a sweep at these alphas alone, in their order.
 
     Raises: ValueError when an alpha was not measured, alphas above 0 do not have the same draws, or
     as `outcomes.ranks_of`.
     """
     ranks = ranks_of(sweep_rows(outcomes), data_set, direction)
     known = [ranks.known(alpha) for alpha in alphas]
-    where = f"outcomes of {data_set}, {direction} at alpha"
-    draws = same_draws({alpha: ranks.draws[alpha] for alpha in known}, where)
-    return SweepRanks(ranks.items, [ranks.points[alpha] for alpha in known], draws)
+    draws = {alpha: ranks.draws[alpha] for alpha in known}
+    same_draws(draws, f"outcomes of {data_set}, {direction} at alpha")
+    return replace(ranks, points={alpha: ranks.points[alpha] for alpha in known}, draws=draws)
 
 
 @dataclass(frozen=True)
@@ -135,8 +110,7 @@ def study_hits(
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha is {alpha:g}; give one above 0 (the teacher), up to 1")
     rows = sweep_rows(outcomes)
-    at_alpha = np.isclose(rows["alpha"], alpha, atol=1e-9)
-    chosen = rows[(rows["alpha"] == 0) | at_alpha]
+    chosen = rows[(rows["alpha"] == 0) | np.isclose(rows["alpha"], alpha, atol=1e-9)]
     ranks = ranks_of(chosen, measure.data_set, measure.direction, by)
     of_teacher = [point for point, draws in ranks.draws.items() if not draws]
     if not of_teacher or len(ranks.points) == 1:
@@ -155,6 +129,11 @@ def as_hits(ranks: np.ndarray, measure: Measure) -> np.ndarray:
     return (ranks <= measure.k).astype(np.float64)
 
 
+def means_by_draw(data_sets: Sequence[np.ndarray]) -> np.ndarray:
+    """Each draw's mean over data sets that count equally, [draws, items] each: [draws]."""
+    return np.mean([of_set.mean(axis=1) for of_set in data_sets], axis=0)
+
+
 def stacked(points: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
     """Points' hits of each data set, [draws, items] each, as [draws, items, points] a data set.
 
@@ -169,17 +148,10 @@ def point_numbers(data_sets: Sequence[np.ndarray]) -> dict[str, Any]:
     value (mean over draws), ci_low, ci_high (95%, over items and draws; over items with one draw),
     n (items of all data sets), draws, draw_low, draw_high (the extreme draws); all fractions.
     """
-    means = np.mean([of_set.mean(axis=1) for of_set in data_sets], axis=0)
-    interval = mean_interval(data_sets, within=(0, 1))
-    return {
-        "value": float(means.mean()),
-        "ci_low": interval.low,
-        "ci_high": interval.high,
-        "n": interval.n,
-        "draws": len(means),
-        "draw_low": float(means.min()),
-        "draw_high": float(means.max()),
-    }
+    means, interval = means_by_draw(data_sets), mean_interval(data_sets, within=(0, 1))
+    numbers = {"value": means.mean(), "ci_low": interval.low, "ci_high": interval.high}
+    extremes = {"draw_low": means.min(), "draw_high": means.max()}
+    return numbers | {"n": interval.n, "draws": len(means)} | extremes
 
 
 def with_best(table: pd.DataFrame, by: str) -> pd.DataFrame:

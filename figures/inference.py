@@ -45,7 +45,7 @@ class Band:
 
 @dataclass(frozen=True, eq=False)
 class BestSet:
-    """Each point's mean less the best of the others', arrays [points]; n counts the items.
+    """Each point's mean less the best of the others' (`lead`), arrays [points]; n counts the items.
 
     `left` are the points not shown worse than the best. From `low` (at most 0) to `high`, or to 0
     where `high` is below it, are Hsu's intervals for all points together; a `high` below 0 bounds
@@ -78,12 +78,11 @@ def simultaneous_band(values: Values, *, n_resamples: int = _RESAMPLES, seed: in
 
     Each point's :func:`crossed_interval` is widened by one factor: the bootstrap's quantile of the
     largest deviation among the points, each in units of its standard deviation, over the quantile
-    for a single point. All points share resampled items and draws, so the factor is small where
-    they move together. A point without spread takes no part and has a band of no width.
+    for a single point. Items and draws are resampled for all points together. A point without
+    spread takes no part and has a band of no width; a data set of one item makes the ends NaN.
 
     values: curves (see above); a point that all draws share (the teacher) is repeated for each.
 
-    Returns: estimates and ends, arrays [points]. The ends are NaN when a data set has one item.
     Raises: ValueError when data sets' numbers of points differ, or as :func:`bootstrap_interval`.
     Source: Montiel Olea and Plagborg-Møller 2019 (the sup-t band and its bootstrap).
     """
@@ -98,22 +97,16 @@ def compared_with_best(values: Values) -> BestSet:
     """Which points of a curve of means, such as alphas, may be the best, and what each loses to it.
 
     For each point the differences of the others to it have one-sided bounds that hold for all of
-    them together: :func:`crossed_interval`'s, widened by one factor as in
-    :func:`simultaneous_band`. A point is shown worse than the best when one of its bounds lies
-    above it. The best point is then among those that are left, and no point loses more to the best
-    than `low` says. One point alone is left only where the data tell it from all others.
+    them together, widened as in :func:`simultaneous_band`. A point is shown worse than the best
+    when one of its bounds lies above it. The best point is then among those that are left, and no
+    point loses more to it than `low` says. With a data set of one item the bounds are NaN, and no
+    point is shown worse.
 
     values: curves (see above); the largest mean is the best.
 
-    Returns: the comparisons, in the unit of the values. Bounds are NaN when a data set has one
-    item; no point is then shown worse.
     Raises: ValueError when there is one point, or as :func:`simultaneous_band`.
     Source: Hsu 1984 (constrained intervals for comparisons with the best); Hsu 1981; Hsu 1996,
     chapter 4 (a critical value for each point, where their correlations differ).
-
-    Example:
-        >>> compared_with_best(np.eye(2)[[0, 0, 0, 0, 0, 1]]).lead.round(3)
-        array([ 0.667, -0.667])
     """
     sets, means, deviations = _resampled_means(values, _RESAMPLES, seed=0)
     if len(means) < 2:
@@ -130,15 +123,8 @@ def compared_with_best(values: Values) -> BestSet:
     left = ~(high < -1e-12)  # equal means may differ by the order of a sum
     # The best is one of those left, each of which has its own reach.
     low = 0 - np.where(left, behind + reach.T, -np.inf).max(axis=1).clip(min=0)
-    strongest = behind.argmax(axis=1)
-    return BestSet(
-        lead=-behind.max(axis=1),
-        low=low,
-        high=high,
-        reach=reach[strongest, np.arange(len(means))],
-        left=left,
-        n=count_items(sets),
-    )
+    strongest = reach[behind.argmax(axis=1), np.arange(len(means))]
+    return BestSet(-behind.max(axis=1), low, high, strongest, left, count_items(sets))
 
 
 def selection_gap(
@@ -154,25 +140,24 @@ def selection_gap(
     Of equal means the smaller alpha is taken. Each resample chooses both alphas anew, from
     validation items, test items, and draws, which validation and test share.
 
-    The best of several noisy means lies above the best true mean, so the gap is biased upwards, and
-    more so the flatter the curve; it cannot be negative. The percentile interval has the same bias
-    once more and is on the safe side: it covered the chosen alpha's true loss in 96-100% of
-    simulations, where resampling the test alone covered 69% on flat curves. Its high end is what
-    may be quoted: the choice costs at most that much.
+    The best of several noisy means lies above the best true mean, so the gap, never negative, is
+    biased upwards, the more so the flatter the curve; the percentile interval is so once more, and
+    on the safe side: it covered the chosen alpha's true loss in 96-100% of simulations, where
+    resampling the test alone covered 69% on flat curves. Its high end is what may be quoted.
 
     validation, test: curves (see above) with items and data sets of their own. alphas: [points],
-    ascending.
+    ascending. The ends are NaN when a data set has one item.
 
-    Returns: both alphas, the gap and its interval, in the unit of the values. The ends are NaN when
-    a data set has one item.
     Raises: ValueError when alphas do not ascend or are not one for each point, or as
     :func:`simultaneous_band`.
     Source: Efron and Gong 1983 (the selection repeated in each resample).
     """
-    validations = per_item_sets("validation", validation, points=True)
-    tests = per_item_sets("test", test, points=True)
+    sides = [
+        per_item_sets(name, values, points=True)
+        for name, values in (("validation", validation), ("test", test))
+    ]
     check_settings(_LEVEL, n_resamples)
-    both = [*validations, *tests]
+    both = [*sides[0], *sides[1]]
     grid = np.asarray(alphas, dtype=np.float64)
     points = {data.shape[1] for data in both}
     if points != {grid.size} or grid.ndim != 1 or not (np.diff(grid) > 0).all():
@@ -182,24 +167,15 @@ def selection_gap(
         )
     rng = np.random.default_rng(seed)
     weights = draw_weights(common_draws(both), n_resamples, rng)
-    curves, resampled = [], []
-    for sets in (validations, tests):
-        curves.append(_means(sets)[:, None])
-        resampled.append(resampled_totals(sets, "mean", weights, rng))
-    chosen, hindsight, (gap,) = _selected(*curves)
+    resampled = [resampled_totals(sets, "mean", weights, rng) for sets in sides]
+    chosen, hindsight, (gap,) = _selected(*(_means(sets)[:, None] for sets in sides))
     low = high = float("nan")
     if min(data.shape[-1] for data in both) > 1:
         tail = (1 - _LEVEL) / 2
-        low, high = np.quantile(_selected(*resampled)[2], [tail, 1 - tail])
+        low, high = map(float, np.quantile(_selected(*resampled)[2], [tail, 1 - tail]))
         low = min(low, gap)  # on a fine grid every resample may have a gap, whatever there is here
-    return SelectionGap(
-        chosen=float(grid[chosen[0]]),
-        hindsight=float(grid[hindsight[0]]),
-        gap=float(gap),
-        low=float(low),
-        high=float(high),
-        n=count_items(tests),
-    )
+    best = float(grid[chosen[0]]), float(grid[hindsight[0]])
+    return SelectionGap(*best, float(gap), float(low), high, count_items(sides[1]))
 
 
 def per_class_differences(
@@ -212,17 +188,15 @@ def per_class_differences(
     """Difference in accuracy (second - first) of each class, with intervals, p- and q-values.
 
     The interval is made for few items: one pair that only the first model has right and one that
-    only the second has right are added, which for one draw gives the interval of Bonett and Price,
-    and for several draws the same on the variance of :func:`crossed_interval`. It does not shrink
-    to nothing where the models agree on all items. It covers new items and new draws, for each
-    class by itself.
+    only the second has right are added, which for one draw is the interval of Bonett and Price, and
+    for several draws the same on the variance of :func:`crossed_interval`. It covers new items and
+    new draws, for each class by itself, and has a width where the models agree on all items.
 
-    A class must pass two tests, and p_value is the larger of theirs. One inverts the interval, so
-    that p_value is never below 1 - level where the interval holds 0; few items make it too liberal
-    in the far tail, where the correction looks. The other, sign_flip_p, is the exact test of these
-    draws, an item's differences in all draws flipped together (for one draw, McNemar's). Neither is
-    simulated: the smallest p-value of resampling would not survive the correction for hundreds of
-    classes.
+    p_value is the larger of two tests'. One inverts the interval, so that p_value is never below
+    1 - level where the interval holds 0; few items make it too liberal in the far tail, where the
+    correction looks. The other, sign_flip_p, is the exact test of these draws, an item's
+    differences in all draws flipped together (for one draw, McNemar's). A simulated p-value would
+    not survive the correction for hundreds of classes.
 
     first, second: [items] or [draws, items] of the same items, 1 for right and 0 for wrong; a side
     with one draw goes with every draw of the other. labels: [items] names or numbers of classes.
@@ -234,11 +208,6 @@ def per_class_differences(
     that are missing or of another number.
     Source: Supplement, figure 1. Bonett and Price 2012 (the interval; recommended for small samples
     by Fagerland, Lydersen and Laake 2014); McNemar 1947; Benjamini and Hochberg 1995 (q-values).
-
-    Example:
-        >>> table = per_class_differences([0, 0, 0, 1], [1, 1, 1, 1], ["a", "a", "a", "b"])
-        >>> table["p_value"].tolist()
-        [0.25, 1.0]
     """
     check_settings(level)
     sides = []
@@ -247,26 +216,23 @@ def per_class_differences(
         if not np.isin(side, (0, 1)).all():
             raise ValueError(f"{name} holds other values than 0 and 1: pass rank <= k of each item")
         sides.append(side)
-    if sides[0].shape[1] != sides[1].shape[1]:
-        raise ValueError(
-            f"first has {sides[0].shape[1]} items and second {sides[1].shape[1]}: pass the same "
-            "items in the same order"
-        )
     common_draws(sides)
-    differences = sides[1] - sides[0]
     classes = pd.Series(np.asarray(labels))
-    if len(classes) != differences.shape[1]:
+    numbers = [sides[0].shape[1], sides[1].shape[1], len(classes)]
+    if len(set(numbers)) > 1:
         raise ValueError(
-            f"there are {differences.shape[1]} items and {len(classes)} labels: pass one each"
+            "first, second and labels have {}, {} and {} items: pass the same items in the same "
+            "order".format(*numbers)
         )
     if classes.isna().any():
         raise ValueError(f"label {int(classes.isna().argmax())} is missing: give each item a class")
+    differences = sides[1] - sides[0]
     rows = []
     for label, items in classes.groupby(classes, sort=True).indices.items():
         of_class = differences[:, items]
         added = np.tile([1.0, -1.0], (len(of_class), 1))
         adjusted = np.concatenate([of_class, added], axis=1)
-        spread = crossed_spread([adjusted], small_sample=False)
+        spread, mean = crossed_spread([adjusted], small_sample=False), float(adjusted.mean())
         half_width = float(spread.half_width(level))
         exact = _exact_sign_flip_p_value(of_class.sum(axis=0).astype(int))
         rows.append(
@@ -274,9 +240,9 @@ def per_class_differences(
                 "class": label,
                 "n": len(items),
                 "difference": of_class.mean(),
-                "low": max(adjusted.mean() - half_width, -1.0),
-                "high": min(adjusted.mean() + half_width, 1.0),
-                "p_value": max(exact, spread.p_value(float(adjusted.mean()))),
+                "low": max(mean - half_width, -1.0),
+                "high": min(mean + half_width, 1.0),
+                "p_value": max(exact, spread.p_value(mean)),
                 "sign_flip_p": exact,
             }
         )
@@ -287,14 +253,13 @@ def per_class_differences(
 def heterogeneity_p_value(differences: ArrayLike, labels: ArrayLike) -> float:
     """p-value of the test that a paired difference does not depend on the class.
 
-    The statistic is the sum of squares between classes of the mean differences; under the null
-    hypothesis the labels could as well be permuted over the items. All classes count together, so
+    (1 + permutations of the labels that reach the statistic) / (1 + permutations), the statistic
+    being the sum of squares between classes of the mean differences. All classes count together, so
     the test has power where no class by itself has enough items.
 
     differences: [items] of one pair each, second - first. Where they are means over draws, the test
     holds for new items and these draws. labels: [items] the items' classes.
 
-    Returns: (1 + permutations that reach the statistic) / (1 + permutations).
     Raises: ValueError when there is no item, a difference is NaN or infinite, or there is not one
     label for each item.
     Source: Pitman 1938 (the analysis of variance by permutation); Phipson and Smyth 2010 (the added
@@ -346,19 +311,14 @@ def gail_simon_p_value(effects: ArrayLike, errors: ArrayLike) -> float:
 
     Source: Gail and Simon 1985, Testing for qualitative interactions between treatment effects and
     patient subsets (Biometrics 41).
-
-    Example:
-        >>> round(gail_simon_p_value([1.645, -1.645], [1, 1]), 3)  # of two, the one-sided 5%
-        0.05
     """
     values = np.asarray(effects, np.float64)
     squares = np.square(values / np.asarray(errors, np.float64))
     statistic = min(squares[values > 0].sum(), squares[values < 0].sum())
     if statistic == 0:
         return 1.0
-    others = len(values) - 1
-    freedoms = np.arange(1, others + 1)
-    weights = stats.binom.pmf(freedoms, others, 0.5)
+    freedoms = np.arange(1, len(values))
+    weights = stats.binom.pmf(freedoms, len(values) - 1, 0.5)
     return float((weights * stats.chi2.sf(statistic, freedoms)).sum())
 
 
@@ -398,8 +358,7 @@ def _selected(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
     """Where curves [points, resamples] are best, and the gap: arrays [resamples]."""
     # Rounded, so that equal means do not differ by the order of a sum.
-    chosen = validation.round(12).argmax(axis=0)
-    hindsight = test.round(12).argmax(axis=0)
+    chosen, hindsight = (curve.round(12).argmax(axis=0) for curve in (validation, test))
     columns = np.arange(test.shape[1])
     return chosen, hindsight, test[hindsight, columns] - test[chosen, columns]
 

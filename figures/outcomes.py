@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Final
 
 import numpy as np
@@ -20,13 +21,9 @@ _STUDENT: Final = ("draw", "sampling", "labelled_clips", "labelled_share")
 class Ranks:
     """Ranks of one data set's items in one direction, at each point of what was varied.
 
-    Attributes:
-        items: names of the items, in the arrays' order.
-        points: the value, or tuple of values, of what was varied -> ranks `[draws, items]`,
-            float64, 1-based mid-ranks. Points ascend.
-        draws: the same points -> their draws, ascending. The teacher has none, and one row.
-        varied: the names of what was varied.
-        where: the data set and direction.
+    items: their names, in the arrays' order. points: the value, or tuple of values, of what was
+    varied (None first, then ascending) -> ranks `[draws, items]`, float64, 1-based mid-ranks.
+    draws: the points -> their draws, ascending; the teacher has none, and one row of ranks.
     """
 
     items: pd.Index
@@ -35,49 +32,42 @@ class Ranks:
     varied: str
     where: str
 
-    def at(self, point: Any) -> np.ndarray:
-        """Ranks `[draws, items]` at a point; shares are compared to 9 decimals.
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        return list(self.points.values())
 
-        Raises: ValueError naming the points there are when this one was not measured.
-        """
+    def at(self, point: Any) -> np.ndarray:
+        """Ranks `[draws, items]` at a point; errors as `known`."""
         return self.points[self.known(point)]
 
     def known(self, point: Any) -> Any:
-        """The key in `points` of a point that may differ by rounding; errors as `at`."""
-        for known in self.points:
-            if _same(known, point):
-                return known
+        """The key in `points` of a point that may differ by rounding, in the 9th decimal.
+
+        Raises: ValueError naming the points there are when this one was not measured.
+        """
+        if found := [known for known in self.points if _same(known, point)]:
+            return found[0]
         there = ", ".join(map(_point, self.points))
         raise ValueError(
             f"{self.varied} {_point(point)} was not measured on {self.where}; there are: {there}"
         )
 
     def same_draws(self) -> list[int]:
-        """The draws that all points have, but for the teacher's.
-
-        Raises: ValueError naming a point that differs from the first.
-        """
+        """The draws of all points; errors as the function `same_draws`."""
         return same_draws(self.draws, f"{self.where}: {self.varied}")
 
 
 def ranks_of(
     outcomes: pd.DataFrame, data_set: str, direction: str, by: str | Sequence[str] = "alpha"
 ) -> Ranks:
-    """Outcomes as arrays: ranks `[draws, items]` of one data set and direction.
+    """Outcomes of one data set and direction as arrays, the same items at all points of `by`.
 
-    Args:
-        outcomes: of `ResultsStore.outcomes`, chosen so that the cells differ in `by`, the draw
-            and, where they are the teacher's, in what follows from that; see `sweep_rows`.
-        data_set: which data set.
-        direction: which direction.
-        by: the coordinate, or coordinates, that the cells vary in.
+    outcomes: of `ResultsStore.outcomes`, chosen so that the cells differ in `by`, the draw and,
+    where they are the teacher's, in what follows from that; see `sweep_rows`. by: the coordinate,
+    or coordinates, that the cells vary in.
 
-    Returns:
-        The ranks at each point of `by`, with the same items in the same order at all of them.
-
-    Raises:
-        ValueError: there is no such outcome, cells differ in another coordinate, an item repeats,
-            or the cells do not cover the same items.
+    Raises: ValueError when there is no such outcome, cells differ in another coordinate, an item
+    repeats, or the cells do not cover the same items.
     """
     names = [by] if isinstance(by, str) else list(by)
     require_columns(outcomes, (*COORDINATES, "item", "direction", "rank"), "outcomes")
@@ -85,39 +75,43 @@ def ranks_of(
     where = f"outcomes of {data_set}, {direction}"
     if chosen.empty:
         present = outcomes[["data_set", "direction"]].drop_duplicates().astype(str)
-        there = "; ".join(sorted(present.agg(", ".join, axis=1))) if len(present) else "nothing"
+        there = "; ".join(sorted(", ".join(row) for row in present.to_numpy())) or "nothing"
         raise ValueError(f"no {where}; there are: {there}")
-    check_alike(chosen, [*names, "alpha"] if "alpha" not in names else names, where)
-    by_cell = chosen.groupby([*names, "draw"], observed=True, dropna=False, sort=False)
-    codes = by_cell.ngroup().to_numpy()
-    firsts = np.unique(codes, return_index=True)[1]
-    places = list(chosen[[*names, "draw"]].iloc[firsts].astype(object).itertuples(index=False))
+    check_alike(chosen, {*names, "alpha"}, where)
+    coordinates = chosen[[*names, "draw"]]
+    codes = coordinates.groupby([*coordinates], observed=True, dropna=False, sort=False).ngroup()
+    firsts = coordinates.iloc[np.unique(codes, return_index=True)[1]].astype(object)
+    cells = list(firsts.where(firsts.notna(), None).itertuples(index=False, name=None))
+
+    def told(cell: int) -> str:
+        named = zip(coordinates, cells[cell], strict=True)
+        return ", ".join(f"{name} {_point(value)}" for name, value in named if value is not None)
+
     wide = (
-        pd.DataFrame({"item": chosen["item"].astype(str), "place": codes, "rank": chosen["rank"]})
-        .set_index(["item", "place"])
+        pd.DataFrame({"item": chosen["item"].astype(str), "cell": codes, "rank": chosen["rank"]})
+        .set_index(["item", "cell"])
         .sort_index()["rank"]
     )
     if (repeated := wide.index.duplicated()).any():
-        item, place = wide.index[repeated][0]
-        raise ValueError(
-            f"{where} have item {item!r} twice at {_told(names, places[place])}; give each cell "
-            "once"
-        )
-    table = wide.unstack("place")
+        item, cell = wide.index[repeated][0]
+        raise ValueError(f"{where} have item {item!r} twice at {told(cell)}; give each cell once")
+    table = wide.unstack("cell")
     if (missing := table.isna().to_numpy()).any():
         row, column = np.argwhere(missing)[0]
         raise ValueError(
             f"{where} do not cover the same items: {table.index[row]!r} has no rank at "
-            f"{_told(names, places[column])}; measure all cells on the same clips"
+            f"{told(column)}; measure all cells on the same clips"
         )
-    order = sorted(range(len(places)), key=lambda place: tuple(map(_sortable, places[place])))
-    draws: dict[Any, list[int]] = {}
     members: dict[Any, list[int]] = {}
-    for place in order:
-        *values, draw = places[place]
-        point = _plain(values[0]) if isinstance(by, str) else tuple(map(_plain, values))
-        members.setdefault(point, []).append(place)
-        draws.setdefault(point, []).extend([] if pd.isna(draw) else [int(draw)])
+    for cell in sorted(
+        range(len(cells)), key=lambda cell: [(v is not None, v) for v in cells[cell]]
+    ):
+        *values, _ = cells[cell]
+        members.setdefault(values[0] if isinstance(by, str) else tuple(values), []).append(cell)
+    draws = {
+        point: [cells[cell][-1] for cell in of_point if cells[cell][-1] is not None]
+        for point, of_point in members.items()
+    }
     ranks = table.to_numpy(np.float64)
     points = {point: np.ascontiguousarray(ranks[:, rows]).T for point, rows in members.items()}
     return Ranks(table.index, points, draws, ", ".join(names), f"{data_set}, {direction}")
@@ -125,19 +119,14 @@ def ranks_of(
 
 def sweep_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the plain sweep, of outcomes or metrics: the teacher and its average with
-    students, one alpha for both towers, features as the paper's.
-
-    Raises: ValueError when a coordinate is missing.
-    """
+    students, one alpha for both towers, features as the paper's. Errors as `variant_rows`."""
     return variant_rows(table)
 
 
 def variant_rows(
     table: pd.DataFrame, merge: str = AVERAGE, *, renormalise: bool = False
 ) -> pd.DataFrame:
-    """The rows of one kind of merge with one alpha for both towers, of outcomes or metrics.
-
-    merge: its name. renormalise: whether features are.
+    """The rows of a kind of merge with one alpha for both towers, and features renormalised or not.
 
     Raises: ValueError when a coordinate is missing, or the table has no such rows and another kind
     than the plain sweep is asked for.
@@ -153,10 +142,7 @@ def variant_rows(
 
 
 def tower_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows with an alpha for each tower: `alpha` is the vision tower's.
-
-    Raises: ValueError when a coordinate is missing.
-    """
+    """The rows with an alpha for each tower: `alpha` is the vision tower's."""
     require_columns(table, COORDINATES, "the table")
     return table[table["text_alpha"].notna()]
 
@@ -180,10 +166,8 @@ def same_draws(draws: dict[Any, list[int]], what: str = "") -> list[int]:
 
     Raises: ValueError naming a place that differs from the first.
     """
-    trained = {place: found for place, found in draws.items() if found}
-    places = iter(trained.items())
-    first, expected = next(places, ("", []))
-    for place, found in places:
+    (first, expected), *others = [place for place in draws.items() if place[1]] or [("", [])]
+    for place, found in others:
         if found != expected:
             raise ValueError(
                 f"{what} {_point(first)} have the draws {expected}, but {_point(place)} has "
@@ -193,28 +177,11 @@ def same_draws(draws: dict[Any, list[int]], what: str = "") -> list[int]:
 
 
 def _same(known: Any, point: Any) -> bool:
-    if isinstance(known, tuple) and isinstance(point, tuple):
-        return len(known) == len(point) and all(map(_same, known, point))
-    if isinstance(known, str) or isinstance(point, str) or known is None or point is None:
-        return bool(known == point)
-    return math.isclose(known, point, abs_tol=1e-9)
-
-
-def _plain(value: Any) -> Any:
-    """None for what is missing, else a Python value."""
-    if pd.isna(value):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _sortable(value: Any) -> tuple[bool, Any]:
-    value = _plain(value)
-    return value is not None, 0 if value is None else value
-
-
-def _told(names: Sequence[str], values: Sequence[Any]) -> str:
-    told = zip((*names, "draw"), map(_plain, values), strict=True)
-    return ", ".join(f"{name} {_point(value)}" for name, value in told if value is not None)
+    if isinstance(known, tuple):
+        return all(map(_same, known, point))
+    if isinstance(known, Real) and isinstance(point, Real):
+        return math.isclose(known, point, abs_tol=1e-9)
+    return bool(known == point)
 
 
 def _point(point: Any) -> str:

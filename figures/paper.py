@@ -40,10 +40,9 @@ _DATASET_COLUMNS: Final = {
 def paper_table(table: str) -> pd.DataFrame:
     """One of the paper's tables: "1a" to "1c" (data sets), "2a" to "5c" and "6" (results).
 
-    Results have a row a model and a column a metric: percent, and ranks for MdR. "Delta" is
-    positive where FitCLIP is better, so is its error rate reduction. Table 6 has a column a data
-    set, with its metric under it. The data sets' tables have a row a data set; `samples` and
-    `classes` are numbers.
+    Results are as `layout` sets them out: percent, and ranks for MdR; "Delta" and the error rate
+    reduction are positive where FitCLIP is better. The data sets' tables have a row a data set;
+    `samples` and `classes` are numbers.
 
     Raises: ValueError for another table.
     Source: supplement, tables 1 to 6.
@@ -65,7 +64,8 @@ def paper_values() -> pd.DataFrame:
 
 
 def layout(rows: pd.DataFrame, table: str, column: str) -> pd.DataFrame:
-    """Set numbers out as one of the tables 2 to 6: models by metrics, in the paper's order.
+    """Set numbers out as one of the tables 2 to 6: models by metrics, in the paper's order; in
+    table 6 models by data sets, with their metrics under them.
 
     rows: the columns of `paper_values` and `column`, a row for each number of the table.
 
@@ -75,9 +75,10 @@ def layout(rows: pd.DataFrame, table: str, column: str) -> pd.DataFrame:
         known = ", ".join((*DATASET_TABLES, *RESULT_TABLES))
         raise ValueError(f"there is no table {table!r}; the paper has {known}")
     chosen = rows[rows["table"] == table]
+    across: str | list[str] = "metric"
     if table == "6":
         chosen = chosen.assign(data_set=chosen["data_set"].map(TITLES))
-    across = ["data_set", "metric"] if table == "6" else "metric"
+        across = ["data_set", "metric"]
     wide = chosen.pivot(index="model", columns=across, values=column)
     in_order = chosen.drop_duplicates(across).set_index(across).index
     return wide.reindex(index=chosen["model"].unique(), columns=in_order)

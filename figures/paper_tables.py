@@ -17,7 +17,7 @@ from figures.paper_protocol import Record, differences, protocol_items
 from fitclip_core.statistics import bootstrap_interval, crossed_interval, mean_interval
 from fitclip_kit.store.results import CLASSIFICATION, SHARES, Cell, ResultsStore
 
-DIRECTIONS: Final = ("text_to_video", CLASSIFICATION)
+_DIRECTIONS: Final = ("text_to_video", CLASSIFICATION)
 _RIVALS: Final = ("fused", "wise_ft")
 _K: Final = SHARES["retrieval"] | SHARES["classification"]
 _NUMBERS: Final = ["value", "ci_low", "ci_high"]
@@ -58,18 +58,16 @@ def beside_paper(
     """Every number of the paper's tables 2 to 6 with what was measured here beside it.
 
     cells: those to take, None for all; further data sets and alphas among them are left aside.
-    "Teacher (CLIP)" and "CLIP" are the cells at alpha 0, "Student" and "FitCLIP" the students with
-    labelled_share below 1 and their fusion at `alpha`, "WiSE-FT" the fusion with labelled_share 1,
-    the three Frozen in Time the references named so in `paper.MODELS`.
+    "Student" and "FitCLIP" are of students with labelled_share below 1, "WiSE-FT" of one of 1; the
+    last two are fused at `alpha`.
 
     One row a number, in the paper's order. Columns: table, data_set, model (the paper's row),
-    metric, value (percent, ranks for MdR; mean over draws), ci_low, ci_high, n (clips measured),
-    clips (asked for), draws, paper, difference (value - paper), differs (which items of the
-    protocol differ, see `protocol_table`). What was not measured is NaN. The interval is the cell's
-    where there is one draw, else over items and draws; the paper gives none. "Delta"
-    has that of the paired differences; for MdR, and for the error rate reduction, there
-    is none. Where WiSE-FT and FitCLIP were measured with other draws, table 6, which sets the two
-    side by side, has those of both.
+    metric, value (percent, ranks for MdR; mean over draws; NaN if not measured), ci_low, ci_high, n
+    (clips measured), clips (asked for), draws, paper, difference (value - paper), differs (items of
+    the protocol, see `protocol_table`). The interval is the cell's where there is one draw, else
+    over items and draws; that of "Delta" is of the paired differences, and there is none of it for
+    MdR, nor of the error rate reduction. Where WiSE-FT and FitCLIP were measured with other draws,
+    table 6 has those of both.
 
     Raises: ValueError for students trained in different ways, fused cells without this alpha, or
     draws or models that were not measured on the same clips.
@@ -85,7 +83,7 @@ def beside_paper(
         for place, found in measured.items()
     }
     rows = paper_values().rename(columns={"value": "paper"})
-    here: list[dict[str, Any]] = []
+    here: list[tuple[Any, ...]] = []
     where = ["table", "data_set", "model", "metric"]
     for table, data_set, row, metric in rows[where].itertuples(index=False):
         place = (MODELS.get(row, "fused"), data_set)
@@ -93,14 +91,13 @@ def beside_paper(
         if table == "6":
             model = rivals.get(place, model)
         if model is None or (row not in MODELS and teacher is None):
-            here.append({"differs": ""})
+            here.append((*[None] * 6, ""))
             continue
         number = model.number(metric)
         if row not in MODELS and teacher is not None:
             number = _derived(row, metric, teacher, model)
         counts = (model.ranks.shape[1], model.clips, len(model.ranks))
-        names = [*_NUMBERS, *_COUNTS, "differs"]
-        here.append(dict(zip(names, (*number, *counts, differs[place]), strict=True)))
+        here.append((*number, *counts, differs[place]))
     numbers = pd.DataFrame(here, columns=[*_NUMBERS, *_COUNTS, "differs"], index=rows.index)
     numbers = numbers.astype(dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_COUNTS, "Int64"))
     numbers.insert(len(_NUMBERS) + len(_COUNTS), "paper", rows["paper"])
@@ -113,12 +110,8 @@ def protocol_table(
 ) -> pd.DataFrame:
     """The paper's protocol beside each measured one: what `differs` of `beside_paper` sums up.
 
-    cells, alpha: as `beside_paper`.
-
-    Columns: model (teacher, student, fused, wise_ft or a reference), data_set, item, paper, here,
-    status (same, differs, not recorded).
-
-    Raises: ValueError as `beside_paper`.
+    Columns: model (of `paper.MODELS`), data_set, and those of `paper_protocol.protocol_items`.
+    Takes and raises as `beside_paper`.
     """
     columns = ["model", "data_set", "item", "paper", "here", "status"]
     tables = [pd.DataFrame(columns=columns)]
@@ -172,7 +165,7 @@ def _model(cell: Cell, alpha: float) -> str:
 
 def _measure(results: ResultsStore, cells: list[Cell]) -> _Measured:
     outcomes = results.outcomes(cells)
-    direction = next(one for one in DIRECTIONS if one in set(outcomes["direction"]))
+    direction = next(one for one in _DIRECTIONS if one in set(outcomes["direction"]))
     ranks = ranks_of(outcomes, cells[0].data_set, direction)
     records: list[Record] = [results.record(cell) for cell in cells]
     clips = max(record["coverage"].get("clips", len(ranks.items)) for record in records)
@@ -182,11 +175,12 @@ def _measure(results: ResultsStore, cells: list[Cell]) -> _Measured:
     for metric, rows in metrics.groupby("metric", sort=False, observed=True):
         ends = rows["ci_low"].iloc[0], rows["ci_high"].iloc[0]
         values = found.per_item(str(metric))
-        if len(rows) > 1 and metric == "MdR":
-            interval = bootstrap_interval(values, statistic="median")
-            ends = interval.low, interval.high
-        elif len(rows) > 1:
-            interval = mean_interval(values, within=(0, 1))
+        if len(rows) > 1:
+            interval = (
+                bootstrap_interval(values, statistic="median")
+                if metric == "MdR"
+                else mean_interval(values, within=(0, 1))
+            )
             ends = interval.low, interval.high
         scale = 1 if metric == "MdR" else 100
         value, low, high = scale * np.array([rows["value"].mean(), *ends])

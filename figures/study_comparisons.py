@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,6 @@ from figures.measures import SIZE_MEASURE, Measure, measure_name
 from figures.outcomes import same_draws
 from figures.subset_size import subset_hits
 
-SIZE: Final = "labelled clips"
-SHARE: Final = "pseudo-label share"
-
 
 def size_hits(study: StudyHits) -> dict[int, np.ndarray]:
     """Hits [draws, items] by number of labelled clips, 0 being the teacher.
@@ -27,14 +25,13 @@ def size_hits(study: StudyHits) -> dict[int, np.ndarray]:
 
     Raises: ValueError when the sizes do not have the same draws.
     """
-    hits: dict[int, list[np.ndarray]] = {}
-    draws: dict[int, list[Any]] = {}
+    hits: dict[int, list[np.ndarray]] = defaultdict(list)
+    draws: dict[int, list[Any]] = defaultdict(list)
     for (sampling, size), array in study.hits.items():
-        hits.setdefault(size, []).append(array)
-        draws.setdefault(size, []).extend((sampling, draw) for draw in study.draws[sampling, size])
+        hits[size].append(array)
+        draws[size] += [(sampling, draw) for draw in study.draws[sampling, size]]
     same_draws(draws, "students of size")
-    joined = {size: np.concatenate(arrays) for size, arrays in sorted(hits.items())}
-    return {0: study.teacher} | joined
+    return {0: study.teacher} | {size: np.concatenate(hits[size]) for size in sorted(hits)}
 
 
 def size_comparisons(
@@ -62,14 +59,15 @@ def size_comparisons(
             f"sizes are compared with {reference:,}, and there are {there}; give one of them, and "
             "measure another"
         )
-    rows = [
-        {"scope": measure.data_set, "measure": measure_name([measure])}
-        | {"alpha": alpha, "varied": SIZE, "value": size, "versus": reference}
-        | difference([sizes[reference]], [hits])
-        for size, hits in sizes.items()
-        if size != reference
-    ]
-    return decided(rows)
+    where: dict[str, Any] = {"scope": measure.data_set, "measure": measure_name([measure])}
+    where |= {"alpha": alpha, "varied": "labelled clips"}
+    return decided(
+        [
+            where | {"value": size, "versus": reference} | difference([sizes[reference]], [hits])
+            for size, hits in sizes.items()
+            if size != reference
+        ]
+    )
 
 
 def share_comparisons(
@@ -95,10 +93,12 @@ def share_comparisons(
             f"shares 0 and {share:g} are compared, and there are "
             f"{', '.join(f'{one:g}' for one in there)}; give a share above 0 that was measured"
         )
-    rows = [
-        {"scope": scope, "measure": measure_name(study.measures)}
-        | {"alpha": alpha, "varied": SHARE, "value": share, "versus": 0.0}
-        | difference(study.hits[0], study.hits[mixed])
-        for scope, study in scopes.items()
-    ]
-    return decided(rows)
+    varied = {"alpha": alpha, "varied": "pseudo-label share", "value": share, "versus": 0.0}
+    return decided(
+        [
+            {"scope": scope, "measure": measure_name(study.measures)}
+            | varied
+            | difference(study.hits[0], study.hits[mixed])
+            for scope, study in scopes.items()
+        ]
+    )

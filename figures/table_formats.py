@@ -13,7 +13,7 @@ from pandas.api.types import is_numeric_dtype
 from pandas.io.formats.style import Styler
 
 from figures.comparisons import LEVEL
-from figures.measures import ZERO_SHOT, panels_of
+from figures.measures import ZERO_SHOT
 from figures.paper import DATASET_TABLES, DELTA, FUSED, REDUCTION, TITLES, layout, paper_table
 from figures.provenance import line as provenance_line
 from figures.provenance import with_commit
@@ -27,6 +27,13 @@ BLANK: Final = "–"
 _COUNTS: Final = ("samples", "classes")
 _PRINTED: Final = {"top1": "Top 1", "top5": "Top 5"}
 _HEADLINE: Final = {"Teacher": "Teacher (CLIP)", "Student": "Student", FUSED: FUSED, "Gain": DELTA}
+# Its columns -> the model and the column of `beside_paper`.
+_HEADLINE_COLUMNS: Final = {
+    (title, side): (model, column)
+    for title, model in _HEADLINE.items()
+    for side, column in {PAPER: "paper", HERE: "value", "low": "ci_low", "high": "ci_high"}.items()
+    if side in (PAPER, HERE) or model in (FUSED, DELTA)
+} | {("Clips", HERE): (FUSED, "n"), ("Clips", "asked for"): (FUSED, "clips")}
 _RIVALS: Final = ["WiSE-FT", FUSED]  # of table 6, where the paper sets the better one in bold
 _CAPTIONS: Final = {
     "1a": "data sets for pretraining",
@@ -57,10 +64,7 @@ _SIGNED: Final = re.compile(r"[-+][\d.,]+(?: \([^A-Za-z]*\))?")
 def result_table(table: str, beside: pd.DataFrame) -> pd.DataFrame:
     """One of tables 2 to 6 in percent (MdR: ranks), each column split into "here" and "paper".
 
-    table: "2a" to "5c" or "6". beside: what `paper_tables.beside_paper` gives.
-
-    Raises: ValueError for another table.
-    Source: supplement, tables 2 to 6.
+    beside: what `paper_tables.beside_paper` gives. Raises: ValueError for another table.
     """
     sides = {HERE: layout(beside, table, "value"), PAPER: paper_table(table).astype(float)}
     both = {
@@ -77,7 +81,6 @@ def data_set_table(table: str, here: Mapping[str, Mapping[str, int]]) -> pd.Data
     here: the paper's name of a data set, such as "MSR-VTT" -> its samples and classes in this run.
 
     Raises: ValueError for another table, or a data set that is in none of them.
-    Source: supplement, table 1.
     """
     if table not in DATASET_TABLES:
         raise ValueError(f"table {table!r} is none of data sets; give one of {DATASET_TABLES}")
@@ -98,26 +101,18 @@ def headline_numbers(beside: pd.DataFrame) -> pd.DataFrame:
     """The zero-shot data sets' R@5 or top-1: teacher, student, fusion, its gain over the teacher.
 
     beside: what `paper_tables.beside_paper` gives. Data sets without a measured number are left
-    out, unless there is none with one. Columns: under each of these the paper's value and the one
-    measured here, in percent, for the last two with the interval's ends (low, high); under Clips
-    those measured here and asked for.
+    out, unless there is none with one. Columns: of _HEADLINE_COLUMNS, in percent.
 
     Source: supplement, tables 4 and 5.
     """
     rows = beside[beside["table"] != "6"].set_index(["data_set", "metric", "model"]).sort_index()
     measured = set(rows.index[rows["value"].notna()].get_level_values("data_set"))
-    panels = {panel.name: panel for panel in panels_of(measured)}
+    measures = [one for one in ZERO_SHOT.measures if one.data_set in measured]
     table = {}
-    for measure in panels.get(ZERO_SHOT.name, ZERO_SHOT).measures:
+    for measure in measures or ZERO_SHOT.measures:
         metric = "top1" if measure.direction == CLASSIFICATION else "R@5"
         of_set: Any = rows.loc[(measure.data_set, metric)]
-        numbers: dict[tuple[str, str], Any] = {}
-        for title, model in _HEADLINE.items():
-            ends = {"low": "ci_low", "high": "ci_high"} if model in (FUSED, DELTA) else {}
-            for side, name in ({PAPER: "paper", HERE: "value"} | ends).items():
-                numbers[title, side] = of_set.loc[model, name]
-        fused = of_set.loc[FUSED]
-        numbers |= {("Clips", HERE): fused["n"], ("Clips", "asked for"): fused["clips"]}
+        numbers = {name: of_set.loc[place] for name, place in _HEADLINE_COLUMNS.items()}
         table[f"{TITLES[measure.data_set]}, {_PRINTED.get(metric, metric)}"] = numbers
     found = pd.DataFrame.from_dict(table, orient="index").rename_axis("Data set")
     found.columns = pd.MultiIndex.from_tuples([*found.columns])
@@ -128,18 +123,17 @@ def headline_printed(numbers: pd.DataFrame) -> pd.DataFrame:
     """The texts of `headline_numbers`, each interval in one column."""
     texts: dict[tuple[str, str], list[str]] = {}
     for title, model in _HEADLINE.items():
-        for side in (PAPER, HERE):
-            texts[title, side] = [_number(model, "", value) for value in numbers[title, side]]
-        if (title, "low") in numbers:
-            ends = [
-                [_number(model, "", end) for end in numbers[title, side]]
-                for side in ("low", "high")
-            ]
+        sides = {
+            side: [_number(model, "", value) for value in numbers[title, side]]
+            for side in numbers[title]
+        }
+        texts |= {(title, side): sides[side] for side in (PAPER, HERE)}
+        if "low" in sides:
             texts[title, f"{LEVEL:.0%} interval"] = [
                 BLANK if low == BLANK else f"[{low}, {high}]"
-                for low, high in zip(*ends, strict=True)
+                for low, high in zip(sides["low"], sides["high"], strict=True)
             ]
-    clips = zip(numbers["Clips", HERE], numbers["Clips", "asked for"], strict=True)
+    clips = numbers["Clips"].itertuples(index=False, name=None)
     texts["Clips", HERE] = [BLANK if pd.isna(n) else _covered(n, n, of) for n, of in clips]
     return pd.DataFrame(texts, index=numbers.index)
 
@@ -172,10 +166,7 @@ def better(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def caption_of(table: str, beside: pd.DataFrame) -> str:
-    """What one of the paper's tables shows, and how many clips its numbers cover, in a line.
-
-    table: "1a" to "6". beside: what `paper_tables.beside_paper` gives.
-    """
+    """What one of the paper's tables shows, and how many clips `beside_paper` covers of it."""
     rows = beside[beside["table"] == table]
     data_sets = rows["data_set"].unique()
     what = _CAPTIONS.get(table) or _CAPTIONS[table[0]]

@@ -55,15 +55,6 @@ def test_intervals_and_p_values_are_those_of_the_paired_test():
     np.testing.assert_allclose(table["p_holm"], slow_holm(table["p_value"]))
 
 
-def test_clear_differences_are_called_and_others_are_not():
-    right = {0: 10, 0.4: 25, 1: 25}
-    table = fusion_comparisons(swept_hits(lambda _, alpha, __: first(right[alpha])))
-    verdicts = table.groupby("versus")["verdict"].agg(set).to_dict()
-    assert verdicts == {"teacher": {"higher"}, "student": {"undecided"}}
-    lower = fusion_comparisons(swept_hits(lambda _, alpha, __: first(35 - right[alpha])))
-    assert set(lower.loc[lower["versus"] == "teacher", "verdict"]) == {"lower"}
-
-
 @pytest.mark.parametrize("alpha", [0, 1, 0.5])
 def test_only_a_fused_model_of_the_sweep_is_compared(alpha):
     with pytest.raises(ValueError, match=r"is an end of the sweep|is not in the sweep"):

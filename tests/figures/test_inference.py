@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.integrate
-import scipy.optimize
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,15 +106,6 @@ def test_the_teacher_repeated_for_each_draw_is_the_teacher_once() -> None:
     assert low == [crossed_interval(values[..., 0]).low] * 2
 
 
-def test_band_depends_on_its_seed_and_not_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(0).normal(size=(30, 3))
-    whole = simultaneous_band(values, seed=1)
-    assert (simultaneous_band(values, seed=1).low == whole.low).all()
-    assert (simultaneous_band(values, seed=2).low != whole.low).all()
-    monkeypatch.setattr("fitclip_core.statistics._CHUNK", 1000)
-    assert simultaneous_band(values, seed=1).low == pytest.approx(whole.low, rel=1e-12)
-
-
 CURVE = np.ones((4, 3))
 
 
@@ -178,29 +167,14 @@ def test_comparisons_equal_the_slow_way(monkeypatch: pytest.MonkeyPatch) -> None
         assert best.reach[i] == pytest.approx(reach[strongest, i], rel=0.04)
 
 
-def test_bounds_of_unlike_points_are_dunnetts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Independent points: one-sided Dunnett, whose correlation is 1/2, with many items."""
-    monkeypatch.setattr(inference, "_RESAMPLES", 20_000)
-
-    def covered(quantile: float) -> float:
-        def integrand(z: float) -> float:
-            return normal.cdf(np.sqrt(2) * quantile + z) ** 5 * normal.pdf(z)
-
-        return scipy.integrate.quad(integrand, -8, 8)[0]
-
-    dunnett = scipy.optimize.brentq(lambda quantile: covered(quantile) - 0.95, 1, 4)
-    values = np.random.default_rng(0).normal(size=(3000, 6))
-    best = compared_with_best(values)
-    order = values.mean(axis=0).argsort()
-    error = (values[:, order[0]] - values[:, order[-1]]).std(ddof=1) / np.sqrt(3000)
-    assert best.reach[order[0]] == pytest.approx(dunnett * error, rel=0.02)
-    # All gaps to the first of these move as one: its bounds are those of a single pair.
+def test_gaps_that_move_as_one_have_the_bounds_of_a_single_pair() -> None:
+    values = np.random.default_rng(0).normal(size=(500, 6))
     values = np.hstack([5 + 5 * values[:, :1], 0.01 * values[:, 1:]])
     best = compared_with_best(values)
-    error = values[:, 0].std(ddof=1) / np.sqrt(3000)
-    assert best.reach[1:] == pytest.approx(np.full(5, normal.ppf(0.95) * error), rel=0.02)
+    error = values[:, 0].std(ddof=1) / np.sqrt(500)
+    assert best.reach[1:] == pytest.approx(np.full(5, normal.ppf(0.95) * error), rel=0.05)
     assert best.low[1:] == pytest.approx(best.lead[1:] - best.reach[1:], rel=1e-9)
-    assert best.high[1:].max() < -4.7
+    assert best.high[1:].max() < -4
 
 
 def test_points_that_are_alike_are_left_together_and_one_above_all_alone() -> None:
@@ -382,8 +356,8 @@ def test_class_interval_holds_the_difference_and_swaps_with_the_sides(
     [
         ([0, 2], [0, 1], ["a", "a"], "first holds other values than 0 and 1"),
         ([0, 1], [0, 0.5], ["a", "a"], "second holds other values"),
-        ([0, 1], [0, 1, 1], ["a", "a"], "2 items and second 3"),
-        ([0, 1], [0, 1], ["a"], "2 items and 1 labels"),
+        ([0, 1], [0, 1, 1], ["a", "a"], "2, 3 and 2 items"),
+        ([0, 1], [0, 1], ["a"], "2, 2 and 1 items"),
         ([0, 1], [0, 1], ["a", None], "label 1 is missing"),
         (np.ones((2, 3)), np.ones((3, 3)), ["a"] * 3, "draws differ"),
         ([], [], [], "non-empty"),
@@ -424,26 +398,11 @@ def test_heterogeneity_equals_all_permutations(
     assert heterogeneity_p_value(differences, list(labels)) == p_value
 
 
-def test_heterogeneity_errs_as_often_as_it_says_and_has_power(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Forty classes of six items, of which none by itself could be told."""
+def test_heterogeneity_of_clear_cases() -> None:
     halves = np.repeat(["a", "b"], 20)
     assert heterogeneity_p_value(np.ones(40), halves) == 1
     assert heterogeneity_p_value(np.random.default_rng(0).normal(size=9), ["a"] * 9) == 1
     assert heterogeneity_p_value(np.repeat([1.0, 0.0], 20), halves) == 1 / 10_001
-    monkeypatch.setattr(inference, "_PERMUTATIONS", 199)
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(40), 6)
-    rates = []
-    for spread in (0.0, 0.3):
-        p_values = []
-        for _ in range(200):
-            shift = rng.normal(size=40)[labels] * spread
-            differences = np.round(np.clip(rng.normal(size=240) * 0.6 + shift, -1, 1))
-            p_values.append(heterogeneity_p_value(differences, labels))
-        rates.append(np.mean(np.array(p_values) <= 0.05))
-    assert rates[0] < 0.09 and rates[1] > 0.8
 
 
 def test_gail_simon_by_hand() -> None:
@@ -475,23 +434,6 @@ def test_a_qualitative_interaction_by_hand() -> None:
     assert qualitative_interaction_p_value(differences[::-1], labels[::-1]) == expected
     assert qualitative_interaction_p_value(differences[:4], labels[:4]) == 1
     assert qualitative_interaction_p_value([0, 0], ["x", "y"]) == 1
-
-
-def test_a_qualitative_interaction_of_small_classes_does_not_err() -> None:
-    """Paired answers of 30 classes of 14 items: all gain or nothing, and the same with losses."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(30), 14)
-    gaining, opposed = [], []
-    for _ in range(400):
-        flips = np.where(rng.random(420) < rng.beta(1, 2, 30)[labels], 1, 0)
-        differences = flips * rng.choice([-1, 1], 420)
-        differences[:14] = rng.random(14) < 0.9
-        gaining.append(qualitative_interaction_p_value(differences, labels))
-        signs = np.where(labels % 2, 1, -1)
-        differences = flips * np.where(rng.random(420) < 0.85, signs, -signs)
-        opposed.append(qualitative_interaction_p_value(differences, labels))
-    assert np.mean(np.array(gaining) <= 0.05) < 0.08
-    assert np.mean(np.array(opposed) <= 0.05) > 0.8
 
 
 @pytest.mark.parametrize("test", [heterogeneity_p_value, qualitative_interaction_p_value])

@@ -7,7 +7,7 @@ import pytest
 
 from figures import paper
 from figures.headline import improvement, reduction
-from figures.paper import DELTA, REDUCTION, layout, paper_table, paper_values
+from figures.paper import DELTA, REDUCTION, paper_table, paper_values
 
 FIGURES = Path(paper.__file__).parent
 TRANSCRIBED = FIGURES / ".." / ".." / "shared" / "paper"
@@ -78,25 +78,7 @@ def test_gains_by_hand():
     assert np.isnan(reduction("top1", 100, 100))
 
 
-def test_table_6_repeats_tables_4_and_5():
-    values = paper_values()
-    last = values["table"] == "6"
-    columns = ["data_set", "model", "metric", "value"]
-    elsewhere = set(values.loc[~last, columns].itertuples(index=False, name=None))
-    repeated = values[last & (values["model"] != "WiSE-FT")].replace("CLIP", "Teacher (CLIP)")
-    assert len(repeated) == 10
-    assert set(repeated[columns].itertuples(index=False, name=None)) <= elsewhere
-
-
 @pytest.mark.parametrize("name", ["7", "2", "4c", ""])
 def test_another_table_is_refused(name):
     with pytest.raises(ValueError, match=f"no table '{name}'; the paper has 1a, 1b, 1c, 2a"):
         paper_table(name)
-
-
-def test_layout_leaves_numbers_alone_and_holes_open():
-    rows = paper_values()
-    rows["mine"] = [float("nan") if model == "Student" else 1.0 for model in rows["model"]]
-    table = layout(rows, "4a", "mine")
-    assert table.columns.equals(paper_table("4a").columns)
-    assert table.loc["Student"].isna().all() and (table.drop("Student") == 1).all(axis=None)
