@@ -2,11 +2,9 @@
 
 import base64
 import html
-import json
 import re
 from pathlib import Path
 
-import nbconvert
 import nbformat
 import pandas as pd
 import pytest
@@ -60,12 +58,15 @@ class Project:
         left.beside(".ipynb").write_text((self.notebooks / f"{stem}.ipynb").read_text())
         left.beside(".html").write_text("page")
         left.results.mkdir(parents=True, exist_ok=True)
-        for name, text in {"out": "1", **files}.items():
+        for name, text in files.items():
             (left.results / f"{name}.md").write_text(text, encoding="utf-8")
-        outputs = [Path(f"{name}.md") for name in ("out", *files)]
-        inputs = {"results": results} if results else {}
-        made: dict = {"parameters": {}, "inputs": inputs, "code": "", "outputs": outputs}
-        write_manifest(left.results, kind=stem, **made)
+        made: dict = {
+            "inputs": {"results": results} if results else {},
+            "parameters": {},
+            "code": "",
+        }
+        outputs = [Path(f"{name}.md") for name in files]
+        write_manifest(left.results, kind=stem, **made, outputs=outputs)
         left.declare(plan.made_from(position))
 
     def page(self):
@@ -129,13 +130,6 @@ def test_the_page_needs_no_network_and_runs_no_script(project):
     assert page.index("Content-Security-Policy") < page.index("<style")
 
 
-def test_nbconverts_own_page_would_need_the_network():
-    cells = [nbformat.v4.new_markdown_cell("x")]
-    page, _ = nbconvert.HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=cells))
-    loads = " ".join(report.external_loads(page))
-    assert "require" in loads and "mathjax" in loads
-
-
 def test_captions_with_html_are_shown_as_text(project):
     table = pd.DataFrame({"caption": [HOSTILE]})
     cells = [
@@ -182,12 +176,8 @@ def test_a_picture_from_elsewhere_is_refused_and_the_old_page_stays(project):
 @pytest.mark.parametrize(
     ("page", "loads"),
     [
-        ('<img src="http://x/a.png">', ["http://x/a.png"]),
-        ('<img src="data:image/png;base64,AA">', []),
-        ('<img src="a.png" srcset="b.png 2x">', ["a.png", "b.png 2x"]),
-        ('<link rel="stylesheet" href="//x/a.css">', ["//x/a.css"]),
-        ('<a href="http://x">a link is not loaded</a>', []),
-        ("<script>1</script>", ["a script"]),
+        ('<img src="a.png" srcset="b.png 2x"><img src="data:x">', ["a.png", "b.png 2x"]),
+        ('<link href="//x/a.css"><a href="http://x">no load</a>', ["//x/a.css"]),
         ('<script src="http://x/a.js"></script>', ["http://x/a.js", "a script"]),
         ("<style>@import 'http://x/a.css';</style>", ["http://x/a.css"]),
         ('<style>a{background:url( "http://x/a.png" )}</style>', ["http://x/a.png"]),
@@ -221,23 +211,18 @@ def test_the_first_page_has_what_notebook_08_left(project):
     assert "e" * 64 in page and "f" * 64 not in page  # the last notebook's results
 
 
-def test_the_first_page_owns_up_to_what_is_not_there(project):
+def test_the_first_page_says_what_it_is_made_from_and_what_is_not_there(project):
     seen = words(finished(project).page())
     for stem in (report.TABLES, report.SWEEP):
         assert f"This run has no notebook {stem}" in seen
+    assert f"profiletinyresults{'f' * 64}" in re.sub(r"\s", "", seen)
+    assert f"numpy {report.version('numpy')}" in seen
+    assert project.plan().inputs["requirements.lock"] in seen
     project.notebook(report.TABLES)
     project.finish(report.TABLES, headline="a table", claims="another")
     seen = words(project.page())
     assert "08_supplementary_tables left no statement.md." in seen
     assert "a table" in seen and "another" in seen
-
-
-def test_the_first_page_says_what_the_run_was_made_from(project):
-    seen = words(finished(project).page())
-    assert f"results{'f' * 64}" in re.sub(r"\s", "", seen)
-    assert "profiletiny" in re.sub(r"\s", "", seen)
-    assert f"numpy {report.version('numpy')}" in seen
-    assert project.plan().inputs["requirements.lock"] in seen
 
 
 # The stored sweep
@@ -284,16 +269,6 @@ def test_unfinished_notebooks_are_named_and_nothing_is_written(project, capsys):
     assert "01_one: parameters: value is 1.0, expected 0.5" in message
     assert "03_three: it has not completed yet" in message
     assert not project.path.exists()
-
-
-def test_a_changed_copy_is_refused(project, capsys):
-    finished(project)
-    executed = project.run_dir / "notebooks" / "02_two.ipynb"
-    content = json.loads(executed.read_text())
-    content["cells"][0]["source"] = "# Better results"
-    executed.write_text(json.dumps(content))
-    assert project.command() == 1
-    assert "02_two: output notebooks/02_two.ipynb has another size" in capsys.readouterr().err
 
 
 def test_the_command_says_where_the_page_is(project, capsys):
