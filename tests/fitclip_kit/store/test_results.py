@@ -5,10 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
-from fitclip_core.statistics import bootstrap_interval
 from fitclip_kit.store import results
 from fitclip_kit.store.results import Cell, ResultsStore, coverage_note, metric_table
 
@@ -107,7 +104,7 @@ def test_outcomes_come_back_sorted_with_their_cells(tmp_path):
     store = ResultsStore(tmp_path)
     assert store.outcomes().empty and metric_table(store.outcomes()).empty
     store.write(key_at(1, data_set="ucf101"), classification([1, 3.5]), PROTOCOL)
-    store.write(key_at(0.4, draw=1), retrieval([2.5, 1]), PROTOCOL)
+    store.write(key_at(0.4, draw=1), retrieval([2**23 + 0.5, 1]), PROTOCOL)
     store.write(key_at(0.4, draw=0), retrieval([7, 1]).sample(frac=1, random_state=0), PROTOCOL)
     store.write(key_at(0), retrieval([1, 4]), PROTOCOL)
     frame = store.outcomes()
@@ -117,7 +114,7 @@ def test_outcomes_come_back_sorted_with_their_cells(tmp_path):
     plain = frame.astype(dict.fromkeys(["data_set", "direction", "item"], "str"))
     pd.testing.assert_frame_equal(plain, plain.sort_values(order, ignore_index=True))
     chosen = frame[(frame["alpha"] == 0.4) & (frame["direction"] == "text_to_video")]
-    assert chosen["rank"].tolist() == [7, 1, 2.5, 1]
+    assert chosen["rank"].tolist() == [7, 1, 2**23 + 0.5, 1]  # the third is no float32
     assert chosen["draw"].tolist() == [0, 0, 1, 1]
     assert chosen["label"].isna().all()
     classified = frame[frame["data_set"] == "ucf101"]
@@ -126,18 +123,6 @@ def test_outcomes_come_back_sorted_with_their_cells(tmp_path):
     assert frame.loc[frame["model"] == "teacher", ["draw", "sampling"]].isna().all(axis=None)
     assert list(frame["item"].cat.categories) == ["clip0", "clip1"]
     assert results.cells_of(frame) == store.cells()
-
-
-@settings(max_examples=15, deadline=None)
-@example([2**24 + 1, 2])  # 2^23 + 1/2 is not a float32
-@given(st.lists(st.integers(2, 2**25), min_size=1, max_size=20))
-def test_every_mid_rank_comes_back_exactly(tmp_path_factory, doubled):
-    store = ResultsStore(tmp_path_factory.mktemp("store"))
-    ranks = np.array(doubled) / 2
-    store.write(key_at(0.4), retrieval(ranks), PROTOCOL)
-    frame = store.outcomes()
-    found = frame[frame["direction"] == "text_to_video"].set_index("item")["rank"]
-    assert [found[f"clip{place}"] for place in range(len(ranks))] == ranks.tolist()
 
 
 def test_the_same_outcomes_give_the_same_bytes(tmp_path):
@@ -350,32 +335,19 @@ def test_where_videos_have_several_texts_each_direction_has_its_own_items(tmp_pa
     assert several.startswith("msrvtt: 5 texts of 3 videos; the intervals take texts of one video")
 
 
-@pytest.mark.parametrize(("n", "level"), [(2, 0.95), (3, 0.8), (40, 0.95), (41, 0.8), (1001, 0.95)])
-def test_intervals_are_those_of_the_resampling_bootstrap(monkeypatch, n, level):
-    monkeypatch.setattr(results, "_LEVEL", level)
-    monkeypatch.setattr(results, "_RESAMPLES", 10_000)
-    ranks = np.random.default_rng(n).integers(2, 60, n) / 2
-    table = table_of(retrieval, ranks)
-    for metric, k in (("R@5", 5), ("R@10", 10), ("MdR", None)):
-        values = ranks if k is None else (ranks <= k) * 1.0
-        statistic: Any = "median" if k is None else "mean"
-        slow = bootstrap_interval(values, statistic=statistic, level=level, n_resamples=10_000)
-        # One step of the discrete distribution may fall on either side of the tail.
-        step = max(np.diff(np.sort(ranks))) if k is None else 1 / n
-        ends = table.loc[metric, ["ci_low", "ci_high"]].tolist()
-        assert ends == pytest.approx([slow.low, slow.high], abs=step + 1e-9)
-
-
-@pytest.mark.parametrize("n", [2, 3, 4, 5])
-def test_the_medians_interval_is_that_of_all_resamples(monkeypatch, n):
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 6])
+def test_intervals_are_those_of_all_resamples(monkeypatch, n):
     monkeypatch.setattr(results, "_RESAMPLES", 20_000)
-    ranks = np.array([1, 2.5, 6, 11, 30])[:n]
-    every = np.median(list(itertools.product(ranks, repeat=n)), axis=1)
+    ranks = np.array([1, 2.5, 6, 11, 30, 5])[:n]
+    every = np.array(list(itertools.product(ranks, repeat=n)))
+    values = {"MdR": np.median(every, axis=1)}
+    values |= {f"R@{k}": (every <= k).mean(axis=1) for k in (1, 5, 10)}
     for level in (0.97, 0.7, 0.4):
         monkeypatch.setattr(results, "_LEVEL", level)
-        found = table_of(retrieval, ranks).loc["MdR", ["ci_low", "ci_high"]].tolist()
-        tails = [(1 - level) / 2, (1 + level) / 2]
-        assert found == np.quantile(every, tails, method="inverted_cdf").tolist()
+        table, tails = table_of(retrieval, ranks), [(1 - level) / 2, (1 + level) / 2]
+        for metric, of_all in values.items():
+            found = table.loc[metric, ["ci_low", "ci_high"]].tolist()
+            assert found == np.quantile(of_all, tails, method="inverted_cdf").tolist(), metric
 
 
 def test_one_item_has_no_interval_and_equal_items_have_no_width():
