@@ -122,7 +122,7 @@ def execute(
 ) -> None:
     """Run the notebook in `working_dir`; leave its executed copy, its page and valid results.
 
-    What an earlier run left of these is removed first. A partial copy is kept as `.failed.ipynb`.
+    What an earlier run left is removed first; a partial copy is kept as `.failed.ipynb`.
 
     Raises: NotebookFailed with the cell and the error; KeyboardInterrupt when interrupted.
     """

@@ -169,17 +169,10 @@ class ResultsStore:
 
     def problems(self, cell: Cell, protocol: Mapping[str, Any] | None = None) -> list[str]:
         """Why the cell is not valid (under this protocol, if given); empty when it is valid."""
-        data_path, record_path = self._paths(cell)
-        if not record_path.is_file():
-            return [f"{cell} has not been evaluated"]
         try:
-            record = json.loads(record_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            return [f"{record_path.name} cannot be read: {error}"]
-        if record.get("schema") != SCHEMA or record.get("cell") != asdict(cell):
-            return [f"{record_path.name} is not the record of {cell}"]
-        if not data_path.is_file() or file_sha256(data_path) != record.get("sha256"):
-            return [f"{data_path.name} is missing or was changed after it was written"]
+            record = self._read(cell)
+        except ValueError as error:
+            return [str(error)]
         return [] if protocol is None else differences("protocol", record["protocol"], protocol)
 
     def is_valid(self, cell: Cell, protocol: Mapping[str, Any]) -> bool:
@@ -201,13 +194,11 @@ class ResultsStore:
 
     def record(self, cell: Cell) -> dict[str, Any]:
         """The cell's record: cell, protocol, coverage, rows, sha256 of its outcomes."""
-        self._checked([cell])
-        record: dict[str, Any] = json.loads(self._paths(cell)[1].read_text(encoding="utf-8"))
-        return record
+        return self._records([cell])[cell]
 
     def digest(self, cells: Iterable[Cell] | None = None) -> str:
         """SHA-256 over the records (and so the outcomes) of the given cells, or of all."""
-        return json_digest({cell.digest: self.record(cell) for cell in self._checked(cells)})
+        return json_digest({cell.digest: one for cell, one in self._records(cells).items()})
 
     def outcomes(self, cells: Iterable[Cell] | None = None) -> pd.DataFrame:
         """The outcomes of the given cells, or of all finished ones: one row per cell and item.
@@ -217,7 +208,7 @@ class ResultsStore:
         Rows are sorted by data set, alpha, training, draw, direction and item. Give the cells when
         the folder may hold those of an earlier sweep.
         """
-        chosen = self._checked(cells)
+        chosen = list(self._records(cells))
         if not chosen:
             return typed(pd.DataFrame(columns=[*COORDINATES, *OUTCOME_COLUMNS]))
         tables = [pq.ParquetFile(self._paths(cell)[0]).read() for cell in chosen]
@@ -231,7 +222,7 @@ class ResultsStore:
 
         `attrs["annotation_size"]`: for each data set what its protocol says of it, or None.
         """
-        records = {cell: self.record(cell) for cell in self._checked(cells)}
+        records = self._records(cells)
         coverages = {cell: record["coverage"] for cell, record in records.items()}
         table = metric_table(self.outcomes(records), coverages)
         table.attrs["annotation_size"] = {
@@ -244,14 +235,36 @@ class ResultsStore:
         stem = self.folder / "cells" / cell.digest
         return stem.with_suffix(".parquet"), stem.with_suffix(".json")
 
-    def _checked(self, cells: Iterable[Cell] | None) -> list[Cell]:
-        chosen = self.cells() if cells is None else sorted(set(cells), key=_order)
-        if problems := [problem for cell in chosen for problem in self.problems(cell)]:
+    def _read(self, cell: Cell) -> dict[str, Any]:
+        """The record of a cell whose outcomes are there and unchanged; ValueError says why not."""
+        data_path, record_path = self._paths(cell)
+        try:
+            record: dict[str, Any] = json.loads(record_path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ValueError(f"{cell} has not been evaluated") from error
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{record_path.name} cannot be read: {error}") from error
+        if record.get("schema") != SCHEMA or record.get("cell") != asdict(cell):
+            raise ValueError(f"{record_path.name} is not the record of {cell}")
+        if not data_path.is_file() or file_sha256(data_path) != record.get("sha256"):
+            raise ValueError(f"{data_path.name} is missing or was changed after it was written")
+        return record
+
+    def _records(self, cells: Iterable[Cell] | None) -> dict[Cell, dict[str, Any]]:
+        """The records of the given cells, or of all, in order; ValueError naming bad ones."""
+        records: dict[Cell, dict[str, Any]] = {}
+        problems = []
+        for cell in self.cells() if cells is None else sorted(set(cells), key=_order):
+            try:
+                records[cell] = self._read(cell)
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
             raise ValueError(
                 f"{len(problems)} cells of {self.folder} cannot be used; evaluate them again. "
                 + "; ".join(problems[:5])
             )
-        return chosen
+        return records
 
 
 def metric_table(
