@@ -15,7 +15,6 @@ import subprocess
 import tempfile
 import time
 import traceback
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -238,8 +237,10 @@ class _Inline:
         return self.locks / f"{json_digest(task.name)[:16]}.lock"
 
 
-class _Submitted(_Inline, ABC):
+class _Submitted(_Inline):
     """Processes that submitit starts; each leaves a pickle of how its task ended."""
+
+    executor: submitit.Executor
 
     def __init__(self, settings: ClusterSettings, folder: Path, title: str) -> None:
         super().__init__(settings, folder, title)
@@ -266,9 +267,9 @@ class _Submitted(_Inline, ABC):
         result.unlink()
         return task, reason, job.paths.stdout
 
-    @abstractmethod
     def submit(self, tasks: Sequence[Task]) -> list[submitit.Job[Any]]:
         """One job a task."""
+        return [self.executor.submit(_attempt, task, self.lock(task)) for task in tasks]
 
 
 class _Local(_Submitted):
@@ -292,7 +293,7 @@ class _Local(_Submitted):
                 gpus_per_node=gpus,
                 visible_gpus=list(range(gpus * place, gpus * (place + 1))),
             )
-            jobs.append(self.executor.submit(_attempt, task, self.lock(task)))
+            jobs += super().submit([task])
             self.taken[jobs[-1].job_id] = place
         self.room = len(self.free)
         return jobs
@@ -342,7 +343,7 @@ class _Slurm(_Submitted):
     def submit(self, tasks: Sequence[Task]) -> list[submitit.Job[Any]]:
         try:
             with self.executor.batch():
-                jobs = [self.executor.submit(_attempt, task, self.lock(task)) for task in tasks]
+                jobs = super().submit(tasks)
         except FailedJobError as error:
             raise RuntimeError(f"SLURM refused the jobs: {error}") from error
         for job in jobs:
