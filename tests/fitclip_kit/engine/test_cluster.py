@@ -61,13 +61,15 @@ home = os.environ["PLAYED"]
 if "--partition=closed" in text:
     sys.exit("sbatch: error: invalid partition specified: closed")
 job = str(1000 + len(os.listdir(home)))
+script = os.path.join(home, job + ".sh")  # a copy, as SLURM's: submitit moves its own
+open(script, "w").write(text)
 array = re.search(r"--array=0-(\\d+)%(\\d+)", text)
 for place in range(int(array[1]) + 1) if array else [None]:
     ids = {{"SLURM_JOB_ID": job}}
     if place is not None:
         ids |= {{"SLURM_ARRAY_JOB_ID": job, "SLURM_ARRAY_TASK_ID": str(place)}}
     name = os.path.join(home, job if place is None else f"{{job}}_{{place}}")
-    run = f"bash {{sys.argv[-1]}}; echo $? > {{name}}.end"
+    run = f"bash {{script}}; echo $? > {{name}}.end"
     out = open(name + ".out", "w")
     process = subprocess.Popen(
         ["bash", "-c", run], env={{**os.environ, **ids}}, start_new_session=True,
