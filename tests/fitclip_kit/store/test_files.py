@@ -135,9 +135,9 @@ def test_damage_is_seen(folder: Path) -> None:
         target.unlink() if content is None else target.write_bytes(content)
         (found,) = files.manifest_problems(folder, kind="test")
         assert found.startswith("output sub/a.bin ") and problem in found
-    content = files.read_manifest(folder)
-    content["outputs"] = {"../outside": {"bytes": 1, "sha256": "x"}}
-    files.write_json(folder / "manifest.json", content)
+    manifest = files.read_manifest(folder)
+    manifest["outputs"] = {"../outside": {"bytes": 1, "sha256": "x"}}
+    files.write_json(folder / "manifest.json", manifest)
     assert "outside the folder" in files.manifest_problems(folder, kind="test")[0]
 
 

@@ -246,12 +246,12 @@ def test_metrics_by_hand_of_each_cell_apart(tmp_path):
     store.write(key_at(0.4), retrieval([1, 1.5, 5, 5.5, 10, 30]), PROTOCOL)
     store.write(key_at(0.4, data_set="mit"), classification([1, 1, 2, 6]), PROTOCOL)
     table = store.metrics([key_at(0.4), key_at(0.4, data_set="mit")])
-    found = table.set_index(["data_set", "direction", "metric"])["value"].to_dict()
+    values_of = table.set_index(["data_set", "direction", "metric"])["value"].to_dict()
     expected = {("mit", "classification", "top1"): 0.5, ("mit", "classification", "top5"): 0.75}
     for direction in ("text_to_video", "video_to_text"):
         values = {"R@1": 1 / 6, "R@5": 3 / 6, "R@10": 5 / 6, "MdR": 5.25}
         expected |= {("msrvtt", direction, metric): value for metric, value in values.items()}
-    assert found == pytest.approx(expected)
+    assert values_of == pytest.approx(expected)
     assert (table["ci_low"] <= table["value"]).all() and (table["value"] <= table["ci_high"]).all()
     assert dict(table.groupby("data_set")["n"].first()) == {"mit": 4, "msrvtt": 6}
 
