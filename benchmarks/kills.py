@@ -2,14 +2,11 @@
 
     python -m benchmarks.kills [--kills 50] [--seed 0] [--profile smoke]
 
-A run is killed by SIGKILL after a random time (of the processor: other load does not matter), is
-started again, killed again, and so on until it is done; then the next one begins, until there were
-enough kills. Half of them hit every process of the run (a machine that stops), three of ten the
-runner alone, two of ten the notebook's kernel alone (memory that runs out). In the end each run is
-compared with one that nobody disturbed: the same files, the same bytes in all but the executed
-notebooks, which hold times. What was done at a kill (shards, students, cells, notebooks) has to be
-there untouched later on: the same inode, the same time of writing. No process may be left, and no
-temporary file. Linux only.
+A run is killed by SIGKILL after a random time of the processor (other load does not matter) and
+started again until it is done; then the next one begins. Half of the kills hit every process (a
+machine that stops), three of ten the runner alone, two of ten the notebook's kernel (no memory).
+Each run must leave the files and bytes of one that nobody disturbed, but for executed notebooks,
+write nothing again that was done at a kill, and leave no process and no temporary file. Linux only.
 """
 
 from __future__ import annotations
@@ -52,13 +49,9 @@ class Blow:
 
 @dataclass
 class Killed:
-    """A run that was killed until it was done.
-
-    Attributes:
-        kills: the blows that hit, in their order; on everything where there was no kernel to kill.
-        redone: files of finished work that were written again after a kill.
-        left: processes that still live.
-    """
+    """A run that was killed until it was done: the blows that hit, in their order (on everything
+    where there was no kernel to kill), files of finished work that were written again after a kill,
+    and processes that still live."""
 
     kills: list[Blow] = field(default_factory=list)
     redone: list[str] = field(default_factory=list)
@@ -79,12 +72,8 @@ def killed_run(
 ) -> Killed:
     """Start a run, kill it and start it again until it is done, or was left alone and ended.
 
-    Args:
-        command: starts the run.
-        run: its folder.
-        blows: one for each process that is started; where they end, the run is left alone.
-        environment: of the processes.
-        cwd: where they run.
+    command, environment and cwd start the run, of which `run` is the folder. blows: one for each
+    process that is started; where they end, the run is left alone.
 
     Raises: RuntimeError when a run fails that was not killed, with what it said.
     """

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -72,3 +74,11 @@ def write_notebook(project: Path, stem: str, *cells: str, parameters: str = PARA
         ],
     }
     (project / "notebooks" / f"{stem}.ipynb").write_text(json.dumps(content))
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something that another process does."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -20,6 +21,7 @@ from fitclip_kit.engine.execute import OwnInterpreter
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+assert len(SNIPPETS) == README.count("```python") > 0
 TABLE = re.search(r"^    (clip_id,.*?)\n\n", README, re.DOTALL | re.MULTILINE)
 FETCHED = re.compile(r"ClipEncoder\.from_open_clip\(.*?\)")
 
@@ -45,10 +47,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_there_are_snippets() -> None:
-    assert len(SNIPPETS) == README.count("```python") > 0
-
-
 @pytest.mark.parametrize("way", ["file", "input"])
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
 def test_a_snippet_runs_as_a_program(folder: Path, number: int, way: str) -> None:
@@ -69,15 +67,11 @@ def test_a_snippet_runs_as_a_program(folder: Path, number: int, way: str) -> Non
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
 def test_a_snippet_runs_in_a_notebook(folder: Path, number: int) -> None:
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(program(SNIPPETS[number]))]
-    )
-    NotebookClient(
-        notebook,
-        resources={"metadata": {"path": str(folder)}},
-        kernel_manager_class=OwnInterpreter,
-        timeout=600,
-    ).execute()
+    cell = nbformat.v4.new_code_cell(program(SNIPPETS[number]))
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    resources = {"metadata": {"path": str(folder)}}
+    options: dict[str, Any] = {"kernel_manager_class": OwnInterpreter, "timeout": 600}
+    NotebookClient(notebook, resources=resources, **options).execute()
     outputs = notebook.cells[0].outputs
     check("".join(output.text for output in outputs if output.get("name") == "stdout"))
 

@@ -7,17 +7,23 @@ from itertools import chain
 from pathlib import Path
 
 import nbformat
-import pytest
 import yaml
 
-from fitclip_kit.engine.settings import cell_source, merge_profile, read_notebook, read_profile
+from fitclip_kit.engine.settings import (
+    TAG,
+    cell_source,
+    cell_tags,
+    merge_profile,
+    read_notebook,
+    read_profile,
+)
+from fitclip_kit.store import code
 
 ROOT = Path(__file__).parents[1]
 IMPORTS = (ast.Import, ast.ImportFrom)
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROFILES = sorted((ROOT / "notebooks" / "profiles").glob("*.yaml"))
 MAX_CELL_LINES = 12  # but for the parameters and the imports, one a line
-PACKAGES = {"fitclip_core", "fitclip_kit", "data_prep", "figures"}
 # What a part of the kit may import from the kit, itself included: imports go down only.
 ALLOWED = {
     "fitclip_core": {"fitclip_core"},
@@ -30,50 +36,29 @@ ALLOWED = {
 
 
 def test_packages_import_only_what_the_design_allows():
-    violations = [
-        f"{path.relative_to(ROOT)} imports {name}"
-        for package, allowed in ALLOWED.items()
-        for path in sorted((ROOT / package).rglob("*.py"))
-        if package == innermost(path)
-        for name in kit_imports(path.read_text(), path.relative_to(ROOT))
-        if not any(name == prefix or name.startswith(f"{prefix}.") for prefix in allowed)
-    ]
+    violations = []
+    for path in (path for package in code.KIT for path in (ROOT / package).rglob("*.py")):
+        folders = [
+            str(folder.relative_to(ROOT)) for folder in path.parents if ROOT in folder.parents
+        ]
+        allowed = ALLOWED[next(name for name in folders if name in ALLOWED)]  # the innermost
+        violations += [
+            f"{path.relative_to(ROOT)} imports {name}"
+            for name in code._read(path, 0)[1]
+            if not any(name == prefix or name.startswith(f"{prefix}.") for prefix in allowed)
+        ]
+        assert "\nfrom ." not in path.read_text(), f"{path} imports relatively, which is not seen"
     assert violations == []
-
-
-def innermost(path: Path) -> str:
-    """The smallest part of the kit that has rules of its own and holds the file."""
-    names = [str(folder.relative_to(ROOT)) for folder in path.parents if ROOT in folder.parents]
-    return next(name for name in names if name in ALLOWED)
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("from fitclip_kit.store import results", {"fitclip_kit.store.results"}),
-        ("from fitclip_kit.store.results import ResultsStore", {"fitclip_kit.store.results"}),
-        ("import fitclip_core.encoders as e", {"fitclip_core.encoders"}),
-        ("def f():\n    import data_prep.video", {"data_prep.video"}),
-        ("from . import style", {"figures.style"}),
-        ("from fitclip_core import file_sha256", {"fitclip_core"}),
-        ("import numpy, os.path", set()),
-    ],
-)
-def test_kit_imports_finds_every_form(source, expected):
-    assert kit_imports(source, Path("figures/x.py")) == expected
 
 
 def test_every_dependency_is_pinned_exactly():
     pinned = lock_pins()
+    for name, version in pinned.items():  # of what every platform may use
+        assert re.fullmatch(r"[0-9][0-9A-Za-z.]*", version), name
+        assert not name.startswith(("nvidia", "cuda", "triton")), name
     names = [normal(re.split(r"[ ;<>=\[]", entry)[0]) for entry in dependencies()]
     assert [name for name in names if name not in pinned] == []
     assert sorted(set(names)) == sorted(names)
-
-
-def test_the_lock_holds_versions_only_of_what_every_platform_may_use():
-    for name, version in lock_pins().items():
-        assert re.fullmatch(r"[0-9][0-9A-Za-z.]*", version), name
-        assert not name.startswith(("nvidia", "cuda", "triton")), name
 
 
 def test_conda_environment_installs_the_same():
@@ -91,23 +76,14 @@ def test_ci_runs_the_test_command():
     assert script.stat().st_mode & 0o111
 
 
-def test_notebooks_are_valid_and_hold_no_outputs():
+def test_notebooks_are_valid_hold_no_outputs_and_explain_their_parameters():
     for path in NOTEBOOKS:
-        notebook = nbformat.read(path, as_version=4)
-        nbformat.validate(notebook)
+        nbformat.validate(nbformat.read(path, as_version=4))
+        notebook = read_notebook(path)  # refuses any other number of parameters cells
         for cell in code_cells(path):
             assert not cell["outputs"] and cell["execution_count"] is None, path.name
-
-
-def test_notebooks_declare_parameters_once_and_explain_each():
-    for path in NOTEBOOKS:
-        notebook = read_notebook(path)  # refuses any other number of parameters cells
-        source = next(
-            cell_source(cell)
-            for cell in code_cells(path)
-            if "parameters" in cell["metadata"].get("tags", [])
-        )
-        lines = [line for line in source.splitlines() if re.match(r"\w+ = ", line)]
+        [declared] = [cell for cell in code_cells(path) if TAG in cell_tags(cell)]
+        lines = re.findall(r"^\w+ = .*", cell_source(declared), re.MULTILINE)
         assert len(lines) == len(notebook.defaults), path.name
         assert [line for line in lines if not re.search(r"  # \w", line)] == [], path.name
 
@@ -120,7 +96,7 @@ def test_notebooks_only_order_and_explain():
             where = f"{path.name}: {source[:60]!r}"
             assert source.strip(), f"{where} is empty"
             tree = ast.parse(source)  # a shell escape or a magic is no Python
-            if "parameters" not in cell["metadata"].get("tags", []):
+            if TAG not in cell_tags(cell):
                 lines = sum(bool(line.strip()) for line in source.splitlines())
                 imports = all(isinstance(node, IMPORTS) for node in tree.body)
                 assert imports or lines <= MAX_CELL_LINES, where
@@ -129,15 +105,10 @@ def test_notebooks_only_order_and_explain():
 
 def test_profiles_fit_the_notebooks():
     assert {"smoke", "mini", "paper"} <= {path.stem for path in PROFILES}
-    declared = {path.stem: read_notebook(path).defaults for path in NOTEBOOKS if numbered(path)}
+    numbered = [path for path in NOTEBOOKS if re.match(r"\d\d_", path.name)]
+    declared = {path.stem: read_notebook(path).defaults for path in numbered}
     for path in PROFILES:
-        sections = read_profile(path)
-        if declared:
-            merge_profile(sections, declared)
-
-
-def numbered(path: Path) -> bool:
-    return re.match(r"\d\d_", path.name) is not None
+        merge_profile(read_profile(path), declared)
 
 
 def code_cells(path: Path) -> list[dict]:
@@ -151,10 +122,7 @@ def pyproject() -> dict:
 
 def dependencies() -> list[str]:
     project = pyproject()["project"]
-    return [
-        *project["dependencies"],
-        *chain.from_iterable(project["optional-dependencies"].values()),
-    ]
+    return [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
 
 
 def lock_pins() -> dict[str, str]:
@@ -165,22 +133,3 @@ def lock_pins() -> dict[str, str]:
 
 def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def kit_imports(source: str, path: Path) -> set[str]:
-    """Names of the kit's modules that a source imports; `path` resolves relative imports."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            parents = path.parts[: len(path.parts) - node.level] if node.level else ()
-            base = ".".join([*parents, *filter(None, [node.module])])
-            names = {f"{base}.{alias.name}" for alias in node.names}
-            found |= {name if is_module(name) else base for name in names}
-    return {name for name in found if name.split(".")[0] in PACKAGES}
-
-
-def is_module(name: str) -> bool:
-    path = ROOT.joinpath(*name.split("."))
-    return path.is_dir() or path.with_suffix(".py").is_file()

@@ -41,6 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+_TOLD: tuple[tuple[type[BaseException], int, str], ...] = (
+    (KeyboardInterrupt, 130, "\nInterrupted. The same command goes on with what is not done."),
+    (BrokenPipeError, 0, ""),  # the reader, such as `head`, has seen enough
+    (ParameterError, 2, "Nothing was run. What is wrong:\n{error}"),
+    (ValueError, 2, "fitclip {name}: {error}"),
+    (RuntimeError, 1, "{error}"),
+    (OSError, 1, "The run stopped: {error}.\n  Once that is put right, the same command goes on."),
+)
+
+
 def _command(function: Callable[..., int | None], **options: Any) -> None:
     """Add a command; what it raises is told without a traceback."""
     name = function.__name__.replace("_", "-")
@@ -50,19 +60,11 @@ def _command(function: Callable[..., int | None], **options: Any) -> None:
         status, said = 0, ""
         try:
             status = function(*arguments, **settings) or 0
-        except KeyboardInterrupt:
-            status, said = 130, "\nInterrupted. The same command goes on with what is not done."
-        except BrokenPipeError:  # the reader, such as `head`, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except ParameterError as error:
-            status, said = 2, f"Nothing was run. What is wrong:\n{error}"
-        except ValueError as error:
-            status, said = 2, f"fitclip {name}: {error}"
-        except RuntimeError as error:
-            status, said = 1, str(error)
-        except OSError as error:
-            status = 1
-            said = f"The run stopped: {error}.\n  Once that is put right, the same command goes on."
+        except tuple(kind for kind, *_ in _TOLD) as error:
+            if isinstance(error, BrokenPipeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _, status, said = next(row for row in _TOLD if isinstance(error, row[0]))
+            said = said.format(name=name, error=error)
         rank = os.environ.get("RANK")  # torchrun's: there may be no process group yet
         if said:
             print(f"rank {rank}: {said}" if rank else said, file=sys.stderr, flush=True)
@@ -139,7 +141,7 @@ def cluster(
     _end_cleanly()
     chosen = read_cluster(settings, **({"executor": executor} if executor else {}))
     plan = runs.make_plan(profile, runs_dir)
-    todo = steps(_work_run(plan), what or PARTS)
+    todo = steps(plan.run, what or PARTS)
     with runs.locked(plan.run_dir):
         for title, tasks, made_good in fan_out_steps(todo, chosen, plan.run_dir / "fan_out"):
             print(f"{title}: {f'{tasks} tasks done' if tasks else 'nothing to do'}", flush=True)
@@ -167,9 +169,9 @@ def train(profile: Profile, runs_dir: RunsDir = RUNS) -> int:
     from fitclip_kit.engine.work import STUDENTS, missing_students
 
     plan = runs.make_plan(profile, runs_dir)
-    list_tasks = functools.partial(missing_students, _work_run(plan))
+    device = str(plan.parameters[STUDENTS]["device"])
     try:
-        train_together(list_tasks, plan.run_dir, str(plan.parameters[STUDENTS]["device"]))
+        train_together(lambda: missing_students(plan.run), plan.run_dir, device)
     except FirstRankFailed:
         return 1  # rank 0 says why
     return 0
@@ -215,26 +217,24 @@ def check_data(
     defaults = options_of(loader)
     try:
         options = typed_options(loader, defaults, option)
-        found = None
-        if root is not None:
-            found = check.check(loader, root, options, max_missing=max_missing, decode=decode)
+        found = root and check.check(loader, root, options, max_missing=max_missing, decode=decode)
     except (ValueError, OSError) as error:
         raise ValueError(check.printable(str(error))) from error
-    if found is None:
-        print(f"{documentation(loader)}\n\nOptions (-o) and their defaults:")
-        for name, default in defaults.items():
-            print(f"  {name}={default}")
-        print(f"\nCheck a copy of it: fitclip check-data {loader} --root DIR")
-        return 0
-    print(check.report(found))
-    return 1 if found.problems else 0
+    if found:
+        print(check.report(found))
+        return 1 if found.problems else 0
+    print(f"{documentation(loader)}\n\nOptions (-o) and their defaults:")
+    for name, default in defaults.items():
+        print(f"  {name}={default}")
+    print(f"\nCheck a copy of it: fitclip check-data {loader} --root DIR")
+    return 0
 
 
 def typed_options(loader: str, defaults: dict[str, Any], given: Sequence[str]) -> dict[str, Any]:
     """Options from `key=value` texts, each of the type of the loader's default.
 
-    Raises: ValueError for a text without "=", an unknown or repeated option, or a value that is no
-    whole number or no true or false where one belongs.
+    Raises: ValueError for a text without "=", an option that is unknown or repeated, or a value of
+    another type.
     """
     options: dict[str, str] = {}
     for text in given:
@@ -252,17 +252,10 @@ def typed_options(loader: str, defaults: dict[str, Any], given: Sequence[str]) -
 
 
 def _end_cleanly() -> None:
-    """End as with Ctrl-C when told to end, and give the processes started from here on the
-    settings that repeat."""
+    """End as with Ctrl-C when told to, and give processes the settings that repeat."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name, value in runs.ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-
-
-def _work_run(plan: runs.Plan) -> Any:
-    from fitclip_kit.engine.work import Run
-
-    return Run(plan.run_dir.resolve(), plan.working_dir.resolve(), plan.parameters)
 
 
 for _function in (run, report, slider, cluster, train):

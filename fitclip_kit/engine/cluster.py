@@ -15,13 +15,12 @@ import subprocess
 import tempfile
 import time
 import traceback
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import submitit
 from filelock import lock_descriptor
@@ -32,9 +31,6 @@ from tqdm import tqdm
 from fitclip_kit.engine.run import locked
 from fitclip_kit.engine.settings import ClusterSettings
 from fitclip_kit.store.files import json_digest, write_text
-
-if TYPE_CHECKING:
-    from fitclip_kit.engine.work import Work
 
 _CHECKOUT: Final = str(Path(__file__).parents[2])
 _ARRAY: Final = 1000  # jobs of an array: SLURM's default MaxArraySize is 1001
@@ -47,17 +43,15 @@ _ENDED: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Task:
-    """One piece of work.
+class Task(Protocol):
+    """One piece of work. It has to pickle, reads its inputs from disk, and may be repeated."""
 
-    name: what it is, for people; no two tasks of a fan-out share it.
-    do: does it. It has to pickle (a module's function, or a `functools.partial` of one with small
-        arguments), reads its inputs from disk, and may be repeated.
-    """
+    @property
+    def name(self) -> str:
+        """What it is, for people; no two tasks of a fan-out share it."""
 
-    name: str
-    do: Callable[[], object]
+    def do(self) -> object:
+        """Do it."""
 
 
 @dataclass(frozen=True)
@@ -71,29 +65,27 @@ class Failure:
 
 
 class FanOutFailed(RuntimeError):
-    """Tasks that failed at every attempt, listed in `failures`; all others are done.
-
-    undone: what could not be begun without them.
-    """
+    """Tasks that failed at every attempt, listed in `failures`; all others are done, but for what
+    could not be begun without them, `undone`."""
 
     def __init__(
         self, title: str, tasks: int, failures: Sequence[Failure], undone: Sequence[str] = ()
     ) -> None:
         self.failures = list(failures)
+        lost = len(self.failures)
         lines = [
+            f"{title}: {lost} of {tasks} tasks failed, the other {tasks - lost} are done. The same "
+            "call tries only these again:"
+        ]
+        lines += [
             f"  - {failure.task}: {failure.reason} (attempt {failure.attempt}; log: {failure.log})"
             for failure in failures
         ]
-        lines += [f"  - not begun: {title}" for title in undone]
-        lost = len(self.failures)
-        super().__init__(
-            f"{title}: {lost} of {tasks} tasks failed, the other {tasks - lost} are done. The same "
-            "call tries only these again:\n" + "\n".join(lines)
-        )
+        super().__init__("\n".join([*lines, *(f"  - not begun: {title}" for title in undone)]))
 
 
 def fan_out_steps(
-    steps: Mapping[str, Callable[[], Iterable[Task | Work]]],
+    steps: Mapping[str, Callable[[], Iterable[Task]]],
     settings: ClusterSettings,
     folder: Path,
 ) -> Iterator[tuple[str, int, list[Failure]]]:
@@ -128,7 +120,7 @@ def fan_out_steps(
 
 
 def fan_out(
-    tasks: Sequence[Task | Work], settings: ClusterSettings, folder: Path, *, title: str
+    tasks: Sequence[Task], settings: ClusterSettings, folder: Path, *, title: str
 ) -> list[Failure]:
     """Do every task, and each that fails once more (or `settings.retries` times).
 
@@ -145,9 +137,8 @@ def fan_out(
     at every attempt, after all others are done.
     """
     names = [task.name for task in tasks]
-    if len(set(names)) < len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"two tasks are called {repeated!r}; give each its own name")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two tasks are called {twice[0]!r}; give each its own name")
     if not tasks:
         return []
     pool = _POOLS[settings.executor](settings, Path(folder).absolute(), title)
@@ -176,9 +167,7 @@ def fan_out(
     return [failure for attempts in failed.values() for failure in attempts]
 
 
-def train_together(
-    list_tasks: Callable[[], Iterable[Task | Work]], run_dir: Path, device: str
-) -> None:
+def train_together(list_tasks: Callable[[], Iterable[Task]], run_dir: Path, device: str) -> None:
     """Do training tasks one after the other, all of torchrun's processes together on each.
 
     Raises: ValueError when frames are missing or as `fit_student`; FolderInUse; FirstRankFailed in
@@ -188,7 +177,7 @@ def train_together(
 
     with distributed.process_group(device), ExitStack() as held:
 
-        def begin() -> list[Task | Work]:
+        def begin() -> list[Task]:
             held.enter_context(locked(run_dir))
             return list(list_tasks())
 
@@ -206,7 +195,7 @@ def train_together(
 class _Done:
     """A job that was done at once."""
 
-    task: Task | Work
+    task: Task
     reason: str | None
     log: Path
 
@@ -226,7 +215,7 @@ class _Inline:
         # Of its own for each call: job ids may come again, and old results must not be read as new.
         self.folder = Path(tempfile.mkdtemp(prefix=f"{self.title}-", dir=folder))
 
-    def start(self, waiting: deque[Task | Work]) -> list[Any]:
+    def start(self, waiting: deque[Task]) -> list[Any]:
         """Begin as many of the waiting tasks as there is room for; a job for each."""
         if not waiting:
             return []
@@ -237,34 +226,36 @@ class _Inline:
             write_text(log, f"{task.name}\n{trace}")
         return [_Done(task, reason, log)]
 
-    def ended(self, job: Any) -> tuple[Task | Work, str | None, Path]:
+    def ended(self, job: Any) -> tuple[Task, str | None, Path]:
         """The task of a job that ended, why it failed (None: it did not), and its log."""
         return job.task, job.reason, job.log
 
     def cancel(self) -> None:
         """End what is running."""
 
-    def lock(self, task: Task | Work) -> Path:
+    def lock(self, task: Task) -> Path:
         return self.locks / f"{json_digest(task.name)[:16]}.lock"
 
 
-class _Submitted(_Inline, ABC):
+class _Submitted(_Inline):
     """Processes that submitit starts; each leaves a pickle of how its task ended."""
+
+    executor: submitit.Executor
 
     def __init__(self, settings: ClusterSettings, folder: Path, title: str) -> None:
         super().__init__(settings, folder, title)
-        self.running: dict[str, tuple[Task | Work, submitit.Job[Any]]] = {}  # by job id
+        self.running: dict[str, tuple[Task, submitit.Job[Any]]] = {}  # by job id
+        self.room = _ARRAY  # for how many more tasks; SLURM queues what does not run yet
 
-    def start(self, waiting: deque[Task | Work]) -> list[Any]:
-        tasks = [waiting.popleft() for _ in range(min(len(waiting), self.room()))]
+    def start(self, waiting: deque[Task]) -> list[Any]:
+        tasks = [waiting.popleft() for _ in range(min(len(waiting), self.room))]
         path = os.pathsep.join(filter(None, [_CHECKOUT, os.environ.get("PYTHONPATH")]))
-        threads = str(self.settings.cpus)
-        with environment_variables(PYTHONPATH=path, OMP_NUM_THREADS=threads):
+        with environment_variables(PYTHONPATH=path, OMP_NUM_THREADS=str(self.settings.cpus)):
             jobs = self.submit(tasks) if tasks else []
         self.running |= {job.job_id: (task, job) for job, task in zip(jobs, tasks, strict=True)}
         return jobs
 
-    def ended(self, job: Any) -> tuple[Task | Work, str | None, Path]:
+    def ended(self, job: Any) -> tuple[Task, str | None, Path]:
         task, _ = self.running.pop(job.job_id)
         result = job.paths.result_pickle
         if not result.exists():
@@ -276,13 +267,9 @@ class _Submitted(_Inline, ABC):
         result.unlink()
         return task, reason, job.paths.stdout
 
-    def room(self) -> int:
-        """How many more tasks can be given now."""
-        return _ARRAY  # SLURM queues what does not run yet
-
-    @abstractmethod
-    def submit(self, tasks: Sequence[Task | Work]) -> list[submitit.Job[Any]]:
+    def submit(self, tasks: Sequence[Task]) -> list[submitit.Job[Any]]:
         """One job a task."""
+        return [self.executor.submit(_attempt, task, self.lock(task)) for task in tasks]
 
 
 class _Local(_Submitted):
@@ -292,13 +279,10 @@ class _Local(_Submitted):
         super().__init__(settings, folder, title)
         self.executor = submitit.LocalExecutor(self.folder)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        places = settings.parallel or max(1, (cores or 1) // settings.cpus)
-        self.free, self.taken = list(range(places)), dict[str, int]()
+        self.room = settings.parallel or max(1, (cores or 1) // settings.cpus)
+        self.free, self.taken = list(range(self.room)), dict[str, int]()  # places; by job id
 
-    def room(self) -> int:
-        return len(self.free)
-
-    def submit(self, tasks: Sequence[Task | Work]) -> list[submitit.Job[Any]]:
+    def submit(self, tasks: Sequence[Task]) -> list[submitit.Job[Any]]:
         jobs: list[submitit.Job[Any]] = []
         gpus = self.settings.gpus
         for task in tasks:
@@ -309,12 +293,14 @@ class _Local(_Submitted):
                 gpus_per_node=gpus,
                 visible_gpus=list(range(gpus * place, gpus * (place + 1))),
             )
-            jobs.append(self.executor.submit(_attempt, task, self.lock(task)))
+            jobs += super().submit([task])
             self.taken[jobs[-1].job_id] = place
+        self.room = len(self.free)
         return jobs
 
-    def ended(self, job: Any) -> tuple[Task | Work, str | None, Path]:
+    def ended(self, job: Any) -> tuple[Task, str | None, Path]:
         self.free.append(self.taken.pop(job.job_id))
+        self.room = len(self.free)
         return super().ended(job)
 
     def cancel(self) -> None:
@@ -338,6 +324,7 @@ class _Slurm(_Submitted):
             )
         self.queue = _Queue()
         self.executor = submitit.SlurmExecutor(self.folder)
+        memory = f"{round(1024 * settings.memory_gb)}MB" if settings.memory_gb else None
         wanted: dict[str, Any] = {
             "job_name": f"fitclip-{self.title}",
             "time": settings.minutes,
@@ -346,16 +333,17 @@ class _Slurm(_Submitted):
             "srun_args": [f"--cpus-per-task={settings.cpus}"],
             "array_parallelism": settings.parallel or 256,
             "stderr_to_stdout": True,
+            "gpus_per_node": settings.gpus or None,
+            "mem": memory,
+            "partition": settings.partition or None,
         }
-        wanted |= {"gpus_per_node": settings.gpus} if settings.gpus else {}
-        wanted |= {"mem": f"{round(1024 * settings.memory_gb)}MB"} if settings.memory_gb else {}
-        wanted |= {"partition": settings.partition} if settings.partition else {}
+        wanted = {name: value for name, value in wanted.items() if value is not None}
         self.executor.update_parameters(**{**wanted, **settings.slurm})
 
-    def submit(self, tasks: Sequence[Task | Work]) -> list[submitit.Job[Any]]:
+    def submit(self, tasks: Sequence[Task]) -> list[submitit.Job[Any]]:
         try:
             with self.executor.batch():
-                jobs = [self.executor.submit(_attempt, task, self.lock(task)) for task in tasks]
+                jobs = super().submit(tasks)
         except FailedJobError as error:
             raise RuntimeError(f"SLURM refused the jobs: {error}") from error
         for job in jobs:
@@ -368,11 +356,8 @@ class _Slurm(_Submitted):
 
 
 class _Queue:
-    """Tells submitit's jobs whether they are over, as their watcher.
-
-    It asks `squeue`, which every cluster answers; submitit's own way, `sacct`, needs an accounting
-    data base.
-    """
+    """Tells submitit's jobs whether they are over, as their watcher, by `squeue`, which every
+    cluster answers; submitit's own way, `sacct`, needs an accounting data base."""
 
     def __init__(self) -> None:
         self.asked = float("-inf")
@@ -413,7 +398,7 @@ class _Queue:
 _POOLS: Final[Mapping[str, type[_Inline]]] = {"inline": _Inline, "local": _Local, "slurm": _Slurm}
 
 
-def _attempt(task: Task | Work, lock: Path) -> tuple[str | None, str]:
+def _attempt(task: Task, lock: Path) -> tuple[str | None, str]:
     """Do a task; why it failed (None: it did not) and the traceback, which goes to the log too."""
     try:
         # The system frees the lock when this process ends in whatever way.

@@ -62,8 +62,7 @@ class ProgressLine:
 
     def __init__(self, title: str, cells: int, expected: float | None, stream: TextIO) -> None:
         self._title, self._cells, self._expected, self._stream = title, cells, expected, stream
-        self._started_cells = 0
-        self._bar = ""
+        self._started_cells, self._bar = 0, ""
         self._start = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._repeat, daemon=True)
@@ -108,10 +107,9 @@ class ProgressLine:
             left = f"about {clock(self._expected - self.elapsed)} left"
         cell, elapsed = f"cell {self._started_cells}/{self._cells}", clock(self.elapsed)
         line = line or f"{self._title}  {cell}  {elapsed} elapsed, {left}"
-        if self._stream.isatty():
-            self._stream.write(f"\r\x1b[K{line}" + ("\n" if last else ""))
-        else:
-            self._stream.write(line + "\n")
+        terminal = self._stream.isatty()
+        self._stream.write(("\r\x1b[K" if terminal else "") + line)
+        self._stream.write("\n" if last or not terminal else "")
         self._stream.flush()
 
 
@@ -124,7 +122,7 @@ def execute(
 ) -> None:
     """Run the notebook in `working_dir`; leave its executed copy, its page and valid results.
 
-    What an earlier run left of these is removed first. A partial copy is kept as `.failed.ipynb`.
+    What an earlier run left is removed first; a partial copy is kept as `.failed.ipynb`.
 
     Raises: NotebookFailed with the cell and the error; KeyboardInterrupt when interrupted.
     """
@@ -182,17 +180,14 @@ def _run(
         )
     except PapermillExecutionError as error:
         trace = [line for entry in error.traceback for line in _ANSI.sub("", entry).splitlines()]
-        raise NotebookFailed(
-            f"code cell [{error.exec_count}] raised {error.ename}: {error.evalue}\n"
-            + _indented(trace[-_SHOWN_LINES:])
-        ) from error
+        said = f"code cell [{error.exec_count}] raised {error.ename}: {error.evalue}"
+        raise NotebookFailed(f"{said}\n{_indented(trace[-_SHOWN_LINES:])}") from error
     except Exception as error:  # the kernel did not start, or died: no cell says so itself
         cell = _indented(begun[-1].splitlines()[:_SHOWN_LINES]) if begun else "    (none)"
-        raise NotebookFailed(
-            f"{type(error).__name__}: {error}\n  while in code cell [{len(begun)}]:\n{cell}"
-        ) from error
-    executed.metadata.papermill.input_path = f"{notebook.stem}.ipynb"
-    executed.metadata.papermill.output_path = f"{notebook.stem}.ipynb"
+        where = f"  while in code cell [{len(begun)}]:\n{cell}"
+        raise NotebookFailed(f"{type(error).__name__}: {error}\n{where}") from error
+    name = f"{notebook.stem}.ipynb"
+    executed.metadata.papermill.update(input_path=name, output_path=name)
     return executed
 
 

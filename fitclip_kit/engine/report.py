@@ -51,29 +51,27 @@ class ReportError(RuntimeError):
 def make_report(plan: Plan) -> Path:
     """Write the run's notebooks as one page; returns its path.
 
-    The first page has the tables and the statement that notebook 08 made, where it is one of the
-    run's notebooks, and a picture of explore.html, which is written too. Each page is replaced
-    atomically.
+    The first page has what notebook 08 made, where it is one of the run's notebooks, and a picture
+    of explore.html, which is written too. Each page is replaced atomically.
 
     Raises: ReportError naming each notebook that is missing or not up to date, or saying why the
     stored sweep cannot be shown.
     """
-    _refuse_unfinished(plan)
+    reasons = {book.stem: plan.reasons_to_run(at) for at, book in enumerate(plan.notebooks)}
+    if unfinished := [f"{stem}: {why[0]}" for stem, why in reasons.items() if why]:
+        raise ReportError(
+            f"{len(unfinished)} of {len(reasons)} notebooks in {plan.run_dir} are not up to date; "
+            "run them first (make reproduce).\n  " + "\n  ".join(unfinished)
+        )
     parts = {
         book.stem: nbformat.read(plan.files(book).beside(".ipynb"), as_version=4)
         for book in plan.notebooks
     }
     links = [f"- [{_title(part, stem)}](#cell-id={stem}-00)" for stem, part in parts.items()]
-    front = nbformat.v4.new_notebook(
-        cells=[
-            nbformat.v4.new_markdown_cell(
-                f"# The run `{plan.run_dir.name}`\n\n{_provenance(plan)}"
-            ),
-            *map(nbformat.v4.new_markdown_cell, _first_page(plan)),
-            _explore(plan),
-            nbformat.v4.new_markdown_cell("## Contents\n\n" + "\n".join(links)),
-        ]
-    )
+    texts = [f"# The run `{plan.run_dir.name}`\n\n{_provenance(plan)}", *_first_page(plan)]
+    front = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_markdown_cell, texts)))
+    contents = nbformat.v4.new_markdown_cell("## Contents\n\n" + "\n".join(links))
+    front.cells += [_explore(plan), contents]
     page = render(join({"report": front, **parts}))
     if loaded := external_loads(page):
         raise ReportError(f"the page would load {', '.join(loaded[:5])}; it must need no network")
@@ -158,13 +156,9 @@ class _Loads(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
         names = _LOADS | ({"href"} if tag in ("link", "base", "image", "use") else set())
-        self.found += [
-            values[name]
-            for name in values
-            if name in names and not values[name].startswith(("data:", "#"))
-        ]
-        if tag == "script":
-            self.found.append("a script")
+        loaded = [value for name, value in values.items() if name in names]
+        self.found += [value for value in loaded if not value.startswith(("data:", "#"))]
+        self.found += ["a script"] if tag == "script" else []
         self.found += _CSS_URL.findall(values.get("style", ""))
         self._in_style = tag == "style"
 
@@ -172,21 +166,7 @@ class _Loads(HTMLParser):
         self._in_style = False
 
     def handle_data(self, data: str) -> None:
-        if self._in_style:
-            self.found += _CSS_URL.findall(data)
-
-
-def _refuse_unfinished(plan: Plan) -> None:
-    unfinished = [
-        f"{notebook.stem}: {reasons[0]}"
-        for position, notebook in enumerate(plan.notebooks)
-        if (reasons := plan.reasons_to_run(position))
-    ]
-    if unfinished:
-        raise ReportError(
-            f"{len(unfinished)} of {len(plan.notebooks)} notebooks in {plan.run_dir} are not up to "
-            "date; run them first (make reproduce).\n  " + "\n  ".join(unfinished)
-        )
+        self.found += _CSS_URL.findall(data) if self._in_style else []
 
 
 def _first_page(plan: Plan) -> list[str]:

@@ -1,9 +1,8 @@
 """A profile's notebooks in order, each run only when something it depends on has changed.
 
-The record that a notebook is done is a manifest, written last, of what it was made from (its cells,
-parameters, the kit's code, the notebooks before it) and of what it left: its results, the cells
-that all notebooks share, its executed copies. It holds digests and no times, so that the same work
-leaves the same results under it and no later notebook runs again.
+The record that a notebook is done is a manifest, written last, of what it was made from and of what
+it left: its results, the cells that all notebooks share, its executed copies. It holds digests and
+no times, so that the same work leaves the same results under it and no later notebook runs again.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ import socket
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from filelock import lock_descriptor
 
@@ -42,14 +41,13 @@ from fitclip_kit.store.files import (
     write_manifest,
 )
 
+if TYPE_CHECKING:  # what is slow to import is imported where it is needed
+    from fitclip_kit.engine.work import Run
+
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 PACKAGES = (
-    "fitclip_core",
-    "fitclip_kit.store",
-    "fitclip_kit.weights",
-    "fitclip_kit.engine",
-    "data_prep",
-    "figures",
+    *("fitclip_core", "fitclip_kit.store", "fitclip_kit.weights", "fitclip_kit.engine"),
+    *("data_prep", "figures"),
 )
 # For the kernels. Threads that spin while they wait slow each other down on a shared machine, and
 # threads that sleep at once slow small models down: they spin for a fraction of a millisecond.
@@ -106,21 +104,30 @@ class Files:
             done = read_manifest(self.run_dir, self.manifest)
         except ValueError:
             return "not done"
-        results = done.get("outputs", {}).get(f"{self.stem}/{MANIFEST_NAME}")
-        return json_digest([done.get("parameters"), done.get("inputs"), done.get("code"), results])
+        results = done["outputs"].get(f"{self.stem}/{MANIFEST_NAME}")
+        return json_digest([done["parameters"], done["inputs"], done["code"], results])
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A profile's checked notebooks and parameters, and where they run; the run folder has the
-    profile's name."""
+    """A profile's checked notebooks and parameters, and where they run.
+
+    code: digest of the kit's code; inputs: digests of what else every notebook depends on.
+    """
 
     notebooks: Sequence[Notebook]
     parameters: Mapping[str, Mapping[str, Any]]
     working_dir: Path
     run_dir: Path
-    code: str  # digest of the kit's code
-    inputs: Mapping[str, str]  # digests of what else every notebook depends on
+    code: str
+    inputs: Mapping[str, str]
+
+    @property
+    def run(self) -> Run:
+        """The run as its work takes it."""
+        from fitclip_kit.engine.work import Run
+
+        return Run(self.run_dir.resolve(), self.working_dir.resolve(), self.parameters)
 
     def files(self, notebook: Notebook) -> Files:
         """Where the notebook's files lie."""
@@ -132,19 +139,15 @@ class Plan:
         Among it are the files that parameters named `*_file` point to, such as the sources.
         """
         notebook = self.notebooks[position]
-        parameters = self.parameters[notebook.stem]
+        parameters = dict(self.parameters[notebook.stem])
         earlier = [self.files(other).digest() for other in self.notebooks[:position]]
         inputs = {**self.inputs, "notebook": notebook.digest}
         inputs["earlier notebooks"] = json_digest(earlier)
         for name, value in parameters.items():
             if name.endswith("_file") and value and (self.working_dir / value).is_file():
                 inputs[name] = file_sha256(self.working_dir / value)
-        return {
-            "kind": notebook.stem,
-            "parameters": dict(parameters),
-            "inputs": inputs,
-            "code": self.code,
-        }
+        made_from: dict[str, Any] = {"kind": notebook.stem, "code": self.code}
+        return made_from | {"parameters": parameters, "inputs": inputs}
 
     def reasons_to_run(self, position: int) -> list[str]:
         """Why a notebook has to run; empty when it is done and every output is as it left it."""
@@ -157,17 +160,15 @@ class Plan:
 
 
 def make_plan(profile: str, runs_dir: Path) -> Plan:
-    """Read and check the notebooks and the profile.
+    """Read and check the notebooks and the profile, whose name the run folder has.
 
     Raises: ParameterError listing everything wrong with them.
     """
     notebooks = read_notebooks(NOTEBOOKS)
     sections = read_profile(profile_file(NOTEBOOKS, profile))
     parameters = merge_profile(sections, {book.stem: book.defaults for book in notebooks})
-    inputs = {
-        "packages' data": package_data_digest(PACKAGES),
-        "requirements.lock": file_sha256(NOTEBOOKS.parent / "requirements.lock"),
-    }
+    lock = file_sha256(NOTEBOOKS.parent / "requirements.lock")
+    inputs = {"packages' data": _package_data_digest(), "requirements.lock": lock}
     code = code_digest(*PACKAGES)
     return Plan(notebooks, parameters, NOTEBOOKS, runs_dir / profile, code, inputs)
 
@@ -178,10 +179,9 @@ def run_plan(plan: Plan, *, only: Collection[str] = (), force: bool = False) -> 
     `only` limits the run to these stems; `force` runs them though they are done.
 
     Raises: NotebookFailed from the first one that fails; FolderInUse; ParameterError for an unknown
-    stem in `only`, and before the first one runs, as `check_plan`.
+    stem in `only`, and before the first one runs, for what would stop one of them later on.
     """
-    unknown = set(only) - {notebook.stem for notebook in plan.notebooks}
-    if unknown:
+    if unknown := set(only) - {notebook.stem for notebook in plan.notebooks}:
         raise ParameterError(f"no notebook named {', '.join(sorted(unknown))}")
     ran = 0
     with locked(plan.run_dir):
@@ -193,7 +193,7 @@ def run_plan(plan: Plan, *, only: Collection[str] = (), force: bool = False) -> 
                 print(f"{title}  left out{stale}", flush=True)
             elif reasons or force:
                 if not ran:
-                    check_plan(plan, only)
+                    _check_plan(plan, only, files=True)
                 why = reasons[0] if reasons else "of --force"
                 print(f"{title}  runs, because {why}", flush=True)
                 _run_one(plan, position, title)
@@ -203,38 +203,17 @@ def run_plan(plan: Plan, *, only: Collection[str] = (), force: bool = False) -> 
     return ran
 
 
-def check_plan(plan: Plan, only: Collection[str] = (), *, files: bool = True) -> None:
-    """Refuse what would stop one of the notebooks, or of those in `only`, later on.
-
-    files: whether the models' files have to be there.
-
-    Raises: ParameterError listing all of it.
-    """
-    from fitclip_kit.engine.run_check import problems  # slow to import, often not needed
-    from fitclip_kit.engine.work import KIT_NOTEBOOKS, Run
-
-    if not set(KIT_NOTEBOOKS) <= set(plan.parameters):
-        return  # notebooks of another project, of which nothing is known
-    others = set(plan.parameters).difference(only) if only else ()
-    run = Run(plan.run_dir.resolve(), plan.working_dir.resolve(), plan.parameters)
-    found = problems(run, files=files)
-    if stops := [line for line in found if line.split(maxsplit=1)[0] not in others]:
-        raise ParameterError("\n".join(stops))
-
-
 def print_plan(plan: Plan, only: Collection[str]) -> None:
     """Print what a run would need, measured on this machine in about a minute; run nothing.
 
-    Raises: ParameterError as `check_plan`, or for what keeps the plan from being made.
+    Raises: ParameterError for what would stop a notebook, or keeps the plan from being made.
     """
-    from fitclip_kit.engine import plan as planning  # slow to import, seldom needed
+    from fitclip_kit.engine import plan as planning
     from fitclip_kit.engine.run_check import notes
-    from fitclip_kit.engine.work import Run
 
-    check_plan(plan, only, files=False)
-    run = Run(plan.run_dir.resolve(), plan.working_dir.resolve(), plan.parameters)
+    _check_plan(plan, only, files=False)
     try:
-        print(planning.plan(run, [*_left_out(plan), *notes(plan.parameters)]))
+        print(planning.plan(plan.run, [*_left_out(plan), *notes(plan.parameters)]))
     except ValueError as error:
         raise ParameterError(str(error)) from error
 
@@ -243,8 +222,7 @@ def print_plan(plan: Plan, only: Collection[str]) -> None:
 def locked(run_dir: Path) -> Iterator[None]:
     """Hold the run folder alone, and clear it of what killed processes left half-written.
 
-    The system frees the folder when this process and the kernels that it started have ended, in
-    whatever way.
+    The system frees it when this process and the kernels that it started have ended in any way.
 
     Raises: FolderInUse when another run holds it; where only a kernel of a killed one does, after
     the time that it may take to end.
@@ -281,17 +259,12 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def package_data_digest(packages: Sequence[str]) -> str:
-    """SHA-256 over the packages' files that are not Python: the shipped teacher, word lists, ...
-
-    Raises: ValueError when a package is not there.
-    """
+def _package_data_digest() -> str:
+    """SHA-256 over the packages' files that are not Python: the shipped teacher, word lists, ..."""
     digests = {}
-    for package in packages:
+    for package in PACKAGES:
         spec = importlib.util.find_spec(package)
-        if spec is None:
-            raise ValueError(f"no package named {package!r}; install the kit (make test does)")
-        for root in map(Path, spec.submodule_search_locations or []):
+        for root in map(Path, (spec and spec.submodule_search_locations) or []):
             for path in root.rglob("*"):
                 relative = path.relative_to(root)
                 hidden = any(part.startswith((".", "__")) for part in relative.parts)
@@ -300,8 +273,22 @@ def package_data_digest(packages: Sequence[str]) -> str:
     return json_digest(digests)
 
 
+def _check_plan(plan: Plan, only: Collection[str], *, files: bool) -> None:
+    """Refuse what would stop one of the notebooks, or of those in `only`, later on: ParameterError
+    listing all of it. files: whether the models' files have to be there."""
+    from fitclip_kit.engine.run_check import problems
+    from fitclip_kit.engine.work import KIT_NOTEBOOKS
+
+    if not set(KIT_NOTEBOOKS) <= set(plan.parameters):
+        return  # notebooks of another project, of which nothing is known
+    others = set(plan.parameters).difference(only) if only else ()
+    found = problems(plan.run, files=files)
+    if stops := [line for line in found if line.split(maxsplit=1)[0] not in others]:
+        raise ParameterError("\n".join(stops))
+
+
 def _run_one(plan: Plan, position: int, title: str) -> None:
-    from fitclip_kit.engine.execute import NotebookFailed, ProgressLine, execute  # slow to import
+    from fitclip_kit.engine.execute import NotebookFailed, ProgressLine, execute
 
     notebook, made_from = plan.notebooks[position], plan.made_from(position)
     files, timings = plan.files(notebook), _read_timings(plan.run_dir / TIMINGS)
@@ -321,28 +308,26 @@ def _run_one(plan: Plan, position: int, title: str) -> None:
 
 
 def _read_timings(path: Path) -> dict[str, float]:
-    try:
+    with suppress(OSError, ValueError, AttributeError, TypeError):  # only an estimate is lost
         timings = json.loads(path.read_text(encoding="utf-8"))
         return {str(stem): float(seconds) for stem, seconds in timings.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
-        return {}  # an estimate is all that is lost
+    return {}
 
 
 def _left_out(plan: Plan) -> list[str]:
     """What figures and tests will do without, by the data sets that are measured; by notebook."""
     from figures import measures
     from fitclip_kit.engine.sources import size_study_set
-    from fitclip_kit.engine.work import FIGURES, SHARES, SIZES, SWEEP, Run
+    from fitclip_kit.engine.work import FIGURES, SHARES, SIZES, SWEEP
 
-    evaluated = {one: plan.parameters[one].get("evaluated", []) for one in plan.parameters}
-    sources = Run(plan.run_dir, plan.working_dir, plan.parameters).sources
+    values = plan.parameters
+    evaluated = {stem: values[stem].get("evaluated", []) for stem in values}
+    towers = values[FIGURES]["tower_sets"]
     by_notebook = {
         SWEEP: measures.left_out(evaluated[SWEEP]),
-        SIZES: measures.left_out_of_sizes(size_study_set(sources.evaluated)),
+        SIZES: measures.left_out_of_sizes(size_study_set(plan.run.sources.evaluated)),
         SHARES: measures.left_out_of_shares(evaluated[SHARES]),
-        FIGURES: measures.left_out_of_figures(
-            evaluated[FIGURES], plan.parameters[FIGURES]["tower_sets"]
-        ),
+        FIGURES: measures.left_out_of_figures(evaluated[FIGURES], towers),
     }
     return [f"{stem}: {line}" for stem, lines in by_notebook.items() for line in lines]
 

@@ -25,12 +25,7 @@ from data_prep.clips import read_clips
 from fitclip_core.clips import TrainingClips, video_numbers
 from fitclip_kit.engine.measure import EvaluationSet
 from fitclip_kit.store.code import code_digest
-from fitclip_kit.store.files import (
-    MANIFEST_NAME,
-    file_sha256,
-    remove_abandoned,
-    write_manifest,
-)
+from fitclip_kit.store.files import MANIFEST_NAME, file_sha256, remove_abandoned, write_manifest
 from fitclip_kit.store.results import ResultsStore
 
 CODE = ("fitclip_core", "data_prep", "figures")
@@ -39,8 +34,7 @@ CODE = ("fitclip_core", "data_prep", "figures")
 @dataclass(frozen=True)
 class RunFolder:
     """One run's folder, `runs/<profile>`; it need not exist yet. Methods that read raise ValueError
-    when notebook 01 has not made what they read.
-    """
+    when notebook 01 has not made what they read."""
 
     path: Path
 
@@ -85,14 +79,8 @@ class RunFolder:
             "failures": len(store.failures),
             **({"videos": videos, "texts": len(clips)} if videos < len(clips) else {}),
         }
-        return EvaluationSet(
-            data_set,
-            clips,
-            store,
-            templates=tuple(described["templates"]),
-            classes=tuple(described["classes"]),
-            protocol=protocol,
-        )
+        prompts = {name: tuple(described[name]) for name in ("templates", "classes")}
+        return EvaluationSet(data_set, clips, store, **prompts, protocol=protocol)
 
     def described(self, data_set: str) -> dict[str, Any]:
         """What `sources.prepare` wrote of a data set beside its clips table: counts, prompts,
@@ -104,10 +92,10 @@ class RunFolder:
     def training_clips(
         self, data_set: str, n: int | None = None, draw: int = 0
     ) -> tuple[TrainingClips, dict[str, str]]:
-        """Clips to train or validate on, and digests of what they are made from.
+        """n clips to train or validate on, with all their captions, and digests of what they are
+        made from. n: taken at random, with `draw` as seed; None: all.
 
-        n: take this many at random, with all their captions; None takes all. draw: the sample's
-        seed. Raises ValueError too if n is below one or the data set has fewer than n clips.
+        Raises: ValueError too if n is below one or the data set has fewer than n clips.
         """
         clips, store = self.clips(data_set), self.store(data_set)
         if n is not None:
@@ -129,24 +117,20 @@ class RunFolder:
     def finish(
         self, notebook: str, parameters: Mapping[str, Any], inputs: Mapping[str, str]
     ) -> dict[str, Any]:
-        """Declare a notebook's outputs whole: its folder's manifest, the notebook's last act.
-
-        inputs: digests of what it read. Every file in its folder is an output, but for what killed
-        processes left half-written, which is removed.
+        """Declare a notebook's outputs whole, as its last act: every file in its folder, but for
+        what killed processes left half-written, which is removed. inputs: digests of what it read.
         """
         folder = self.path / notebook
         folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder)
-        outputs = sorted(
-            file for file in folder.rglob("*") if file.is_file() and file != folder / MANIFEST_NAME
-        )
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
         return write_manifest(
             folder,
             kind=notebook,
             parameters=parameters,
             inputs=inputs,
             code=code_digest(*CODE),
-            outputs=outputs,
+            outputs=[file for file in files if file != folder / MANIFEST_NAME],
         )
 
     def _made(self, data_set: str, name: str) -> Path:

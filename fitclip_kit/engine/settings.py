@@ -3,7 +3,6 @@
 A notebook declares its parameters in the one cell tagged `parameters`, one `name = literal  # help`
 a line; the literal is the default and fixes the type. A profile is a YAML file with a section
 `common` for every notebook that declares the name, and a section for each notebook's file stem.
-`ClusterSettings` are the lines of a cluster's file.
 """
 
 from __future__ import annotations
@@ -19,7 +18,15 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    create_model,
+)
 
 from fitclip_kit.store.files import json_digest
 
@@ -54,25 +61,20 @@ class Notebook:
 
 
 class ClusterSettings(BaseModel):
-    """Where tasks are done and what each attempt may use; an empty partition or 0 is the cluster's
-    default."""
+    """Where tasks are done and what each attempt may use; empty or 0 is the cluster's default."""
 
     model_config = _STRICT
 
     # This process, one after the other; processes of this machine; jobs that `sbatch` submits.
     executor: Literal["inline", "local", "slurm"] = "inline"
-    parallel: int = Field(
-        default=0, ge=0
-    )  # tasks at once; 0: as many as there are cores, on SLURM 256
-    retries: int = Field(default=1, ge=0)  # how often a task that failed is tried again
-    minutes: int = Field(default=240, ge=1)
-    cpus: int = Field(default=1, ge=1)
-    gpus: int = Field(default=0, ge=0)  # 0 hides them from local processes
-    memory_gb: float = Field(default=0.0, ge=0)  # of a SLURM job
+    parallel: NonNegativeInt = 0  # tasks at once; 0: as many as there are cores, on SLURM 256
+    retries: NonNegativeInt = 1  # how often a task that failed is tried again
+    minutes: PositiveInt = 240
+    cpus: PositiveInt = 1
+    gpus: NonNegativeInt = 0  # 0 hides them from local processes
+    memory_gb: NonNegativeFloat = 0.0  # of a SLURM job
     partition: str = ""
-    slurm: dict[
-        str, Any
-    ] = {}  # of submitit's SlurmExecutor: account, qos, setup (shell lines), ...
+    slurm: dict[str, Any] = {}  # submitit's SlurmExecutor's: account, qos, setup (shell lines)
 
 
 def read_yaml(path: Path) -> Any:
@@ -88,9 +90,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_cluster(file: Path | None, **changes: Any) -> ClusterSettings:
-    """A cluster's settings from a YAML file of `name: value` lines; None: the defaults.
-
-    changes: settings that win over the file's.
+    """A cluster's settings from a YAML file of `name: value` lines; changes win over the file's.
 
     Raises: ValueError for a file that is missing or no such YAML, an unknown name, or a bad value.
     """
@@ -109,25 +109,20 @@ def declared_parameters(source: str) -> dict[str, Any]:
 
     Raises: ParameterError naming the line that is not `name = literal`, or a repeated name.
     """
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError as error:
-        raise ParameterError(f"line {error.lineno} is not Python: {error.msg}") from error
-    except (ValueError, RecursionError, MemoryError) as error:  # half a letter; far too deep
-        raise ParameterError(f"the cell is not Python: {_why(error)}") from error
     defaults: dict[str, Any] = {}
-    for statement in statements:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=literal) if name not in defaults:
-                pass
-            case _:
-                line = f"line {statement.lineno}"
-                raise ParameterError(f"{line} is not `name = literal` of a name that is new")
-        try:
-            defaults[name] = ast.literal_eval(literal)
-            _type_of(defaults[name])
-        except (ValueError, TypeError, RecursionError, MemoryError) as error:
-            raise ParameterError(f"line {statement.lineno}, {name}: {_why(error)}") from error
+    where = "the cell is not Python"
+    try:
+        for statement in ast.parse(source).body:
+            where = f"line {statement.lineno}"
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=literal) if name not in defaults:
+                    where += f", {name}"
+                    defaults[name] = ast.literal_eval(literal)
+                    _type_of(defaults[name])
+                case _:
+                    raise ValueError("this is not `name = literal` of a name that is new")
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise ParameterError(f"{where}: {_why(error)}") from error
     return defaults
 
 
@@ -154,7 +149,7 @@ def read_notebook(path: Path) -> Notebook:
         tagged = [cell for cell in content["cells"] if TAG in cell_tags(cell)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ParameterError(f"{path.name} is not a readable notebook: {error}") from error
-    if len(tagged) != 1 or tagged[0]["cell_type"] != "code":
+    if [cell["cell_type"] for cell in tagged] != ["code"]:
         raise ParameterError(
             f"{path.name} has {len(tagged)} cells tagged {TAG!r}; exactly one code cell is wanted"
         )
@@ -186,10 +181,7 @@ def read_notebooks(folder: Path) -> list[Notebook]:
 
 
 def profile_file(notebooks_dir: Path, profile: str) -> Path:
-    """The file of a profile; its name is also the run's folder, so it cannot be a path.
-
-    Raises: ParameterError for what is no plain name.
-    """
+    """The file of a profile; ParameterError for a path, as its name is also the run's folder."""
     if profile in ("", "..") or Path(profile).name != profile:
         raise ParameterError(
             f"profile {profile!r}: give a name, as of a file in notebooks/profiles"
@@ -220,9 +212,9 @@ def read_profile(path: Path) -> dict[str, dict[str, Any]]:
 def merge_profile(
     sections: Mapping[str, Mapping[str, Any]], declared: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Each notebook's parameters: its defaults, then `common`, then its own section.
+    """Each notebook's parameters but `run_dir`: its defaults, then `common`, then its own section.
 
-    `declared` maps a notebook's stem to its defaults. `run_dir` is left out: the runner sets it.
+    `declared` maps a notebook's stem to its defaults.
 
     Raises: ParameterError listing every unknown section, unknown parameter and ill-typed value.
     """
@@ -253,9 +245,7 @@ def merge_profile(
 def typed(
     defaults: Mapping[str, Any], given: Mapping[str, Any], *, strict: bool = True
 ) -> dict[str, Any]:
-    """Given settings as values of their defaults' types.
-
-    strict: whether text is no number, true or false, whatever it says.
+    """Given settings as values of their defaults' types; not strict: text may say a number.
 
     Raises: ValueError with a line for each that is unknown or of another type.
     """
@@ -265,36 +255,6 @@ def typed(
         return model.model_validate(given).model_dump(exclude_unset=True)
     except ValidationError as error:
         raise ValueError("\n".join(in_words(error))) from error
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key for key, _ in node.value if key.tag != _MERGE]
-        names = [self.construct_object(key, deep=True) for key in keys]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {name!r} is given twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-def _type_of(default: Any) -> Any:
-    """The type that a default stands for, such as float or list[int]."""
-    if isinstance(default, list):
-        kinds = {_type_of(element) for element in default}
-        if kinds == {int, float}:
-            kinds = {float}
-        if len(kinds) != 1:
-            raise ValueError(
-                f"{_SHOWN.repr(default)} does not show one type for the list's elements"
-            )
-        return list[kinds.pop()]  # type: ignore[misc]
-    if type(default) not in (bool, int, float, str):
-        raise ValueError(f"{_SHOWN.repr(default)} is no bool, int, float, str or list of those")
-    if isinstance(default, float) and not math.isfinite(default):
-        raise ValueError(f"{default!r} is no finite number")
-    return type(default)
 
 
 def in_words(error: ValidationError) -> Iterator[str]:
@@ -311,6 +271,30 @@ def in_words(error: ValidationError) -> Iterator[str]:
         if isinstance(value, str) and _EXPONENT.fullmatch(value):
             found += "; YAML takes an exponent only after a decimal point, as in 3.0e-6"
         yield f"{name}: {wrong['msg'].replace('Input should be', 'wants')}, found {found}"
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key for key, _ in node.value if key.tag != _MERGE]
+        names = [self.construct_object(key, deep=True) for key in keys]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise yaml.MarkedYAMLError(f"key {twice[0]!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _type_of(default: Any) -> Any:
+    """The type that a default stands for, such as float or list[int]."""
+    if isinstance(default, list):
+        kinds = {_type_of(element) for element in default}
+        kinds = {float} if kinds == {int, float} else kinds
+        if len(kinds) != 1:
+            raise ValueError(f"{_SHOWN.repr(default)} does not show one type for its elements")
+        return list[kinds.pop()]  # type: ignore[misc]
+    if type(default) not in (bool, int, float, str):
+        raise ValueError(f"{_SHOWN.repr(default)} is no bool, int, float, str or list of those")
+    if isinstance(default, float) and not math.isfinite(default):
+        raise ValueError(f"{default!r} is no finite number")
+    return type(default)
 
 
 def _why(error: BaseException) -> str:

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TypeGuard
 
 KIT = frozenset({"fitclip_core", "fitclip_kit", "data_prep", "figures"})
 
@@ -18,9 +17,8 @@ def code_digest(*names: str) -> str:
     """SHA-256 of modules' syntax trees and of those of all that they import of the kit.
 
     Comments, blank lines and docstrings play no part, so that a mended text remeasures nothing. A
-    package stands for all modules in it. Imports are followed wherever they stand, in functions
-    too. Nothing is imported but the parents of a dotted name. Another minor version of Python may
-    write a tree in another way, and then counts as other code.
+    package stands for all modules in it; imports in functions count too. Nothing is imported but
+    the parents of a dotted name. Another minor version of Python may count as other code.
 
     Raises: ValueError when no name is given or a name has no Python source.
     """
@@ -28,22 +26,17 @@ def code_digest(*names: str) -> str:
         raise ValueError("code_digest needs at least one package or module name")
     waiting, sources = list(names), dict[str, str]()
     while waiting:
-        name = waiting.pop()
-        for module, path in _modules(name):
+        for module, path in _modules(waiting.pop()):
             if module not in sources:
                 sources[module], imported = _read(path, path.stat().st_mtime_ns)
                 waiting += imported
-    digest = hashlib.sha256()
-    for module, source in sorted(sources.items()):
-        digest.update(f"{module}\0{source}\n".encode())
-    return digest.hexdigest()
+    lines = [f"{module}\0{source}\n" for module, source in sorted(sources.items())]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def code_commit(folder: Path = Path(__file__).parent) -> str:
-    """The commit of the checkout that holds this code, with "-dirty" if it was changed since.
-
-    "unknown" where there is no git or no checkout.
-    """
+    """The commit of the checkout that holds this code, with "-dirty" if it was changed since;
+    "unknown" where there is no git or no checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
@@ -76,25 +69,20 @@ def _source(name: str) -> Path | None:
 
 @cache
 def _read(path: Path, _changed: int) -> tuple[str, tuple[str, ...]]:
-    """A module's tree without docstrings, as text, and the kit's modules that it imports."""
+    """A digest of a module's tree without docstrings, and the kit's modules that it imports."""
     tree = ast.parse(path.read_bytes())
     imported: list[str] = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported += [alias.name for alias in node.names if _of_kit(alias.name)]
-        elif isinstance(node, ast.ImportFrom) and node.module and _of_kit(node.module):
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                imported.append(inner if _source(inner) else node.module)
-        elif _has_docstring(node):
-            del node.body[0]
+        match node:
+            case ast.Import(names=names):
+                imported += [alias.name for alias in names if _of_kit(alias.name)]
+            case ast.ImportFrom(module=str(module), names=names) if _of_kit(module):
+                inner = [f"{module}.{alias.name}" for alias in names]
+                imported += [name if _source(name) else module for name in inner]
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef():
+                if ast.get_docstring(node, clean=False) is not None:
+                    del node.body[0]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(imported)
-
-
-def _has_docstring(node: ast.AST) -> TypeGuard[ast.Module | ast.ClassDef | ast.FunctionDef]:
-    if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-        return False
-    return ast.get_docstring(node, clean=False) is not None
 
 
 def _of_kit(name: str) -> bool:

@@ -18,6 +18,7 @@ from filelock import lock_descriptor
 
 SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
+_PARTS = {"schema", "kind", "parameters", "inputs", "code", "outputs", "details"}
 _TEMPORARY = re.compile(r"\..*\.[a-z0-9_]+\.tmp(\.[^.]*)?")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL = 2**20  # bytes; a disk with less is full
@@ -30,11 +31,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends without error.
 
     A reader sees the old file or the whole new one, also after a power cut. The folder is created.
-    The temporary name keeps the suffix, because some writers choose their format by it. What a
-    killed process leaves, `remove_abandoned` removes.
+    The temporary name keeps the suffix, by which some writers choose their format.
 
-    Raises: whatever the block raises, after the temporary file is removed; FileNotFoundError when
-    the block wrote nothing; OSError that names `path` where there is no room for it.
+    Raises: what the block raises; FileNotFoundError when it wrote nothing; OSError that names
+    `path` where there is no room for it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,17 +51,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
             if number:
                 raise OSError(number, os.strerror(number), str(path)) from error
             raise
-    _sync_folder(path.parent)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_abandoned(folder: Path) -> list[Path]:
     """Remove the temporary files that killed processes left anywhere in `folder`; returns them.
 
-    A file that some process is writing by `atomic_path` right now is left alone, where the file
-    system has locks.
+    One that `atomic_path` is writing right now stays, where the file system has locks.
     """
-    found = [path for path in Path(folder).rglob(".*.tmp*") if _TEMPORARY.fullmatch(path.name)]
-    return [path for path in sorted(found) if _removed_unless_claimed(path)]
+    removed = []
+    for path in sorted(Path(folder).rglob(".*.tmp*")):
+        if _TEMPORARY.fullmatch(path.name):
+            with suppress(FileNotFoundError), path.open("rb+") as file:
+                if _lock(file.fileno(), blocking=False):
+                    path.unlink()
+                    removed.append(path)
+    return removed
 
 
 def write_text(path: Path, text: str) -> None:
@@ -71,12 +80,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, obj: Any) -> None:
-    """Write `obj` as JSON, atomically: sorted keys, indent 1, final newline, so equal data has
-    equal bytes.
+    """Write `obj` as JSON, atomically; equal data has equal bytes.
 
     Raises: ValueError for NaN or infinity, which JSON does not have; TypeError for other types.
     """
-    write_text(path, _json_text(obj, f"cannot write {path}"))
+    write_text(path, _json_text(obj, f"cannot write {path}", indent=1) + "\n")
 
 
 def file_sha256(path: Path) -> str:
@@ -86,14 +94,9 @@ def file_sha256(path: Path) -> str:
 
 
 def json_digest(obj: Any) -> str:
-    """SHA-256 of the canonical JSON of `obj` (sorted keys, no spaces), in hexadecimal.
-
-    Raises: ValueError for NaN or infinity.
-    """
-    try:
-        text = json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except ValueError as error:
-        raise ValueError(f"no digest of an object with NaN or infinity: {error}") from error
+    """SHA-256 of `obj` as JSON with sorted keys and no spaces, in hexadecimal; raises as
+    `write_json`."""
+    text = _json_text(obj, "no digest", separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -108,21 +111,19 @@ def write_manifest(
     details: Mapping[str, Any] | None = None,
     name: str = MANIFEST_NAME,
 ) -> dict[str, Any]:
-    """Write the manifest that declares a folder's outputs valid; returns its content.
+    """Write the manifest that declares a folder's outputs valid, as the last act; its content.
 
     `inputs` maps a name to a digest, `code` is a digest of the sources that made the outputs, and
     `outputs` are files inside `folder` (`folder / "a.npy"` or just "a.npy"). There is no time and
-    no host in it: the same work gives the same bytes. Write it last.
+    no host in it: the same work gives the same bytes.
 
     Raises: ValueError for an output that is missing or outside the folder, or for NaN.
     """
     folder = Path(folder)
     listed = {}
-    for output in outputs:
-        output = Path(output)
-        relative, path = _inside(
-            folder, output if output.is_relative_to(folder) else folder / output
-        )
+    for output in map(Path, outputs):
+        given = output if output.is_relative_to(folder) else folder / output
+        relative, path = _inside(folder, given)
         if not path.is_file():
             raise ValueError(f"output {relative} is not a file in {folder}; write it first")
         listed[relative] = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
@@ -135,25 +136,20 @@ def write_manifest(
         "outputs": listed,
         "details": dict(details or {}),
     }
-    text = _json_text(manifest, f"cannot write the manifest of {folder}")
-    write_text(folder / name, text)
-    content: dict[str, Any] = json.loads(text)
-    return content
+    write_json(folder / name, manifest)
+    return read_manifest(folder, name)
 
 
 def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> dict[str, Any]:
-    """The content of a folder's manifest.
-
-    Raises: ValueError when it is missing, no JSON object, or of another schema.
-    """
+    """The content of a folder's manifest; ValueError when it is missing or not one."""
     path = Path(folder) / name
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"no {name} in {folder}: the folder is not finished") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+    if not isinstance(manifest, dict) or {*manifest} != _PARTS or manifest["schema"] != SCHEMA:
         raise ValueError(f"{path} is not a manifest of schema {SCHEMA}")
     return manifest
 
@@ -169,8 +165,7 @@ def manifest_problems(
 ) -> list[str]:
     """Why `folder` is not a valid result of this kind; an empty list when it is valid.
 
-    Checks the manifest, the given parameters, inputs and code, and where these are as given every
-    output's bytes.
+    Checks the given parameters, inputs and code, and where these are as given every output's bytes.
     """
     folder = Path(folder)
     try:
@@ -178,29 +173,37 @@ def manifest_problems(
     except ValueError as error:
         return [str(error)]
     problems = []
-    if manifest.get("kind") != kind:
-        problems.append(f"kind is {manifest.get('kind')!r}, expected {kind!r}")
+    if manifest["kind"] != kind:
+        problems.append(f"kind is {manifest['kind']!r}, expected {kind!r}")
     for part, expected in (("parameters", parameters), ("inputs", inputs)):
         if expected is not None:
-            problems += _differences(part, manifest.get(part), expected)
-    if code is not None and manifest.get("code") != code:
+            problems += differences(part, manifest[part], expected)
+    if code is not None and manifest["code"] != code:
         problems.append("the code has changed since")
-    outputs = manifest.get("outputs")
-    if not isinstance(outputs, dict):
-        return [*problems, "the manifest lists no outputs"]
     if problems:
         return problems
-    checks = (_output_problem(folder, relative, said) for relative, said in outputs.items())
+    checks = (_output_problem(folder, *output) for output in manifest["outputs"].items())
     return [problem for problem in checks if problem]
 
 
 def manifest_digest(folder: Path) -> str:
-    """SHA-256 of a folder's manifest, which stands for the whole folder as another step's input.
-
-    Raises: ValueError when the manifest is missing or unreadable.
-    """
+    """SHA-256 of a folder's manifest, which stands for the whole folder as another step's input;
+    raises as `read_manifest`."""
     read_manifest(folder)
     return file_sha256(Path(folder) / MANIFEST_NAME)
+
+
+def differences(name: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """How JSON data that was read differs from what it is to be, a line a key."""
+    now = json.loads(_json_text(dict(now), f"cannot compare {name}"))
+    lines = []
+    for key in sorted({*was, *now}):
+        if key not in was or key not in now or was[key] != now[key]:
+            old, new = (repr(values.get(key, "absent")) for values in (was, now))
+            long = len(old + new) > 80  # digests tell nobody anything
+            how = "has changed" if long else f"is {old}, expected {new}"
+            lines.append(f"{name}: {key} {how}")
+    return lines
 
 
 @contextmanager
@@ -225,15 +228,6 @@ def _lock(descriptor: int, blocking: bool = True) -> bool:
     return True
 
 
-def _removed_unless_claimed(path: Path) -> bool:
-    with suppress(FileNotFoundError), path.open("rb+") as file:
-        if not _lock(file.fileno(), blocking=False):
-            return False
-        path.unlink()
-        return True
-    return False
-
-
 def _no_room(error: BaseException, folder: Path) -> int | None:
     """The system's number for the lack of room that an error of writing in `folder` comes from.
 
@@ -251,17 +245,9 @@ def _no_room(error: BaseException, folder: Path) -> int | None:
     return None
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _json_text(obj: Any, doing: str, **layout: Any) -> str:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _json_text(obj: Any, doing: str) -> str:
-    try:
-        return json.dumps(obj, sort_keys=True, indent=1, allow_nan=False) + "\n"
+        return json.dumps(obj, sort_keys=True, allow_nan=False, **layout)
     except ValueError as error:
         raise ValueError(f"{doing}: JSON has no NaN or infinity ({error})") from error
 
@@ -273,30 +259,15 @@ def _inside(folder: Path, output: Path) -> tuple[str, Path]:
     return path.relative_to(root).as_posix(), path
 
 
-def _differences(name: str, found: Any, expected: Mapping[str, Any]) -> list[str]:
-    wanted = json.loads(_json_text(dict(expected), f"cannot compare {name}"))
-    if not isinstance(found, dict):
-        return [f"the manifest has no {name}"]
-    differences = []
-    for key in sorted({*found, *wanted}):
-        if key not in found or key not in wanted or found[key] != wanted[key]:
-            old, new = (repr(values.get(key, "absent")) for values in (found, wanted))
-            long = len(old + new) > 80  # digests tell nobody anything
-            differences.append(
-                f"{name}: {key} " + ("has changed" if long else f"is {old}, expected {new}")
-            )
-    return differences
-
-
-def _output_problem(folder: Path, relative: str, expected: Any) -> str:
+def _output_problem(folder: Path, relative: str, expected: Mapping[str, Any]) -> str:
     try:
         _, path = _inside(folder, folder / relative)
     except ValueError as error:
         return str(error)
     if not path.is_file():
         return f"output {relative} is missing"
-    if not isinstance(expected, dict) or path.stat().st_size != expected.get("bytes"):
+    if path.stat().st_size != expected["bytes"]:
         return f"output {relative} has another size than the manifest says"
-    if file_sha256(path) != expected.get("sha256"):
+    if file_sha256(path) != expected["sha256"]:
         return f"output {relative} has other bytes than the manifest says"
     return ""

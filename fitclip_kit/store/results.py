@@ -21,7 +21,13 @@ from pydantic.dataclasses import dataclass
 from scipy.stats import binom
 
 from fitclip_core.metrics import median_rank, recall_at_k
-from fitclip_kit.store.files import atomic_path, file_sha256, json_digest, write_json
+from fitclip_kit.store.files import (
+    atomic_path,
+    differences,
+    file_sha256,
+    json_digest,
+    write_json,
+)
 
 SCHEMA: Final = 2
 CLASSIFICATION: Final = "classification"
@@ -38,7 +44,7 @@ _STUDENT: Final = ("draw", "sampling", "labelled_clips", "labelled_share")
 _Share = Annotated[float, Field(ge=0, le=1), AfterValidator(lambda share: round(share, 9))]
 _Count = Annotated[int, Field(ge=0)]
 _DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
-_NO: Final = object()  # of no protocol
+_LEVEL, _RESAMPLES = 0.95, 2000  # of the metrics' bootstrap intervals
 
 
 @dataclass(frozen=True)
@@ -53,18 +59,17 @@ class Cell:
         data_set: the evaluated data set.
         model: "teacher", "fused" or "student", which follows from the alphas and need not be given;
             or the name of a reference, which takes no part in the fusion.
-        merge: how teacher and student are merged: "average", or another merge's name.
+        merge: how teacher and student are merged.
         alpha: share of the student in [0, 1].
         text_alpha: that of the text tower, where alpha is the vision tower's alone; None: of both.
         renormalise: whether mean features are renormalised, which the paper's are not.
         draw: which training of its kind the student is; None without a student.
-        sampling: how its labelled clips were drawn, one of `SAMPLINGS`: "main" are the students of
-            the sweep; "independent" and "nested" those of the subset-size study.
+        sampling: how its labelled clips were drawn: "main" are the students of the sweep,
+            "independent" and "nested" those of the subset-size study.
         labelled_clips: how many labelled clips it was trained on.
         labelled_share: weight of the labelled loss in its training.
 
-    Raises:
-        ValueError: a field is missing, out of range or does not fit the model.
+    Raises: ValueError for a field that is missing, out of range or does not fit the model.
     """
 
     data_set: Annotated[str, Field(min_length=1)]
@@ -128,9 +133,9 @@ def cells_of(table: pd.DataFrame) -> list[Cell]:
 class ResultsStore:
     """A folder of evaluated cells: `cells/<digest>.parquet` (outcomes) and `.json` (record).
 
-    The record is written last and holds the cell, the protocol, the coverage and the SHA-256 of the
-    outcomes, so an interrupted write leaves no cell. Equal input gives equal bytes. Methods that
-    read raise ValueError naming cells that are missing or damaged.
+    The record is written last and holds the SHA-256 of the outcomes, so an interrupted write leaves
+    no cell. Equal input gives equal bytes. Methods that read raise ValueError naming cells that are
+    missing or damaged.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -144,8 +149,8 @@ class ResultsStore:
         (from `zero_shot.evaluate`) is kept in the record. `protocol` is JSON data that says how
         the cell was measured.
 
-        Raises: ValueError naming the column or item for outcomes that are empty, lack a column,
-        repeat an item, or hold a rank that is no mid-rank; for NaN in the protocol.
+        Raises: ValueError naming the column or item of outcomes that are not so; for NaN in the
+        protocol.
         """
         table = _outcome_table(outcomes, where=f"outcomes of {cell}")
         record = {
@@ -164,36 +169,19 @@ class ResultsStore:
 
     def problems(self, cell: Cell, protocol: Mapping[str, Any] | None = None) -> list[str]:
         """Why the cell is not valid (under this protocol, if given); empty when it is valid."""
-        data_path, record_path = self._paths(cell)
-        if not record_path.is_file():
-            return [f"{cell} has not been evaluated"]
         try:
-            record = json.loads(record_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            return [f"{record_path.name} cannot be read: {error}"]
-        if record.get("schema") != SCHEMA or record.get("cell") != asdict(cell):
-            return [f"{record_path.name} is not the record of {cell}"]
-        if not data_path.is_file() or file_sha256(data_path) != record.get("sha256"):
-            return [f"{data_path.name} is missing or was changed after it was written"]
-        was = record["protocol"]
-        now = was if protocol is None else json.loads(json.dumps(dict(protocol)))
-        differing = [
-            name for name in sorted({*was, *now}) if was.get(name, _NO) != now.get(name, _NO)
-        ]
-        return [
-            f"protocol: {name} was {was.get(name, 'absent')!r}, now {now.get(name, 'absent')!r}"
-            for name in differing
-        ]
+            record = self._read(cell)
+        except ValueError as error:
+            return [str(error)]
+        return [] if protocol is None else differences("protocol", record["protocol"], protocol)
 
     def is_valid(self, cell: Cell, protocol: Mapping[str, Any]) -> bool:
         """Whether the cell is there, unchanged, and was measured under this very protocol."""
         return not self.problems(cell, protocol)
 
     def cells(self) -> list[Cell]:
-        """All finished cells, sorted by data set, alpha, training and draw.
-
-        Raises: ValueError naming the file when a record is not readable.
-        """
+        """All finished cells, sorted by data set, alpha, training and draw; ValueError naming a
+        record that is not readable."""
         found = []
         for path in (self.folder / "cells").glob("*.json"):
             try:
@@ -206,23 +194,21 @@ class ResultsStore:
 
     def record(self, cell: Cell) -> dict[str, Any]:
         """The cell's record: cell, protocol, coverage, rows, sha256 of its outcomes."""
-        self._checked([cell])
-        record: dict[str, Any] = json.loads(self._paths(cell)[1].read_text(encoding="utf-8"))
-        return record
+        return self._records([cell])[cell]
 
     def digest(self, cells: Iterable[Cell] | None = None) -> str:
         """SHA-256 over the records (and so the outcomes) of the given cells, or of all."""
-        return json_digest({cell.digest: self.record(cell) for cell in self._checked(cells)})
+        return json_digest({cell.digest: one for cell, one in self._records(cells).items()})
 
     def outcomes(self, cells: Iterable[Cell] | None = None) -> pd.DataFrame:
         """The outcomes of the given cells, or of all finished ones: one row per cell and item.
 
         Columns: the coordinates, then item, direction, rank, label, predicted. Strings are
-        categories in alphabetical order; what does not apply is missing, such as a teacher's draw
-        or a retrieval's label. Rows are sorted by data set, alpha, training, draw, direction and
-        item. Give the cells when the folder may hold those of an earlier sweep.
+        categories in alphabetical order; what does not apply is missing, such as a teacher's draw.
+        Rows are sorted by data set, alpha, training, draw, direction and item. Give the cells when
+        the folder may hold those of an earlier sweep.
         """
-        chosen = self._checked(cells)
+        chosen = list(self._records(cells))
         if not chosen:
             return typed(pd.DataFrame(columns=[*COORDINATES, *OUTCOME_COLUMNS]))
         tables = [pq.ParquetFile(self._paths(cell)[0]).read() for cell in chosen]
@@ -231,14 +217,14 @@ class ResultsStore:
         coordinates = typed(pd.DataFrame(map(asdict, chosen))).iloc[rows]
         return typed(pd.concat([coordinates.reset_index(drop=True), frame], axis=1))
 
-    def metrics(self, cells: Iterable[Cell] | None = None, **settings: Any) -> pd.DataFrame:
-        """`metric_table` of the given cells, or of all, with their coverages; settings: its own.
+    def metrics(self, cells: Iterable[Cell] | None = None) -> pd.DataFrame:
+        """`metric_table` of the given cells, or of all, with their coverages.
 
         `attrs["annotation_size"]`: for each data set what its protocol says of it, or None.
         """
-        records = {cell: self.record(cell) for cell in self._checked(cells)}
+        records = self._records(cells)
         coverages = {cell: record["coverage"] for cell, record in records.items()}
-        table = metric_table(self.outcomes(records), coverages, **settings)
+        table = metric_table(self.outcomes(records), coverages)
         table.attrs["annotation_size"] = {
             cell.data_set: record["protocol"].get("annotation_size")
             for cell, record in records.items()
@@ -249,36 +235,52 @@ class ResultsStore:
         stem = self.folder / "cells" / cell.digest
         return stem.with_suffix(".parquet"), stem.with_suffix(".json")
 
-    def _checked(self, cells: Iterable[Cell] | None) -> list[Cell]:
-        chosen = self.cells() if cells is None else sorted(set(cells), key=_order)
-        if problems := [problem for cell in chosen for problem in self.problems(cell)]:
+    def _read(self, cell: Cell) -> dict[str, Any]:
+        """The record of a cell whose outcomes are there and unchanged; ValueError says why not."""
+        data_path, record_path = self._paths(cell)
+        try:
+            record: dict[str, Any] = json.loads(record_path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ValueError(f"{cell} has not been evaluated") from error
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{record_path.name} cannot be read: {error}") from error
+        if record.get("schema") != SCHEMA or record.get("cell") != asdict(cell):
+            raise ValueError(f"{record_path.name} is not the record of {cell}")
+        if not data_path.is_file() or file_sha256(data_path) != record.get("sha256"):
+            raise ValueError(f"{data_path.name} is missing or was changed after it was written")
+        return record
+
+    def _records(self, cells: Iterable[Cell] | None) -> dict[Cell, dict[str, Any]]:
+        """The records of the given cells, or of all, in order; ValueError naming bad ones."""
+        records: dict[Cell, dict[str, Any]] = {}
+        problems = []
+        for cell in self.cells() if cells is None else sorted(set(cells), key=_order):
+            try:
+                records[cell] = self._read(cell)
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
             raise ValueError(
                 f"{len(problems)} cells of {self.folder} cannot be used; evaluate them again. "
                 + "; ".join(problems[:5])
             )
-        return chosen
+        return records
 
 
 def metric_table(
-    outcomes: pd.DataFrame,
-    coverages: Mapping[Cell, Mapping[str, Any]] | None = None,
-    *,
-    level: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    outcomes: pd.DataFrame, coverages: Mapping[Cell, Mapping[str, Any]] | None = None
 ) -> pd.DataFrame:
     """Metrics per cell and direction, each with a bootstrap interval over the cell's items.
 
     Columns: the coordinates, direction, metric, value, n (items measured), clips (items asked for:
     where a video has several texts, texts in text-to-video and videos in video-to-text), ci_low,
-    ci_high, least and most (the worst and best case for the items that were not measured).
+    ci_high (of 95%), least and most (the worst and best case for the items that were not measured).
     Retrieval has R@1, R@5, R@10 (fractions) and MdR (ranks, 1-based) in both directions,
-    classification top1 and top5 (fractions). `coverages` say what was asked for; without them
-    clips, least and most are missing, and one that does not say takes what was measured.
+    classification top1 and top5 (fractions). Without `coverages`, which say what was asked for,
+    clips, least and most are missing; one that does not say takes what was measured.
 
-    The interval holds for this one draw. n_resamples and seed are of MdR's; the shares' needs no
-    resampling. Items count as independent; several texts of one video are not, and text-to-video's
-    interval is then too narrow.
+    The interval holds for this one draw. Items count as independent; several texts of one video
+    are not, and text-to-video's interval is then too narrow.
 
     Raises: ValueError when a column is missing or a rank is not finite.
     Source: the paper's tables 2-5 for the metrics.
@@ -291,9 +293,8 @@ def metric_table(
         coverage = None if coverages is None else coverages[cells_of(rows)[0]]
         names = [*SHARES["retrieval"], "MdR"]
         for metric in SHARES[CLASSIFICATION] if direction == CLASSIFICATION else names:
-            ends = _interval(ranks, metric, level, n_resamples, seed)
             clips, *bounds = _bounds(ranks, coverage, direction, metric)
-            numbers = (_value(ranks, metric), len(ranks), clips, *ends, *bounds)
+            numbers = (_value(ranks, metric), len(ranks), clips, *_interval(ranks, metric), *bounds)
             found.append((*key, metric, *numbers))
     names = ["metric", "value", "n", "clips", "ci_low", "ci_high", "least", "most"]
     table = pd.DataFrame(found, columns=[*by, *names])
@@ -301,12 +302,12 @@ def metric_table(
 
 
 def coverage_note(metrics: pd.DataFrame) -> str:
-    """How much of each data set the metrics were measured on, to be printed beside them.
+    """How much of each data set the metrics of `ResultsStore.metrics` were measured on.
 
-    `metrics` is what `ResultsStore.metrics` gives. A line for each data set that was measured in
-    part, such as "msrvtt: 987 of 1,000 clips measured; the others could move its shares by -2.6 to
-    +1.3 points", one for each whose videos have several texts; else "all clips measured". A line
-    too for each data set whose annotation has not the official size.
+    A line for each data set that was measured in part, such as "msrvtt: 987 of 1,000 clips
+    measured; the others could move its shares by -2.6 to +1.3 points", or else "all clips
+    measured"; one for each whose videos have several texts, and for each whose annotation has not
+    the official size.
 
     Raises: ValueError when the metrics are empty or lack a column.
     """
@@ -316,9 +317,8 @@ def coverage_note(metrics: pd.DataFrame) -> str:
         raise ValueError("the metrics are empty: nothing was measured")
     asked = metrics.groupby(["data_set", "direction"], observed=True)["clips"].max().unstack()
     both = asked.reindex(columns=["text_to_video", "video_to_text"]).dropna()
-    several = {
-        str(row[0]): row[1:] for row in both.itertuples(name=None) if row[1] != row[2]
-    }  # data set -> its texts and videos
+    # data set -> its texts and videos
+    several = {str(name): pair for name, *pair in both.itertuples(name=None) if len({*pair}) > 1}
     lines = []
     key = ["data_set", "n", "clips"]
     groups: Any = metrics.groupby(key, sort=False, dropna=False, observed=True)
@@ -326,9 +326,8 @@ def coverage_note(metrics: pd.DataFrame) -> str:
         if pd.isna(clips):
             lines.append(f"{data_set}: {n:,} clips measured, of an unknown number")
         elif n != clips:
-            items = "clips"
-            if data_set in several:
-                items = "texts" if clips == several[data_set][0] else "videos"
+            texts = several.get(data_set, [clips])[0]
+            items = ("texts" if clips == texts else "videos") if data_set in several else "clips"
             shares = rows[rows["metric"] != "MdR"]
             down, up = (100 * (shares[end] - shares["value"]) for end in ("least", "most"))
             lines.append(
@@ -402,25 +401,23 @@ def _bounds(
     return asked, *sorted(_value(one, metric) for one in (worst, best))
 
 
-def _interval(
-    ranks: np.ndarray, metric: str, level: float, n_resamples: int, seed: int
-) -> tuple[float, float]:
+def _interval(ranks: np.ndarray, metric: str) -> tuple[float, float]:
     """The bootstrap's percentile ends, as of `statistics.bootstrap_interval` with more resamples.
 
     The number of hits among n items drawn anew is binomial. For the median, n items drawn anew are
     n uniform numbers that point into the sorted ranks: the m-th smallest of these is
     Beta(m, n + 1 - m), and the next one lies a Beta(1, n - m) share of the way to 1.
     """
-    n, tails = len(ranks), [(1 - level) / 2, 1 - (1 - level) / 2]
+    n, tails = len(ranks), [(1 - _LEVEL) / 2, 1 - (1 - _LEVEL) / 2]
     if n == 1:
         return np.nan, np.nan  # one item has no spread
     if metric != "MdR":
         low, high = binom.ppf(tails, n, _value(ranks, metric)) / n
         return low, high
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     below = (n + 1) // 2
-    lower = rng.beta(below, n + 1 - below, n_resamples)
-    upper = lower + (1 - lower) * rng.beta(1, n - below, n_resamples) if n % 2 == 0 else lower
+    lower = rng.beta(below, n + 1 - below, _RESAMPLES)
+    upper = lower + (1 - lower) * rng.beta(1, n - below, _RESAMPLES) if n % 2 == 0 else lower
     places = np.minimum((np.stack([lower, upper]) * n).astype(int), n - 1)
     low, high = np.quantile(np.sort(ranks)[places].mean(axis=0), tails)
     return low, high

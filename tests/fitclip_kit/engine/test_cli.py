@@ -32,30 +32,17 @@ def run(*arguments: Any) -> int:
     return main(["check-data", *map(str, arguments)])
 
 
-def test_fine(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_copy_is_checked(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert run("folder", "--root", folder, "--max-missing", 0.5, "--decode", 1) == 0
     printed = capsys.readouterr()
     assert printed.err == "" and "1 of 2 there" in printed.out and "1 of 1 clips" in printed.out
-
-
-def test_too_many_missing(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert run("folder", "--root", folder, "--decode", 0) == 1
     assert "PROBLEM" in capsys.readouterr().out
 
 
-def test_nothing_decodes(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    (folder / "a.mp4").write_bytes(b"no video")
-    assert run("folder", "--root", folder, "--max-missing", 0.5) == 1
-    assert "can be decoded" in " ".join(capsys.readouterr().out.split())
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
-    [
-        ("", "is empty"),
-        ("version https://git-lfs.github.com/spec/v1\n", "git-LFS pointer"),
-        ("path,caption\n\x1b]0;evil\x07/../x.mp4,a cat\n", "\\x1b]0;evil\\x07"),
-    ],
+    [("", "is empty"), ("path,caption\n\x1b]0;evil\x07/../x.mp4,a cat\n", "\\x1b]0;evil\\x07")],
 )
 def test_a_broken_annotation_is_one_message(
     folder: Path, capsys: pytest.CaptureFixture, content: str, message: str
@@ -72,9 +59,9 @@ def test_a_broken_annotation_is_one_message(
     ("arguments", "message"),
     [
         (["--root", "/nowhere/at/all"], "/nowhere/at/all"),
-        (["--root", ".", "-o", "splits=test"], "unknown: 'splits'; there are table="),
-        (["--root", ".", "-o", "split"], "'split' is not key=value"),
-        (["--root", ".", "-o", "split=a", "-o", "split=b"], "'split' is given twice"),
+        (["-o", "splits=test"], "unknown: 'splits'; there are table="),
+        (["-o", "split"], "'split' is not key=value"),
+        (["-o", "split=a", "-o", "split=b"], "'split' is given twice"),
         (["--root", ".", "--max-missing", "5"], "max_missing is 5.0"),
     ],
 )
@@ -85,19 +72,10 @@ def test_wrong_use(arguments: list[str], message: str, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        ["check-data"],
-        ["check-data", "x"],
-        ["check-data", "-z"],
-        ["nothing"],
-        ["run"],
-        ["run", "--profil", "mini"],
-        ["run", "--profile", "mini", "mini"],
-        ["cluster", "--profile", "mini", "--executer", "local"],
-    ],
+    ["check-data", "check-data x", "nothing", "run", "run --profil mini", "run --profile x mini"],
 )
-def test_other_words_are_refused(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
-    assert main(arguments) == 2
+def test_other_words_are_refused(arguments: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(arguments.split()) == 2
     assert "Usage: fitclip" in capsys.readouterr().err
 
 
@@ -139,6 +117,11 @@ def test_the_slider_is_served_by_its_own_module(monkeypatch: pytest.MonkeyPatch)
     serve.main.assert_called_once_with(given)
 
 
+def test_the_installed_command_is_this_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"fitclip": "fitclip_kit.engine.cli:main"}
+
+
 def test_help_lists_the_loaders(capsys: pytest.CaptureFixture) -> None:
     assert run("--help") == 0
     printed = " ".join(capsys.readouterr().out.split())
@@ -146,38 +129,18 @@ def test_help_lists_the_loaders(capsys: pytest.CaptureFixture) -> None:
         assert f" {loader} {documentation(loader).partition(chr(10))[0]}" in printed
 
 
-def test_the_installed_command_is_this_one() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["scripts"] == {"fitclip": "fitclip_kit.engine.cli:main"}
-
-
-@pytest.mark.parametrize("loader", LOADERS)
-def test_without_a_root_the_documentation_is_printed(
-    loader: str, capsys: pytest.CaptureFixture
-) -> None:
-    assert run(loader) == 0
+def test_without_a_root_the_documentation_is_printed(capsys: pytest.CaptureFixture) -> None:
+    assert run("didemo") == 0
     printed = capsys.readouterr().out
-    assert documentation(loader) in printed and f"check-data {loader} --root DIR" in printed
+    assert documentation("didemo") in printed and "check-data didemo --root DIR" in printed
 
 
 def test_options_have_the_defaults_types() -> None:
     given = typed_options("x", DEFAULTS, ["split=a=b", "first=-2", "strict=Yes"])
     assert repr(given) == repr({"split": "a=b", "first": -2, "strict": True})
-    given = typed_options("x", DEFAULTS, ["strict=0", "split="])
-    assert repr(given) == repr({"split": "", "strict": False})
     assert typed_options("x", DEFAULTS, []) == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("first=two", "options of x: first: wants a valid integer.*'two'.*; there are split=test"),
-        ("strict=2", "strict: wants a valid boolean"),
-    ],
-)
-def test_ill_typed_options(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        typed_options("x", DEFAULTS, [text])
+    with pytest.raises(ValueError, match=r"options of x: first: wants a .*; there are split=test"):
+        typed_options("x", DEFAULTS, ["first=two"])
 
 
 def test_as_a_command_with_a_poor_terminal(folder: Path) -> None:

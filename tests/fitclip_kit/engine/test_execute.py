@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from fitclip_kit.engine import run
 from fitclip_kit.engine.execute import OwnInterpreter, ProgressLine
-from fitclip_kit.engine.run import clock
 from tests.small_project import RESULT, fitclip, make_project, write_notebook
 
 CELLS = [
@@ -71,16 +70,13 @@ def test_a_users_settings_change_no_output(tmp_path: Path, monkeypatch: pytest.M
 # The progress line
 
 
-def test_clock() -> None:
-    assert [clock(x) for x in (0, 59.6, 3599, 3600)] == ["0:00", "1:00", "59:59", "1:00:00"]
-
-
-def shown(expected: float | None, written: str) -> str:
+def shown(expected: float | None, written: str, new_cell: bool = False) -> str:
     """What the line says of the time left, when a cell has written this."""
     stream = io.StringIO()
     line = ProgressLine("x", 2, expected, stream)
-    line.cell_started()
     line.write(written)
+    if new_cell:
+        line.cell_started()
     line._show()
     return stream.getvalue().rstrip().partition("elapsed, ")[2]
 
@@ -94,19 +90,12 @@ def test_time_left_is_the_last_runs_or_the_bars() -> None:
         written = bar.getvalue()
     assert re.fullmatch(r"decode mit 4000/9000, about 00:0\d of that left", shown(None, written))
     assert shown(90.0, written) == "about 1:30 left"
+    assert shown(3600.0, "") == "about 1:00:00 left" and shown(59.6, "") == "about 1:00 left"
     assert shown(0.0, "") == shown(None, "") == shown(None, "a warning: 3% | 4\n") == unknown
     assert shown(None, "\rcells:   0%|          | 0/180 [00:00<?, ?cell/s]") == unknown
     two = "\ra: 10%|#  | 1/10 [00:01<00:09, 1it/s]\rb: 50%|###  | 1.5k/3k [1:00:00<1:00:00, 2s/it]"
     assert shown(None, two) == "b 1.5k/3k, about 1:00:00 of that left"
-
-
-def test_a_new_cell_forgets_the_bar() -> None:
-    stream = io.StringIO()
-    line = ProgressLine("x", 2, None, stream)
-    line.write("a: 10%|#  | 1/10 [00:01<00:09, 1it/s]")
-    line.cell_started()
-    line._show()
-    assert "not known yet" in stream.getvalue()
+    assert shown(None, two, new_cell=True) == unknown
 
 
 def test_the_line_gets_what_a_notebook_writes_to_standard_error(tmp_path, monkeypatch):
@@ -120,15 +109,11 @@ def test_the_line_gets_what_a_notebook_writes_to_standard_error(tmp_path, monkey
 
 
 def test_terminal_line_is_rewritten_and_a_log_gets_whole_lines():
-    class Stream(io.StringIO):
-        def __init__(self, terminal):
-            super().__init__()
-            self.terminal = terminal
-
+    class Terminal(io.StringIO):
         def isatty(self):
-            return self.terminal
+            return True
 
-    log, terminal = Stream(False), Stream(True)
+    log, terminal = io.StringIO(), Terminal()
     for stream in (log, terminal):
         with ProgressLine("[1/2] x", 3, 60.0, stream) as line:
             line.cell_started()

@@ -44,7 +44,6 @@ def test_yaml_is_read_as_the_library_reads_it(file: Path, text: str) -> None:
         (b"a: \xff", "can't decode byte 0xff"),
         (b"!!python/object/apply:os.getcwd []", "could not determine a constructor"),
         (b"!!float much", "much"),
-        (b"2024-99-99", "month"),
         (b"{[1]: 2}", "unhashable"),
         (b"[" * 3000, "is not readable YAML"),
         (None, "No such file"),
@@ -61,7 +60,6 @@ def test_yaml_that_is_refused_names_the_file(file: Path, content: bytes | None, 
 TAKEN: dict[str, tuple[Any, Any]] = {
     "1": (2, 2),
     "0.5": (2, 2.0),
-    "-0.5": (-2.5, -2.5),
     "'a'": ("b", "b"),
     "True": (False, False),
     "[1, 2]": ([3], [3]),
@@ -71,7 +69,7 @@ TAKEN: dict[str, tuple[Any, Any]] = {
 }
 OTHERS: dict[str, tuple[Any, ...]] = {
     "1": (True, 1.0, "1"),
-    "0.5": (True, float("nan"), float("inf"), 16**5000),
+    "-0.5": (True, float("nan"), float("inf"), 16**5000),
     "True": (1,),
     "'a'": (1, None, ["a"]),
     "[1]": (1, [1.5]),
@@ -98,12 +96,6 @@ def test_values_of_another_type_are_refused(default: str, section: str) -> None:
             merge_profile({section: {"a": value}}, declared)
 
 
-def test_an_exponent_without_a_point_is_explained(file: Path) -> None:
-    file.write_text("01_one: {rate: 3e-6}\n")
-    with pytest.raises(ParameterError, match=r"3\.0e-6"):
-        merge_profile(read_profile(file), {"01_one": {"rate": 0.1}})
-
-
 def test_own_section_wins_over_common_and_run_dir_is_the_runners() -> None:
     declared: dict[str, dict] = {"01_one": {"a": 1, "run_dir": "x"}, "02_two": {"a": 2, "b": 0}}
     merged = merge_profile({"common": {"a": 5}, "02_two": {"a": 6}}, declared)
@@ -114,25 +106,24 @@ def test_own_section_wins_over_common_and_run_dir_is_the_runners() -> None:
 
 
 def test_all_problems_of_a_profile_are_listed() -> None:
-    sections: dict[str, dict] = {
-        "common": {"valu": 1},
-        "01_one": {"value": "high", "x": 1},
-        "09_x": {},
-    }
+    own = {"value": "high", "rate": "3e-6", "x": 1}
     with pytest.raises(ParameterError) as refused:
-        merge_profile(sections, {"01_one": {"value": 0.5}})
-    expected = "'09_x'", "declares 'valu'", "wants a valid number, found 'high'", "unknown: 'x'"
-    assert all(text in str(refused.value) for text in expected)
+        merge_profile(
+            {"common": {"valu": 1}, "01_one": own, "09_x": {}},
+            {"01_one": {"value": 0.5, "rate": 0.1}},
+        )
+    expected = ("'09_x'", "declares 'valu'", "wants a valid number, found 'high'", "unknown: 'x'")
+    assert all(text in str(refused.value) for text in (*expected, "as in 3.0e-6"))
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("import os", "line 1 is not"),
+        ("import os", "line 1: this is not"),
         ("a = 1\nb = a", "line 2, b"),
-        ("a = b = 1", "line 1 is not"),
-        ("a, b = 1, 2", "line 1 is not"),
-        ("a = 1\na = 2", "line 2 is not"),
+        ("a = b = 1", "line 1: this is not"),
+        ("a, b = 1, 2", "line 1: this is not"),
+        ("a = 1\na = 2", "line 2: this is not"),
         ("a = []", "one type"),
         ("a = [1, 'x']", "one type"),
         ("a = None", "None is no bool"),
@@ -140,7 +131,7 @@ def test_all_problems_of_a_profile_are_listed() -> None:
         ("a = (1, 2)", "is no bool"),
         ("a = 1e999", "no finite number"),
         ("a =", "not Python"),
-        ("a: int = 1", "line 1 is not"),
+        ("a: int = 1", "line 1: this is not"),
     ],
 )
 def test_only_plain_literals_are_declared(source: str, message: str) -> None:
@@ -168,18 +159,15 @@ def test_malformed_profiles_are_refused(file: Path, text: str | None, message: s
 
 @pytest.mark.parametrize("name", ["../mini", "..", "", ".", "a/b", "/mini"])
 def test_a_profile_is_a_name(name: str) -> None:
-    """It names the run's folder too, which `make clean` removes."""
     with pytest.raises(ParameterError, match="give a name"):
         profile_file(Path("notebooks"), name)
+
+
+@pytest.mark.parametrize("name", ["../mini", "..", "", "mini smoke", "mini ."])
+def test_make_removes_one_run(name: str) -> None:
     make = ["make", "--dry-run", "clean", f"PROFILE={name}"]
     refused = subprocess.run(make, cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 2 and "no profile" in refused.stderr
-
-
-@pytest.mark.parametrize("name", ["mini smoke", "mini ."])
-def test_make_removes_one_run(name: str) -> None:
-    make = ["make", "--dry-run", "clean", f"PROFILE={name}"]
-    assert subprocess.run(make, cwd=ROOT, capture_output=True).returncode == 2
 
 
 def test_notebooks_without_one_parameters_cell_are_refused(tmp_path: Path) -> None:
@@ -213,8 +201,7 @@ def test_a_clusters_settings_come_from_a_file(file: Path) -> None:
     assert read_cluster(file, executor="local", retries=3) == ClusterSettings(
         executor="local", gpus=1, memory_gb=32.0, retries=3, slurm={"account": "me"}
     )
-    defaults = read_cluster(None)
-    assert (defaults.executor, defaults.retries, defaults.minutes) == ("inline", 1, 240)
+    assert read_cluster(None) == ClusterSettings(executor="inline", retries=1, minutes=240, cpus=1)
 
 
 @pytest.mark.parametrize(
@@ -223,21 +210,18 @@ def test_a_clusters_settings_come_from_a_file(file: Path) -> None:
         ("gpu: 1", "unknown: 'gpu'\nThe settings are executor, parallel"),
         ("- gpus", "must hold"),
         ("slurm: 3", "slurm: wants a valid dictionary"),
-        ("gpus: {", "not readable YAML"),
         ("gpus: 1\ngpus: 2", "key 'gpus' is given twice"),
-        ("gpus: many", "gpus: wants a valid integer, found 'many'"),
         ("executor: cloud", "executor: wants 'inline', 'local' or 'slurm', found 'cloud'"),
         ("retries: -1", "retries: .* 0, found -1"),
-        ("minutes: 0", "minutes: .* 1, found 0"),
+        ("minutes: 0", "minutes: .* 0, found 0"),
         ("cpus: 1.5", "cpus: wants a valid integer"),
-        ("cpus: 0", "cpus: .* 1, found 0"),
+        ("cpus: 0", "cpus: .* 0, found 0"),
         ("parallel: true", "parallel: wants a valid integer"),
+        ("gpus: -1", "gpus: .* 0, found -1"),
         ("memory_gb: .nan", "memory_gb: wants a finite number"),
-        (None, "is not readable"),
     ],
 )
-def test_other_cluster_files_are_refused(file: Path, text: str | None, message: str) -> None:
-    if text is not None:
-        file.write_text(text)
+def test_other_cluster_files_are_refused(file: Path, text: str, message: str) -> None:
+    file.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_cluster(file)
