@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from data_prep.datasets import LOADERS
-from data_prep.datasets.base import About, Annotation, DataSet, data_set
+from data_prep.datasets.base import DataSet, data_set
+from data_prep.datasets.reader import About, Annotation
 
 ROWS = [{"clip_id": f"{k}", "path": f"v/{k}.mp4", "text": "t", "split": "val"} for k in range(4)]
 FILE = Path("list.txt")
@@ -84,7 +85,7 @@ def test_a_ceiling_is_a_share(ceiling: float) -> None:
 
 def annotation(loader: str) -> Annotation:
     module = importlib.import_module(f"data_prep.datasets.{loader}")
-    return Annotation(loader, Path("root"), module.OFFICIAL_COUNTS)
+    return Annotation(loader, Path("root"), module.COUNTS)
 
 
 def test_the_official_number_needs_no_word() -> None:

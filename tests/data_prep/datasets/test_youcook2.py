@@ -166,7 +166,7 @@ REFUSED = [
     (TREE, changed(recipe_type=226), "'recipe_type': 226 is not"),
     (TREE, changed(recipe_type=".."), r"'\.\.' is no recipe number"),
     (TREE, changed(annotations={}), "'annotations': {} is not a list"),
-    (TREE, tree({"../a": ("validation", "1", [])}), r"'\.\./a' is no YouTube id"),
+    (TREE, tree({"../a": ("validation", "1", [(1, 2, "a")])}), r"'\.\./a' is no YouTube id"),
     (TREE, step(sentence=3), r"annotations\[0\], 'sentence': 3 is"),
     (TREE, step(segment=[1]), r"annotations\[0\]: the segment \[1\] is not"),
     (TREE, step(segment=[1, "2"]), "'2' is not a number"),
