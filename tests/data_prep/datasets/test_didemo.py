@@ -1,7 +1,6 @@
 """DiDeMo's loader: paragraphs, names that share a Flickr id, both layouts, and broken files."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -216,18 +215,3 @@ def test_the_real_validation_split_by_the_other_rules(realdata: Path) -> None:
     listed = set((folder / "collab_experts_val_list.txt").read_text().split())
     ids = {name.split("_")[1] for name in listed}
     assert ids == {name.split("_")[1] for name in texts["later"].index}
-
-
-def test_the_other_copy_of_the_real_validation_split(realdata: Path, tmp_path: Path) -> None:
-    """It names one record's video .mov instead of .mp4 and so has 1,093 names."""
-    records = json.loads((realdata / "didemo" / TEXTS).read_text())
-    of_id = [record for record in records if record["video"].split("_")[1] == "4677161609"]
-    names = [record["video"] for record in of_id]
-    (odd,) = [name for name in set(names) if name.endswith(".mp4")]
-    assert names.count(odd) == 1
-    for record in of_id:
-        record["video"] = record["video"].replace(".mp4", ".mov")
-    (tmp_path / TEXTS).write_text(json.dumps(records) + "\n")
-    shutil.copy(realdata / "didemo" / TABLE, tmp_path)
-    found = load("didemo", tmp_path)
-    assert (found.annotated, len(found.clips), found.notes) == (1093, 1065, ())
