@@ -130,7 +130,7 @@ def _of_json(file: Path, subset: str) -> tuple[pd.DataFrame, int]:
             rows.append((video, recipe, *times, text, where))
             places.append(f"{video}, {where}")
     columns = ["video", "recipe", "start", "end", "text", "where"]
-    index = pd.Index(places, "object", name=f"{file}, ")
+    index = pd.Index(places, dtype="object", name=f"{file}, ")
     return pd.DataFrame(rows, index, columns, "object"), len(videos)
 
 

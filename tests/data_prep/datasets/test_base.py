@@ -93,8 +93,8 @@ coco: train 2014 82783 414113
 def test_the_official_sizes_need_no_word_and_more_are_another_list() -> None:
     read: dict[str, list[str]] = {loader: [] for loader in LOADERS}
     for line in SIZES.strip().splitlines():
-        loader, _, parts = line.partition(": ")
-        read[loader] += parts.split(", ")
+        loader, _, sizes = line.partition(": ")
+        read[loader] += sizes.split(", ")
     for loader, parts in read.items():
         account = annotation(loader)
         told = [" ".join([part, *map(str, of.values())]) for part, of in account.counts.items()]
