@@ -1,70 +1,60 @@
 """The paper's data sets as the user has them on disk, by name: a module each, which is all that a
-further one needs. Its docstring says which files it wants and what its options are; its `load`
-takes the root, and options by keyword with a default each."""
-
-from __future__ import annotations
+further one needs. Its docstring, which `fitclip check-data` prints, says which files it wants and
+what its options are. `OPTIONS` has each option's choices, the default first, or the default alone
+where any text will do; `COUNTS` the official numbers; `load` makes a `DataSet`."""
 
 import importlib
 import inspect
 import pkgutil
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from data_prep.datasets.base import DataSet
+from data_prep.datasets.reader import Annotation
 
 LOADERS = tuple(
     module.name
     for module in pkgutil.iter_modules(__path__)
-    if module.name not in ("base", "layout", "records")
+    if module.name not in ("base", "layout", "reader")
 )
 
 
 def load(loader: str, root: Path | str, **options: Any) -> DataSet:
     """Read a data set's official annotation and find its files; nothing is decoded.
 
-    loader: one of `LOADERS`; its module says which files it wants and what its options are.
-    root: the data set's own folder.
-    options: the loader's, such as `split` or `captions`.
+    loader: one of `LOADERS`. root: the data set's own folder. options: the loader's, as texts.
 
-    Raises: ValueError for an unknown loader or option, an option of another type than its default
-    or another value than there are, and for all that is wrong with the files.
+    Raises: ValueError for an unknown loader, option or value, and for all that is wrong with the
+    files.
     """
-    known = options_of(loader)
+    module, known = _module(loader), options_of(loader)
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(
             f"{loader} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
         )
-    load_function = _module(loader).load
-    hints = get_type_hints(load_function)
     for name, value in options.items():
-        kind = type(known[name])
-        if type(value) is not kind:
+        choices = module.OPTIONS[name]
+        if not isinstance(value, str):
             raise ValueError(
-                f"{loader}'s option {name} is {value!r}; it must be a {kind.__name__}, such as its "
-                f"default, {known[name]!r}"
+                f"{loader}'s option {name} is {value!r}; it must be a str, such as its default, "
+                f"{known[name]!r}"
             )
-        allowed = get_args(hints[name])
-        if allowed and value not in allowed:
-            raise ValueError(f"{name} is {value!r}; there are {', '.join(allowed)}")
-    data_set: DataSet = load_function(Path(root).expanduser(), **options)
+        if isinstance(choices, tuple) and value not in choices:
+            raise ValueError(f"{name} is {value!r}; there are {', '.join(choices)}")
+    account = Annotation(loader, Path(root).expanduser(), module.COUNTS)
+    data_set: DataSet = module.load(account, **(known | options))
     return data_set
 
 
 def options_of(loader: str) -> dict[str, Any]:
-    """A loader's options with their defaults.
-
-    Raises: ValueError for an unknown loader.
-    """
-    parameters = inspect.signature(_module(loader).load).parameters.values()
-    return {option.name: option.default for option in parameters if option.name != "root"}
+    """A loader's options with their defaults. Raises: ValueError for an unknown loader."""
+    options = _module(loader).OPTIONS.items()
+    return {name: known[0] if isinstance(known, tuple) else known for name, known in options}
 
 
 def documentation(loader: str) -> str:
-    """What a loader's module says of the files' source, layout and quirks.
-
-    Raises: ValueError for an unknown loader.
-    """
+    """What a loader's module says of its files. Raises: ValueError for an unknown loader."""
     return inspect.getdoc(_module(loader)) or ""
 
 

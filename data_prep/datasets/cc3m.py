@@ -19,81 +19,52 @@ Source: FitCLIP's official code, `aligner/data/conceptual_captions.py`; for the 
 Frozen in Time's `data_loader/ConceptualCaptions_dataset.py`.
 """
 
-from __future__ import annotations
-
 import re
 import zlib
-from collections import Counter
-from pathlib import Path
-from typing import Literal
 
-import pandas as pd
+import numpy as np
 
-from data_prep.annotations import read_table, read_text
-from data_prep.datasets.base import Annotation, DataSet
-from data_prep.datasets.layout import Files
-from data_prep.datasets.records import require_form
+from data_prep.datasets.base import DataSet
+from data_prep.datasets.reader import Annotation, blank, check_form, lines, table
 
-OFFICIAL_COUNTS = {"val": {"rows": 15_840}, "train": {"rows": 3_318_333}}
+OPTIONS = {"split": ("val", "train")}
+COUNTS = {"val": {"rows": 15_840}, "train": {"rows": 3_318_333}}
 _TABLES = {
     "val": ("Validation_GCC-1.1.0-Validation.tsv", "GCC-1.1.0-Validation.tsv"),
     "train": ("Train_GCC-training.tsv", "Train-GCC-training.tsv", "GCC-training.tsv"),
 }
 _CRC_FOLDERS = {"val": "validation", "train": "training"}
 _FILE_NAME = re.compile(r"(?!\.{1,2}$)[^/\\:\x00-\x1f]+")
+_GOOGLES_LINE = re.compile(r"(?P<text>[^\t]*)\t[^\S\t]*(?P<url>[^\t]*\S)[^\S\t]*")
 
 
-def load(root: Path, *, split: Literal["val", "train"] = "val") -> DataSet:
+def load(account: Annotation, split: str) -> DataSet:
     """Conceptual Captions 3M from its files."""
-    annotation = Annotation("cc3m", root, OFFICIAL_COUNTS)
-    merged = f"gcc3m_{split}_merge.csv"
-    candidates = [f"annotation_files/{merged}", merged]
-    candidates += [f"{folder}{name}" for name in _TABLES[split] for folder in ("", "annotations/")]
-    file = annotation.file(candidates, "CC3M captions")
-    if file.name == merged:
-        table = read_table(file, ["text", "url", "name"], header=False)
-        require_form(table["name"], table["line"], _FILE_NAME, "file name", file)
+    merged, what = f"gcc3m_{split}_merge.csv", "CC3M captions"
+    if account.there([merged], ["annotation_files/", ""]):
+        file, folder = account.file(what, [merged], ["annotation_files/", ""]), split
+        rows = table(file, ["text", "url", "name"], header=False)
+        check_form(rows, "name", _FILE_NAME, "file name")
     else:
-        table = _google(file)
-    folder = split if file.name == merged else _CRC_FOLDERS[split]
-    annotation.compare(split, file, {f"rows in {split}": len(table)})
+        names = [f"{place}{name}" for name in _TABLES[split] for place in ("", "annotations/")]
+        places = [f"annotation_files/{merged}", merged, *names]
+        file, folder = account.file(what, places), _CRC_FOLDERS[split]
+        rows = lines(file, _GOOGLES_LINE, "caption, tab and URL")
+        rows["name"] = [str(zlib.crc32(url.encode())) for url in rows["url"]]
+    account.compare(split, file, {f"rows in {split}": len(rows)})
 
-    repeats = Counter(table["name"])
-    kept = []
-    for line, name, text in zip(table["line"], table["name"], table["text"], strict=True):
-        empty = not text.strip()
-        kept.append(repeats[name] == 1 and not empty)
-        if repeats[name] > 1:
-            reason = f"{repeats[name]} rows have this file name; whose picture it is is unknown"
-            annotation.leave_out(f"line {line}: {name}", reason)
-        elif empty:
-            annotation.leave_out(f"line {line}: {name}", "the caption is empty")
-    pictures = table[kept]
-    paths = f"{folder}/" + pictures["name"]
-    files = Files(root, root / folder).paths
-    return annotation.data_set(
+    repeats = rows.groupby("name")["name"].transform("size")
+    unknown = repeats.astype("str") + " rows have this file name; whose picture it is is unknown"
+    why = np.select([repeats > 1, blank(rows["text"])], [unknown, "the caption is empty"], "")
+    items = (f"line {line}: {name}" for line, name in rows["name"].items())
+    kept = account.keep(rows, items, why)
+    return account.data_set(
         "CC3M",
         split,
-        pd.DataFrame(
-            {"clip_id": pictures["name"], "path": paths, "text": pictures["text"], "split": split}
-        ),
-        [path in files for path in paths],
-        annotated=len(table),
+        kept.assign(clip_id=kept["name"], split=split),
+        [f"{folder}/" + kept["name"]],
+        below=folder,
+        any_extension=False,
+        annotated=len(rows),
         captions="the picture's alt text",
     )
-
-
-def _google(file: Path) -> pd.DataFrame:
-    """Google's table: text, name (CRC-32 of the URL) and line."""
-    rows = []
-    for line, content in enumerate(read_text(file).split("\n"), start=1):
-        if not content.strip():
-            continue
-        fields = content.split("\t")
-        if len(fields) != 2 or not fields[1].strip():
-            raise ValueError(
-                f"{file}, line {line}: {len(fields)} fields where caption, tab and URL belong; the "
-                "file is cut off there, or no CC3M table"
-            )
-        rows.append((fields[0], str(zlib.crc32(fields[1].strip().encode())), line))
-    return pd.DataFrame(rows, columns=["text", "name", "line"])

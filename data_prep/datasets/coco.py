@@ -16,20 +16,14 @@ Karpathy's splits (`dataset_coco.json`) are not read. The paper does not measure
 of the sources that Frozen in Time's third checkpoint was trained on.
 """
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
-from typing import Literal
-
-import pandas as pd
 
 from data_prep.annotations import unique
-from data_prep.datasets.base import Annotation, DataSet
-from data_prep.datasets.layout import Files, locate
-from data_prep.datasets.records import member, of_form, read_object, records
+from data_prep.datasets.base import DataSet
+from data_prep.datasets.reader import Annotation, check_form, read_object, records, refuse
 
-OFFICIAL_COUNTS = {
+OPTIONS = {"split": ("val", "train"), "year": ("2017", "2014"), "captions": ("all", "first")}
+COUNTS = {
     "val 2017": {"pictures": 5_000, "captions": 25_014},
     "train 2017": {"pictures": 118_287, "captions": 591_753},
     "val 2014": {"pictures": 40_504, "captions": 202_654},
@@ -38,58 +32,32 @@ OFFICIAL_COUNTS = {
 _FILE_NAME = re.compile(r"[\w-]+\.\w+", re.ASCII)
 
 
-def load(
-    root: Path,
-    *,
-    split: Literal["val", "train"] = "val",
-    year: Literal["2017", "2014"] = "2017",
-    captions: Literal["all", "first"] = "all",
-) -> DataSet:
+def load(account: Annotation, split: str, year: str, captions: str) -> DataSet:
     """COCO Captions from its official files."""
-    annotation = Annotation("coco", root, OFFICIAL_COUNTS)
     name = f"captions_{split}{year}.json"
-    file = annotation.file([f"annotations/{name}", name], "COCO captions")
-    pictures, texts = _read(file)
-    n_texts = sum(map(len, texts.values()))
-    found = {"pictures": len(pictures), "captions": n_texts}
-    annotation.compare(f"{split} {year}", file, found)
+    file = account.file("COCO captions", [name], ["annotations/", ""])
+    content = read_object(file)
+    images = records(content, str(file), "images", id=int, file_name=str)
+    check_form(images, "file_name", _FILE_NAME, "COCO file name")
+    unique(images["id"], "the image number", file)
+    unique(images["file_name"], "the file name", file)
+    texts = records(content, str(file), "annotations", image_id=int, caption=str)
+    refuse(texts[~texts["image_id"].isin(images["id"])], "there is no image {image_id}")
+    found = {"pictures": len(images), "captions": len(texts)}
+    account.compare(f"{split} {year}", file, found)
 
-    first = captions == "first"
-    rows = [
-        (clip_id, picture, text)
-        for number, picture in pictures.items()
-        for clip_id, text in annotation.captions(
-            picture.rpartition(".")[0], texts[number], first=first
-        )
-    ]
+    images["stem"] = images["file_name"].map(lambda picture: picture.rpartition(".")[0])
+    stems = texts["image_id"].map(images.set_index("id")["stem"])
+    by_picture = {name: list(of) for name, of in texts["caption"].groupby(stems)}
+    rows, annotated = account.captions(images["stem"].tolist(), by_picture, captions, name)
+    pictures = rows["video"].map(images.set_index("stem")["file_name"]).astype("object")
     folders = (f"{split}{year}/", f"images/{split}{year}/", "images/", "")
-    expected = [[f"{folder}{picture}" for folder in folders] for _, picture, _ in rows]
-    paths, layouts = locate(Files(root, root), expected, any_extension=False)
-    clips = pd.DataFrame(rows, columns=["clip_id", "path", "text"])
-    return annotation.data_set(
+    return account.data_set(
         f"COCO Captions {year}",
         split,
-        clips.assign(path=paths, split=split),
-        layouts >= 0,
-        annotated=len(pictures) if first else n_texts,
-        captions=f"{'first' if first else 'every'} caption of {name}",
+        rows.assign(split=split),
+        [folder + pictures for folder in folders],
+        any_extension=False,
+        annotated=annotated,
+        captions=f"{'first' if captions == 'first' else 'every'} caption of {name}",
     )
-
-
-def _read(file: Path) -> tuple[dict[int, str], dict[int, list[str]]]:
-    """Image number -> file name, and image number -> its captions in the file's order."""
-    content = read_object(file)
-    listed = member(content, "images", list, str(file))
-    images = [
-        (number, of_form(name, _FILE_NAME, "COCO file name", where)[0])
-        for where, number, name in records(listed, f"{file}, images", id=int, file_name=str)
-    ]
-    unique([number for number, _ in images], "the image number", file)
-    unique([name for _, name in images], "the file name", file)
-    texts: dict[int, list[str]] = {number: [] for number, _ in images}
-    listed = member(content, "annotations", list, str(file))
-    for where, number, text in records(listed, f"{file}, annotations", image_id=int, caption=str):
-        if number not in texts:
-            raise ValueError(f"{where}: there is no image {number}; take the original file")
-        texts[number].append(text)
-    return dict(images), texts

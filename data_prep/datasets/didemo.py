@@ -30,20 +30,22 @@ Names can end in a bare dot. Two copies of val_data.json in use differ in one re
 Source: FitCLIP's official code, `aligner/data/didemo.py`.
 """
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
-from typing import Literal
+from collections.abc import Set as AbstractSet
 
+import numpy as np
 import pandas as pd
 
-from data_prep.annotations import read_json, read_text, unique
-from data_prep.datasets.base import About, Annotation, DataSet
-from data_prep.datasets.layout import Files, locate
-from data_prep.datasets.records import of_form, records, typed
+from data_prep.annotations import read_json, unique
+from data_prep.datasets.base import DataSet
+from data_prep.datasets.layout import find, locate, scan
+from data_prep.datasets.reader import About, Annotation, blank, check_form, lines, records
 
-OFFICIAL_COUNTS = {
+OPTIONS = {
+    "split": ("val", "test", "train"),
+    "shared_ids": ("later", "first", "join", "separate"),
+}
+COUNTS = {
     "val": {"descriptions": 4_180, "videos": 1_065},
     "test": {"descriptions": 4_021, "videos": 1_004},
     "train": {"descriptions": About(33_005), "videos": 8_395},
@@ -51,9 +53,8 @@ OFFICIAL_COUNTS = {
 _FOLDERS = ("", "data/", "annotations/")
 _HASH_FOLDERS = ("videos/", "", "data/videos/mp4/")
 _NAME_FOLDERS = ("videos/", "", "video/")
-_LAYOUTS = {True: "by YFCC100M hash", False: "by name"}
 _NAME = re.compile(r"[^/\\_\x00-\x1f]*_\d+(_[^/\\\x00-\x1f]*)?", re.ASCII)
-_HASH_LINE = re.compile(r"\d+\t[0-9a-f]{7,}", re.ASCII)
+_HASH_LINE = re.compile(r"\s*(?a:(?P<id>\d+)\t(?P<hash>[0-9a-f]{7,}))\s*")
 _RULES = {
     "later": "one item, with the last name's paragraph",
     "first": "one item, with the first name's paragraph",
@@ -62,112 +63,68 @@ _RULES = {
 }
 
 
-def load(
-    root: Path,
-    *,
-    split: Literal["val", "test", "train"] = "val",
-    shared_ids: Literal["later", "first", "join", "separate"] = "later",
-) -> DataSet:
+def load(account: Annotation, split: str, shared_ids: str) -> DataSet:
     """DiDeMo from its official files, a paragraph a video."""
-    annotation = Annotation("didemo", root, OFFICIAL_COUNTS)
-    file = annotation.file([f"{folder}{split}_data.json" for folder in _FOLDERS], "DiDeMo texts")
-    every, n_descriptions = _read(annotation, file)
-    descriptions = {name: texts for name, texts in every.items() if texts}
+    file = account.file("DiDeMo texts", [f"{split}_data.json"], _FOLDERS)
+    every = records(read_json(file), str(file), video=str, description=str)
+    check_form(every, "video", _NAME, "DiDeMo video name")
+    every["id"] = every["video"].map(lambda name: name.split("_")[1])
+    empty = np.where(blank(every["description"]), "the description is empty", "")
+    texts = account.keep(every, every["video"] + ", " + every.index, empty)
+    names = every.drop_duplicates("video")
+    told = names["video"].isin(texts["video"])
+    names = account.keep(names, names["video"], np.where(told, "", "it has no description"))
+    found = {f"descriptions in {split}": len(every), f"videos in {split}": names["id"].nunique()}
+    account.compare(split, file, found)
 
-    videos: dict[str, list[str]] = {}
-    for name in descriptions:
-        videos.setdefault(_flickr_id(name), []).append(name)
-    found = {f"descriptions in {split}": n_descriptions, f"videos in {split}": len(videos)}
-    annotation.compare(split, file, found)
-    items: list[tuple[str, list[str]]] = []  # clip id, the names whose texts it has
-    for names in videos.values() if shared_ids != "separate" else ():
-        kept = names[-1] if shared_ids == "later" else names[0]
-        items.append((kept, names if shared_ids == "join" else [kept]))
+    by_video = names.groupby("id", sort=False)["video"].agg(list)
+    rows = names[["id", "video"]]
+    if shared_ids != "separate":
+        rows = by_video.str[-1 if shared_ids == "later" else 0].reset_index()
         fate = "takes its descriptions" if shared_ids == "join" else "is kept in its place"
         reason = f"another name of the same Flickr video {fate} (shared_ids: {shared_ids})"
-        for name in names:
-            if name != kept:
-                annotation.leave_out(f"{name} (kept: {kept})", reason)
-    if shared_ids == "separate":
-        items = [(name, [name]) for name in descriptions]
+        for kept, of_id in zip(rows["video"], by_video, strict=True):
+            for name in of_id:
+                if name != kept:
+                    account.leave_out(f"{name} (kept: {kept})", reason)
+    key = "id" if shared_ids == "join" else "video"
+    paragraphs = texts.groupby(key)["description"].agg(" ".join)
 
-    hashes = _hashes(annotation)
-    files = Files(root, root)
-    clip_ids = [clip_id for clip_id, _ in items]
-    expected = [
-        _expected(files, clip_id, videos[_flickr_id(clip_id)], hashes) for clip_id in clip_ids
-    ]
-    paths, layouts = locate(files, expected)
-    by_hash = {
-        bool(layout < len(_HASH_FOLDERS) and _flickr_id(clip_id) in hashes)
-        for clip_id, layout in zip(clip_ids, layouts, strict=True)
-        if layout >= 0
-    }
-    paragraphs = [
-        " ".join(text for _, text in sorted(one for name in names for one in descriptions[name]))
-        for _, names in items
-    ]
-    return annotation.data_set(
+    files, hashes = scan(account.root), _hashes(account)
+    layouts = []
+    for folder in _NAME_FOLDERS:
+        paths = (_by_name(files, folder, video, by_video[of]) for of, video in rows.to_numpy())
+        layouts.append(pd.Series(paths, rows.index, dtype="object"))
+    if hashes:
+        ends = rows["id"].map({of: f"{one[:3]}/{one[3:6]}/{one}.mp4" for of, one in hashes.items()})
+        layouts = [(folder + ends).fillna(layouts[0]) for folder in _HASH_FOLDERS] + layouts
+    rows = locate(rows, files, layouts)
+    by_hash = (rows["layout"] < len(_HASH_FOLDERS)) & rows["id"].isin(hashes)
+    ways = {"by name": rows["found"] & ~by_hash, "by YFCC100M hash": rows["found"] & by_hash}
+    return account.data_set(
         "DiDeMo",
         split,
-        pd.DataFrame({"clip_id": clip_ids, "path": paths, "text": paragraphs, "split": split}),
-        layouts >= 0,
-        annotated=len(every),
+        rows.assign(clip_id=rows["video"], text=rows[key].map(paragraphs), split=split),
+        annotated=every["video"].nunique(),
         captions="paragraph: a video's descriptions, joined with a space",
         shared_ids=f"names with one Flickr id are {_RULES[shared_ids]}",
-        layout=", ".join(_LAYOUTS[one] for one in sorted(by_hash)) or "no video found",
+        layout=", ".join(way for way, rows in ways.items() if rows.any()) or "no video found",
     )
 
 
-def _read(annotation: Annotation, file: Path) -> tuple[dict[str, list[tuple[int, str]]], int]:
-    """Name -> its descriptions with their places in the file, and how many there are in all; empty
-    ones, and names with no other, are left out."""
-    descriptions: dict[str, list[tuple[int, str]]] = {}
-    listed = typed(read_json(file), list, str(file))
-    rows = records(listed, f"{file}, ", video=str, description=str)
-    for number, (where, name, text) in enumerate(rows):
-        of_name = descriptions.setdefault(of_form(name, _NAME, "DiDeMo video name", where)[0], [])
-        if text.strip():
-            of_name.append((number, text))
-        else:
-            annotation.leave_out(f"{name}, [{number}]", "the description is empty")
-    for name, texts in descriptions.items():
-        if not texts:
-            annotation.leave_out(name, "it has no description")
-    return descriptions, len(listed)
-
-
-def _flickr_id(name: str) -> str:
-    return name.split("_")[1]
-
-
-def _hashes(annotation: Annotation) -> dict[str, str]:
+def _hashes(account: Annotation) -> dict[str, str]:
     """Flickr id -> YFCC100M hash; nothing where there is no such file."""
-    candidates = [f"{folder}yfcc100m_hash.txt" for folder in _FOLDERS]
-    if not any((annotation.root / candidate).is_file() for candidate in candidates):
+    name = "yfcc100m_hash.txt"
+    if not account.there([name], _FOLDERS):
         return {}
-    file = annotation.file(candidates, "hashes")
-    pairs = []
-    for number, line in enumerate(read_text(file).split("\n"), start=1):
-        if line.strip():
-            of_form(line.strip(), _HASH_LINE, "Flickr id, tab and hash", f"{file}, line {number}")
-            pairs.append(line.split())
-    unique([flickr_id for flickr_id, _ in pairs], "the Flickr id", file)
-    return {flickr_id: hashed for flickr_id, hashed in pairs}
+    file = account.file("hashes", [name], _FOLDERS)
+    pairs = lines(file, _HASH_LINE, "Flickr id, tab and hash")
+    unique(pairs["id"], "the Flickr id", file)
+    return dict(pairs.to_numpy())
 
 
-def _expected(files: Files, clip_id: str, names: list[str], hashes: dict[str, str]) -> list[str]:
-    """A video's path in each layout; by hash first, where there is a hash file."""
-    own_first = sorted(names, key=lambda name: name != clip_id)
-    by_name = []
-    for folder in _NAME_FOLDERS:
-        of_names = [f"{folder}{name}" for name in own_first]
-        others = (path for path in of_names if len(names) > 1 and files.find(path))
-        by_name.append(next(others, of_names[0]))
-    if not hashes:
-        return by_name
-    hashed = hashes.get(_flickr_id(clip_id))
-    if hashed is None:
-        return [by_name[0]] * len(_HASH_FOLDERS) + by_name
-    end = f"{hashed[:3]}/{hashed[3:6]}/{hashed}.mp4"
-    return [f"{folder}{end}" for folder in _HASH_FOLDERS] + by_name
+def _by_name(files: AbstractSet[str], folder: str, video: str, names: list[str]) -> str:
+    """A video's path by its name, or by another of its names if it is found under that."""
+    own_first = [video, *(name for name in names if name != video)]
+    found = (name for name in own_first if len(names) > 1 and find(files, folder + name))
+    return folder + next(found, video)

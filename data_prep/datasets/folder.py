@@ -8,11 +8,10 @@ semicolon or tab, UTF-8, a header and one row a clip and text. Its columns, in a
 - `start` and `end`, optional: seconds with a decimal point; empty for the video's own.
 - `clip_id`, optional: a unique name; by default the path, with start and end where there are any,
   and a number where these were there before.
-- `split`, optional.
+- `split`, optional. Further columns are not read.
 
 Rows with the same path, start and end are one video with several captions; a video has one label.
-
-Further columns are not read. Options:
+Options:
 
 - table: the CSV's path, relative to the root.
 - task: `retrieval`, `classification`, or `auto`: whichever the columns are for.
@@ -24,84 +23,65 @@ the whole table, other splits' included, in the order of their first rows. Rows 
 label are left out and listed.
 """
 
-from __future__ import annotations
-
 import os
-from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import pandas as pd
+import numpy as np
 
 from data_prep.clips import read_clips
-from data_prep.datasets.base import Annotation, DataSet
+from data_prep.datasets.base import DataSet
+from data_prep.datasets.reader import Annotation, Counts
 
+OPTIONS = {
+    "table": "clips.csv",
+    "task": ("auto", "retrieval", "classification"),
+    "split": "",
+    "prompt": "{}",
+}
+COUNTS: Counts = {}
 _COLUMNS = {"retrieval": "text", "classification": "label"}
-_NAMES = {"retrieval": "caption or text", "classification": "label or class"}
+_NAMES = {"retrieval": ("caption", "text"), "classification": ("label", "class")}
 
 
-def load(
-    root: Path,
-    *,
-    table: str = "clips.csv",
-    task: Literal["auto", "retrieval", "classification"] = "auto",
-    split: str = "",
-    prompt: str = "{}",
-) -> DataSet:
+def load(account: Annotation, table: str, task: str, split: str, prompt: str) -> DataSet:
     """A data set of the user's own; the module says what the table holds."""
     if prompt != "{}":
         from fitclip_core.encoders import check_templates  # slow to import
 
         check_templates([prompt])
-    annotation = Annotation("folder", root, {})
-    file = annotation.file([table], "table of clips")
+    file = account.file("table of clips", [table])
     rows = read_clips(file)
-    chosen = _task(file, rows, task)
-    column = _COLUMNS[chosen]
-    classes = list(rows[column].dropna().unique())
-    if split:
-        rows = _of_split(file, rows, split)
-    annotated = len(rows)
-    silent = rows[column].isna()
-    what = _NAMES[chosen].partition(" ")[0]
-    for clip_id in rows["clip_id"][silent]:
-        annotation.leave_out(clip_id, f"it has no {what}")
-    rows = rows[~silent]
-    there = {path: os.path.isfile(root / path) for path in rows["path"].unique()}  # bears any name
-    kept = [name for name in ("clip_id", "path", "start", "end", "split", column) if name in rows]
-    if chosen == "retrieval":
-        about = {"captions": f"the column {what}"}
-    else:
-        about = {"prompts": f"one template, {prompt!r}"}
-    return annotation.data_set(
-        file.stem,
-        split or "all",
-        rows[kept].reset_index(drop=True),
-        [there[path] for path in rows["path"]],
-        annotated=annotated,
-        templates=(prompt,) if chosen == "classification" else (),
-        classes=classes if chosen == "classification" else (),
-        **about,
-    )
-
-
-def _task(file: Path, rows: pd.DataFrame, task: str) -> str:
-    """The task that the table's columns are for."""
     wanted = [name for name in _COLUMNS if task in ("auto", name)]
     possible = [name for name in wanted if _COLUMNS[name] in rows]
     if not possible:
-        names = " or ".join(_NAMES[name] for name in wanted)
+        names = " or ".join(one for name in wanted for one in _NAMES[name])
         raise ValueError(f"{file} has no column {names}; add one")
     if len(possible) > 1:
-        raise ValueError(
-            f"{file} has {' and '.join(_COLUMNS[name] for name in possible)}; choose the task, "
-            f"{' or '.join(possible)}"
-        )
-    return possible[0]
-
-
-def _of_split(file: Path, rows: pd.DataFrame, split: str) -> pd.DataFrame:
-    there = dict.fromkeys(rows["split"].fillna("")) if "split" in rows else {}
-    if split not in there:
-        found = f"it has {', '.join(map(repr, there))}" if there else "it has no such column"
-        raise ValueError(f"{file} has no row with split {split!r}; {found}")
-    return rows[rows["split"] == split]
+        raise ValueError(f"{file} has text and label; choose the task, {' or '.join(possible)}")
+    column, what = _COLUMNS[possible[0]], _NAMES[possible[0]][0]
+    classes = list(rows["label"].dropna().unique()) if column == "label" else []
+    if split:
+        splits = dict.fromkeys(rows["split"].fillna("")) if "split" in rows else {}
+        if split not in splits:
+            has = f"it has {', '.join(map(repr, splits))}" if splits else "it has no such column"
+            raise ValueError(f"{file} has no row with split {split!r}; {has}")
+        rows = rows[rows["split"] == split]
+    kept = account.keep(
+        rows, rows["clip_id"], np.where(rows[column].isna(), f"it has no {what}", "")
+    )
+    # These bear any name, so that each is looked for by itself.
+    there = {path: os.path.isfile(account.root / path) for path in kept["path"].unique()}
+    about: dict[str, Any] = {"captions": f"the column {what}"}
+    if column == "label":
+        about = {"prompts": f"one template, {prompt!r}"}
+    return account.data_set(
+        file.stem,
+        split or "all",
+        kept.drop(columns={"text", "label"} - {column}, errors="ignore").assign(
+            found=kept["path"].map(there)
+        ),
+        annotated=len(rows),
+        templates=(prompt,) if column == "label" else (),
+        classes=classes,
+        **about,
+    )

@@ -1,15 +1,14 @@
 """Where things lie under a data set's root; a folder is scanned once, not clip by clip."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from collections.abc import Set as AbstractSet
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"),
@@ -18,101 +17,75 @@ VIDEO_SUFFIXES = (
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
-def find_file(root: Path, candidates: Sequence[str], what: str) -> Path:
-    """The first of some relative paths that is a file.
+def scan(root: Path, folder: str = "") -> frozenset[str]:
+    """The files below a folder of the root, relative to the root, with '/'.
 
-    candidates: the layouts in use, best first, with '/'.
+    Links are followed, loops are not; hidden files and broken links are left out. A folder that is
+    not there holds no files.
 
-    Raises: ValueError when the root is no folder or none is there; it lists them.
+    Raises: ValueError when a folder cannot be read.
     """
-    if not root.is_dir():
-        raise ValueError(f"{root} is no folder; give the data set's own folder as root")
-    for candidate in candidates:
-        if (root / candidate).is_file():
-            return root / candidate
-    raise ValueError(f"no {what} under {root}; looked for {', '.join(candidates)}")
+    if not (root / folder).is_dir():
+        return frozenset()
+    try:
+        return frozenset(_files_below(root / folder, f"{folder}/" if folder else "", ()))
+    except OSError as error:
+        raise ValueError(f"a folder cannot be read: {error}") from error
 
 
-@dataclass(frozen=True)
-class Files:
-    """The files below a folder, scanned once; links are followed, loops are not.
+def find(files: AbstractSet[str], path: str) -> str | None:
+    """The path itself if there is such a file, else one that differs in its extension only.
 
-    root: the data set's root, which `paths` and the answers are relative to.
-    folder: the folder to scan, the root or below it; one that is not there holds no files.
+    A video is not found as an image (such as its thumbnail), nor an image as a video; a path
+    without a known extension is looked for as a video.
     """
-
-    root: Path
-    folder: Path
-
-    @cached_property
-    def paths(self) -> frozenset[str]:
-        """All files, relative to the root, with '/'; hidden ones and broken links left out.
-
-        Raises: ValueError when a folder cannot be read.
-        """
-        if not self.folder.is_dir():
-            return frozenset()
-        relative = self.folder.relative_to(self.root).as_posix()
-        prefix = "" if relative == "." else f"{relative}/"
-        try:
-            return frozenset(_files_below(self.folder, prefix, ()))
-        except OSError as error:
-            raise ValueError(f"a folder cannot be read: {error}") from error
-
-    def find(self, path: str) -> str | None:
-        """The path itself if there is such a file, else one that differs in its extension only.
-
-        A video is not found as an image (such as its thumbnail), nor an image as a video; a path
-        without a known extension is looked for as a video.
-        """
-        if path in self.paths:
-            return path
-        stem, suffix = os.path.splitext(path)
-        # Another extension belongs to the stem, but for the bare dot of some of DiDeMo's names.
-        if suffix != "." and suffix.lower() not in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
-            stem = path
-        for candidate in IMAGE_SUFFIXES if suffix.lower() in IMAGE_SUFFIXES else VIDEO_SUFFIXES:
-            for found in (stem + candidate, stem + candidate.upper(), path + candidate):
-                if found in self.paths:
-                    return found
-        return None
+    if path in files:
+        return path
+    stem, suffix = os.path.splitext(path)
+    # Another extension belongs to the stem, but for the bare dot of some of DiDeMo's names.
+    if suffix != "." and suffix.lower() not in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
+        stem = path
+    suffixes = IMAGE_SUFFIXES if suffix.lower() in IMAGE_SUFFIXES else VIDEO_SUFFIXES
+    others = (name for end in suffixes for name in (stem + end, stem + end.upper(), path + end))
+    return next((name for name in others if name in files), None)
 
 
 def locate(
-    files: Files, candidates: Sequence[Sequence[str]], *, any_extension: bool = True
-) -> tuple[list[str], np.ndarray]:
-    """Each item's file, in the first of the layouts in use that has it.
+    rows: pd.DataFrame,
+    files: AbstractSet[str],
+    layouts: Sequence[pd.Series],
+    *,
+    any_extension: bool = True,
+) -> pd.DataFrame:
+    """Each row's file, in the first of the layouts in use that has it.
 
-    candidates: for each item, the path expected in each layout; the layouts in one order.
-    any_extension: whether a file that differs in its extension only will do, as `Files.find` says.
+    layouts: the rows' paths in each. any_extension: whether `find`'s other extensions will do.
 
-    Returns: the paths, and for each the number of its layout, or -1 where no file is there; then
-    the path is the one expected in the layout that most items were found in, or in the first.
+    Returns: the rows with `path`, `layout` (its number, or -1 where no file is there; then the path
+    is the one in the layout that most rows were found in, or in the first) and `found`.
     """
-    folders = {path.rpartition("/")[0] for path in files.paths}
+    folders = {path.rpartition("/")[0] for path in files}
 
     @cache
     def look(path: str) -> str | None:
-        if path in files.paths:
-            return path
-        worth = any_extension and path.rpartition("/")[0] in folders
-        return files.find(path) if worth else None
+        if any_extension and path.rpartition("/")[0] in folders:
+            return find(files, path)
+        return path if path in files else None
 
-    paths, layouts = [], []
-    for expected in candidates:
-        found = ((look(path), layout) for layout, path in enumerate(expected))
-        path, layout = next(((path, layout) for path, layout in found if path), ("", -1))
+    numbers, paths = [], []
+    for expected in zip(*layouts, strict=True):
+        found = ((number, look(path)) for number, path in enumerate(expected))
+        number, path = next((each for each in found if each[1]), (-1, None))
+        numbers.append(number)
         paths.append(path)
-        layouts.append(layout)
-    usual = Counter(layout for layout in layouts if layout >= 0).most_common(1)
-    default = usual[0][0] if usual else 0
-    located = [path or expected[default] for path, expected in zip(paths, candidates, strict=True)]
-    return located, np.array(layouts, dtype=int)
+    usual = Counter(number for number in numbers if number >= 0).most_common(1)
+    default = layouts[usual[0][0] if usual else 0]
+    located = [path or other for path, other in zip(paths, default, strict=True)]
+    layout = np.array(numbers, dtype=int)
+    return rows.assign(path=located, layout=layout, found=layout >= 0)
 
 
-def _files_below(
-    folder: str | Path, prefix: str, above: tuple[tuple[int, int], ...]
-) -> Iterator[str]:
+def _files_below(folder: Path | str, prefix: str, above: tuple[object, ...]) -> Iterator[str]:
     status = os.stat(folder)
     here = (status.st_dev, status.st_ino)
     if here in above:

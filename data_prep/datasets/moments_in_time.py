@@ -24,18 +24,15 @@ measures what is there; here the table is what counts, and a file that is not th
 Source: FitCLIP's official code, `aligner/data/moments_in_time.py`.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
-from typing import Literal
 
-from data_prep.annotations import read_lines, read_table, unique
-from data_prep.datasets.base import About, Annotation, Counts, DataSet
-from data_prep.datasets.layout import Files, locate
-from data_prep.datasets.records import require_form
+from data_prep.annotations import unique
+from data_prep.datasets.base import DataSet
+from data_prep.datasets.reader import About, Annotation, Counts, check_form, lines, refuse, table
 
-OFFICIAL_COUNTS: Counts = {
+OPTIONS = {"split": ("validation", "training"), "version": ("v1", "v2")}
+COUNTS: Counts = {
     "v1": {"classes": 339},
     "v2": {"classes": 305},
     "v1 validation": {"videos": 33_900},
@@ -43,48 +40,35 @@ OFFICIAL_COUNTS: Counts = {
     "v1 training": {"videos": About(802_264)},
     "v2 training": {"videos": About(727_305)},
 }
-_NUMBER = re.compile(r"\d+", re.ASCII)
-_NAME = re.compile(r"[A-Za-z]+(\+[A-Za-z]+)*")
+_CLASS = re.compile(
+    r'\s*"?(?P<name>[^,;\t"]*[^\s,;\t"])"?\s*(?:[,;\t]\s*"?(?P<number>[0-9]+)"?\s*)?'
+)
 _PATH = re.compile(r"[^/\\:]+/[^/\\:]+\.\w+")
 
 
-def load(
-    root: Path,
-    *,
-    split: Literal["validation", "training"] = "validation",
-    version: Literal["v1", "v2"] = "v1",
-) -> DataSet:
+def load(account: Annotation, split: str, version: str) -> DataSet:
     """Moments in Time from its official files."""
-    annotation = Annotation("moments_in_time", root, OFFICIAL_COUNTS)
-    class_file = annotation.file(["moments_categories.txt"], "Moments in Time classes")
-    table_file = annotation.file([f"{split}Set.csv"], f"table of {split} videos")
-    classes = _read_classes(class_file, version)
-    table = read_table(table_file, ["clip_id", "label", "agree", "disagree"], header=False)
-    what = "video, such as 'hitting/name.mp4'"
-    require_form(table["clip_id"], table["line"], _PATH, what, table_file)
-    unknown = table[~table["label"].isin(classes)]
-    if len(unknown):
-        line, label = unknown["line"].iloc[0], unknown["label"].iloc[0]
-        raise ValueError(
-            f"{table_file}, line {line}: {label!r} is none of the {len(classes)} classes in "
-            f"{class_file.name}; take both files from the same archive"
-        )
-    unique(table["clip_id"], "video", table_file)
-    annotation.compare(version, class_file, {f"classes in {version}": len(classes)})
-    annotation.compare(f"{version} {split}", table_file, {f"videos in {split}": len(table)})
-    moved = int((table["clip_id"].str.partition("/")[0] != table["label"]).sum())
+    class_file = account.file("Moments in Time classes", ["moments_categories.txt"])
+    file = account.file(f"table of {split} videos", [f"{split}Set.csv"])
+    classes = _classes(class_file, version)
+    rows = table(file, ["clip_id", "label", "agree", "disagree"], header=False)
+    check_form(rows, "clip_id", _PATH, "video, such as 'hitting/name.mp4'")
+    said = f"{{label!r}} is none of the {len(classes)} classes in {class_file.name}"
+    unknown = rows[~rows["label"].isin(classes)]
+    refuse(unknown, said, "take both files from the same archive")
+    unique(rows["clip_id"], "video", file)
+    account.compare(version, class_file, {f"classes in {version}": len(classes)})
+    account.compare(f"{version} {split}", file, {f"videos in {split}": len(rows)})
+    moved = int((rows["clip_id"].str.partition("/")[0] != rows["label"]).sum())
     if moved:
-        annotation.notes.append(
-            f"{moved:,} videos lie in another class's folder than their label's"
-        )
-    expected = [[f"{split}/{path}"] for path in table["clip_id"]]
-    paths, layouts = locate(Files(root, root / split), expected)
-    return annotation.data_set(
+        account.notes.append(f"{moved:,} videos lie in another class's folder than their label's")
+    return account.data_set(
         "Moments in Time",
         split,
-        table[["clip_id", "label"]].assign(path=paths, split=split),
-        layouts >= 0,
-        annotated=len(table),
+        rows.assign(split=split),
+        [f"{split}/" + rows["clip_id"]],
+        below=split,
+        annotated=len(rows),
         templates=("{}",),
         classes=classes,
         version=version,
@@ -92,19 +76,17 @@ def load(
     )
 
 
-def _read_classes(file: Path, version: str) -> list[str]:
-    names = read_lines(file)
-    if not all(map(_NAME.fullmatch, names)):
-        table = read_table(file, ["name", "number"], header=False)
-        numbers = table["number"].str.strip()
-        require_form(numbers, table["line"], _NUMBER, "class number", file)
-        unique(numbers, "class number", file)
-        names = table["name"].tolist()
-    unique(names, "class", file)
+def _classes(file: Path, version: str) -> list[str]:
+    rows = lines(file, _CLASS, "class, such as 'hitting,0'")
+    numbered = rows["number"].notna()
+    if numbered.any():
+        refuse(rows[~numbered], "class {name!r} has no number, and others have one")
+        unique(rows["number"], "class number", file)
+    unique(rows["name"], "class", file)
     other = "v2" if version == "v1" else "v1"
-    if len(names) == OFFICIAL_COUNTS[other]["classes"]:
+    if len(rows) == COUNTS[other]["classes"]:
         raise ValueError(
-            f"{file} has {len(names)} classes, as version {other} has; version is {version!r}: "
+            f"{file} has {len(rows)} classes, as version {other} has; version is {version!r}: "
             f"choose version {other!r}, or take the other archive's files"
         )
-    return names
+    return rows["name"].tolist()

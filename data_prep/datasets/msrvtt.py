@@ -29,42 +29,36 @@ the CSV's place it is refused, as is any list with more videos than its split ha
 Source: FitCLIP's official code, `aligner/data/msrvtt.py` (first caption of the 1K-A list).
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import pandas as pd
 
-from data_prep.annotations import read_table, read_text, unique
-from data_prep.datasets.base import Annotation, DataSet
-from data_prep.datasets.layout import Files, locate
-from data_prep.datasets.records import member, of_form, read_object, records, require_form
+from data_prep.annotations import unique
+from data_prep.datasets.base import DataSet
+from data_prep.datasets.reader import (
+    Annotation,
+    blank,
+    check_form,
+    lines,
+    read_object,
+    records,
+    table,
+)
 
-Split = Literal[
-    "1ka_test", "1ka_train", "full_train", "full_val", "full_test", "1kb_test", "1kb_train"
-]
-OFFICIAL_COUNTS = {
-    "1ka_test": {"videos": 1_000},
-    "1ka_train": {"videos": 9_000},
-    "full_train": {"videos": 6_513},
-    "full_val": {"videos": 497},
-    "full_test": {"videos": 2_990},
-    "1kb_test": {"videos": 1_000},
-    "1kb_train": {"videos": 6_656},
-}
 _TEST_TABLES = ("MSRVTT_JSFUSION_test.csv", "msrvtt_test.csv")
-_LISTS = {  # file of a split's list, and tables in its stead
-    "1ka_test": ("val_list_jsfusion.txt", *_TEST_TABLES),
-    "1ka_train": ("train_list_jsfusion.txt", "MSRVTT_train.9k.csv"),
-    "full_train": ("train_list_full.txt",),
-    "full_val": ("val_list_full.txt",),
-    "full_test": ("test_list_full.txt",),
-    "1kb_test": ("test_list_miech.txt",),
-    "1kb_train": ("train_list_miech.txt",),
+_SPLITS = {  # how many videos officially, the file of their list, and tables in its stead
+    "1ka_test": (1_000, "val_list_jsfusion.txt", *_TEST_TABLES),
+    "1ka_train": (9_000, "train_list_jsfusion.txt", "MSRVTT_train.9k.csv"),
+    "full_train": (6_513, "train_list_full.txt"),
+    "full_val": (497, "val_list_full.txt"),
+    "full_test": (2_990, "test_list_full.txt"),
+    "1kb_test": (1_000, "test_list_miech.txt"),
+    "1kb_train": (6_656, "train_list_miech.txt"),
 }
+OPTIONS = {"split": tuple(_SPLITS), "captions": ("first", "jsfusion", "all")}
+COUNTS = {split: {"videos": n} for split, (n, *_) in _SPLITS.items()}
 _IN_JSON = {"full_train": "train", "full_val": "validate", "full_test": "test"}
 _LIST_FOLDERS = ("structured-symlinks/", "high-quality/structured-symlinks/", "")
 _JSON_FOLDERS = ("annotation/", "annotations/", "")
@@ -76,146 +70,112 @@ _VIDEO_FOLDERS = (
 _WHOLE = ("MSR_VTT.json", "MSRVTT_data.json")
 _PARTS = ("train_val_videodatainfo.json", "test_videodatainfo.json")
 _VIDEO_ID = re.compile(r"video\d+", re.ASCII)
+_LINE = re.compile(r"\s*(?a:(?P<video>video\d+))\s*")
 _VIDEO = "MSR-VTT video (`video` and a number)"
 
 
-def load(
-    root: Path,
-    *,
-    split: Split = "1ka_test",
-    captions: Literal["first", "jsfusion", "all"] = "first",
-) -> DataSet:
+def load(account: Annotation, split: str, captions: str) -> DataSet:
     """MSR-VTT from its official files."""
-    if captions == "jsfusion" and split != "1ka_test":
-        raise ValueError(f"captions 'jsfusion' are the 1K-A test's alone; split is {split!r}")
-    annotation = Annotation("msrvtt", root, OFFICIAL_COUNTS)
     if captions == "jsfusion":
-        texts = _sentences(annotation)
-        rows = [(video, video, text) for video, text in texts.items() if text.strip()]
-        for video, text in texts.items():
-            if not text.strip():
-                annotation.leave_out(video, "the sentence is empty")
-        n_videos = annotated = len(texts)
+        if split != "1ka_test":
+            raise ValueError(f"captions 'jsfusion' are the 1K-A test's alone; split is {split!r}")
+        every = _sentences(account)
+        n_videos = annotated = len(every)
+        empty = np.where(blank(every["text"]), "the sentence is empty", "")
+        rows = account.keep(every, every["video"], empty)
         which = "JSFusion sentence (1K-A)"
     else:
-        by_video, splits = _captions(annotation)
-        names = " and ".join(file.name for file in annotation.files)
-        videos = _videos(annotation, split, splits, names)
-        first = captions == "first"
-        rows = [
-            (clip_id, video, text)
-            for video in sorted(videos)
-            for clip_id, text in annotation.captions(
-                video, by_video.get(video, ()), first=first, source=names
-            )
-        ]
+        texts, splits = _captions(account)
+        names = " and ".join(file.name for file in account.files)
+        videos = sorted(_videos(account, split, splits, names))
         n_videos = len(videos)
-        annotated = n_videos if first else sum(len(by_video.get(one, ())) for one in videos)
-        which = f"{captions if first else 'every'} caption of {names}"
-        if first and split == "1ka_test":
-            annotation.notes.append(
+        rows, annotated = account.captions(videos, texts, captions, names)
+        which = f"{'first' if captions == 'first' else 'every'} caption of {names}"
+        if captions == "first" and split == "1ka_test":
+            account.notes.append(
                 "captions are the official FitCLIP code's, each video's first; the field's 1K-A "
                 "results use the JSFusion sentence (captions: jsfusion)"
             )
-        if first and names != "MSR_VTT.json":
-            annotation.notes.append(
+        if captions == "first" and names != "MSR_VTT.json":
+            account.notes.append(
                 f"the official FitCLIP code reads MSR_VTT.json; {names} may have a video's "
                 "captions in another order"
             )
-    annotation.compare(split, annotation.files[-1], {f"videos in {split}": n_videos})
-    expected = [[f"{folder}{video}.mp4" for folder in _VIDEO_FOLDERS] for _, video, _ in rows]
-    paths, layouts = locate(Files(root, root), expected)
-    clips = pd.DataFrame(rows, columns=["clip_id", "path", "text"])
-    return annotation.data_set(
+    account.compare(split, account.files[-1], {f"videos in {split}": n_videos})
+    layouts = [folder + rows["video"] + ".mp4" for folder in _VIDEO_FOLDERS]
+    return account.data_set(
         "MSR-VTT",
         split,
-        clips.assign(path=paths, split=split),
-        layouts >= 0,
+        rows.assign(split=split),
+        layouts,
         annotated=annotated,
         captions=which,
     )
 
 
-def _sentences(annotation: Annotation) -> dict[str, str]:
-    """Video -> the CSV's sentence, in its order; the list, where there is one, must be the same."""
+def _sentences(account: Annotation) -> pd.DataFrame:
+    """The CSV's sentences in its order; where there is a list, it must be of the same videos."""
     what = "MSR-VTT 1K-A sentences (captions: jsfusion)"
-    file = annotation.file(_places(_CSV_FOLDERS, _TEST_TABLES), what)
-    table = read_table(file, ["video_id", "sentence"])
-    videos = _checked(file, table["video_id"].str.strip(), table["line"])
-    lists = _places(_LIST_FOLDERS, _LISTS["1ka_test"][:1])
-    for place in _present(annotation.root, lists)[:1]:
-        listed = annotation.root / place
-        if other := set(_listed(listed)) ^ set(videos):
+    file = account.file(what, _TEST_TABLES, _CSV_FOLDERS)
+    rows = _listed(file, "sentence")
+    for listed in account.there(["val_list_jsfusion.txt"], _LIST_FOLDERS)[:1]:
+        if other := set(_listed(listed)["video"]) ^ set(rows["video"]):
             raise ValueError(
-                f"{file} ({len(videos)} videos) and {listed} are not the same split: {len(other)} "
+                f"{file} ({len(rows)} videos) and {listed} are not the same split: {len(other)} "
                 f"videos are in one only, such as {min(other)}; take the original 1K-A files"
             )
-    return dict(zip(videos, table["sentence"], strict=True))
+    return rows.assign(clip_id=rows["video"], text=rows["sentence"])
 
 
-def _captions(annotation: Annotation) -> tuple[dict[str, list[str]], dict[str, str]]:
+def _captions(account: Annotation) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Video -> its captions in the files' order, and video -> its split where the JSON tells it;
     from one JSON file, or from the official release's two parts."""
-    whole, parts = _places(_JSON_FOLDERS, _WHOLE), _places(_JSON_FOLDERS, _PARTS)
-    root = annotation.root
-    places = _present(root, whole)[:1] or _present(root, parts) or [*whole, *parts]
     what = "captions of MSR-VTT (of its files, captions: jsfusion needs the 1K-A CSV alone)"
-    by_video: dict[str, list[str]] = {}
+    found = account.there(_WHOLE, _JSON_FOLDERS)[:1] or account.there(_PARTS, _JSON_FOLDERS)
+    if not found:
+        account.file(what, [*_WHOLE, *_PARTS], _JSON_FOLDERS)  # says where they were looked for
+    account.files += found
+    texts: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
-    for place in places:
-        file = annotation.file([place] if (root / place).is_file() else places, what)
+    for file in found:
         content = read_object(file)
         official = "annotations" not in content and "sentences" in content
         kind, key = ("sentences", "video_id") if official else ("annotations", "image_id")
-        listed = member(content, kind, list, str(file))
-        for _, video, text in records(listed, f"{file}, {kind}", **{key: str, "caption": str}):
-            by_video.setdefault(video, []).append(text)
+        rows = records(content, str(file), kind, **{key: str, "caption": str})
+        for video, text in rows.to_numpy():
+            texts.setdefault(video, []).append(text)
         if official:
-            listed = member(content, "videos", list, str(file))
-            pairs = [
-                (of_form(video, _VIDEO_ID, _VIDEO, where)[0], name)
-                for where, video, name in records(
-                    listed, f"{file}, videos", video_id=str, split=str
-                )
-            ]
-            unique([*splits, *(video for video, _ in pairs)], "the video", file)
-            splits |= dict(pairs)
-    return by_video, splits
+            videos = records(content, str(file), "videos", video_id=str, split=str)
+            check_form(videos, "video_id", _VIDEO_ID, _VIDEO)
+            unique([*splits, *videos["video_id"]], "the video", file)
+            splits |= dict(videos.to_numpy())
+    return texts, splits
 
 
-def _videos(annotation: Annotation, split: str, splits: dict[str, str], names: str) -> list[str]:
+def _videos(account: Annotation, split: str, splits: dict[str, str], names: str) -> list[str]:
     """A split's videos, from their list, or where there is none from the captions' file."""
-    places = _places(_LIST_FOLDERS, _LISTS[split][:1]) + _places(_CSV_FOLDERS, _LISTS[split][1:])
-    if split not in _IN_JSON or not splits or _present(annotation.root, places):
-        return _listed(annotation.file(places, f"list of MSR-VTT's split {split}"))
+    _, listed, *tables = _SPLITS[split]
+    places = [f"{folder}{listed}" for folder in _LIST_FOLDERS]
+    places += [f"{folder}{name}" for name in tables for folder in _CSV_FOLDERS]
+    if split not in _IN_JSON or not splits or account.there(places):
+        file = account.file(f"list of MSR-VTT's split {split}", places)
+        return _listed(file)["video"].tolist()
     if videos := [video for video, name in splits.items() if name == _IN_JSON[split]]:
         return videos
     raise ValueError(
         f"{names} has no video of split {_IN_JSON[split]!r}; it has "
         f"{', '.join(sorted(set(splits.values()))) or 'none'}: add the official file of that "
-        f"split, or {_LISTS[split][0]}"
+        f"split, or {listed}"
     )
 
 
-def _listed(file: Path) -> list[str]:
+def _listed(file: Path, *columns: str) -> pd.DataFrame:
+    """The videos of a list, or of a table with further columns."""
     if file.suffix == ".csv":
-        table = read_table(file, ["video_id"])
-        return _checked(file, table["video_id"].str.strip(), table["line"])
-    lines = [line.strip() for line in read_text(file).split("\n")]
-    numbers = [number for number, line in enumerate(lines, start=1) if line]
-    return _checked(file, list(filter(None, lines)), numbers)
-
-
-def _checked(file: Path, videos: Iterable[str], lines: Iterable[int]) -> list[str]:
-    videos = list(videos)
-    require_form(videos, lines, _VIDEO_ID, _VIDEO, file)
-    unique(videos, "the video", file)
-    return videos
-
-
-def _places(folders: Iterable[str], names: Iterable[str]) -> list[str]:
-    return [f"{folder}{name}" for name in names for folder in folders]
-
-
-def _present(root: Path, places: Sequence[str]) -> list[str]:
-    return [place for place in places if (root / place).is_file()]
+        rows = table(file, ["video_id", *columns])
+        rows["video"] = rows["video_id"].str.strip()
+        check_form(rows, "video", _VIDEO_ID, _VIDEO)
+    else:
+        rows = lines(file, _LINE, _VIDEO)
+    unique(rows["video"], "the video", file)
+    return rows

@@ -24,20 +24,13 @@ classes every number says so.
 Source: FitCLIP's official code, `aligner/data/ucf.py`.
 """
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
-from typing import Literal
 
-import pandas as pd
+from data_prep.annotations import unique
+from data_prep.datasets.base import DataSet
+from data_prep.datasets.reader import Annotation, lines, refuse
 
-from data_prep.annotations import read_lines, unique
-from data_prep.datasets.base import Annotation, DataSet
-from data_prep.datasets.layout import Files, locate
-from data_prep.datasets.records import of_form
-
-OFFICIAL_COUNTS = {
+COUNTS = {
     "classInd": {"classes": 101},
     "testlist01": {"videos": 3_783},
     "testlist02": {"videos": 3_734},
@@ -46,44 +39,59 @@ OFFICIAL_COUNTS = {
     "trainlist02": {"videos": 9_586},
     "trainlist03": {"videos": 9_624},
 }
+OPTIONS = {"split": tuple(COUNTS)[1:]}
 TEMPLATES = tuple(
     f"a {kind} of {article} person {verb}{{}}."
     for verb in ("", "using ", "doing ", "during ", "performing ", "practicing ")
     for article in ("a", "the")
     for kind in ("photo", "video", "example", "demonstration")
 )
-Split = Literal[
-    "testlist01", "testlist02", "testlist03", "trainlist01", "trainlist02", "trainlist03"
-]
+_LIST_FOLDERS = ("ucfTrainTestlist/", "")
+_BOTH = "take both files from the same archive"
 _VIDEO_FOLDERS = ("UCF-101/", "UCF101/", "videos/", "")
-_CLASS_LINE = re.compile(r"(\d+)\s+(\w+)", re.ASCII)
-_LIST_LINE = re.compile(r"((\w+)/(v_(\w+)_g\d+_c\d+\.avi))(?:\s+(\d+))?", re.ASCII)
+_CLASS = re.compile(r"\s*(?a:(?P<number>\d+)\s+(?P<folder>\w+))\s*")
+_VIDEO = re.compile(
+    r"\s*(?a:(?P<clip_id>(?P<folder>\w+)/(?P<file>v_(?P<class_in_name>\w+)_g\d+_c\d+\.avi))"
+    r"(?:\s+(?P<number>\d+))?)\s*"
+)
 
 
-def load(root: Path, *, split: Split = "testlist01") -> DataSet:
+def load(account: Annotation, split: str) -> DataSet:
     """UCF101 from its official files."""
-    annotation = Annotation("ucf101", root, OFFICIAL_COUNTS)
-    lists = ("ucfTrainTestlist/", "")
-    class_file = annotation.file([f"{folder}classInd.txt" for folder in lists], "class list")
-    split_file = annotation.file([f"{folder}{split}.txt" for folder in lists], f"list of {split}")
-    classes = _read_classes(class_file)
-    rows, expected = _read_list(split_file, classes)
-    annotation.compare("classInd", class_file, {"classes": len(classes)})
-    annotation.compare(split, split_file, {f"videos in {split}": len(rows)})
+    class_file = account.file("class list", ["classInd.txt"], _LIST_FOLDERS)
+    file = account.file(f"list of {split}", [f"{split}.txt"], _LIST_FOLDERS)
+    classes = lines(class_file, _CLASS, "class, such as '1 ApplyEyeMakeup'")
+    classes["label"] = classes["folder"].map(class_name)
+    unique(classes["number"].astype(int), "class number", class_file)
+    unique(classes["label"], "class", class_file)
+    classes = classes.set_index("folder")
+    what = "video, such as 'Archery/v_Archery_g01_c01.avi', in a train list with its class's number"
+    rows = lines(file, _VIDEO, what)
+    rows["known"], rows["label"] = (rows["folder"].map(classes[of]) for of in ("number", "label"))
+    which = f"classInd.txt, which has {len(classes)} classes"
+    refuse(rows[rows["label"].isna()], f"the class of {{clip_id!r}} is not in {which}", _BOTH)
+    wrong = rows["number"].notna() & (rows["number"].astype(float) != rows["known"].astype(float))
+    said = "{clip_id!r} has class number {number}, but classInd.txt gives {known}"
+    refuse(rows[wrong], said, _BOTH)
+    unique(rows["clip_id"], "video", file)
+    account.compare("classInd", class_file, {"classes": len(classes)})
+    account.compare(split, file, {f"videos in {split}": len(rows)})
     if split == "testlist01":
-        annotation.notes.append(
+        account.notes.append(
             "the paper's table 1 gives 1,794 test videos, which is no official split; its released "
             "code evaluates testlist01"
         )
-    paths, layouts = locate(Files(root, root), expected)
-    return annotation.data_set(
+    # A file's own name tells the other spelling of its class's folder.
+    spellings = (rows["clip_id"], rows["class_in_name"] + "/" + rows["file"])
+    layouts = [folder + path for path in spellings for folder in _VIDEO_FOLDERS]
+    return account.data_set(
         "UCF101",
         split,
-        pd.DataFrame(rows, columns=["clip_id", "label"]).assign(path=paths, split=split),
-        layouts >= 0,
+        rows.assign(split=split),
+        layouts,
         annotated=len(rows),
         templates=TEMPLATES,
-        classes=[class_name(folder) for folder in classes],
+        classes=classes["label"].tolist(),
         prompts="the CLIP paper's 48 templates for UCF101",
     )
 
@@ -97,41 +105,3 @@ def class_name(folder: str) -> str:
     'Handstand Pushups'
     """
     return " ".join(re.findall("[a-zA-Z][^A-Z]*", folder))
-
-
-def _read_classes(file: Path) -> dict[str, int]:
-    """Folder -> number, in the file's order."""
-    entries = []
-    for line in read_lines(file):
-        match = of_form(line, _CLASS_LINE, "class, such as '1 ApplyEyeMakeup'", str(file))
-        entries.append((match[2], int(match[1])))
-    unique([number for _, number in entries], "class number", file)
-    unique([class_name(folder) for folder, _ in entries], "class", file)
-    return dict(entries)
-
-
-def _read_list(
-    file: Path, classes: dict[str, int]
-) -> tuple[list[tuple[str, str]], list[list[str]]]:
-    """(path, class's name) of each video, and its path in each layout."""
-    rows, expected = [], []
-    what = "video, such as 'Archery/v_Archery_g01_c01.avi', in a train list with its class's number"
-    for line in read_lines(file):
-        match = of_form(line, _LIST_LINE, what, str(file))
-        path, folder, name, class_in_name, number = match.groups()
-        wrong = ""
-        if folder not in classes:
-            wrong = (
-                f"the class of {path!r} is not in classInd.txt, which has {len(classes)} classes"
-            )
-        elif number is not None and int(number) != classes[folder]:
-            wrong = f"{path!r} has class number {number}, but classInd.txt gives "
-            wrong += str(classes[folder])
-        if wrong:
-            raise ValueError(f"{file}: {wrong}; take both files from the same archive")
-        rows.append((path, class_name(folder)))
-        # A file's own name tells the other spelling of its class's folder.
-        spellings = (path, f"{class_in_name}/{name}")
-        expected.append([f"{place}{one}" for one in spellings for place in _VIDEO_FOLDERS])
-    unique([path for path, _ in rows], "video", file)
-    return rows, expected

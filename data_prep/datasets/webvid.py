@@ -21,77 +21,67 @@ Source: FitCLIP's official code, `aligner/data/webvid.py`; for the layout by `pa
 Time's `data_loader/WebVid_dataset.py`.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterator
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from data_prep.annotations import read_table, unique
-from data_prep.datasets.base import About, Annotation, DataSet
-from data_prep.datasets.layout import Files
-from data_prep.datasets.records import require_form
+from data_prep.annotations import unique
+from data_prep.datasets.base import DataSet
+from data_prep.datasets.layout import scan
+from data_prep.datasets.reader import About, Annotation, blank, check_form, table
 
-OFFICIAL_COUNTS = {"val": {"rows": About(5_000)}, "train": {"rows": About(2_500_000)}}
+OPTIONS = {"split": ("val", "train")}
+COUNTS = {"val": {"rows": About(5_000)}, "train": {"rows": About(2_500_000)}}
 _LOW_RESOLUTION = {"val": "val/val_lowres", "train": "train/webvid_lowres"}
 _VIDEO_ID = re.compile(r"[0-9]+")
 _PAGE = re.compile(r"[0-9]+_[0-9]+")
-Layout = tuple[pd.Series, np.ndarray, str]  # each video's path, whether it is there, in words
 
 
-def load(root: Path, *, split: Literal["val", "train"] = "val") -> DataSet:
+def load(account: Annotation, split: str) -> DataSet:
     """WebVid from its official files."""
-    annotation = Annotation("webvid", root, OFFICIAL_COUNTS)
     name = f"results_2M_{split}.csv"
-    file = annotation.file([name, f"metadata/{name}"], f"WebVid table of {split}")
-    table = read_table(file, ["videoid", "name"], optional=["page_dir"])
-    annotated = len(table)
-    require_form(table["videoid"], table["line"], _VIDEO_ID, "videoid", file)
-    unique(table["videoid"], "videoid", file)
-    annotation.compare(split, file, {f"rows in {split}": annotated})
-    silent = table["name"].str.strip() == ""
-    for video in table["videoid"][silent]:
-        annotation.leave_out(video, "it has no caption")
-    table = table[~silent].reset_index(drop=True)
-    if "page_dir" in table:
-        require_form(table["page_dir"], table["line"], _PAGE, "page_dir", file)
+    file = account.file(f"WebVid table of {split}", [name], ["", "metadata/"])
+    every = table(file, ["videoid", "name"], optional=["page_dir"])
+    check_form(every, "videoid", _VIDEO_ID, "videoid")
+    unique(every["videoid"], "videoid", file)
+    account.compare(split, file, {f"rows in {split}": len(every)})
+    silent = np.where(blank(every["name"]), "it has no caption", "")
+    rows = account.keep(every, every["videoid"], silent)
+    if "page_dir" in rows:
+        check_form(rows, "page_dir", _PAGE, "page_dir")
 
-    paths, found, layout = _find_videos(root, split, table)
-    return annotation.data_set(
+    layout, rows = _locate(account.root, split, rows)
+    return account.data_set(
         "WebVid",
         split,
-        pd.DataFrame(
-            {"clip_id": table["videoid"], "path": paths, "text": table["name"], "split": split}
-        ),
-        found,
-        annotated=annotated,
+        rows.assign(clip_id=rows["videoid"], text=rows["name"], split=split),
+        annotated=len(every),
         captions="each video's one caption, whole",
         layout=layout,
     )
 
 
-def _find_videos(root: Path, split: str, table: pd.DataFrame) -> Layout:
-    """The first layout that has more than half of the videos, else the one that has most."""
-    layouts = _layouts(root, split, table)
-    best = next(layouts)
-    while 2 * best[1].sum() <= len(table) and (other := next(layouts, None)) is not None:
-        best = max(best, other, key=lambda layout: layout[1].sum())
-    return best
-
-
-def _layouts(root: Path, split: str, table: pd.DataFrame) -> Iterator[Layout]:
+def _locate(root: Path, split: str, rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """The first layout that has more than half of the videos, else the one that has most, and the
+    rows with their paths in it."""
     low = _LOW_RESOLUTION[split]
     folders = (f"videos_low_resolution/{low}", low, f"videos/{split}", "videos", split)
     # The root, and all that is in it, comes last.
-    for folder in (*(folder for folder in folders if (root / folder).is_dir()), "."):
-        files = Files(root, root / folder)
-        prefix = "" if folder == "." else f"{folder}/"
-        for page in ("{page_dir}/", "") if "page_dir" in table else ("",):
-            pages = table["page_dir"] + "/" if page else ""
-            paths = prefix + pages + table["videoid"] + ".mp4"
-            found = paths.isin(files.paths).to_numpy(dtype=bool)
-            yield paths, found, f"{prefix}{page}{{videoid}}.mp4"
+    places = [*(folder for folder in folders if (root / folder).is_dir()), ""]
+    pages = ("{page_dir}/", "") if "page_dir" in rows else ("",)
+    files_of = cache(partial(scan, root))
+    best, most = ("", rows), -1
+    for folder, page in product(places, pages):
+        prefix = f"{folder}/" if folder else ""
+        paths = prefix + (rows["page_dir"] + "/" if page else "") + rows["videoid"] + ".mp4"
+        found = paths.isin(files_of(folder))
+        if found.sum() > most:
+            most = found.sum()
+            best = f"{prefix}{page}{{videoid}}.mp4", rows.assign(path=paths, found=found)
+        if 2 * most > len(rows):
+            break
+    return best

@@ -26,150 +26,118 @@ and repeated texts (3,273 distinct). It lacks 21 official validation videos.
 Source: FitCLIP's official code, `aligner/data/youcook2.py`.
 """
 
-from __future__ import annotations
-
 import math
 import re
-from collections import Counter
 from pathlib import Path
-from typing import Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from data_prep.annotations import read_table, unique
-from data_prep.datasets.base import Annotation, DataSet
-from data_prep.datasets.layout import Files, locate
-from data_prep.datasets.records import member, of_form, read_object, records, require_form, typed
+from data_prep.annotations import unique
+from data_prep.datasets.base import DataSet
+from data_prep.datasets.reader import (
+    Annotation,
+    blank,
+    check_form,
+    member,
+    read_object,
+    refuse,
+    table,
+    typed,
+)
 
-OFFICIAL_COUNTS = {
+OPTIONS = {"split": ("val", "train"), "annotation": ("mil_nce", "official")}
+COUNTS = {
     "mil_nce val": {"steps": 3_350},
     "official val": {"steps": 3_492, "videos": 457},
     "official train": {"steps": 10_337, "videos": 1_333},
 }
 _SUBSETS = {"val": "validation", "train": "training"}
-_FILES = {
-    "mil_nce": [f"{folder}validation_youcook.csv" for folder in ("", "csv/", "annotations/")],
-    "official": [f"{folder}youcookii_annotations_trainval.json" for folder in ("", "annotations/")],
-}
+_FILES = {"mil_nce": "validation_youcook.csv", "official": "youcookii_annotations_trainval.json"}
 _VIDEO_ID = re.compile(r"[\w-]+", re.ASCII)
 _RECIPE = re.compile(r"\d+", re.ASCII)
-_FOLDERS = (
-    *("{subset}/{recipe}/", "{recipe}/"),
-    *("videos/{subset}/{recipe}/", "raw_videos/{subset}/{recipe}/"),
-    *("videos/{recipe}/", "raw_videos/{recipe}/", "videos/", "raw_videos/", "{subset}/", ""),
-)
 
 
-class _Step(NamedTuple):
-    video: str
-    recipe: str
-    start: float
-    end: float
-    text: str
-    where: str  # line or record
-
-    @property
-    def key(self) -> str:
-        return f"{self.video}_{self.start:.12g}_{self.end:.12g}"
-
-
-def load(
-    root: Path,
-    *,
-    split: Literal["val", "train"] = "val",
-    annotation: Literal["mil_nce", "official"] = "mil_nce",
-) -> DataSet:
+def load(account: Annotation, split: str, annotation: str) -> DataSet:
     """YouCook2 from its official files, a step an item."""
     if split == "train" and annotation == "mil_nce":
         raise ValueError("MIL-NCE's CSV has no training split; give annotation 'official'")
-    account = Annotation("youcook2", root, OFFICIAL_COUNTS)
-    file = account.file(_FILES[annotation], f"YouCook2 annotation ({annotation})")
+    file = account.file(
+        f"YouCook2 annotation ({annotation})", [_FILES[annotation]], ["", "csv/", "annotations/"]
+    )
     subset = _SUBSETS[split]
     if annotation == "mil_nce":
-        steps = _read_csv(file)
-        found = {"steps": len(steps)}
+        steps = table(file, ["video_id", "task", "start", "end", "text"])
+        steps["video"], steps["recipe"] = steps["video_id"].str.strip(), steps["task"].str.strip()
+        steps["where"] = [f"line {line}" for line in steps.index]
         account.notes.append("MIL-NCE's list lacks 21 of the 457 official validation videos")
+        found = {"steps": len(steps)}
     else:
-        steps, n_videos = _read_json(file, subset)
+        steps, n_videos = _of_json(file, subset)
         found = {"steps": len(steps), f"videos in {subset}": n_videos}
+    check_form(steps, "video", _VIDEO_ID, "YouTube id")
+    check_form(steps, "recipe", _RECIPE, "recipe number")
+    for end in ("start", "end"):
+        seconds = steps[end].map(_seconds)
+        refuse(steps[seconds.isna()], f"{end} {{{end}!r}} is no time in seconds")
+        steps[end] = seconds
+    times = zip(steps["video"], steps["start"], steps["end"], strict=True)
+    steps["clip_id"] = [f"{video}_{start:.12g}_{end:.12g}" for video, start, end in times]
     account.compare(f"{annotation} {split}", file, found)
-    unique(((step.key, step.text) for step in steps), "the step with its text", file)
+    unique(zip(steps["clip_id"], steps["text"], strict=True), "the step with its text", file)
 
-    rows, expected = [], []
-    seen: Counter[str] = Counter()
-    for step in steps:
-        if not step.text.strip():
-            account.leave_out(f"{step.where}: {step.key}", "the text is empty")
-        elif step.end <= step.start:
-            account.leave_out(f"{step.where}: {step.key}", "the step ends before it starts")
-        else:
-            seen[step.key] += 1
-            again = f"_{seen[step.key]}" if seen[step.key] > 1 else ""
-            rows.append((step.key + again, step.start, step.end, step.text))
-            file_name = f"{step.video}.mp4"
-            expected.append(
-                [one.format(subset=subset, recipe=step.recipe) + file_name for one in _FOLDERS]
-            )
-    paths, layouts = locate(Files(root, root), expected)
-    clips = pd.DataFrame(rows, columns=["clip_id", "start", "end", "text"])
+    late = steps["end"] <= steps["start"]
+    wrong = ["the text is empty", "the step ends before it starts"]
+    why = np.select([blank(steps["text"]), late], wrong, "")
+    rows = account.keep(steps, steps["where"] + ": " + steps["clip_id"], why)
+    again = rows.groupby("clip_id").cumcount()
+    rows["clip_id"] += np.where(again > 0, "_" + (again + 1).astype("str"), "")
+    by_recipe, name = rows["recipe"] + "/" + rows["video"] + ".mp4", rows["video"] + ".mp4"
+    of_subset = (f"{subset}/", "", f"videos/{subset}/", f"raw_videos/{subset}/")
+    layouts = [folder + by_recipe for folder in (*of_subset, "videos/", "raw_videos/")]
+    layouts += [folder + name for folder in ("videos/", "raw_videos/", f"{subset}/", "")]
     return account.data_set(
         "YouCook2",
         split,
-        clips.assign(path=paths, split=split),
-        layouts >= 0,
+        rows.assign(split=split),
+        layouts,
         annotated=len(steps),
         captions="the step's sentence",
         annotation="MIL-NCE's list" if annotation == "mil_nce" else "official",
     )
 
 
-def _read_csv(file: Path) -> list[_Step]:
-    table = read_table(file, ["video_id", "task", "start", "end", "text"])
-    table["video_id"], table["task"] = table["video_id"].str.strip(), table["task"].str.strip()
-    require_form(table["video_id"], table["line"], _VIDEO_ID, "YouTube id", file)
-    require_form(table["task"], table["line"], _RECIPE, "recipe number", file)
-    steps = []
-    for row in table.to_dict("records"):
-        where = f"line {row['line']}"
-        start, end = (
-            _seconds(row[name], f"{name} ", f"{file}, {where}") for name in ("start", "end")
-        )
-        steps.append(_Step(row["video_id"], row["task"], start, end, row["text"], where))
-    return steps
-
-
-def _read_json(file: Path, subset: str) -> tuple[list[_Step], int]:
+def _of_json(file: Path, subset: str) -> tuple[pd.DataFrame, int]:
     """A subset's steps, and the number of its videos."""
     content = member(read_object(file), "database", dict, str(file))
-    subsets = {
-        video: member(record, "subset", str, f"{file}, {video}")
-        for video, record in content.items()
-    }
-    videos = [video for video, name in subsets.items() if name == subset]
+    names = [member(one, "subset", str, f"{file}, {video}") for video, one in content.items()]
+    videos = [video for video, name in zip(content, names, strict=True) if name == subset]
     if not videos:
-        has = ", ".join(sorted(set(subsets.values()))) or "none"
+        has = ", ".join(sorted(set(names))) or "none"
         raise ValueError(f"{file} has no video of subset {subset!r}; it has {has}")
-    steps = []
+    rows, places = [], []
     for video in videos:
-        at, record = f"{file}, {video}", content[video]
-        of_form(video, _VIDEO_ID, "YouTube id", at)
-        recipe = of_form(member(record, "recipe_type", str, at), _RECIPE, "recipe number", at)[0]
-        listed = member(record, "annotations", list, at)
-        for number, (where, segment, text) in enumerate(
-            records(listed, f"{at}, annotations", segment=list, sentence=str)
-        ):
+        record = content[video]
+        recipe = member(record, "recipe_type", str, f"{file}, {video}")
+        for number, step in enumerate(member(record, "annotations", list, f"{file}, {video}")):
+            where = f"annotations[{number}]"
+            place = f"{file}, {video}, {where}"
+            segment = member(step, "segment", list, place)
             if len(segment) != 2:
-                raise ValueError(f"{where}: the segment {segment} is not [start, end]")
-            start, end = (_seconds(typed(value, float, where), "", where) for value in segment)
-            steps.append(_Step(video, recipe, start, end, text, f"annotations[{number}]"))
-    return steps, len(videos)
+                raise ValueError(f"{place}: the segment {segment} is not [start, end]")
+            times = [typed(seconds, float, place) for seconds in segment]
+            text = member(step, "sentence", str, place)
+            rows.append((video, recipe, *times, text, where))
+            places.append(f"{video}, {where}")
+    columns = ["video", "recipe", "start", "end", "text", "where"]
+    index = pd.Index(places, dtype="object", name=f"{file}, ")
+    return pd.DataFrame(rows, index, columns, "object"), len(videos)
 
 
-def _seconds(value: str | float, what: str, where: str) -> float:
+def _seconds(value: str | float) -> float:
+    """NaN for what is no time."""
     try:
         seconds = float(value)
     except ValueError:
-        seconds = math.nan
-    if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"{where}: {what}{value!r} is no time in seconds; take the original file")
-    return seconds
+        return math.nan
+    return seconds if 0 <= seconds < math.inf else math.nan

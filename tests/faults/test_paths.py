@@ -23,7 +23,7 @@ from data_prep import datasets, frame_store, video
 from data_prep.clip_frames import ClipRequest, FrameRule
 from data_prep.clips import read_clips, validate, write_clips
 from data_prep.datasets.base import DataSet
-from data_prep.datasets.layout import Files
+from data_prep.datasets.layout import scan
 from data_prep.decode_workers import Failure
 from fitclip_kit.slider import own_videos
 from tests.data_prep.datasets.examples import EXAMPLES, as_table, lay
@@ -153,7 +153,7 @@ ODD = ("pipe", "socket", "folder", "zero", "terminal", "itself", "gone")
 
 
 def test_pipes_devices_and_loops_are_no_files(odd: Path) -> None:
-    assert Files(odd, odd).paths == {"good.png"}
+    assert scan(odd) == {"good.png"}
     rows = [("path", "text"), ("good.png", "x"), *((f"{name}.mp4", name) for name in ODD)]
     lay(odd, {"clips.csv": as_table(*rows)})
     data = datasets.load("folder", odd)

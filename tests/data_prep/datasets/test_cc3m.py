@@ -68,9 +68,9 @@ REFUSED = [
     (TABLE, GOOD.replace("five.jpg", ".."), r"line 5: '\.\.' is no file"),
     (TABLE, GOOD.replace("five.jpg", "C:x.jpg"), "'C:x.jpg' is no file name"),
     (TABLE, GOOD.replace("five.jpg", ""), "line 5: '' is no file name"),
-    (GOOGLE, GOOD_GOOGLE[:-17], "line 4: 1 fields where caption, tab"),
-    (GOOGLE, "a\t\n", "line 1: 2 fields where caption, tab and"),
-    (GOOGLE, "a,b\n", "line 1: 1 fields where caption, tab and URL"),
+    (GOOGLE, GOOD_GOOGLE[:-17], "line 4: 'f\"' is no caption, tab and URL"),
+    (GOOGLE, "a\t\n", "line 1: .* is no caption, tab and URL"),
+    (GOOGLE, "a,b\n", "line 1: 'a,b' is no caption, tab and URL"),
 ]
 
 

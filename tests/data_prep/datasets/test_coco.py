@@ -4,17 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from data_prep.clip_frames import FrameRule
 from data_prep.datasets import load
-from data_prep.frame_store import build
-from data_prep.mini_benchmark import TEACHER
 from fitclip_core.clips import video_numbers
-from fitclip_core.encoders import ClipEncoder
-from fitclip_core.zero_shot import evaluate
 from tests.data_prep.datasets.examples import check_refused, lay, touch
 
 FILE = "annotations/captions_val2017.json"
@@ -118,41 +111,3 @@ REFUSED = [
 @pytest.mark.parametrize(("broken", "message"), REFUSED)
 def test_broken_files_are_refused(tmp_path: Path, broken: str, message: str) -> None:
     check_refused(tmp_path, {FILE: broken}, message, "coco")
-
-
-def test_five_captions_of_a_picture_are_measured_as_the_field_does(tmp_path: Path) -> None:
-    """Each caption looks for its picture among the pictures; of a picture's captions the best
-    counts. Counted as VSE++'s evaluation counts, one by one."""
-    words = ["a {} square", "something {}", "{} on grey", "{} box", "the colour is {}", "all {}"]
-    colours = ["red", "green", "blue", "yellow", "white", "black", "orange"]
-    captions = {
-        place: [word.format(colour) for word in words[: 6 if place == 2 else 5]]
-        for place, colour in enumerate(colours)
-    }
-    lay(tmp_path, {FILE: json.dumps(content(captions))})
-    (tmp_path / "val2017").mkdir()
-    for place, colour in enumerate(colours):
-        Image.new("RGB", (40, 40), colour).save(tmp_path / f"val2017/{place:012d}.jpg")
-    found = load("coco", tmp_path)
-    encoder = ClipEncoder.from_folder(TEACHER)
-    rule = FrameRule(4, encoder.image_size)
-    store = build(found.clips, tmp_path, tmp_path / "store", rule, workers=1, progress=False)
-    assert len(store) == 7 and len(found.clips) == 36
-    outcomes = evaluate(encoder, found.clips, store)
-
-    pictures = encoder.encode_source(store).double().numpy()
-    texts = encoder.encode_texts(found.clips["text"].tolist()).double().numpy()
-    owners = [place for place in range(7) for _ in captions[place]]
-    scores = pictures @ texts.T
-    search = [
-        1 + sum(other > column[owner] for other in column)
-        for column, owner in zip(scores.T, owners, strict=True)
-    ]
-    best = []
-    for place, row in enumerate(scores):
-        order = np.argsort(-row)
-        own = [column for column in range(36) if owners[column] == place]
-        best.append(1 + min(int(np.where(order == column)[0][0]) for column in own))
-    ranks = {name: rows["rank"].tolist() for name, rows in outcomes.groupby("direction")}
-    assert ranks == {"text_to_video": search, "video_to_text": best}
-    assert max(best) > 1 and max(search) > 1, "the teacher is not perfect"

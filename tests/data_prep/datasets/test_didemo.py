@@ -1,7 +1,6 @@
 """DiDeMo's loader: paragraphs, names that share a Flickr id, both layouts, and broken files."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -159,7 +158,7 @@ REFUSED = [
     (TEXTS, one(video="x_11_/../../a.mov"), r"'x_11_/../../a.mov' is no DiDeMo video name"),
     (TEXTS, one(video="video7"), "'video7' is no DiDeMo"),
     (TABLE, GOOD_HASHES.replace("\t", ","), "line 1: '11,aaaaaa1111' is no"),
-    (TABLE, GOOD_HASHES[:-11], "line 3: '33' is no Flickr id, tab and hash"),
+    (TABLE, GOOD_HASHES[:-11], "line 3: .* is no Flickr id, tab and hash"),
     (TABLE, "11\t../../../etc\n", r"line 1: .*etc' is no Flickr id, tab and"),
     (TABLE, GOOD_HASHES + "11\tabcdef0\n", "id '11' is there 2 times"),
 ]
@@ -216,18 +215,3 @@ def test_the_real_validation_split_by_the_other_rules(realdata: Path) -> None:
     listed = set((folder / "collab_experts_val_list.txt").read_text().split())
     ids = {name.split("_")[1] for name in listed}
     assert ids == {name.split("_")[1] for name in texts["later"].index}
-
-
-def test_the_other_copy_of_the_real_validation_split(realdata: Path, tmp_path: Path) -> None:
-    """It names one record's video .mov instead of .mp4 and so has 1,093 names."""
-    records = json.loads((realdata / "didemo" / TEXTS).read_text())
-    of_id = [record for record in records if record["video"].split("_")[1] == "4677161609"]
-    names = [record["video"] for record in of_id]
-    (odd,) = [name for name in set(names) if name.endswith(".mp4")]
-    assert names.count(odd) == 1
-    for record in of_id:
-        record["video"] = record["video"].replace(".mp4", ".mov")
-    (tmp_path / TEXTS).write_text(json.dumps(records) + "\n")
-    shutil.copy(realdata / "didemo" / TABLE, tmp_path)
-    found = load("didemo", tmp_path)
-    assert (found.annotated, len(found.clips), found.notes) == (1093, 1065, ())

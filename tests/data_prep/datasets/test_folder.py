@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -41,29 +40,6 @@ def test_labels(tmp_path: Path) -> None:
     assert "text" not in data.clips
     assert (data.classes, data.templates) == (("run", "jump"), ("a video of {}.",))
     assert data.protocol["prompts"] == "one template, 'a video of {}.'"
-
-
-@pytest.mark.parametrize(
-    ("content", "other"),
-    [
-        (b"\xef\xbb\xbf" + CAPTIONS.replace(b"\n", b"\r\n"), CAPTIONS),
-        (b"Path ; CAPTION\na.mp4;A cat sleeps\nb/c.mp4;Two dogs, running", CAPTIONS),
-        (b"more\ttext\tpath\n1\tA cat sleeps\ta.mp4\n2\tTwo dogs, running\tb/c.mp4\n", CAPTIONS),
-        (LABELS.replace(b"label", b"Class"), LABELS),
-    ],
-    ids=["mark_crlf", "semicolon_and_case", "tab_order_more", "class"],
-)
-def test_tables_of_other_makes(tmp_path: Path, content: bytes, other: bytes) -> None:
-    plain = load("folder", write(tmp_path / "a", other))
-    assert load("folder", write(tmp_path / "b", content)).clips.equals(plain.clips)
-
-
-def test_segments_and_ids(tmp_path: Path) -> None:
-    content = b"path,start,end,text\na.mp4,1.5,3,x\na.mp4,,2,y\na.mp4, 4 ,,z\na.mp4,,,w\n"
-    data = load("folder", write(tmp_path, content))
-    assert data.clips["clip_id"].tolist() == ["a.mp4#1.5-3", "a.mp4#-2", "a.mp4#4-", "a.mp4"]
-    np.testing.assert_equal(data.clips["start"].tolist(), [1.5, np.nan, 4, np.nan])
-    np.testing.assert_equal(data.clips["end"].tolist(), [3, 2, np.nan, np.nan])
 
 
 def test_several_captions_of_a_video(tmp_path: Path) -> None:

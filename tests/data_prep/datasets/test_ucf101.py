@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.datasets import load
-from data_prep.datasets.ucf101 import TEMPLATES, class_name
+from data_prep.datasets.ucf101 import TEMPLATES
 from tests.data_prep.datasets.examples import lay, touch
 
 CLASSES = b"1 Archery\r\n2 HandstandPushups\r\n3 YoYo\r\n"
@@ -18,8 +18,6 @@ TEST = (
     b"YoYo/v_YoYo_g25_c05.avi\r\n"
 )
 TRAIN = b"YoYo/v_YoYo_g08_c01.avi 3\r\nArchery/v_Archery_g08_c01.avi 1\r\n"
-SIZES = {"testlist": (3783, 3734, 3696), "trainlist": (9537, 9586, 9624)}
-OFFICIAL = {f"{name}0{k}": size for name in SIZES for k, size in enumerate(SIZES[name], start=1)}
 
 
 def write(root: Path, folder: str = "ucfTrainTestlist", /, **contents: bytes) -> Path:
@@ -131,28 +129,6 @@ def test_the_official_train_list(realdata: Path) -> None:
     test = load("ucf101", realdata / "ucf101")
     assert not set(data.clips["clip_id"]) & set(test.clips["clip_id"])
     assert data.notes == ()
-
-
-@pytest.mark.parametrize("split", OFFICIAL)
-def test_every_official_split_of_its_size(realdata: Path, tmp_path: Path, split: str) -> None:
-    """The lists of splits 2 and 3 are not here: real entries, as many as the official ones."""
-    lists = realdata / "ucf101/ucfTrainTestlist"
-    entries, tests, classes = (
-        (lists / f"{name}.txt").read_text().splitlines()
-        for name in ("trainlist01", "testlist01", "classInd")
-    )
-    numbers = {line.split()[1]: line.split()[0] for line in classes}
-    if split.startswith("test"):
-        entries = [line.split()[0] for line in reversed(entries)]
-    else:
-        entries += [f"{line} {numbers[line.split('/')[0]]}" for line in tests]
-    content = "\r\n".join(entries[: OFFICIAL[split]]) + "\r\n"
-    write(tmp_path, classInd=(lists / "classInd.txt").read_bytes(), **{split: content.encode()})
-    data = load("ucf101", tmp_path, split=split)
-    assert data.protocol["annotation_size"] == "official"
-    assert data.clips["label"].tolist() == [
-        class_name(entry.split("/")[0]) for entry in entries[: OFFICIAL[split]]
-    ]
 
 
 def test_real_clips_in_the_official_layout(realdata: Path, tmp_path: Path) -> None:
