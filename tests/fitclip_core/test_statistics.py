@@ -129,10 +129,9 @@ def test_sign_flip_p_by_hand() -> None:
     assert (same.estimate, same.low, same.high) == (0, 0, 0)
     assert (same.p_value, same.sign_flip_p) == (1, 1)
     assert paired_difference(values, values + 1, n_resamples=999).sign_flip_p == 1 / 1000
-    drawn = values[0] + 0.2  # of more items than can be enumerated
-    scipys = scipy.stats.permutation_test((drawn,), np.mean, permutation_type="samples", rng=1)
-    ours = paired_difference(np.zeros(50), drawn)
-    assert ours.sign_flip_p == pytest.approx(scipys.pvalue, abs=0.02) != pytest.approx(1, abs=0.5)
+    one = values[0]  # of more items than can be enumerated
+    theirs = scipy.stats.permutation_test((one,), np.mean, permutation_type="samples", rng=1).pvalue
+    assert paired_difference(0 * one, one).sign_flip_p == pytest.approx(theirs, abs=0.03)
 
 
 ONES, FIVE = np.ones(3), np.arange(5.0)
@@ -194,7 +193,8 @@ def slow_crossed(sets: list[np.ndarray], level: float) -> tuple[float, float]:
         scipy.stats.t.ppf((1 + level) / 2, freedom)
         for freedom in (max(draws - 1, 1), min(data.shape[1] for data in sets) - 1)
     )
-    return (weight * of_draws + (1 - weight) * of_items) * np.sqrt(variance), weight
+    half_width = (weight * of_draws + (1 - weight) * of_items) * np.sqrt(variance)
+    return float(half_width), float(weight)
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95])
