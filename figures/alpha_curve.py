@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -67,9 +69,9 @@ def alpha_curve(outcomes: pd.DataFrame, alpha: float = 0.4) -> Figure:
 
 def _draw_curve(ax: Axes, points: pd.DataFrame, hits: PanelHits) -> list[Artist]:
     x, draws = points["alpha"].to_numpy(), len(hits.draws)
-    value, *ends = (100 * points[name] for name in ("value", "ci_low", "ci_high"))
-    label = style.interval_label(draws)
-    band = ax.fill_between(x, *ends, color=style.BAND, linewidth=0, label=label)
+    value, low, high = (100 * points[name] for name in ("value", "ci_low", "ci_high"))
+    look: dict[str, Any] = {"color": style.BAND, "linewidth": 0}
+    band = ax.fill_between(x, low, high, **look, label=style.interval_label(draws))
     teacher = ax.axhline(value.iloc[0], **style.TEACHER, label="teacher's level")
     handles: list[Artist] = [band, teacher]
     if draws > 1:

@@ -154,12 +154,6 @@ def test_places_on_a_log_axis_keep_order_and_ratios(values):
         assert share == pytest.approx(np.log(middle / low) / np.log(high / low))
 
 
-def test_places_on_a_log_axis_need_values_of_at_least_0():
-    for values in ([], [-1, 2]):
-        with pytest.raises(ValueError, match="at least 0"):
-            log_places(values)
-
-
 def test_size_comparisons_by_hand():
     count = {0: 10, 10: 12, 20: 20, 40: 4}
 
