@@ -69,9 +69,9 @@ def alpha_curve(outcomes: pd.DataFrame, alpha: float = 0.4) -> Figure:
 
 def _draw_curve(ax: Axes, points: pd.DataFrame, hits: PanelHits) -> list[Artist]:
     x, draws = points["alpha"].to_numpy(), len(hits.draws)
-    value, low, high = (100 * points[name] for name in ("value", "ci_low", "ci_high"))
+    value, ci_low, ci_high = (100 * points[name] for name in ("value", "ci_low", "ci_high"))
     look: dict[str, Any] = {"color": style.BAND, "linewidth": 0}
-    band = ax.fill_between(x, low, high, **look, label=style.interval_label(draws))
+    band = ax.fill_between(x, ci_low, ci_high, **look, label=style.interval_label(draws))
     teacher = ax.axhline(value.iloc[0], **style.TEACHER, label="teacher's level")
     handles: list[Artist] = [band, teacher]
     if draws > 1:
