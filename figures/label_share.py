@@ -27,8 +27,11 @@ MEAN: Final = "mean"
 MEASURES: Final = share_measures()  # the paper's
 _COLUMNS: Final = 3
 _ROW: Final = 1.65  # in
-_LINE: Final[dict[str, Any]] = {"color": style.LINE, "linewidth": 1.2, "marker": "o"} | {
-    "markersize": 3.4
+_LINE: Final[dict[str, Any]] = {
+    "color": style.LINE,
+    "linewidth": 1.2,
+    "marker": "o",
+    "markersize": 3.4,
 }
 _SUPERSCRIPTS: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -27,8 +27,13 @@ _LINES: Final[dict[str, dict[str, Any]]] = {
 }
 _BANDS: Final[dict[str, dict[str, Any]]] = {
     "fused": {"facecolor": style.BAND, "linewidth": 0, "zorder": 0.5},
-    "teacher": {"facecolor": "none", "edgecolor": style.INK, "linewidth": 0.5, "zorder": 1}
-    | {"linestyle": ":"},
+    "teacher": {
+        "facecolor": "none",
+        "edgecolor": style.INK,
+        "linewidth": 0.5,
+        "linestyle": ":",
+        "zorder": 1,
+    },
 }
 
 

@@ -37,9 +37,14 @@ INK: Final = "#1a1a1a"
 SECOND: Final = "#b34700"  # beside LINE
 GRID: Final = "#e2e2e2"
 TEACHER: Final[dict[str, Any]] = {"color": INK, "linewidth": 0.7, "linestyle": (0, (4, 3))}
-DRAW_DOT: Final[dict[str, Any]] = {"linestyle": "none", "marker": "o", "markersize": 2.2} | {
-    "markerfacecolor": "white", "markeredgecolor": DRAW, "markeredgewidth": 0.6
-}  # fmt: skip
+DRAW_DOT: Final[dict[str, Any]] = {
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 2.2,
+    "markerfacecolor": "white",
+    "markeredgecolor": DRAW,
+    "markeredgewidth": 0.6,
+}
 # Where a legend over its axes stands.
 ABOVE: Final[dict[str, Any]] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False}
 

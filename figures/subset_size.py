@@ -22,15 +22,23 @@ from figures.outcomes import same_draws
 _DODGE: Final = {"independent": -0.011, "nested": 0.011}  # of the x axis, where both are drawn
 # How Line2D draws them; told apart in grey by dashes, marker and its face.
 _MEAN: Final[dict[str, Any]] = {"linewidth": 1.1, "markersize": 3.6, "markeredgewidth": 0.9}
-_DASHES: Final = (0, (3, 1.5))
 _LOOKS: Final[dict[Any, dict[str, Any]]] = {
-    "independent": _MEAN | {"color": style.LINE, "linestyle": "-", "marker": "o"},
-    "nested": _MEAN
-    | {"color": style.SECOND, "linestyle": _DASHES, "marker": "s", "markerfacecolor": "white"},
+    "independent": {**_MEAN, "color": style.LINE, "linestyle": "-", "marker": "o"},
+    "nested": {
+        **_MEAN,
+        "color": style.SECOND,
+        "linestyle": (0, (3, 1.5)),
+        "marker": "s",
+        "markerfacecolor": "white",
+    },
 }
-_INTERVAL: Final[dict[str, Any]] = {"linestyle": "none", "color": style.INK, "marker": "|"} | {
-    "markersize": 8, "markeredgewidth": 0.8
-}  # fmt: skip
+_INTERVAL: Final[dict[str, Any]] = {
+    "linestyle": "none",
+    "color": style.INK,
+    "marker": "|",
+    "markersize": 8,
+    "markeredgewidth": 0.8,
+}
 
 
 def subset_hits(outcomes: pd.DataFrame, alpha: float, measure: Measure) -> StudyHits:
@@ -40,7 +48,7 @@ def subset_hits(outcomes: pd.DataFrame, alpha: float, measure: Measure) -> Study
     """
     study = study_hits(outcomes, alpha, measure, by=("sampling", "labelled_clips"))
     for wanted in {sampling for sampling, _ in study.draws}:
-        draws = {size: study.draws[point, size] for point, size in study.draws if point == wanted}
+        draws = {size: found for (one, size), found in study.draws.items() if one == wanted}
         same_draws(draws, f"{wanted} subsets of size")
     return study
 
@@ -96,9 +104,8 @@ def subset_size(
     titles = [f"Fused, α = {alpha:g}" if alpha != 1 else "Student (α = 1)" for alpha in alphas]
     with style.theme():
         figure, axes = style.new_figure(len(tables), height=2.9, legend_rows=rows)
-        for alpha, table, title, ax in zip(
-            alphas, tables, style.lettered(titles), axes, strict=True
-        ):
+        panels = zip(alphas, tables, style.lettered(titles), axes, strict=True)
+        for alpha, table, title, ax in panels:
             _draw_panel(ax, table, subset_draws(outcomes, alpha, measure=measure))
             ax.set_title(title, loc="left", weight="bold")
             ax.set_xlabel("Labelled clips (0: the teacher)")

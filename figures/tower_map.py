@@ -94,13 +94,14 @@ def tower_map(grid: pd.DataFrame, measure: str) -> Figure:
         )
         for outline in same:
             outline.set_label("the same α in both towers")
-        room: dict[str, Any] = {
-            "borderpad": 0,
-            "borderaxespad": 0.3,
-            "handlelength": 1,
-            "handleheight": 0.8,
-        }
-        ax.legend(handles=[best, *same], **room, **style.ABOVE)
+        ax.legend(
+            handles=[best, *same],
+            borderpad=0,
+            borderaxespad=0.3,
+            handlelength=1,
+            handleheight=0.8,
+            **style.ABOVE,
+        )
         ax.set_xlabel("α of the text tower")
         ax.set_ylabel("α of the vision tower")
         ax.tick_params(axis="both", length=0, rotation=0)

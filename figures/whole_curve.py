@@ -46,13 +46,10 @@ def band_table(outcomes: pd.DataFrame) -> pd.DataFrame:
         by_alpha = zip(*(np.moveaxis(gain, 2, 0) for gain in gains), strict=True)
         alone = [crossed_interval(list(point)) for point in by_alpha]
         low, high = [one.low for one in alone], [one.high for one in alone]
-        columns: dict[str, Any] = {
-            "panel": panel.name,
-            "alpha": hits.alphas,
-            "value": whole.estimate,
-        }
-        columns |= {"value_low": whole.low, "value_high": whole.high, "difference": band.estimate}
-        columns |= {"ci_low": low, "ci_high": high, "band_low": band.low, "band_high": band.high}
+        columns: dict[str, Any] = {"panel": panel.name, "alpha": hits.alphas}
+        columns |= {"value": whole.estimate, "value_low": whole.low, "value_high": whole.high}
+        columns |= {"difference": band.estimate, "ci_low": low, "ci_high": high}
+        columns |= {"band_low": band.low, "band_high": band.high}
         columns |= {"n": hits.n_items, "draws": len(hits.draws), "level": LEVEL}
         verdicts = {"alone": off_zero(low, high), "together": off_zero(band.low, band.high)}
         tables.append(pd.DataFrame(columns | verdicts))

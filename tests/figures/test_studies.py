@@ -109,7 +109,7 @@ def test_figure_4_draws_its_tables_and_covers_no_text(wanted, draws, alphas):
             drawn = np.asarray(lines[str(sampling)].get_ydata())
             np.testing.assert_allclose(drawn, 100 * rows["value"])
         dots = [line.get_ydata() for line in ax.lines if line.get_markersize() == 2.2]
-        single = 100 * subset_draws(outcomes, alpha)["value"] if draws == BOTH else []
+        single: Any = 100 * subset_draws(outcomes, alpha)["value"] if draws == BOTH else []
         np.testing.assert_allclose(np.sort(np.concatenate([[], *dots])), np.sort(single))
         paths = [path for part in ax.collections for path in part.get_paths()]
         ends = {tuple(np.round(np.asarray(path.vertices)[:, 1], 9)) for path in paths}
@@ -299,7 +299,9 @@ def test_figure_5_draws_its_table_and_covers_no_text(wanted, draws, shown):
         (teacher,) = (line.get_ydata() for line in ax.lines if line.get_linestyle() == "--")
         np.testing.assert_allclose(np.asarray(teacher), 100 * rows["teacher"].iloc[0])
         dots = [line.get_ydata() for line in ax.lines if line.get_markersize() == 2.2]
-        single = 100 * singles.loc[singles["scope"] == scope, "value"] if len(draws) > 1 else []
+        single: Any = (
+            100 * singles.loc[singles["scope"] == scope, "value"] if len(draws) > 1 else []
+        )
         np.testing.assert_allclose(np.concatenate([[], *dots]), single)
         paths = [path.vertices for part in ax.collections for path in part.get_paths()]
         drawn = set(np.round(np.concatenate(paths)[:, 1], 6))
