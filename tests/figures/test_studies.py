@@ -105,8 +105,10 @@ def test_figure_4_draws_its_tables_and_covers_no_text(wanted, draws, alphas):
     for alpha, ax in zip(alphas, figure.axes, strict=True):
         table = subset_table(outcomes, alpha)
         lines = {line.get_label(): line for line in ax.lines}
+        places = log_places([0, *wanted])
         for sampling, rows in table.groupby("sampling"):
-            drawn = np.asarray(lines[str(sampling)].get_ydata())
+            x, drawn = np.asarray(lines[str(sampling)].get_xydata()).T
+            np.testing.assert_allclose(x, rows["labelled_clips"].map(places), atol=0.015)
             np.testing.assert_allclose(drawn, 100 * rows["value"])
         dots = [line.get_ydata() for line in ax.lines if line.get_markersize() == 2.2]
         single: Any = 100 * subset_draws(outcomes, alpha)["value"] if draws == BOTH else []
