@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from string import ascii_lowercase
+from itertools import product
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +33,7 @@ _LINE: Final[dict[str, Any]] = {
     "marker": "o",
     "markersize": 3.4,
 }
+_SUPERSCRIPTS: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,14 @@ def share_hits(
     """
     if not measures:
         raise ValueError("there is no measure of the study; give at least one")
-    studies = {
-        measure: study_hits(outcomes, alpha, measure, by="labelled_share") for measure in measures
-    }
+    studies = {one: study_hits(outcomes, alpha, one, by="labelled_share") for one in measures}
     shares = sorted({share for study in studies.values() for share in study.hits}, reverse=True)
     places = {}
-    for measure, study in studies.items():
-        for share in shares:
-            place = f"{measure.data_set} at pseudo-label share {1 - share:.9g}"
-            if share not in study.draws:
-                raise ValueError(f"there are no outcomes of {place}; finish the study")
-            places[place] = study.draws[share]
+    for (measure, study), share in product(studies.items(), shares):
+        place = f"{measure.data_set} at pseudo-label share {1 - share:.9g}"
+        if share not in study.draws:
+            raise ValueError(f"there are no outcomes of {place}; finish the study")
+        places[place] = study.draws[share]
     draws = same_draws(places, "outcomes of")
     scopes = {measure.data_set: [measure] for measure in measures}
     if len(measures) > 1:
@@ -93,7 +91,6 @@ def share_table(
     (highest of its scope in hindsight; of equal ones the smallest share).
 
     Raises: ValueError as `share_hits`.
-    Source: supplement, section 8 and figure 5.
     """
     rows = [
         {"scope": scope, "measure": measure_name(study.measures), "alpha": alpha}
@@ -109,18 +106,13 @@ def share_table(
 def share_draws(
     outcomes: pd.DataFrame, alpha: float = 0.4, *, measures: Sequence[Measure] = MEASURES
 ) -> pd.DataFrame:
-    """Each single draw of the study: scope, alpha, pseudo_share, draw, value (fraction).
-
-    Raises: ValueError as `share_hits`.
-    """
-    rows = [
-        (scope, alpha, share, draw, value)
-        for scope, study in share_hits(outcomes, alpha, measures).items()
-        for share, hits in study.hits.items()
-        for draw, value in zip(
-            study.draws, np.mean([of_set.mean(axis=1) for of_set in hits], axis=0), strict=True
-        )
-    ]
+    """Each single draw of the study: scope, alpha, pseudo_share, draw, value (fraction)."""
+    rows = []
+    for scope, study in share_hits(outcomes, alpha, measures).items():
+        for share, hits in study.hits.items():
+            values = np.mean([of_set.mean(axis=1) for of_set in hits], axis=0)
+            for draw, value in zip(study.draws, values, strict=True):
+                rows.append((scope, alpha, share, draw, value))
     return pd.DataFrame(rows, columns=["scope", "alpha", "pseudo_share", "draw", "value"])
 
 
@@ -133,23 +125,23 @@ def label_share(
     others. The band is of 95% at each share; the teacher is a dashed line.
 
     Raises: ValueError as `share_table`.
-    Source: supplement, figure 5.
     """
     table = share_table(outcomes, alpha, measures=measures)
-    draws = share_draws(outcomes, alpha, measures=measures)
-    scopes = list(table["scope"].unique())
+    singles = share_draws(outcomes, alpha, measures=measures)
     names = {one.data_set: one.name.split()[-1].capitalize() for one in measures}
     names[MEAN] = " and ".join(sorted({one.name.split()[-1] for one in measures}))
+    scopes = list(table["scope"].unique())
+    titles = [f"mean of {len(measures)} data sets" if one == MEAN else one for one in scopes]
     with style.theme():
+        handles = _legend(int(table["draws"].iloc[0]))
         figure, axes, spare = _grid(len(scopes))
-        for place, (scope, ax) in enumerate(zip(scopes, axes, strict=True)):
-            _draw_panel(ax, table[table["scope"] == scope], draws[draws["scope"] == scope])
-            title = f"mean of {len(measures)} data sets" if scope == MEAN else scope
-            ax.set_title(f"({ascii_lowercase[place]}) {title}", loc="left", weight="bold")
+        for place, (scope, title) in enumerate(zip(scopes, style.lettered(titles), strict=True)):
+            ax = axes[place]
+            _draw_panel(ax, table[table["scope"] == scope], singles[singles["scope"] == scope])
+            ax.set_title(title, loc="left", weight="bold")
             ax.set_ylabel(f"{names[scope]} (%)")
             if place + _COLUMNS >= len(scopes):
                 ax.set_xlabel("Share of the pseudo-label loss")
-        handles = _legend(int(table["draws"].iloc[0]))
         if spare is None:
             style.shared_legend(figure, handles, columns=len(handles))
         else:
@@ -169,11 +161,10 @@ def _grid(panels: int) -> tuple[Figure, list[Axes], Axes | None]:
     return figure, cells[:panels], cells[panels] if free else None
 
 
-def _draw_panel(ax: Axes, rows: pd.DataFrame, draws: pd.DataFrame) -> None:
+def _draw_panel(ax: Axes, rows: pd.DataFrame, singles: pd.DataFrame) -> None:
     places = log_places(list(rows["pseudo_share"]))
     ax.axhline(100 * rows["teacher"].iloc[0], **style.TEACHER)
-    alone = rows["pseudo_share"] == 0
-    for part in (rows[alone], rows[~alone]):
+    for _, part in rows.groupby(rows["pseudo_share"] > 0):
         x = part["pseudo_share"].map(places)
         low, high = 100 * part["ci_low"], 100 * part["ci_high"]
         if len(part) == 1:  # where a band would have no width
@@ -182,19 +173,15 @@ def _draw_panel(ax: Axes, rows: pd.DataFrame, draws: pd.DataFrame) -> None:
             ax.fill_between(x, low, high, color=style.BAND, linewidth=0)
         ax.plot(x, 100 * part["value"], **_LINE, zorder=3)
     if rows["draws"].iloc[0] > 1:
-        x = draws["pseudo_share"].map(places)
-        ax.plot(x, 100 * draws["value"], **style.DRAW_DOT, zorder=2.5)
+        x = singles["pseudo_share"].map(places)
+        ax.plot(x, 100 * singles["value"], **style.DRAW_DOT, zorder=2.5)
     ax.margins(y=0.08)
     style.round_steps(ax.yaxis, 5)
-    names = _share_names(list(places))
+    # 0 and the powers of ten have names; all shares have where there are too few of these.
+    powers = [share for share in places if share == 0 or math.log10(share).is_integer()]
+    names = {share: _share_name(share) for share in (powers if len(powers) > 2 else places)}
     log_axis(ax, places, names, turn=any("·" in name for name in names.values()))
     sns.despine(ax=ax)
-
-
-def _share_names(shares: Sequence[float]) -> dict[float, str]:
-    """Names for 0 and the powers of ten; for all shares where there are too few of these."""
-    powers = [share for share in shares if share == 0 or math.log10(share).is_integer()]
-    return {share: _share_name(share) for share in (powers if len(powers) > 2 else shares)}
 
 
 def _share_name(share: float) -> str:
@@ -202,17 +189,15 @@ def _share_name(share: float) -> str:
     if share in (0, 1):
         return f"{share:g}"
     digits, exponent = f"{share:.1e}".split("e")
-    power = f"10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    power = f"10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
     return power if float(digits) == 1 else f"{float(digits):g}·{power}"
 
 
 def _legend(draws: int) -> list[Artist]:
-    several = draws > 1
-    over = "items × draws" if several else "items"
-    dots = [Line2D([], [], **style.DRAW_DOT, label="each draw")] if several else []
-    return [
-        Line2D([], [], **_LINE, label=f"mean of {draws} draws" if several else "the one draw"),
-        *dots,
+    handles: list[Artist] = [
+        Line2D([], [], **_LINE, label=style.mean_label(draws)),
+        Line2D([], [], **style.DRAW_DOT, label="each draw"),
         Line2D([], [], **style.TEACHER, label="teacher's level"),
-        Patch(color=style.BAND, label=f"95% interval ({over})"),
+        Patch(color=style.BAND, label=style.interval_label(draws)),
     ]
+    return handles if draws > 1 else [handles[0], *handles[2:]]

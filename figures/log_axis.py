@@ -18,17 +18,12 @@ _MARGIN: Final = 0.05  # of the x axis; beyond both ends
 
 
 def log_places(values: Sequence[float]) -> dict[float, float]:
-    """Places in [0, 1] of distinct values of at least 0, ascending.
-
-    Raises: ValueError when there is none or one is negative.
-    """
+    """Places in [0, 1] of distinct values of at least 0, ascending."""
     ordered = sorted(set(values))
-    if not ordered or ordered[0] < 0:
-        raise ValueError(f"places on a log axis need values of at least 0, not {list(values)}")
     positive = [value for value in ordered if value > 0]
     places = dict.fromkeys(ordered, 0.0)
     if positive:
-        start = _GAP if ordered[0] == 0 else 0.0
+        start = _GAP if len(ordered) > len(positive) else 0.0
         logs = np.log(positive)
         spans = (logs - logs[0]) / (logs[-1] - logs[0]) if len(logs) > 1 else np.ones(1)
         places |= dict(zip(positive, start + (1 - start) * spans, strict=True))
@@ -46,23 +41,21 @@ def log_axis(
     box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
     inches = box.width / (1.05 + 2 * _MARGIN)  # some is lost to names not laid out yet
     size = matplotlib.rcParams["xtick.labelsize"]
-    widths = {
-        value: TextPath((0, 0), name, size=size).get_extents().width / 72
+    widths = {  # in, with the space between two names
+        value: TextPath((0, 0), name, size=size).get_extents().width / 72 + 0.04
         for value, name in labels.items()
     }
-
-    def apart(one: float, other: float) -> float:
-        return (places[other] - places[one]) * inches - (widths[one] + widths[other]) / 2
-
-    space = 0.04  # in; between two names
     named = [value for value in places if value in labels]
-    turned = turn and any(apart(*pair) < space for pair in pairwise(named))
+
+    def apart(one: float, other: float) -> bool:
+        return (places[other] - places[one]) * inches >= (widths[one] + widths[other]) / 2
+
+    turned = turn and not all(apart(*pair) for pair in pairwise(named))
     if turned:
-        widths = dict.fromkeys(widths, size / 72)
-        space = 0.01
+        widths = dict.fromkeys(widths, size / 72 + 0.01)
     kept: list[float] = []
     for value in named:
-        if not kept or apart(kept[-1], value) >= space:
+        if not kept or apart(kept[-1], value):
             kept.append(value)
     at, names = [places[value] for value in kept], [labels[value] for value in kept]
     ax.set_xticks(at, names, rotation=90 if turned else 0)

@@ -12,24 +12,23 @@ from figures import style
 
 
 def loss_curve(losses: pd.DataFrame) -> Figure:
-    """Draw the loss between teacher and student, one column wide, each draw's line and the mean.
+    """Draw the loss between teacher and student, each draw's line and the mean.
 
-    `losses` has columns draw, alpha and loss (nats), such as `loss_barrier.loss_along_line` gives
-    for each draw. The dashed line joins the mean's ends: above it there is a barrier.
+    losses: columns draw, alpha and loss (nats), such as `loss_barrier.loss_along_line` gives for
+    each draw. The dashed line joins the mean's ends: above it there is a barrier.
 
     Raises: ValueError when the draws do not have the same alphas.
     """
     curves = _loss_curves(losses)
-    mean, several = curves.mean(axis=1), curves.shape[1] > 1
+    mean, draws = curves.mean(axis=1), curves.shape[1]
     with style.theme():
         figure, (ax,) = style.new_figure(1, height=2.4, legend_rows=2)
         handles: list[Artist] = []
-        if several:
-            drawn = ax.plot(curves.index, curves, color=style.DRAW, linewidth=0.6)
-            drawn[0].set_label("each draw")
-            handles.append(drawn[0])
-        label = f"mean of {curves.shape[1]} draws" if several else "the one draw"
-        handles += ax.plot(mean, color=style.LINE, marker=".", markersize=4, label=label)
+        if draws > 1:
+            handles += ax.plot(curves.index, curves, color=style.DRAW, linewidth=0.6)[:1]
+            handles[0].set_label("each draw")
+        look = {"color": style.LINE, "marker": ".", "markersize": 4}
+        handles += ax.plot(mean, **look, label=style.mean_label(draws))
         ends = mean.iloc[[0, -1]]
         handles += ax.plot(ends, label="straight line between the ends", **style.TEACHER)
         style.alpha_axis(ax)
@@ -41,8 +40,7 @@ def loss_curve(losses: pd.DataFrame) -> Figure:
 def losses_in_words(losses: pd.DataFrame, barriers: Mapping[int, float]) -> str:
     """Whether the loss has a barrier on the way, and where it is lowest: Markdown.
 
-    barriers: of each draw of `losses` (as `loss_curve` takes them), `loss_barrier.barrier`, in
-    nats.
+    barriers: of each draw of `losses` (as of `loss_curve`), `loss_barrier.barrier`, in nats.
 
     Raises: ValueError when the barriers are not of the same draws, or as `loss_curve`.
     """

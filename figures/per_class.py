@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ _ROW: Final = 0.128  # in; a class
 _FEWEST: Final = 8  # rows that there is room for
 _NAME: Final = 24  # letters of a class name that are shown
 _NARROWEST: Final = 0.4  # of the wider panel
+_EDGE: Final[dict[str, Any]] = {"edgecolor": style.LINE, "linewidth": 0.4}  # of a bar
 
 
 def per_class_table(
@@ -54,10 +55,9 @@ def per_class_table(
     table = table.rename(columns={"low": "ci_low", "high": "ci_high"})
     table.insert(0, "data_set", data_set)
     table.insert(1, "alpha", float(alpha))
-    table["draws"] = len(other)
-    table["level"] = level
     verdicts = off_zero(table["ci_low"], table["ci_high"])
-    table["verdict"] = np.where(table["q_value"] <= 1 - level, verdicts, "undecided")
+    verdicts = np.where(table["q_value"] <= 1 - level, verdicts, "undecided")
+    table = table.assign(draws=len(other), level=level, verdict=verdicts)
     # Rounded, so that equal shares do not differ by the order of a sum.
     order = table.assign(difference=-table["difference"].round(12))
     return table.loc[order.sort_values(["difference", "class"]).index].reset_index(drop=True)
@@ -72,8 +72,9 @@ def item_labels(outcomes: pd.DataFrame, data_set: str) -> pd.Series:
     pairs = rows[["item", "label"]].drop_duplicates().astype({"item": str})
     if (without := pairs["label"].isna()).any():
         raise ValueError(f"item {pairs.loc[without, 'item'].iloc[0]!r} of {data_set} has no label")
-    if (repeated := pairs["item"].duplicated()).any():
-        item = pairs.loc[repeated, "item"].iloc[0]
+    repeated = pairs[pairs["item"].duplicated()]
+    if not repeated.empty:
+        item = repeated["item"].iloc[0]
         labels = sorted(pairs.loc[pairs["item"] == item, "label"].astype(str))
         raise ValueError(
             f"item {item!r} of {data_set} has several labels: {labels}; measure all models again "
@@ -85,11 +86,9 @@ def item_labels(outcomes: pd.DataFrame, data_set: str) -> pd.Series:
 def per_class(table: pd.DataFrame) -> Figure:
     """Draw figure 1 from `per_class_table`: the 25 largest and the 25 smallest differences.
 
-    Two panels at page width, in order of the difference, an inch of bar being as much in both.
-    With at most 50 classes all are shown, the upper half on the left, each class once.
-    Dark bars are the classes with a verdict; of a name, 24 letters are shown.
-
-    Source: supplement, figure 1.
+    Two panels in order of the difference, an inch of bar being as much in both. With at most 50
+    classes all are shown, the upper half on the left, each class once. Dark bars are the classes
+    with a verdict; of a name, 24 letters are shown.
     """
     shown = min(_COUNT, math.ceil(len(table) / 2))
     upper, lower = table.iloc[:shown], table.iloc[max(shown, len(table) - _COUNT) :]
@@ -99,48 +98,43 @@ def per_class(table: pd.DataFrame) -> Figure:
         height = 1.05 + _ROW * max(shown, _FEWEST)
         figure, axes = style.new_figure(len(parts), height, legend_rows=1 if len(parts) > 1 else 3)
         limits = _limits(parts)
-        grid = axes[0].get_gridspec()
-        if grid is not None:
-            grid.set_width_ratios([high - low for low, high in limits])
-        widest = max(high - low for low, high in limits)
-        step = np.diff(MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(0, widest))[0]
-        names = ("largest", "smallest")
-        for letter, name, part, ends, ax in zip("ab", names, parts, limits, axes, strict=False):
+        widths = np.ptp(limits, axis=1)
+        if grid := axes[0].get_gridspec():
+            grid.set_width_ratios(widths)
+        step = np.diff(MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(0, widths.max()))[0]
+        names = ("(a)", "largest"), ("(b)", "smallest")
+        for (letter, name), part, ends, ax in zip(names, parts, limits, axes, strict=False):
             _draw_bars(ax, part)
             ax.set_ylim(shown - 0.4, -0.6)
             ax.set_xlim(*ends)
             ax.xaxis.set_major_locator(MultipleLocator(step))
-            title = f"({letter}) {first['data_set']}: {len(part)} {name}"
+            title = f"{letter} {first['data_set']}: {len(part)} {name}"
             ax.set_title(title, loc="left", weight="bold")
-            ax.set_xlabel(
-                f"Difference in top-1 (points):\nα = {first['alpha']:g} minus the teacher"
-            )
+            against = f"α = {first['alpha']:g} minus the teacher"
+            ax.set_xlabel(f"Difference in top-1 (points):\n{against}")
         axes[0].set_ylabel("Class (clips)")
         _draw_legend(figure, table)
     return figure
 
 
-def _limits(parts: list[pd.DataFrame]) -> list[tuple[float, float]]:
+def _limits(parts: list[pd.DataFrame]) -> np.ndarray:
     """The panels' x ranges in points, 0 and every interval included, none much the narrower."""
     ends = []
     for part in parts:
         values = 100 * part[["difference", "ci_low", "ci_high"]].to_numpy(np.float64)
         ends.append((min(np.nanmin(values), 0.0), max(np.nanmax(values), 0.0)))
-    widest = max(max(high - low for low, high in ends), 1.0)
-    limits = []
-    for low, high in ends:
-        more = max(_NARROWEST * widest - (high - low), 0) / 2 + 0.04 * widest
-        limits.append((low - more, high + more))
-    return limits
+    widths = np.ptp(ends, axis=1)
+    widest = max(widths.max(), 1.0)
+    more = np.maximum(_NARROWEST * widest - widths, 0) / 2 + 0.04 * widest
+    return np.array(ends) + more[:, None] * [-1, 1]
 
 
 def _draw_bars(ax: Axes, part: pd.DataFrame) -> None:
     places = np.arange(len(part))
-    percent = 100 * part[["difference", "ci_low", "ci_high"]].to_numpy(np.float64)
-    settled = (part["verdict"] != "undecided").to_numpy()
-    colours = np.where(settled, style.LINE, style.BAND)
-    ax.barh(places, percent[:, 0], height=0.72, color=colours, edgecolor=style.LINE, linewidth=0.4)
-    ax.hlines(places, percent[:, 1], percent[:, 2], color=style.INK, linewidth=0.7)
+    gain, low, high = (100 * part[name].to_numpy() for name in ("difference", "ci_low", "ci_high"))
+    colours = np.where(part["verdict"] != "undecided", style.LINE, style.BAND)
+    ax.barh(places, gain, height=0.72, color=colours, **_EDGE)
+    ax.hlines(places, low, high, color=style.INK, linewidth=0.7)
     ax.axvline(0, color=style.INK, linewidth=0.6)
     names = [
         f"{name if len(name) <= _NAME else name[: _NAME - 1] + '…'} ({n})"
@@ -154,14 +148,13 @@ def _draw_bars(ax: Axes, part: pd.DataFrame) -> None:
 
 
 def _draw_legend(figure: Figure, table: pd.DataFrame) -> None:
-    level = table["level"].iloc[0]
+    level, draws = table["level"].iloc[0], table["draws"].iloc[0]
     settled = int((table["verdict"] != "undecided").sum())
     decided = f"q ≤ {1 - level:.2g} ({settled} of {len(table)} classes)"
-    over = "clips × draws" if table["draws"].iloc[0] > 1 else "clips"
-    edge = {"edgecolor": style.LINE, "linewidth": 0.4}
+    interval = style.interval_label(draws, level, "clips")
     handles = [
-        Patch(facecolor=style.LINE, **edge, label=decided),
-        Patch(facecolor=style.BAND, **edge, label="undecided"),
-        Line2D([], [], color=style.INK, linewidth=0.7, label=f"{level:.0%} interval ({over})"),
+        Patch(facecolor=style.LINE, **_EDGE, label=decided),
+        Patch(facecolor=style.BAND, **_EDGE, label="undecided"),
+        Line2D([], [], color=style.INK, linewidth=0.7, label=interval),
     ]
     style.shared_legend(figure, handles, columns=3 if len(figure.axes) > 1 else 1)

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
@@ -53,30 +52,21 @@ def rank_curve_table(
 
     Raises: ValueError when the outcomes lack the teacher, the student or this alpha, or alpha is
     not between 0 and 1.
-    Source: supplement, figure 2.
     """
     models = {"teacher": 0.0, "student": 1.0, "fused": _fused(alpha)}
     tables = []
     found = sweep_ranks(outcomes, data_set, DIRECTION, list(models.values()))
     for (model, at), ranks in zip(models.items(), found.arrays, strict=True):
         cutoffs, (hits,) = _hits([ranks])
-        band = simultaneous_band(hits)
-        n = ranks.shape[1]
+        band, n = simultaneous_band(hits), ranks.shape[1]
+        # An upper band of a share that only grows: no end may exceed a later one.
+        high = np.minimum.accumulate(band.high[::-1])[::-1]
+        curves = {"rank": band.estimate, "ci_low": high, "ci_high": band.low}
         position = np.arange(1, n + 1)
-        columns = {
-            "data_set": data_set,
-            "direction": DIRECTION,
-            "model": model,
-            "alpha": at,
-            "position": position,
-            "share": position / n,
-            "rank": _first_reaching(band.estimate, cutoffs, n),
-            # An upper band of a share that only grows: no end may exceed a later one.
-            "ci_low": _first_reaching(np.minimum.accumulate(band.high[::-1])[::-1], cutoffs, n),
-            "ci_high": _first_reaching(band.low, cutoffs, n),
-        }
-        counts = {"n": n, "draws": len(ranks), "level": LEVEL}
-        tables.append(pd.DataFrame(columns | counts))
+        columns = {"data_set": data_set, "direction": DIRECTION, "model": model, "alpha": at}
+        columns |= {"position": position, "share": position / n}
+        columns |= {name: _first_reaching(curve, cutoffs, n) for name, curve in curves.items()}
+        tables.append(pd.DataFrame(columns | {"n": n, "draws": len(ranks), "level": LEVEL}))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -98,17 +88,13 @@ def curve_order(
     n = len(ranks.items)
     curves = [_first_reaching(hits.mean(axis=(0, 1)), cutoffs, n) for hits in (teacher, fused)]
     gap = np.sign(curves[1] - curves[0])
+    shares = {"below": -1, "equal": 0, "above": 1}
     band = simultaneous_band(fused - teacher)
     return pd.Series(
-        {
-            "positions": n,
-            "below": float(np.mean(gap < 0)),
-            "equal": float(np.mean(gap == 0)),
-            "above": float(np.mean(gap > 0)),
-            "cutoffs": len(cutoffs) - 1,  # at the largest rank seen every R@k is 1
-            "higher": int(np.sum(band.low > 0)),
-            "lower": int(np.sum(band.high < 0)),
-        },
+        {"positions": n}
+        | {name: float(np.mean(gap == sign)) for name, sign in shares.items()}
+        | {"cutoffs": len(cutoffs) - 1}  # at the largest rank seen every R@k is 1
+        | {"higher": int(np.sum(band.low > 0)), "lower": int(np.sum(band.high < 0))},
         dtype=object,
     )
 
@@ -130,31 +116,33 @@ def rank_curves(table: pd.DataFrame) -> Figure:
     Each curve is a staircase: the texts' share on the x axis, their ranks on the y axis, lower is
     better. The bands of teacher and fused model are shown; whether the two differ is answered by
     `curve_order`, where texts are paired.
-
-    Source: supplement, figure 2.
     """
-    first = table.iloc[0]
+    largest = max(float(table["rank"].max()), 2)
     with style.theme():
         figure, (ax,) = style.new_figure(1, height=2.9, legend_rows=3)
         handles: list[Artist] = []
         for model, look in _LINES.items():
             rows = table[table["model"] == model]
-            share = np.concatenate([[0], rows["share"]])
-            rank, low, high = (
-                np.concatenate([rows[name].iloc[:1], rows[name]])
-                for name in ("rank", "ci_low", "ci_high")
-            )
+            rows = pd.concat([rows.iloc[:1].assign(share=0), rows])
             if model in _BANDS:
-                ax.fill_between(share, low, high, step="pre", **_BANDS[model])
+                ends = rows["ci_low"], rows["ci_high"]
+                ax.fill_between(rows["share"], *ends, step="pre", **_BANDS[model])
             label = _label(rows.iloc[0])
-            handles += ax.plot(share, rank, drawstyle="steps-pre", label=label, **look)
+            handles += ax.step(rows["share"], rows["rank"], where="pre", label=label, **look)
         handles += [
             Patch(**look, label=f"{LEVEL:.0%} band, {model}") for model, look in _BANDS.items()
         ]
-        _finish(ax, float(table["rank"].max()))
-        ax.set_xlabel(f"Share of texts, sorted by rank (n = {first['n']:,})")
+        ax.set_yscale("log")
+        ax.set_ylim(0.9, 1.15 * largest)
+        ax.set_xlim(-0.01, 1.01)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1,) if largest > 50 else (1, 2, 5)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:,g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        sns.despine(ax=ax)
+        ax.set_xlabel(f"Share of texts, sorted by rank (n = {table['n'].iloc[0]:,})")
         ax.set_ylabel("Rank of the right video")
-        ax.set_title(str(first["data_set"]), loc="left", weight="bold")
+        ax.set_title(str(table["data_set"].iloc[0]), loc="left", weight="bold")
         style.shared_legend(figure, handles, columns=2)
     return figure
 
@@ -186,15 +174,3 @@ def _label(row: pd.Series) -> str:
         return "teacher"
     name = "student" if row["model"] == "student" else f"fused, α = {row['alpha']:g}"
     return f"{name}, {row['draws']} draws" if row["draws"] > 1 else name
-
-
-def _finish(ax: Axes, largest: float) -> None:
-    ax.set_yscale("log")
-    ax.set_ylim(0.9, 1.15 * max(largest, 2))
-    ax.set_xlim(-0.01, 1.01)
-    subs = (1.0,) if largest > 50 else (1.0, 2.0, 5.0)
-    ax.yaxis.set_major_locator(LogLocator(subs=subs))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:,g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    sns.despine(ax=ax)

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any, Final
 
 import matplotlib.figure
@@ -44,6 +45,8 @@ DRAW_DOT: Final[dict[str, Any]] = {
     "markeredgecolor": DRAW,
     "markeredgewidth": 0.6,
 }
+# Where a legend over its axes stands.
+ABOVE: Final[dict[str, Any]] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False}
 
 _FONT: Final = 7.5  # pt at final size
 _RC: Final[dict[str, Any]] = {
@@ -70,18 +73,14 @@ _RC: Final[dict[str, Any]] = {
 
 @contextmanager
 def theme() -> Iterator[None]:
-    """Draw with the kit's seaborn theme inside the block; the caller's settings come back after.
-
-    Nothing of the user's own settings (matplotlibrc, rcParams, styles) has a part in it.
-    """
+    """Draw with the kit's theme inside the block, whatever the user's settings; they come back."""
     look = sns.axes_style("ticks") | sns.plotting_context("paper") | _RC
     with matplotlib.style.context(["default", look]):
         yield
 
 
 class Figure(matplotlib.figure.Figure):
-    """A figure that no window and no backend of pyplot's has a part in; notebooks show it as it is
-    saved, but cropped."""
+    """A figure without window and pyplot; notebooks show it as it is saved, but cropped."""
 
     def __init__(self, width: float, height: float) -> None:
         super().__init__(figsize=(width, height), dpi=DPI / 2)
@@ -98,8 +97,6 @@ def new_figure(panels: int, height: float, legend_rows: int = 0) -> tuple[Figure
     """A figure of `panels` axes side by side and `height` inches; column width for one, else page.
 
     `legend_rows` lines of text are kept free under the axes for `shared_legend`.
-
-    Raises: ValueError when panels is not positive.
     """
     if panels < 1:
         raise ValueError(f"a figure needs at least one panel, not {panels}")
@@ -128,6 +125,25 @@ def shared_legend(
     )
 
 
+def lettered(titles: Sequence[str]) -> list[str]:
+    """Titles of panels: "(a) ..." where there are several."""
+    several = len(titles) > 1
+    return [
+        f"({letter}) {title}" if several else title
+        for letter, title in zip(ascii_lowercase, titles, strict=False)
+    ]
+
+
+def mean_label(draws: int) -> str:
+    """What a curve is the mean of, in a legend."""
+    return f"mean of {draws} draws" if draws > 1 else "the one draw"
+
+
+def interval_label(draws: int, level: float = 0.95, items: str = "items") -> str:
+    """What an interval is over, in a legend: "95% interval (items × draws)"."""
+    return f"{level:.0%} interval ({items}{' × draws' if draws > 1 else ''})"
+
+
 def alpha_axis(ax: Axes) -> None:
     """An x axis of alpha from teacher to student, and a y axis with round steps."""
     names = ["0\nteacher", "0.2", "0.4", "0.6", "0.8", "1\nstudent"]
@@ -149,11 +165,8 @@ def save(
     """Write `stem`.png (300 dpi) and `stem`.pdf with a provenance line; returns the two paths.
 
     `provenance` maps names to values, say {"results": digest}; the commit of this code is added.
-    The line shows 12 characters of each value and the files' metadata the whole. There is no date
-    and no program version in them: the same figure gives the same bytes. Each file is replaced
-    atomically.
-
-    Raises: ValueError when the provenance is empty.
+    The line shows 12 characters of each value and the files' metadata the whole. The same figure
+    gives the same bytes: no date, no program version. Each file is replaced atomically.
     """
     provenance, stem = with_commit(provenance), Path(stem)
     whole = "; ".join(f"{name}: {value}" for name, value in provenance.items())
@@ -163,8 +176,7 @@ def save(
     }
     paths = []
     with theme():
-        where = (0.99, 0.02 / figure.get_figheight())
-        line = provenance_line(provenance)
+        where, line = (0.99, 0.02 / figure.get_figheight()), provenance_line(provenance)
         footer = figure.text(*where, line, ha="right", fontsize=5.5, color=DRAW)
         try:
             for kind, content in metadata.items():

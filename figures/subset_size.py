@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from string import ascii_lowercase
+from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
@@ -21,18 +19,19 @@ from figures.log_axis import log_axis, log_places
 from figures.measures import OWN, SIZE_MEASURE, Measure, measures_in_words
 from figures.outcomes import same_draws
 
-_DODGE: Final = 0.011  # of the x axis; between the two samplings
+_DODGE: Final = {"independent": -0.011, "nested": 0.011}  # of the x axis, where both are drawn
 # How Line2D draws them; told apart in grey by dashes, marker and its face.
-_LOOKS: Final[dict[str, dict[str, Any]]] = {
-    "independent": {"color": style.LINE, "linestyle": "-", "marker": "o"},
+_MEAN: Final[dict[str, Any]] = {"linewidth": 1.1, "markersize": 3.6, "markeredgewidth": 0.9}
+_LOOKS: Final[dict[Any, dict[str, Any]]] = {
+    "independent": {**_MEAN, "color": style.LINE, "linestyle": "-", "marker": "o"},
     "nested": {
+        **_MEAN,
         "color": style.SECOND,
         "linestyle": (0, (3, 1.5)),
         "marker": "s",
         "markerfacecolor": "white",
     },
 }
-_MEAN: Final[dict[str, Any]] = {"linewidth": 1.1, "markersize": 3.6, "markeredgewidth": 0.9}
 _INTERVAL: Final[dict[str, Any]] = {
     "linestyle": "none",
     "color": style.INK,
@@ -49,9 +48,7 @@ def subset_hits(outcomes: pd.DataFrame, alpha: float, measure: Measure) -> Study
     """
     study = study_hits(outcomes, alpha, measure, by=("sampling", "labelled_clips"))
     for wanted in {sampling for sampling, _ in study.draws}:
-        draws = {
-            size: found for (sampling, size), found in study.draws.items() if sampling == wanted
-        }
+        draws = {size: found for (one, size), found in study.draws.items() if one == wanted}
         same_draws(draws, f"{wanted} subsets of size")
     return study
 
@@ -59,10 +56,7 @@ def subset_hits(outcomes: pd.DataFrame, alpha: float, measure: Measure) -> Study
 def subset_draws(
     outcomes: pd.DataFrame, alpha: float = 0.4, *, measure: Measure = SIZE_MEASURE
 ) -> pd.DataFrame:
-    """Each single draw of the study: sampling, alpha, labelled_clips, draw, value (fraction).
-
-    Raises: ValueError as `subset_hits`.
-    """
+    """Each single draw of the study: sampling, alpha, labelled_clips, draw, value (fraction)."""
     study = subset_hits(outcomes, alpha, measure)
     rows = [
         (sampling, alpha, size, draw, value)
@@ -81,15 +75,13 @@ def subset_table(
     and best (highest of its sampling in hindsight; of equal ones the smallest size).
 
     Raises: ValueError as `subset_hits`.
-    Source: supplement, section 7 and figure 4.
     """
     study = subset_hits(outcomes, alpha, measure)
-    samplings = dict.fromkeys(sampling for sampling, _ in study.hits)
-    places = {(sampling, 0): study.teacher for sampling in samplings} | dict(study.hits)
+    points = {(sampling, 0): study.teacher for sampling, _ in study.hits} | dict(study.hits)
     rows = [
         {"sampling": sampling, "alpha": alpha, "labelled_clips": size}
-        | point_numbers([places[sampling, size]])
-        for sampling, size in sorted(places)
+        | point_numbers([points[sampling, size]])
+        for sampling, size in sorted(points)
     ]
     return with_best(pd.DataFrame(rows), "sampling")
 
@@ -103,20 +95,18 @@ def subset_size(
     the means over draws, an interval at each size, and its draws as dots.
 
     Raises: ValueError when alphas is empty, or as `subset_table`.
-    Source: supplement, figure 4.
     """
     tables = [subset_table(outcomes, alpha, measure=measure) for alpha in alphas]
     if not tables:
         raise ValueError("there is no alpha to draw; give at least one")
-    handles = _legend(tables[0])
-    columns = 2 if len(alphas) == 1 else 3
+    handles, columns = _legend(tables[0]), 2 if len(tables) == 1 else 3
     rows = math.ceil(len(handles) / columns)
+    titles = [f"Fused, α = {alpha:g}" if alpha != 1 else "Student (α = 1)" for alpha in alphas]
     with style.theme():
-        figure, axes = style.new_figure(len(alphas), height=2.9, legend_rows=rows)
-        for letter, alpha, table, ax in zip(ascii_lowercase, alphas, tables, axes, strict=False):
+        figure, axes = style.new_figure(len(tables), height=2.9, legend_rows=rows)
+        panels = zip(alphas, tables, style.lettered(titles), axes, strict=True)
+        for alpha, table, title, ax in panels:
             _draw_panel(ax, table, subset_draws(outcomes, alpha, measure=measure))
-            name = "Student (α = 1)" if alpha == 1 else f"Fused, α = {alpha:g}"
-            title = name if len(alphas) == 1 else f"({letter}) {name}"
             ax.set_title(title, loc="left", weight="bold")
             ax.set_xlabel("Labelled clips (0: the teacher)")
         on = "" if measure.data_set == OWN else f", {measure.data_set}"
@@ -125,23 +115,26 @@ def subset_size(
     return figure
 
 
-def _draw_panel(ax: Axes, table: pd.DataFrame, draws: pd.DataFrame) -> None:
-    samplings = list(table["sampling"].unique())
+def _draw_panel(ax: Axes, table: pd.DataFrame, singles: pd.DataFrame) -> None:
     places = log_places(list(table["labelled_clips"]))
-    for sampling in samplings:
-        side = 0 if len(samplings) == 1 else {"independent": -1, "nested": 1}[sampling]
-        rows = table[table["sampling"] == sampling]
-        look = _LOOKS[sampling]
-        trained = rows[rows["labelled_clips"] > 0]
-        _draw_interval(ax, _dodged(trained, places, side), trained, look["color"])
-        if trained["draws"].iloc[0] > 1:
-            single = draws[draws["sampling"] == sampling]
-            x = _dodged(single, places, side)
-            ax.plot(x, 100 * single["value"], **style.DRAW_DOT, zorder=2.5)
-        x = _dodged(rows, places, side)
-        ax.plot(x, 100 * rows["value"], **look, **_MEAN, label=sampling, zorder=3)
+    both = table["sampling"].nunique() > 1
+
+    def x(rows: pd.DataFrame) -> pd.Series:
+        sizes = rows["labelled_clips"]
+        return sizes.map(places) + rows["sampling"].map(_DODGE) * (sizes > 0) * both
+
+    def interval(rows: pd.DataFrame, colour: str) -> None:
+        low, high = 100 * rows["ci_low"], 100 * rows["ci_high"]
+        ax.vlines(x(rows), low, high, color=colour, linewidth=0.8)
+
+    for sampling, rows in table.groupby("sampling", sort=False):
+        interval(rows[rows["labelled_clips"] > 0], _LOOKS[sampling]["color"])
+        if rows["draws"].max() > 1:
+            dots = singles[singles["sampling"] == sampling]
+            ax.plot(x(dots), 100 * dots["value"], **style.DRAW_DOT, zorder=2.5)
+        ax.plot(x(rows), 100 * rows["value"], **_LOOKS[sampling], label=sampling, zorder=3)
     teacher = table.iloc[:1]
-    _draw_interval(ax, np.zeros(1), teacher, style.INK)
+    interval(teacher, style.INK)
     ax.plot(0, 100 * teacher["value"], "D", color=style.INK, markersize=4, zorder=4)
     ax.axhline(100 * teacher["value"].iloc[0], **style.TEACHER)
     ax.margins(y=0.08)
@@ -150,26 +143,15 @@ def _draw_panel(ax: Axes, table: pd.DataFrame, draws: pd.DataFrame) -> None:
     sns.despine(ax=ax)
 
 
-def _draw_interval(ax: Axes, x: np.ndarray, rows: pd.DataFrame, colour: str) -> None:
-    ax.vlines(x, 100 * rows["ci_low"], 100 * rows["ci_high"], color=colour, linewidth=0.8)
-
-
-def _dodged(rows: pd.DataFrame, places: Mapping[float, float], side: int) -> np.ndarray:
-    """Places of the rows' sizes, each sampling on its side; the teacher is one for both."""
-    sizes = rows["labelled_clips"]
-    return (sizes.map(places) + side * _DODGE * (sizes > 0)).to_numpy()
-
-
 def _legend(table: pd.DataFrame) -> list[Artist]:
     """Handles for each way of sampling, with its number of draws, and for what they share."""
     handles: list[Artist] = []
     for sampling, number in table.groupby("sampling", sort=False)["draws"].max().items():
         name = f"{sampling} subsets, {number} draw{'s' if number > 1 else ''}"
-        handles.append(Line2D([], [], **_LOOKS[str(sampling)], **_MEAN, label=name))
-    several = table["draws"].max() > 1
-    over = "items × draws" if several else "items"
-    handles.append(Line2D([], [], **_INTERVAL, label=f"95% interval ({over})"))
-    if several:
+        handles.append(Line2D([], [], **_LOOKS[sampling], label=name))
+    draws = table["draws"].max()
+    handles.append(Line2D([], [], **_INTERVAL, label=style.interval_label(draws)))
+    if draws > 1:
         handles.append(Line2D([], [], **style.DRAW_DOT, label="each draw"))
     handles.append(Line2D([], [], **style.TEACHER, label="teacher's level"))
     return handles

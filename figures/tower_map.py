@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +17,7 @@ from figures import style
 from figures.comparisons import difference, in_points, off_zero
 from figures.hits import as_hits
 from figures.measures import Measure
-from figures.outcomes import ranks_of, tower_rows
+from figures.outcomes import ranks_of, same_draws, tower_rows
 from figures.whole_curve import halves
 
 _CELL: Final = ["vision_alpha", "text_alpha"]
@@ -28,25 +28,22 @@ _SMALLEST: Final = 5.0  # pt; smaller numbers are left out
 def tower_values(outcomes: pd.DataFrame, measures: Sequence[Measure]) -> pd.DataFrame:
     """The values of a tower map: data_set, draw, vision_alpha, text_alpha, value (fraction).
 
-    outcomes: holds cells with a text_alpha; others are left out.
-
-    Raises: ValueError as `tower_comparison`.
+    Cells of the outcomes without a text_alpha are left out. Raises: ValueError as
+    `tower_comparison`.
     """
     arrays, cells, draws = _tower_hits(outcomes, measures)
     rows = [
-        (measure.data_set, draw, *cell, hits[row, :, place].mean())
+        (measure.data_set, draw, *cell, value)
         for measure, hits in zip(measures, arrays, strict=True)
-        for row, draw in enumerate(draws)
-        for place, cell in enumerate(cells)
+        for draw, means in zip(draws, hits.mean(axis=1), strict=True)
+        for cell, value in zip(cells, means, strict=True)
     ]
     return pd.DataFrame(rows, columns=["data_set", "draw", *_CELL, "value"])
 
 
 def tower_grid(values: pd.DataFrame) -> pd.DataFrame:
-    """The map's numbers: a row per alpha of the vision tower, a column per alpha of the text tower.
-
-    values: of `tower_values`; data sets count equally, draws are averaged.
-    """
+    """The map's numbers, of `tower_values`: a row per alpha of the vision tower, a column per one
+    of the text tower. Data sets count equally, draws are averaged."""
     means = values.groupby(["data_set", *_CELL])["value"].mean()
     return means.groupby(level=_CELL).mean().unstack("text_alpha")
 
@@ -89,23 +86,21 @@ def tower_map(grid: pd.DataFrame, measure: str) -> Figure:
             for place, vision in enumerate(grid.index)
             for other_place, text in enumerate(grid.columns)
             if vision == text
-        ]
+        ][:1]
         best = _outline(ax, row, column, 1.8)
         best.set_label(
             f"best: vision {grid.index[row]:g}, text {grid.columns[column]:g}, "
             f"{100 * grid.to_numpy()[row, column]:.1f}%"
         )
-        for outline in same[:1]:
+        for outline in same:
             outline.set_label("the same α in both towers")
         ax.legend(
-            handles=[best, *same[:1]],
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
-            frameon=False,
+            handles=[best, *same],
             borderpad=0,
             borderaxespad=0.3,
             handlelength=1,
             handleheight=0.8,
+            **style.ABOVE,
         )
         ax.set_xlabel("α of the text tower")
         ax.set_ylabel("α of the vision tower")
@@ -143,37 +138,31 @@ def tower_comparison(outcomes: pd.DataFrame, measures: Sequence[Measure]) -> pd.
         # Rounded, so that equal shares do not differ by the order of a sum.
         means = np.mean([hits.mean(axis=(0, 1)) for hits in chosen], axis=0).round(12)
         equal, pair = (np.flatnonzero(group)[means[group].argmax()] for group in (same, ~same))
-        row = difference(*([hits[:, :, place] for hits in test] for place in (equal, pair)))
+        row = {"chosen_on": chosen_on} | dict(zip(_CELL, cells[pair], strict=True))
+        row |= {"same_alpha": cells[equal][0]}
+        row |= difference(*([hits[:, :, place] for hits in test] for place in (equal, pair)))
         # The p-value is of the interval's own t: it is small where the interval leaves out 0.
-        tested = {"verdict": str(off_zero(row["ci_low"], row["ci_high"]))}
-        untested = {"p_value": np.nan, "verdict": "no test"}
-        where = (chosen_on, *cells[pair], cells[equal][0])
-        names = ("chosen_on", *_CELL, "same_alpha")
-        row = dict(zip(names, where, strict=True)) | row
-        rows.append(row | (untested if test is chosen else tested))
+        row["verdict"] = str(off_zero(row["ci_low"], row["ci_high"]))
+        rows.append(row | ({"p_value": np.nan, "verdict": "no test"} if test is chosen else {}))
     return pd.DataFrame(rows).drop(columns=["sign_flip_p", "draws_same_sign"])
 
 
 def towers_in_words(table: pd.DataFrame) -> str:
-    """What `tower_comparison` found, in two sentences of Markdown."""
+    """What `tower_comparison` found, in Markdown: a sentence a row, and what the draws tell."""
     lines = []
     for row in table.to_dict("records"):
-        test = (
-            "both are the best of many on these items, so this is no test"
-            if row["verdict"] == "no test"
-            else f"p = {row['p_value']:.3f}: {row['verdict']}"
-        )
+        test = f"p = {row['p_value']:.3f}: {row['verdict']}"
+        if row["verdict"] == "no test":
+            test = "both are the best of many on these items, so this is no test"
         lines.append(
             f"Chosen on {row['chosen_on']}: vision {row['vision_alpha']:g} and text "
             f"{row['text_alpha']:g} against {row['same_alpha']:g} in both, {in_points(row)} points "
             f"on {row['n']:,} items; {test}."
         )
-    several = table["draws"].iloc[0] > 1
-    lines.append(
-        "Both halves are of the same students, whom the choice may suit."
-        if several
-        else "With one draw, nothing is known of other students."
-    )
+    if table["draws"].iloc[0] > 1:
+        lines.append("Both halves are of the same students, whom the choice may suit.")
+    else:
+        lines.append("With one draw, nothing is known of other students.")
     return " ".join(lines)
 
 
@@ -183,24 +172,20 @@ def _tower_hits(
     """Each measure's hits, [draws, items, cells], the cells' two alphas, and the draws."""
     if not measures:
         raise ValueError("there is no measure; give at least one")
-    rows = tower_rows(outcomes)
-    arrays = []
-    draws: list[Mapping[Any, list[int]]] = []
-    for measure in measures:
-        if measure.data_set not in set(rows["data_set"]):
-            there = sorted(set(rows["data_set"].astype(str)))
-            raise ValueError(f"no tower map of {measure.data_set}; there are: {there or 'none'}")
-        by = ("alpha", "text_alpha")
-        ranks = ranks_of(rows, measure.data_set, measure.direction, by)
-        alphas = [sorted({cell[axis] for cell in ranks.points}) for axis in (0, 1)]
-        cells = pd.MultiIndex.from_product(alphas, names=_CELL)
-        if len(cells) != len(ranks.points) or len(set(map(tuple, ranks.draws.values()))) > 1:
+    rows, by = tower_rows(outcomes), ("alpha", "text_alpha")
+    maps = {one: ranks_of(rows, one.data_set, one.direction, by) for one in measures}
+    draws = {one.data_set: ranks.same_draws() for one, ranks in maps.items()}
+    found = {cell for ranks in maps.values() for cell in ranks.points}
+    alphas = [sorted(set(of_tower)) for of_tower in zip(*found, strict=True)]
+    cells = pd.MultiIndex.from_product(alphas, names=_CELL)
+    for measure, ranks in maps.items():
+        if set(ranks.points) != set(cells):
             raise ValueError(f"the map of {measure.data_set} is not whole; measure all its cells")
-        arrays.append(np.stack([as_hits(ranks.at(cell), measure) for cell in cells], axis=-1))
-        draws.append(ranks.draws)
-    if any(of_set != draws[0] for of_set in draws):
-        raise ValueError("the data sets' maps have other draws or alphas; measure the same ones")
-    return arrays, cells, draws[0][cells[0]]
+    arrays = [
+        np.stack([as_hits(ranks.points[cell], one) for cell in cells], axis=-1)
+        for one, ranks in maps.items()
+    ]
+    return arrays, cells, same_draws(draws, "the maps of")
 
 
 def _number_size(ax: Axes, numbers: pd.DataFrame) -> float:
@@ -214,8 +199,12 @@ def _number_size(ax: Axes, numbers: pd.DataFrame) -> float:
 
 
 def _outline(ax: Axes, row: int, column: int, width: float) -> Rectangle:
-    outline = Rectangle(
-        (column, row), 1, 1, fill=False, edgecolor=style.INK, linewidth=width, clip_on=False
-    )
+    look: dict[str, Any] = {
+        "fill": False,
+        "edgecolor": style.INK,
+        "linewidth": width,
+        "clip_on": False,
+    }
+    outline = Rectangle((column, row), 1, 1, **look)
     ax.add_patch(outline)
     return outline

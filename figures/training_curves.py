@@ -18,9 +18,8 @@ _DASHES: Final = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)), (0
 def training_curves(histories: Mapping[int, pd.DataFrame], best_steps: Mapping[int, int]) -> Figure:
     """Training and validation loss over optimiser steps, a line a draw; the kept step is marked.
 
-    histories: by draw, `distillation.StudentFit.history`. best_steps: by draw, the step kept.
-    Losses are in nats, both directions summed. Without a history, as where only a released student
-    is used, the axes say so.
+    histories: by draw, `distillation.StudentFit.history`; best_steps: the steps kept. Without a
+    history, as where only a released student is used, the axes say so.
 
     Raises: ValueError when a draw's best step is missing or was not validated.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from string import ascii_lowercase
 from typing import Any, Final
 
 import numpy as np
@@ -17,17 +16,14 @@ from figures import style
 from figures.comparisons import LEVEL, off_zero
 from figures.hits import PanelHits, stacked
 from figures.inference import compared_with_best, selection_gap, simultaneous_band
-from figures.measures import IN_DOMAIN, Measure, Panel, measure_name, panels_in
+from figures.measures import IN_DOMAIN, Panel, measure_name, panels_in
 from figures.style import alpha_axis
 from fitclip_core.statistics import crossed_interval
 
 _SELECTION: Final = [
-    *("scope", "measure", "chosen_on", "chosen", "hindsight", "gap", "low", "high"),
+    *("scope", "measure", "chosen_on", "chosen", "hindsight", "gap", "ci_low", "ci_high"),
     *("beforehand", "beforehand_gap", "n", "draws", "level"),
 ]
-
-# Tested on, by what, chosen on; and the curves that alpha is chosen and tested on.
-_Trial = tuple[str, Sequence[Measure], str, list[np.ndarray], list[np.ndarray]]
 
 
 def band_table(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -47,45 +43,31 @@ def band_table(outcomes: pd.DataFrame) -> pd.DataFrame:
         curves = hits.curves()
         gains = [curve - curve[:, :, :1] for curve in curves]
         whole, band = simultaneous_band(curves), simultaneous_band(gains)
-        alone = [
-            crossed_interval([gain[:, :, point] for gain in gains])
-            for point in range(len(hits.alphas))
-        ]
-        points = pd.DataFrame(
-            {
-                "panel": panel.name,
-                "alpha": hits.alphas,
-                "value": whole.estimate,
-                "value_low": whole.low,
-                "value_high": whole.high,
-                "difference": band.estimate,
-                "ci_low": [interval.low for interval in alone],
-                "ci_high": [interval.high for interval in alone],
-                "band_low": band.low,
-                "band_high": band.high,
-                "n": hits.n_items,
-                "draws": len(hits.draws),
-                "level": LEVEL,
-            }
-        )
-        points["alone"] = off_zero(points["ci_low"], points["ci_high"])
-        points["together"] = off_zero(points["band_low"], points["band_high"])
-        tables.append(points)
+        by_alpha = zip(*(np.moveaxis(gain, 2, 0) for gain in gains), strict=True)
+        alone = [crossed_interval(list(point)) for point in by_alpha]
+        low, high = [one.low for one in alone], [one.high for one in alone]
+        columns: dict[str, Any] = {"panel": panel.name, "alpha": hits.alphas}
+        columns |= {"value": whole.estimate, "value_low": whole.low, "value_high": whole.high}
+        columns |= {"difference": band.estimate, "ci_low": low, "ci_high": high}
+        columns |= {"band_low": band.low, "band_high": band.high}
+        columns |= {"n": hits.n_items, "draws": len(hits.draws), "level": LEVEL}
+        verdicts = {"alone": off_zero(low, high), "together": off_zero(band.low, band.high)}
+        tables.append(pd.DataFrame(columns | verdicts))
     return pd.concat(tables, ignore_index=True)
 
 
 def band_curve(table: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
     """Draw `band_table`: what each alpha gains over the teacher, with both kinds of interval.
 
-    Filled marks are alphas at which the band for all alphas together leaves out 0. One panel is one
-    column wide, two are a page wide. `panels` are those of the table, for their titles.
+    Filled marks are alphas at which the band for all alphas together leaves out 0. `panels` are
+    those of the table, for their titles.
     """
+    titles = style.lettered([panel.title for panel in panels])
     columns = 2 if len(panels) == 1 else 4
     with style.theme():
         figure, axes = style.new_figure(len(panels), height=2.5, legend_rows=4 // columns)
-        for letter, panel, ax in zip(ascii_lowercase, panels, axes, strict=False):
+        for title, panel, ax in zip(titles, panels, axes, strict=True):
             handles = _draw_band(ax, table[table["panel"] == panel.name])
-            title = panel.title if len(panels) == 1 else f"({letter}) {panel.title}"
             ax.set_title(title, loc="left", weight="bold")
         axes[0].set_ylabel("Gain over the teacher (points)")
         style.shared_legend(figure, handles, columns)
@@ -120,7 +102,6 @@ def best_table(hits: Mapping[float, Sequence[np.ndarray]]) -> pd.DataFrame:
     (not shown worse than the best; `inference.compared_with_best`), n (items), draws. All but
     value, n and draws are fractions.
 
-    Raises: ValueError as `inference.compared_with_best`.
     Source: Hsu 1984; the paper picks the highest.
     """
     curves = stacked(list(hits.values()))
@@ -146,27 +127,27 @@ def selection_table(outcomes: pd.DataFrame, beforehand: float = 0.4) -> pd.DataF
     for panel in panels_in(outcomes):
         hits = PanelHits(outcomes, panel.measures)
         curves = hits.curves()
-        trials: list[_Trial] = []
-        if panel.name == IN_DOMAIN.name:
-            split = [halves(curve) for curve in curves]
-            firsts, seconds = ([pair[side] for pair in split] for side in (0, 1))
-            trials.append((panel.name, panel.measures, "half of the items", firsts, seconds))
-        elif len(curves) > 1:
-            several = f"{len(curves) - 1} other zero-shot sets"
-            on = f"the {several if len(curves) > 2 else 'other zero-shot set'}"
-            for place, measure in enumerate(panel.measures):
-                others = curves[:place] + curves[place + 1 :]
-                trials.append((measure.data_set, (measure,), on, others, [curves[place]]))
-        for scope, measures, on, validation, test in trials:
-            means = np.mean([curve.mean(axis=(0, 1)) for curve in test], axis=0)
+        several = f"the {len(curves) - 1} other zero-shot sets"
+        for place, measure in enumerate(panel.measures):
+            if panel.name == IN_DOMAIN.name:
+                first, test = halves(curves[place])
+                scope, on, others = panel.name, "half of the items", [first]
+            else:
+                others, test = curves[:place] + curves[place + 1 :], curves[place]
+                on = several if len(others) > 1 else "the other zero-shot set"
+                scope = measure.data_set
+            if not others:
+                continue
+            means = test.mean(axis=(0, 1))
+            found = selection_gap(others, [test], hits.alphas)
             rows.append(
-                {"scope": scope, "measure": measure_name(measures), "chosen_on": on}
-                | vars(selection_gap(validation, test, hits.alphas))
-                | {"beforehand": beforehand, "draws": len(hits.draws), "level": LEVEL}
+                {"scope": scope, "measure": measure_name([measure]), "chosen_on": on}
+                | vars(found)
+                | {"ci_low": found.low, "ci_high": found.high, "beforehand": beforehand}
                 | {"beforehand_gap": means.max() - means[hits.place(beforehand)]}
+                | {"draws": len(hits.draws), "level": LEVEL}
             )
-    table = pd.DataFrame(rows, columns=_SELECTION)
-    return table.rename(columns={"low": "ci_low", "high": "ci_high"})
+    return pd.DataFrame(rows, columns=_SELECTION)
 
 
 def selection_in_words(table: pd.DataFrame) -> str:
@@ -206,32 +187,25 @@ def halves(data: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def _draw_band(ax: Axes, rows: pd.DataFrame) -> list[Artist]:
     percent = 100 * rows[["difference", "ci_low", "ci_high", "band_low", "band_high"]]
-    x = rows["alpha"].to_numpy()
-    ends, label = (percent["band_low"], percent["band_high"]), f"{LEVEL:.0%} band, all α together"
-    band = ax.fill_between(x, *ends, color=style.BAND, linewidth=0, label=label)
-    ax.plot(x, percent["difference"], color=style.LINE, linewidth=1)
-    look: dict[str, Any] = {"color": style.INK, "linewidth": 0.8}
-    ax.vlines(x, percent["ci_low"], percent["ci_high"], **look)
-    bar = Line2D([], [], **look, label=f"{LEVEL:.0%} interval, each α by itself")
-    marks = []
-    for settled, face, label in (
-        (True, style.LINE, "differs from the teacher, by the band"),
-        (False, "white", "undecided"),
+    gain, low, high, band_low, band_high = percent.to_numpy().T
+    x, settled = rows["alpha"].to_numpy(), rows["together"].ne("undecided").to_numpy()
+    look: dict[str, Any] = {"color": style.BAND, "linewidth": 0}
+    label = f"{LEVEL:.0%} band, all α together"
+    band = ax.fill_between(x, band_low, band_high, **look, label=label)
+    ax.plot(x, gain, color=style.LINE, linewidth=1)
+    look = {"color": style.INK, "linewidth": 0.8}
+    ax.vlines(x, low, high, **look)
+    handles = [Line2D([], [], **look, label=f"{LEVEL:.0%} interval, each α by itself"), band]
+    mark = {"linestyle": "none", "marker": "o", "markersize": 3.6, "color": style.LINE}
+    for chosen, face, label in (
+        (settled, style.LINE, "differs from the teacher, by the band"),
+        (~settled, "white", "undecided"),
     ):
-        chosen = (rows["together"].ne("undecided").to_numpy() == settled) & (x > 0)
-        marks += ax.plot(
-            x[chosen],
-            percent.loc[chosen, "difference"],
-            linestyle="none",
-            marker="o",
-            markersize=3.6,
-            color=style.LINE,
-            markerfacecolor=face,
-            label=label,
-        )
+        at = chosen & (x > 0)
+        handles += ax.plot(x[at], gain[at], **mark, markerfacecolor=face, label=label)
     ax.axhline(0, **style.TEACHER)
     alpha_axis(ax)
-    return [bar, band, *marks]
+    return handles
 
 
 def _listed(alphas: pd.Series) -> str:

@@ -1,22 +1,12 @@
 """Intervals and paired tests over items, data sets and student draws.
 
-One run evaluates several students (draws) on the same items of several data sets. Per-item values
-(of R@k: ``rank <= k``; of a median rank: the ranks, with ``statistic="median"``) come in one of
-three forms:
-
-- an array [items]: one data set, one draw;
-- an array [draws, items]: one data set, several draws, the same items in each;
-- a list of such arrays: data sets, averaged with equal weight, whatever their sizes. Draw k is the
-  same student in all of them. An array of a single draw goes with any number of draws.
-
-Items count as independent of each other, several captions of one video too. Of curves, which have
-one more axis at the end, its points, `figures.inference` makes bands and comparisons with the
-helpers at this module's end. `benchmarks/statistics_coverage.py` measures what the intervals and
-tests hold on simulated data with known truth.
+Values are an array [items] (one draw) or [draws, items] of per-item values (of R@k: ``rank <= k``),
+or a list of such arrays: data sets, averaged with equal weight whatever their sizes. Draw k is the
+same student in all of them; one draw goes with any number. Items count as independent.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -25,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
 Values = ArrayLike | Sequence[ArrayLike]
-Statistic = Literal["mean", "median"] | Callable[..., NDArray[np.float64]]
+Statistic = Literal["mean", "median"]
 Array = NDArray[np.float64]
 
 _CHUNK = 4_000_000  # numbers drawn at once: bounds memory at some 100 MB
@@ -34,7 +24,10 @@ _TINIEST = 1e-300  # a p-value below it is 0
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its confidence interval, in the unit of the values; n counts the items."""
+    """An estimate and its confidence interval, in the unit of the values; n counts the items.
+
+    The ends are NaN when a data set has one item.
+    """
 
     estimate: float
     low: float
@@ -44,19 +37,12 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class PairedDifference:
-    """A mean difference (second - first), its interval and p-values; n counts the items.
+class PairedDifference(Interval):
+    """A mean difference (second - first): `p_value` goes with its interval, `sign_flip_p` holds for
+    the given draws alone."""
 
-    `p_value` goes with the interval; `sign_flip_p` holds for the given draws alone.
-    """
-
-    estimate: float
-    low: float
-    high: float
-    level: float
     p_value: float
     sign_flip_p: float
-    n: int
 
 
 def bootstrap_interval(
@@ -72,27 +58,12 @@ def bootstrap_interval(
     Each resample draws every data set's items anew (the same ones for all draws, which share their
     items) and the draws (the same ones for all data sets, which share their students). Of D draws,
     D - 1 are taken: with D the spread between few draws would come out D / (D - 1) times too small.
-    With one draw the interval speaks of that draw alone; for means over several draws
-    :func:`crossed_interval` holds its level where this one does not.
+    The statistic, over items, is averaged over draws and data sets. With one draw the interval
+    speaks of that draw alone; :func:`crossed_interval` is for means over several.
 
-    Args:
-        values: per-item values, in one of the module's three forms.
-        statistic: taken over the items of each draw, then averaged over draws and data sets. A
-            callable takes (array, axis) and reduces that axis.
-        level: confidence level in (0, 1).
-        n_resamples: number of bootstrap resamples.
-        seed: of the resamples; the same seed gives the same interval.
-
-    Returns:
-        The estimate on all values and the interval; its ends are NaN when a data set has one item.
-
-    Raises:
-        ValueError: values are empty, not finite or of another form, the data sets' numbers of
-            draws differ, the statistic does not reduce its axis, or level or n_resamples is out of
-            range.
-
-    Source:
-        Efron and Tibshirani 1993, chapter 13 (percentile interval); Owen 2007 (crossed factors
+    Raises: ValueError when values are empty, not finite or of another form than the module's, data
+        sets' numbers of draws differ, or a setting is out of range.
+    Source: Efron and Tibshirani 1993, chapter 13 (percentile interval); Owen 2007 (crossed factors
         resampled separately); Rao and Wu 1988 (n - 1 of n units).
 
     Example:
@@ -101,9 +72,16 @@ def bootstrap_interval(
     """
     sets = per_item_sets("values", values)
     check_settings(level, n_resamples)
-    rng = np.random.default_rng(seed)
-    estimate = float(np.mean([_statistic(statistic, data).mean() for data in sets]))
-    low, high = _percentile_ends(sets, statistic, level, n_resamples, rng)
+    if statistic not in ("mean", "median"):
+        raise ValueError(f'statistic is {statistic!r}: use "mean" or "median"')
+    estimate = float(np.mean([getattr(np, statistic)(data, axis=-1).mean() for data in sets]))
+    low = high = math.nan
+    if min(data.shape[-1] for data in sets) > 1:
+        rng = np.random.default_rng(seed)
+        weights = draw_weights(common_draws(sets), n_resamples, rng)
+        tail = (1 - level) / 2
+        totals = resampled_totals(sets, statistic, weights, rng)
+        low, high = map(float, np.quantile(totals, [tail, 1 - tail]))
     return Interval(estimate, low, high, level, count_items(sets))
 
 
@@ -116,18 +94,8 @@ def crossed_interval(values: Values, *, level: float = 0.95) -> Interval:
     one draw this is the t interval over items; shares close to 0 or 1 are then better served by
     :func:`bootstrap_interval`.
 
-    Args:
-        values: per-item values, in one of the module's three forms.
-        level: confidence level in (0, 1).
-
-    Returns:
-        The estimate on all values and the interval; its ends are NaN when a data set has one item.
-
-    Raises:
-        ValueError: as :func:`bootstrap_interval`.
-
-    Source:
-        Obuchowski and Rockette 1995, Hillis 2007 (random readers by random cases, with other
+    Raises: as :func:`bootstrap_interval`.
+    Source: Obuchowski and Rockette 1995, Hillis 2007 (random readers by random cases, with other
         degrees of freedom); Searle, Casella and McCulloch 1992 (the two-way crossed random model);
         Cochran and Cox 1957 (t quantiles weighted by parts of the variance).
 
@@ -138,33 +106,19 @@ def crossed_interval(values: Values, *, level: float = 0.95) -> Interval:
     sets = per_item_sets("values", values)
     check_settings(level)
     estimate = float(np.mean([data.mean() for data in sets]))
-    half_width = float(crossed_spread(sets).half_width(level))
-    return Interval(
-        estimate, estimate - half_width, estimate + half_width, level, count_items(sets)
-    )
+    half = float(crossed_spread(sets).half_width(level))
+    return Interval(estimate, estimate - half, estimate + half, level, count_items(sets))
 
 
-def mean_interval(
-    values: Values,
-    *,
-    level: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
-    within: tuple[float, float] = (-np.inf, np.inf),
-) -> Interval:
-    """Interval of a mean: crossed where there are several draws, else the bootstrap over items.
+def mean_interval(values: Values, within: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
+    """95% interval of a mean: crossed where there are several draws, else bootstrapped over items.
 
-    Simulations (benchmarks/statistics_coverage.py) show which one holds its level where.
-
-    Args:
-        values, level, n_resamples, seed: as :func:`bootstrap_interval`, whose errors it has.
-        within: what the mean must lie in, (0, 1) for a share; ends beyond it are cut there.
+    Ends beyond `within`, what the mean must lie in ((0, 1) of a share), are cut there. Simulations
+    (benchmarks/statistics_coverage.py) show which interval holds its level where.
     """
-    if common_draws(per_item_sets("values", values)) > 1:
-        found = crossed_interval(values, level=level)
-    else:
-        found = bootstrap_interval(values, level=level, n_resamples=n_resamples, seed=seed)
-    low, high = (float(end) for end in np.clip((found.low, found.high), *within))
+    several = common_draws(per_item_sets("values", values)) > 1
+    found = crossed_interval(values) if several else bootstrap_interval(values)
+    low, high = map(float, np.clip((found.low, found.high), *within))
     return replace(found, low=low, high=high)
 
 
@@ -183,25 +137,15 @@ def paired_difference(
     Beside them stands the sign-flip permutation test over items, an item's differences in all draws
     flipped together. It needs no normal mean, but it is conditional on the draws at hand.
 
-    Args:
-        first: per-item values of one model, in one of the module's three forms.
-        second: values of the other model for the same items, in the same form. A side with one
-            draw is compared with every draw of the other.
-        level: confidence level in (0, 1).
-        n_resamples: sign flips, where not all can be enumerated.
-        seed: of the flips.
+    A side with one draw is compared with every draw of the other.
 
-    Returns:
-        Interval and p-value are NaN when a data set has one item. The p-value is 0 where the
-        differences are all equal and not 0. With at most n_resamples distinct sign flips
-        sign_flip_p is exact; else it is ``(1 + hits) / (1 + n_resamples)``.
-
-    Raises:
-        ValueError: the sides' data sets, items or draws do not match, or as bootstrap_interval.
-
-    Source:
-        As :func:`crossed_interval`; Fisher's sign-flip test; Phipson and Smyth 2010 (the added
-        one).
+    Returns: the p-value is NaN when a data set has one item, and 0 where the differences are all
+        equal and not 0. sign_flip_p is exact with at most n_resamples distinct sign flips, else
+        ``(1 + hits) / (1 + n_resamples)``.
+    Raises: ValueError when the sides' data sets, items or draws do not match, or as
+        :func:`bootstrap_interval`.
+    Source: as :func:`crossed_interval`; Fisher's sign-flip test; Phipson and Smyth 2010 (the one
+        that is added).
 
     Example:
         >>> found = paired_difference([0.0, 0, 0, 1], [1.0, 1, 1, 1])
@@ -210,16 +154,12 @@ def paired_difference(
     """
     firsts, seconds = per_item_sets("first", first), per_item_sets("second", second)
     check_settings(level, n_resamples)
-    if len(firsts) != len(seconds):
+    items, others = ([data.shape[1] for data in sets] for sets in (firsts, seconds))
+    if items != others:
         raise ValueError(
-            f"first has {len(firsts)} data sets and second {len(seconds)}: pass the same ones"
+            f"first has {items} items in its data sets and second {others}: pass the same items in "
+            "the same order"
         )
-    for index, (one, other) in enumerate(zip(firsts, seconds, strict=True)):
-        if one.shape[1] != other.shape[1]:
-            raise ValueError(
-                f"data set {index} has {one.shape[1]} items in first and {other.shape[1]} in "
-                "second: pass the same items in the same order"
-            )
     common_draws([*firsts, *seconds])
     differences = [other - one for one, other in zip(firsts, seconds, strict=True)]
     estimate = float(np.mean([data.mean() for data in differences]))
@@ -227,34 +167,21 @@ def paired_difference(
     if abs(estimate) <= 1e-12 * max(np.abs(data).max() for data in differences):
         estimate = 0.0
     spread = crossed_spread(differences)
-    half_width = float(spread.half_width(level))
+    half = float(spread.half_width(level))
     # Each item's share of the sum of the data sets' means: flipping its sign subtracts it twice.
     shares = np.concatenate([data.mean(axis=0) / data.shape[1] for data in differences])
     return PairedDifference(
         estimate=estimate,
-        low=estimate - half_width,
-        high=estimate + half_width,
+        low=estimate - half,
+        high=estimate + half,
         level=level,
+        n=count_items(differences),
         p_value=spread.p_value(estimate),
         sign_flip_p=_sign_flip_p_value(shares, n_resamples, np.random.default_rng(seed)),
-        n=count_items(differences),
     )
 
 
-def _percentile_ends(
-    sets: list[Array],
-    statistic: Statistic,
-    level: float,
-    n_resamples: int,
-    rng: np.random.Generator,
-) -> tuple[float, float]:
-    if min(data.shape[-1] for data in sets) == 1:
-        return float("nan"), float("nan")
-    weights = draw_weights(common_draws(sets), n_resamples, rng)
-    totals = resampled_totals(sets, statistic, weights, rng)
-    tail = (1 - level) / 2
-    low, high = np.quantile(totals, [tail, 1 - tail])
-    return float(low), float(high)
+# What follows serves `figures.inference` too, for curves: values with one more axis, the points.
 
 
 def draw_weights(draws: int, n_resamples: int, rng: np.random.Generator) -> Array:
@@ -272,24 +199,18 @@ def resampled_totals(
     """
     totals = np.zeros((*sets[0].shape[1:-1], len(weights)))
     for data in sets:
+        items = data.shape[-1]
         for rows in _chunks(len(weights), data.size):
-            resampled = _resampled(statistic, data, rows.stop - rows.start, rng)
+            count = rows.stop - rows.start
+            if statistic == "mean":
+                resampled = data @ _multiplicities(rng, items, items, count).T / items
+            else:
+                resampled = np.median(data[:, rng.integers(0, items, (count, items))], axis=-1)
             if len(data) == 1:
                 totals[..., rows] += resampled[0]
             else:
                 totals[..., rows] += np.einsum("d...r,rd->...r", resampled, weights[rows])
     return totals / len(sets)
-
-
-def _resampled(
-    statistic: Statistic, data: Array, n_resamples: int, rng: np.random.Generator
-) -> Array:
-    """The statistic of each draw on resampled items: [draws, ..., n_resamples]."""
-    items = data.shape[-1]
-    if statistic == "mean":
-        return data @ _multiplicities(rng, items, items, n_resamples).T / items
-    picked = rng.integers(0, items, (n_resamples, items))
-    return _statistic(statistic, data[:, picked])
 
 
 @dataclass(frozen=True, eq=False)
@@ -392,25 +313,6 @@ def _sign_flip_p_value(shares: Array, n_resamples: int, rng: np.random.Generator
     return (1 + hits) / (1 + n_resamples)
 
 
-def _statistic(statistic: Statistic, data: Array) -> Array:
-    """The statistic over the last axis, checked."""
-    if statistic == "mean":
-        return data.mean(axis=-1)
-    if statistic == "median":
-        return np.median(data, axis=-1)
-    if not callable(statistic):
-        raise ValueError(f'statistic is {statistic!r}: use "mean", "median" or a callable')
-    reduced = np.asarray(statistic(data, axis=-1), dtype=np.float64)
-    if reduced.shape != data.shape[:-1]:
-        raise ValueError(
-            f"the statistic turned shape {data.shape} into {reduced.shape}: it must take "
-            "(array, axis) and reduce that axis alone"
-        )
-    if not np.isfinite(reduced).all():
-        raise ValueError("the statistic gave NaN or infinite values: choose one that is defined")
-    return reduced
-
-
 def _chunks(total: int, width: int) -> Iterator[slice]:
     """Consecutive slices of range(total) whose rows of `width` numbers fit the memory bound."""
     step = max(1, _CHUNK // width)
@@ -423,17 +325,16 @@ def per_item_sets(name: str, values: Values, *, points: bool = False) -> list[Ar
     parts, several = [values], False
     if isinstance(values, list | tuple) and len(values) > 0 and np.ndim(values[0]) > 0:
         parts, several = list(values), True
-    arrays = [np.asarray(part, dtype=np.float64) for part in parts]
-    axes, form = 2, "[items] or [draws, items]"
-    if points:
-        axes, form = 3, "[items, points] or [draws, items, points]"
-    for index, data in enumerate(arrays):
-        where = f"{name}[{index}]" if several else name
+    axes, form = (3, "[items, points]") if points else (2, "[items]")
+    sets = []
+    for index, part in enumerate(parts):
+        data, where = np.asarray(part, np.float64), f"{name}[{index}]" if several else name
         if data.ndim not in (axes - 1, axes) or data.size == 0:
-            raise ValueError(f"{where} has shape {data.shape}: it must be a non-empty {form}")
+            either = f"{form} or {form.replace('[', '[draws, ')}"
+            raise ValueError(f"{where} has shape {data.shape}: it must be a non-empty {either}")
         if not np.isfinite(data).all():
             raise ValueError(f"{where} holds NaN or infinite values: measure or leave out the item")
-    sets = [data if data.ndim == axes else data[None] for data in arrays]
+        sets.append(data if data.ndim == axes else data[None])
     if points:
         numbers = sorted({data.shape[-1] for data in sets})
         if len(numbers) > 1:

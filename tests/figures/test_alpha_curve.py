@@ -56,17 +56,11 @@ def test_table_by_hand():
     assert zero_shot["best"].tolist() == [True, False, False]
     assert set(zero_shot["n"]) == {20} and set(table["draws"]) == {2}
     assert zero_shot["alpha"].tolist() == [0, 0.5, 1]
-
-
-def test_data_sets_count_equally_whatever_their_size():
+    # Data sets count equally whatever their size, and of equal values the smallest alpha is best.
     small = sweep(lambda *_: 1.0, items=2, measures=ZERO_SHOT.measures[:1])
     large = sweep(lambda *_: 9.0, items=8, measures=ZERO_SHOT.measures[1:2])
-    assert set(alpha_table(pd.concat([small, large]))["value"]) == {0.5}
-
-
-def test_of_equal_values_the_smallest_alpha_is_best():
-    table = alpha_table(sweep(lambda _, alpha, __: 1.0 if alpha >= 0.3 else 9.0, alphas=ALPHAS))
-    assert table.loc[table["best"], "alpha"].tolist() == [0.3, 0.3]
+    table = alpha_table(pd.concat([small, large]))
+    assert table["value"].tolist() == [0.5] * 3 and table["best"].tolist() == [True, False, False]
 
 
 def test_the_band_has_items_at_the_teacher_and_items_and_draws_elsewhere():
@@ -126,21 +120,16 @@ def test_no_text_is_clipped_tiny_or_covered(shape, options, measures):
     figure = alpha_curve(realistic(shape, measures=measures, **options))
     texts_are_apart(figure)
     texts = [text for text in figure.findobj(Text) if text.get_text().strip()]
-    assert len(texts) > 10
     assert all(float(text.get_fontsize()) >= 7 for text in texts)
-
-
-@pytest.mark.parametrize("draws", [(1, 2, 3), (4,)])
-def test_the_figure_says_what_it_shows(draws):
-    figure = alpha_curve(realistic("hump", draws=draws))
-    words = "\n".join(text.get_text() for text in figure.findobj(Text))
-    several = len(draws) > 1
+    words = "\n".join(text.get_text() for text in texts)
+    several = options.get("draws") != (1,)
     over, mean = ("items × draws", "mean of 3 draws") if several else ("items", "the one draw")
+    titles = ["(a) In-domain (webvid_val)", "(b) Zero-shot, mean of 5 data sets"]
     for expected in (
-        *("(a) In-domain (webvid_val)", "(b) Zero-shot, mean of 5 data sets"),
-        *("Text-to-video R@5 (%)", "Mean of R@5 and top-1 (%)", "α, weight of the student"),
-        *("0\nteacher", "1\nstudent", "chosen beforehand: α = 0.4, ", "best in hindsight: α = "),
-        *(mean, f"95% interval ({over})"),
+        *(titles if measures == SWEPT else ["Zero-shot, mean of 5 data sets"]),
+        *("Mean of R@5 and top-1 (%)", "α, weight of the student", "0\nteacher", "1\nstudent"),
+        *("chosen beforehand: α = 0.4, ", "best in hindsight: α = ", mean),
+        f"95% interval ({over})",
     ):
         assert expected in words
     assert ("each draw" in words) == several

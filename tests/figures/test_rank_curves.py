@@ -107,14 +107,6 @@ def test_the_band_is_that_of_the_recalls_read_the_other_way_round(ranks):
     assert (fused["ci_high"] > fused["ci_low"]).mean() > 0.5
 
 
-def test_one_text_has_no_band():
-    table = rank_curve_table(outcomes_of({(0, None): [3], (0.4, 0): [1], (1, 0): [2]}))
-    assert table["rank"].tolist() == [3, 2, 1]
-    assert table[["ci_low", "ci_high"]].isna().all(axis=None)
-    names = [line.get_label() for line in rank_curves(table).axes[0].lines]
-    assert names == ["teacher", "student", "fused, α = 0.4"]
-
-
 def test_order_by_hand():
     ranks = {
         (0, None): [1, 4, 4, 6, 2],  # sorted 1 2 4 4 6
@@ -125,19 +117,13 @@ def test_order_by_hand():
     assert order[["positions", "below", "equal", "above"]].tolist() == [5, 0.4, 0.4, 0.2]
     assert order["cutoffs"] == 5  # 1 2 3 4 6, and 7 where all are hits
     assert (order["higher"], order["lower"]) == (0, 0)
+    for teacher, fused, higher, lower in ((9, 1, 1, 0), (1, 9, 0, 1), (1, 1, 0, 0)):
+        clear = {(0, None): np.full(40, teacher), (0.4, 0): np.full(40, fused), (1, 0): np.ones(40)}
+        found = curve_order(outcomes_of(clear))
+        assert found[["higher", "lower", "below", "above"]].tolist() == [higher, lower] * 2
     words = order_in_words(order)
     below = "below the teacher's at 40.0% of 5 positions, on it at 40.0% and above it at 20.0%"
     assert below in words and "Of 5 cutoffs k" in words
-
-
-@pytest.mark.parametrize(
-    ("teacher", "fused", "found"), [(9, 1, (1, 0, 1)), (1, 9, (0, 1, 1)), (1, 1, (0, 0, 0))]
-)
-def test_order_of_clear_cases(teacher, fused, found):
-    ranks = {(0, None): np.full(40, teacher), (0.4, 0): np.full(40, fused), (1, 0): np.ones(40)}
-    order = curve_order(outcomes_of(ranks))
-    assert (order["higher"], order["lower"], order["cutoffs"]) == found
-    assert (order["below"], order["above"]) == found[:2]
 
 
 def test_what_was_not_measured_is_refused():
@@ -153,11 +139,23 @@ def test_what_was_not_measured_is_refused():
                 table(outcomes, alpha)
 
 
-def test_lines_are_the_tables_staircases():
-    table = rank_curve_table(outcomes_of(example(15)))
-    (ax,) = rank_curves(table).axes
-    assert ax.get_yscale() == "log"
-    names = ["teacher", "student, 3 draws", "fused, α = 0.4, 3 draws"]
+@pytest.mark.parametrize(
+    ("ranks", "draws"),
+    [
+        (example(200), ", 3 draws"),
+        (example(3, draws=(7,)), ""),
+        ({(0, None): [1, 1], (0.4, 0): [1, 1], (1, 0): [1, 1]}, ""),
+        ({(0, None): [20000, 1], (0.4, 0): [1.5, 1.5], (1, 0): [300, 1]}, ""),
+        ({(0, None): [3], (0.4, 0): [1], (1, 0): [2]}, ""),
+    ],
+    ids=["many", "three", "all tied", "wide", "one text without band"],
+)
+def test_lines_are_the_tables_staircases_and_no_text_is_covered(ranks, draws):
+    table = rank_curve_table(outcomes_of(ranks))
+    figure = rank_curves(table)
+    texts_are_apart(figure)
+    (ax,) = figure.axes
+    names = ["teacher", f"student{draws}", f"fused, α = 0.4{draws}"]
     assert [line.get_label() for line in ax.lines] == names
     for line, model in zip(ax.lines, ("teacher", "student", "fused"), strict=True):
         rows = table[table["model"] == model]
@@ -165,21 +163,8 @@ def test_lines_are_the_tables_staircases():
         assert line.get_drawstyle() == "steps-pre"
         np.testing.assert_allclose(drawn[1:], rows[["share", "rank"]])
         assert drawn[0].tolist() == [0, rows["rank"].iloc[0]]
-    assert ax.get_xlabel() == "Share of texts, sorted by rank (n = 15)"
-    assert ax.get_ylabel() == "Rank of the right video"
+    assert ax.get_xlabel() == f"Share of texts, sorted by rank (n = {len(rows)})"
+    assert (ax.get_ylabel(), ax.get_yscale()) == ("Rank of the right video", "log")
     low, high = ax.get_ylim()
     assert low < 1 and high > table["rank"].max()
-
-
-@pytest.mark.parametrize(
-    "ranks",
-    [
-        example(200),
-        example(3, draws=(7,)),
-        {(0, None): [1, 1], (0.4, 0): [1, 1], (1, 0): [1, 1]},
-        {(0, None): [20000, 1], (0.4, 0): [1.5, 1.5], (1, 0): [300, 1]},
-    ],
-    ids=["many", "three", "all tied", "wide"],
-)
-def test_no_text_is_clipped_or_covered(ranks):
-    texts_are_apart(rank_curves(rank_curve_table(outcomes_of(ranks))))
+    assert table[["ci_low", "ci_high"]].isna().all(axis=None) == (len(rows) == 1)

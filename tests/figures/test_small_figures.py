@@ -104,47 +104,37 @@ def clips(n=3, frames=4, height=12, width=10):
     return np.random.default_rng(0).integers(0, 200, (n, frames, height, width, 3), np.uint8)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 12, 10), (3, 4, 12, 10), (2, 3, 30, 8)])
-def test_a_strip_holds_a_clips_frames_in_order(shape):
-    frames = clips(*shape)
-    n, count, height, width = shape
-    (axes,) = frame_strips(frames, ["a text"] * n, ["a title"] * n).axes
-    pixels = np.asarray(axes.images[0].get_array())
-    gap = max(1, height // 12)
+@pytest.mark.parametrize("text", ["many words " * 9, "W" * 46, "i", "costs $5 or $6_a"])
+@pytest.mark.parametrize("shape", [(9, 8, 24, 24), (1, 1, 24, 24), (3, 4, 30, 60), (2, 16, 9, 9)])
+def test_strips_hold_frames_in_order_beside_their_texts_inside_the_picture(shape, text):
+    frames, (n, count, height, width) = clips(*shape), shape
+    figure = frame_strips(frames, [text] * n, ["webvid_unlabelled"] * n)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    pixels, gap = np.asarray(axes.images[0].get_array()), max(1, height // 12)
     assert pixels.shape == (n * height + (n - 1) * gap, count * width, 3)
-    for row in range(n):
+    for row, label in enumerate(axes.texts):
         top = row * (height + gap)
         for column in range(count):
             part = pixels[top : top + height, column * width : (column + 1) * width]
             np.testing.assert_array_equal(part, frames[row, column])
         assert (pixels[top + height : top + height + gap] == 255).all()
-
-
-def test_each_text_stands_beside_its_strip():
-    (axes,) = frame_strips(clips(2), ["first " * 40, "costs $5 or $6_a"], ["one", "two"]).axes
-    first, second = axes.texts
-    assert first.get_text().startswith("one\nfirst first")
-    assert first.get_text().count("\n") == 3 and first.get_text().endswith("[...]")
-    assert second.get_text() == "two\ncosts $5 or $6_a" and not second.get_parse_math()
-    assert [vars(text)["xy"] for text in axes.texts] == [(0, 6), (0, 12 + 1 + 6)]
-
-
-@pytest.mark.parametrize("text", ["many words " * 9, "W" * 46, "i"])
-@pytest.mark.parametrize("shape", [(9, 8, 24, 24), (1, 1, 24, 24), (3, 4, 30, 60), (2, 16, 9, 9)])
-def test_texts_and_strips_are_inside_the_picture(shape, text):
-    figure = frame_strips(clips(*shape), [text] * shape[0], ["webvid_unlabelled"] * shape[0])
-    figure.canvas.draw()
-    (axes,) = figure.axes
+        title, *lines = label.get_text().split("\n")
+        assert title == "webvid_unlabelled" and " ".join(lines) == text.strip()
+        assert vars(label)["xy"] == (0, top + height / 2) and not label.get_parse_math()
     assert figure.get_figwidth() <= style.PAGE_WIDTH + 1e-9
     picture = axes.images[0].get_window_extent()
-    n, count, height, width = shape
-    rows = n * height + (n - 1) * max(1, height // 12)
-    assert picture.width / (count * width) == pytest.approx(picture.height / rows)
+    assert picture.width / pixels.shape[1] == pytest.approx(picture.height / pixels.shape[0])
     assert picture.y0 >= figure.dpi * style.FOOTER - 1e-6
     assert picture.x1 <= figure.bbox.width + 1e-6
     for label in axes.texts:
-        assert label.get_window_extent().x0 >= 0
-        assert label.get_window_extent().x1 <= picture.x0
+        assert 0 <= label.get_window_extent().x0 < label.get_window_extent().x1 <= picture.x0
+
+
+def test_a_long_text_is_cut():
+    (axes,) = frame_strips(clips(1), ["first " * 40], ["one"]).axes
+    text = axes.texts[0].get_text()
+    assert text.count("\n") == 3 and text.endswith("[...]")
 
 
 @pytest.mark.parametrize(

@@ -80,11 +80,6 @@ def test_words_name_the_alphas_that_differ():
     assert "Each α by itself would have decided 0.2, 0.4 as well." in doubtful
 
 
-def test_verdicts_by_ends():
-    low, high = [0.1, -0.3, -0.1, 0.0, 0.0, np.nan], [0.2, -0.1, 0.1, 0.1, 0.0, np.nan]
-    assert off_zero(low, high).tolist() == ["higher", "lower", *["undecided"] * 4]
-
-
 def test_the_figure_is_the_table():
     table = band_table(swept(noisy(lambda _, alpha: 0.2 + 0.6 * alpha)))
     panels = panels_of(THERE)

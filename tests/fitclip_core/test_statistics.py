@@ -79,38 +79,13 @@ def test_draws_are_shared_by_data_sets_and_one_less_than_given_is_taken() -> Non
         assert (interval.low, interval.high) == (-end, end)
 
 
-def test_callable_statistics_equal_the_named_ones() -> None:
-    values = np.random.default_rng(0).normal(size=(3, 31))
-    pairs: list[Any] = [("mean", np.mean), ("median", np.median)]
-    for name, function in pairs:
-        named = bootstrap_interval([values, values[:1]], statistic=name, n_resamples=500)
-        called = bootstrap_interval([values, values[:1]], statistic=function, n_resamples=500)
-        assert called.estimate == pytest.approx(named.estimate)
-        assert called.low == pytest.approx(named.low, abs=1e-12)
-        assert called.high == pytest.approx(named.high, abs=1e-12)
-
-
-def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_do_not_change_the_result_and_the_seed_does(monkeypatch) -> None:
     values = [np.random.default_rng(0).normal(size=(3, 21)), np.arange(30.0)]
     whole = bootstrap_interval(values[1]), paired_difference(values[1], -values[1])
     monkeypatch.setattr("fitclip_core.statistics._CHUNK", 1000)
     assert (bootstrap_interval(values[1]), paired_difference(values[1], -values[1])) == whole
+    assert bootstrap_interval(values[1], seed=1) != whole[0]
     assert bootstrap_interval(values, statistic="median").n == 51
-
-
-@given(
-    values=st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20),
-    factor=st.floats(0.1, 10),
-    shift=st.floats(-100, 100),
-)
-@settings(max_examples=40)
-def test_interval_moves_and_scales_with_the_values(values, factor, shift) -> None:
-    base = bootstrap_interval(np.array(values), n_resamples=50)
-    moved = bootstrap_interval(factor * np.array(values) + shift, n_resamples=50)
-    for end in ("estimate", "low", "high"):
-        expected = factor * getattr(base, end) + shift
-        assert getattr(moved, end) == pytest.approx(expected, rel=1e-9, abs=1e-8)
-    assert min(values) - 1e-9 <= base.low <= base.high <= max(values) + 1e-9
 
 
 @pytest.mark.parametrize("interval", [bootstrap_interval, crossed_interval, mean_interval])
@@ -120,14 +95,6 @@ def test_constant_values_have_no_width_and_one_item_has_none_to_tell(interval) -
     single = interval([np.ones((3, 1)), np.ones((3, 5))])
     assert (single.estimate, single.n) == (1, 6)
     assert np.isnan([single.low, single.high]).all()
-
-
-def test_seed_decides() -> None:
-    values = np.random.default_rng(0).normal(size=(3, 30))
-    first, second = paired_difference(values, -values), paired_difference(values, -values)
-    assert first == second
-    assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
-    assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
 
 
 # paired tests
@@ -162,20 +129,9 @@ def test_sign_flip_p_by_hand() -> None:
     assert (same.estimate, same.low, same.high) == (0, 0, 0)
     assert (same.p_value, same.sign_flip_p) == (1, 1)
     assert paired_difference(values, values + 1, n_resamples=999).sign_flip_p == 1 / 1000
-
-
-@given(seed=st.integers(0, 10**6), n=st.integers(1, 9), draws=st.integers(1, 3))
-@settings(max_examples=40)
-def test_swapping_sides_changes_the_sign_alone(seed, n, draws) -> None:
-    rng = np.random.default_rng(seed)
-    first, second = rng.integers(0, 2, (draws, n)), rng.integers(0, 2, n)
-    one = paired_difference(first, second, n_resamples=600)
-    other = paired_difference(second, first, n_resamples=600)
-    assert one.estimate == -other.estimate
-    assert one.sign_flip_p == other.sign_flip_p
-    assert 0 < one.sign_flip_p <= 1
-    assert one.p_value == pytest.approx(other.p_value, nan_ok=True)
-    assert one.low == pytest.approx(-other.high, abs=1e-12, nan_ok=True)
+    one = values[0]  # of more items than can be enumerated
+    theirs = scipy.stats.permutation_test((one,), np.mean, permutation_type="samples", rng=1).pvalue
+    assert paired_difference(0 * one, one).sign_flip_p == pytest.approx(theirs, abs=0.03)
 
 
 ONES, FIVE = np.ones(3), np.arange(5.0)
@@ -205,15 +161,8 @@ ONES, FIVE = np.ones(3), np.arange(5.0)
         (crossed_interval, (FIVE,), {"level": 1}, "level is 1"),
         (paired_difference, (FIVE, FIVE), {"n_resamples": 0}, "n_resamples is 0"),
         (bootstrap_interval, (FIVE,), {"statistic": "mode"}, "statistic is 'mode'"),
-        (bootstrap_interval, (FIVE,), {"statistic": lambda data, axis: data}, "reduce that axis"),
-        (
-            bootstrap_interval,
-            (FIVE,),
-            {"statistic": lambda data, axis: data.mean(axis) * np.nan},
-            "choose one",
-        ),
-        (paired_difference, (ONES, np.ones(4)), {}, "3 items in first and 4"),
-        (paired_difference, ([ONES], [ONES, ONES]), {}, "data sets"),
+        (paired_difference, (ONES, np.ones(4)), {}, r"first has \[3\] items .* second \[4\]"),
+        (paired_difference, ([ONES], [ONES, ONES]), {}, r"second \[3, 3\]"),
         (paired_difference, (np.ones((2, 3)), np.ones((3, 3))), {}, "draws differ"),
     ],
 )
@@ -226,31 +175,26 @@ def test_bad_values_and_settings_are_refused(function, arguments, settings, mess
 
 
 def slow_crossed(sets: list[np.ndarray], level: float) -> tuple[float, float]:
-    """Half the width of crossed_interval and the draws' part, from sums of squares in loops."""
-    draws = max(len(data) for data in sets)
-    mean_squares_of_items = interactions = 0.0
+    """Half the width of crossed_interval and the draws' part, from the analysis of variance."""
+    draws, items_part, interactions = max(map(len, sets)), 0.0, 0.0
+    students = np.zeros(draws)
     for data in sets:
-        n_draws, items = data.shape
-        grand = data.mean()
-        between_items = sum(n_draws * (data[:, i].mean() - grand) ** 2 for i in range(items))
-        mean_squares_of_items += between_items / (items - 1) / (n_draws * items)
+        (n_draws, items), grand = data.shape, data.mean()
+        of_draws, of_items = data.mean(axis=1), data.mean(axis=0)
+        students += of_draws / len(sets)
+        items_part += sum(n_draws * (of_items - grand) ** 2) / (items - 1) / (n_draws * items)
         if n_draws > 1:
-            rest = sum(
-                (data[d, i] - data[d].mean() - data[:, i].mean() + grand) ** 2
-                for d in range(n_draws)
-                for i in range(items)
-            )
-            interactions += rest / ((n_draws - 1) * (items - 1)) / (n_draws * items)
-    students = [
-        np.mean([data[d if len(data) > 1 else 0].mean() for data in sets]) for d in range(draws)
-    ]
+            rest = data - of_draws[:, None] - of_items + grand
+            interactions += (rest**2).sum() / ((n_draws - 1) * (items - 1)) / (n_draws * items)
     draws_part = np.var(students, ddof=1) / draws if draws > 1 else 0.0
-    variance = draws_part + (mean_squares_of_items - interactions) / len(sets) ** 2
+    variance = draws_part + (items_part - interactions) / len(sets) ** 2
     weight = draws_part / variance
-    fewest = min(data.shape[1] for data in sets)
-    quantile = weight * scipy.stats.t.ppf((1 + level) / 2, max(draws - 1, 1))
-    quantile += (1 - weight) * scipy.stats.t.ppf((1 + level) / 2, fewest - 1)
-    return quantile * np.sqrt(variance), weight
+    of_draws, of_items = (
+        scipy.stats.t.ppf((1 + level) / 2, freedom)
+        for freedom in (max(draws - 1, 1), min(data.shape[1] for data in sets) - 1)
+    )
+    half_width = (weight * of_draws + (1 - weight) * of_items) * np.sqrt(variance)
+    return float(half_width), float(weight)
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95])
@@ -298,45 +242,39 @@ def test_crossed_interval_never_takes_more_than_the_draws_quantile() -> None:
 
 def test_a_means_interval_is_crossed_with_draws_and_bootstrapped_without() -> None:
     values = np.random.default_rng(0).random((3, 40))
-    crossed, boot = crossed_interval(values, level=0.9), bootstrap_interval(values[0], level=0.9)
-    assert mean_interval(values, level=0.9) == crossed
-    assert mean_interval(values[:1], level=0.9) == boot
-    cut = mean_interval(values, level=0.9, within=(crossed.estimate, 1))
+    crossed = crossed_interval(values)
+    assert mean_interval(values) == crossed
+    assert mean_interval(values[:1]) == bootstrap_interval(values[0])
+    cut = mean_interval(values, within=(crossed.estimate, 1))
     assert (cut.low, cut.high) == (crossed.estimate, crossed.high)
 
 
-def test_paired_difference_has_the_crossed_interval_of_the_differences() -> None:
-    rng = np.random.default_rng(0)
-    first, second = rng.random(8), rng.random((3, 8))
-    ours = paired_difference(first, second, level=0.9)
-    plain = crossed_interval(second - first, level=0.9)
-    assert (ours.estimate, ours.low, ours.high) == (plain.estimate, plain.low, plain.high)
-
-
-differences = st.lists(  # of 1 or 2 data sets, hits or continuous, of 1 to 4 draws
-    st.tuples(st.integers(0, 10**6), st.integers(2, 12), st.booleans()), min_size=1, max_size=2
+@given(
+    chosen=st.lists(  # 1 or 2 data sets of hits or continuous values
+        st.tuples(st.integers(0, 10**6), st.integers(2, 12), st.booleans()), min_size=1, max_size=2
+    ),
+    draws=st.integers(1, 4),
 )
-
-
-def drawn_differences(chosen, draws: int) -> list[np.ndarray]:
-    found = []
+@settings(max_examples=60)
+def test_p_value_is_that_of_a_scan_over_the_crossed_intervals_levels(chosen, draws) -> None:
+    firsts, seconds = [], []
     for seed, items, continuous in chosen:
         rng = np.random.default_rng(seed)
-        hits = rng.integers(-1, 2, (draws, items)) + 0.0
-        found.append(rng.normal(rng.normal(), 1, (draws, items)) if continuous else hits)
-    return found
-
-
-@given(chosen=differences, draws=st.integers(1, 4))
-@settings(max_examples=60)
-def test_p_value_is_that_of_a_scan_over_the_intervals_levels(chosen, draws) -> None:
-    sets = drawn_differences(chosen, draws)
-    p_value = paired_difference([0 * one for one in sets], sets, n_resamples=1).p_value
+        hits = rng.integers(0, 2, (2, draws, items)) + 0.0
+        first, second = rng.normal(rng.normal(), 1, hits.shape) if continuous else hits
+        firsts.append(first[:1])
+        seconds.append(second)
+    sets = [second - first for first, second in zip(firsts, seconds, strict=True)]
+    found = paired_difference(firsts, seconds, level=0.9, n_resamples=1)
+    crossed = crossed_interval(sets, level=0.9)
+    assert (found.estimate, found.low, found.high) == pytest.approx(
+        (crossed.estimate, crossed.low, crossed.high), abs=1e-15
+    )
     for candidate in np.geomspace(1e-6, 1 - 1e-6, 60):
         interval = crossed_interval(sets, level=1 - candidate)
         leaves_out = interval.low > 1e-15 or interval.high < -1e-15
-        if candidate != pytest.approx(p_value, rel=1e-6):
-            assert leaves_out == (p_value < candidate)
+        if candidate != pytest.approx(found.p_value, rel=1e-6):
+            assert leaves_out == (found.p_value < candidate)
 
 
 def test_p_value_of_one_draw_is_the_paired_t_tests() -> None:
@@ -407,9 +345,7 @@ def test_coverage_table_says_what_holds(capsys, monkeypatch: pytest.MonkeyPatch)
     command = ["statistics_coverage", "--simulations", "3", "--only", "class interval, n 14"]
     monkeypatch.setattr("sys.argv", command)
     statistics_coverage.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4
-    assert lines[2].startswith("| class interval, n 14, 1 draw | ")
+    assert "| class interval, n 14, 1 draw | " in capsys.readouterr().out
     case = CASES["mean, bootstrap, n 300, 1 draw"]
     words = [statistics_coverage.verdict(case, rate, 2000) for rate in (0.91, 0.95, 0.99)]
     assert words == ["too low", "holds", "too high"]
