@@ -49,7 +49,6 @@ def test_the_loss_is_that_of_each_fused_model() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"alphas": []}, "no alpha"),
         ({"alphas": [0.5, 1.5]}, "alpha is 1.5"),
         ({"temperature": 0}, "temperature is 0"),
         ({"temperature": math.nan}, "temperature is nan"),
