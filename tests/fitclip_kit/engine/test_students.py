@@ -40,23 +40,11 @@ from tests.tiny_clip import SIZE, RandomClips, labelled_clips, tiny_encoder
 
 NOTHING: Any = None
 INPUTS = {"teacher": "sha of the teacher"}
-RECIPE = Recipe(
-    steps=4,
-    validate_every=2,
-    seed=1,
-    learning_rate=1e-3,
-    temperature=0.1,
-    labelled_share=0.9,
-    labelled_batch=3,
-    unlabelled_batch=2,
-)
+TOLD: dict[str, Any] = {"learning_rate": 1e-3, "temperature": 0.1, "labelled_share": 0.9}
+RECIPE = Recipe(steps=4, validate_every=2, seed=1, labelled_batch=3, unlabelled_batch=2, **TOLD)
 HISTORY = pd.DataFrame(
-    {
-        "step": [0, 1, 2],
-        "labelled_loss": [np.nan, 1 / 3, 0.1 + 0.2],
-        "distillation_loss": [np.nan, np.nan, np.nan],
-        "validation_loss": [np.pi, np.nan, np.e],
-    }
+    [(0, np.nan, np.nan, np.pi), (1, 1 / 3, np.nan, np.nan), (2, 0.1 + 0.2, np.nan, np.e)],
+    columns=["step", "labelled_loss", "distillation_loss", "validation_loss"],
 )
 
 
@@ -128,9 +116,8 @@ def test_a_student_is_fitted_once_and_knows_how_it_was_trained(tmp_path: Path, f
         assert found.training == json.loads(json.dumps(record))
     assert read_manifest(folder)["details"]["device"] == "cuda"
     assert kept_recipe(folder) == RECIPE
-    assert {path.name for path in folder.iterdir()} == {
-        *("student.safetensors", "history.csv", "manifest.json"),
-    }
+    files = {path.name for path in folder.iterdir()}
+    assert files == {"student.safetensors", "history.csv", "manifest.json"}
 
 
 @pytest.mark.parametrize(
@@ -232,14 +219,8 @@ def test_every_row_is_as_likely_and_independent_sizes_share_no_more_than_chance(
         expected, spread = draws * n / pool, np.sqrt(draws * n / pool * (1 - n / pool))
         assert np.abs(counts - expected).max() < 4 * spread
     larger = [subset_rows(pool, more, draw, "independent") for draw in range(draws)]
-    shared = [
-        len(set(few) & set(many))
-        for few, many in zip(
-            (subset_rows(pool, n, draw, "independent") for draw in range(draws)),
-            larger,
-            strict=True,
-        )
-    ]
+    smaller = [subset_rows(pool, n, draw, "independent") for draw in range(draws)]
+    shared = [len(set(few) & set(many)) for few, many in zip(smaller, larger, strict=True)]
     # Hypergeometric: mean 2.5, standard deviation 0.99; of the mean of 400 draws 0.05.
     assert np.mean(shared) == pytest.approx(n * more / pool, abs=0.2)
 
