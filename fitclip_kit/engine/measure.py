@@ -272,8 +272,8 @@ def _weights(job: _Job) -> tuple[str, float] | None:
 
 
 def _evaluated(model: LoadedModel, job: _Job) -> pd.DataFrame:
-    own, options = job.data_set, {"renormalise": job.cell.renormalise}
-    return zero_shot.evaluate(model.encoder, own.clips, own.frames, **own.options, **options)
+    own, options = job.data_set, job.data_set.options | {"renormalise": job.cell.renormalise}
+    return zero_shot.evaluate(model.encoder, own.clips, own.frames, **options)
 
 
 def _of_towers(

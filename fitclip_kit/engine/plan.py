@@ -117,12 +117,9 @@ def plan(run: Run, left_out: Sequence[str] = ()) -> str:
         f"{speed.batches[what]} at once"
         for what, unit in _SPEEDS.items()
     ]
-    told = [
-        f"{name}: {one.clips:,} clips, {one.texts:,} texts; {one.said}"
-        for name, one in sets.items()
-    ]
+    told = "{}: {:,} clips, {:,} texts; {}"
     sections = {
-        "Data": told,
+        "Data": [told.format(name, one.clips, one.texts, one.said) for name, one in sets.items()],
         "Measured here": speeds,
         "Memory": [memory(works, speed, _memory_of(encoder.device))],
         "Assumed": assumed,
@@ -132,9 +129,9 @@ def plan(run: Run, left_out: Sequence[str] = ()) -> str:
     lines += [shown.reset_index().to_string(index=False), ""]
     wrap = textwrap.TextWrapper(100, initial_indent="  ", subsequent_indent="    ")
     wrap.break_long_words = wrap.break_on_hyphens = False
-    for title, own in sections.items():
-        lines += [f"{title}:"] if own else []
-        lines += [line for text in own for line in wrap.wrap(printable(text))]
+    for title, texts in sections.items():
+        lines += [f"{title}:"] if texts else []
+        lines += [line for text in texts for line in wrap.wrap(printable(text))]
     return "\n".join(lines)
 
 
@@ -295,10 +292,11 @@ def timed(encoder: ClipEncoder, rule: FrameRule) -> Timed:
         "texts": lambda n: _took(lambda: encoder.encode_texts(texts[:n])),
         "train": step,
     }
-    seconds, batches = zip(*map(each, ways.values()), strict=True)
+    found = {what: each(way) for what, way in ways.items()}
+    seconds = {what: took for what, (took, _) in found.items()}
+    batches = {what: n for what, (_, n) in found.items()}
     weights = sum(4 * one.numel() for one in parameters)
-    found = (dict(zip(ways, of_each, strict=True)) for of_each in (seconds, batches))
-    return Timed(*found, kept=sum(storages.values()) / 2, weights=weights)
+    return Timed(seconds, batches, kept=sum(storages.values()) / 2, weights=weights)
 
 
 def each(took: Callable[[int], float]) -> tuple[float, int]:

@@ -244,14 +244,10 @@ def student_recipe(values: Mapping[str, Any]) -> tuple[int, Recipe]:
     which = bool(values["sources_file"])
     chosen: dict[str, Any] = {name: values[name] or two[which] for name, two in _RECIPES.items()}
     clips = chosen.pop("labelled_clips")
-    recipe = Recipe(
-        **chosen,
-        seed=0,
-        temperature=values["temperature"],
-        teacher_temperature=values["teacher_temperature"] or None,
-        labelled_share=values["labelled_share"],
+    chosen |= {name: values[name] for name in ("temperature", "labelled_share")}
+    return clips, Recipe(
+        **chosen, seed=0, teacher_temperature=values["teacher_temperature"] or None
     )
-    return clips, recipe
 
 
 def check_sources(sources: Sources, max_missing: float) -> str:
@@ -261,14 +257,12 @@ def check_sources(sources: Sources, max_missing: float) -> str:
 
     Raises: ValueError for a broken annotation.
     """
-    names: dict[str, list[str]] = {}
-    for name, entry in sources.data_sets.items():
-        names.setdefault(entry.digest, []).append(name)
+    entries = {entry.digest: entry for entry in sources.data_sets.values()}
     said = []
-    for same in names.values():
-        entry = sources.data_sets[same[0]]
+    for digest, entry in entries.items():
+        names = [name for name, one in sources.data_sets.items() if one.digest == digest]
         found = check(entry.loader, entry.root, entry.options, max_missing=max_missing)
-        said.append(f"{', '.join(same)}: {report(found)}")
+        said.append(f"{', '.join(names)}: {report(found)}")
     return "\n\n".join(said)
 
 
@@ -278,12 +272,10 @@ def prepare(
     """Build or find every data set of the sources; nothing is decoded.
 
     Args:
-        sources: the embedded benchmark, or the user's copies.
         folder: each data set gets a folder in it: `clips.csv`, `data_set.json`, and the lists
             `missing.csv` and `dropped.csv` (embedded: its videos too).
-        sizes: name -> number of clips; 0 takes all (the user's copies only). For a user's
-            evaluation set a number draws that many videos of the annotation, present or not. All
-            of a video's captions are taken.
+        sizes: name -> videos, with all their captions; 0 takes all (the user's copies only). Of a
+            user's evaluation set they are drawn from the annotation, present or not.
         seed: of the embedded clips, and of what is drawn from larger annotations.
 
     Raises: ValueError for a data set that the sources lack, a wrong size, or broken files.

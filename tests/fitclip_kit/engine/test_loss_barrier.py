@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,7 +59,7 @@ def test_the_loss_is_that_of_each_fused_model() -> None:
 def test_wrong_input_is_refused_and_the_model_kept(change, message) -> None:
     encoder = tiny_encoder(1)
     before = encoder.state()
-    wanted = {"teacher_state": before, "student_state": tiny_encoder(2).state()}
+    wanted: dict[str, Any] = {"teacher_state": before, "student_state": tiny_encoder(2).state()}
     wanted |= {"alphas": [0, 1], "clips": labelled_clips(3), "temperature": 0.2}
     with pytest.raises(ValueError, match=message):
         loss_along_line(encoder, **(wanted | change))

@@ -13,15 +13,15 @@ from fitclip_kit.engine.merge_distance import distance_taken, fisher_alpha
 SHAPES = {"visual.a": (3, 2), "b": (4,)}
 
 
-def states() -> list[dict[str, torch.Tensor]]:
+def states() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
+
+    def state(scale: float, steps: int) -> dict[str, torch.Tensor]:
+        fused = {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+        return fused | {"logit_scale": torch.tensor(scale), "steps": torch.tensor(steps)}
+
     # The last two are not fused; the student's may even be NaN.
-    fixed = [(4.6, 3), (float("nan"), 5)]
-    return [
-        {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
-        | {"logit_scale": torch.tensor(scale), "steps": torch.tensor(steps)}
-        for scale, steps in fixed
-    ]
+    return state(4.6, 3), state(float("nan"), 5)
 
 
 def diagonals(seed=1, scale=1.0):
