@@ -9,7 +9,7 @@ depends on them). What takes turns in one run, in seconds and in processor secon
 where others use the machine:
 
     frames   frame stores built anew
-    kit      `sweep_alphas` on them, outcomes of both directions stored
+    kit      `measure` on them, outcomes of both directions stored
     forward  a bare forward pass an alpha over pictures and token ids that lie ready in memory
 """
 
@@ -35,13 +35,14 @@ class Sweep:
     def __init__(self, folder: Path, given: argparse.Namespace) -> None:
         # Decoding processes import this module again: the models are imported where they are used.
         import torch
-        from fitclip_kit.engine.sweep import Student
 
         from data_prep.clip_frames import FrameRule
         from data_prep.mini_benchmark import TEACHER
         from data_prep.mini_benchmark.data_sets import EVALUATED
         from fitclip_core.encoders import ClipEncoder
+        from fitclip_kit.engine.measure import Student
         from fitclip_kit.engine.sources import Sources, prepare
+        from fitclip_kit.weights.models import LoadedModel
 
         self.folder = folder
         self.alphas = tuple(number / (given.alphas - 1) for number in range(given.alphas))
@@ -61,7 +62,9 @@ class Sweep:
             for name, tensor in self.encoder.state().items()
             if name != "logit_scale"
         }
-        self.student = Student(1, noisy, "made up")
+        self.teacher = LoadedModel(self.encoder, "made up", {})
+        told: dict[str, Any] = {"draw": 1, "labelled_clips": 1, "labelled_share": 1.0}
+        self.student = Student(**told, state=noisy, sha256="made up")
         self.stores: list[Any] = []
         self.frames()
         self.images = [
@@ -83,7 +86,7 @@ class Sweep:
         ]
 
     def evaluation_sets(self) -> list[Any]:
-        from fitclip_kit.engine.sweep import EvaluationSet
+        from fitclip_kit.engine.measure import EvaluationSet
 
         return [
             EvaluationSet(name, one.clips, store, templates=one.templates, classes=one.classes)
@@ -91,14 +94,14 @@ class Sweep:
         ]
 
     def kit(self) -> None:
-        from fitclip_kit.engine.sweep import sweep_alphas
-
+        from fitclip_kit.engine.measure import measure, sweep_cells
         from fitclip_kit.store.results import ResultsStore
 
         shutil.rmtree(self.folder / "results", ignore_errors=True)
         results = ResultsStore(self.folder / "results")
-        sets = self.evaluation_sets()
-        sweep_alphas(self.encoder, "made up", [self.student], self.alphas, sets, results)
+        cells = sweep_cells(list(self.sets), [self.student], self.alphas)
+        students = [self.student]
+        measure(cells, self.teacher, self.evaluation_sets(), results, students=students)
 
     def forward(self) -> None:
         import torch

@@ -47,10 +47,8 @@ def gathered() -> dict[str, Any]:
 def trained(kind: Any, micro_batch: int | None) -> dict[str, Any]:
     torch.manual_seed(distributed.rank())
     before = torch.get_rng_state()
-    encoders: dict[str, Any] = {
-        "student": make_encoder(0, kind=kind),
-        "teacher": make_encoder(1, kind=kind),
-    }
+    names = ("student", "teacher")
+    encoders: Any = {name: make_encoder(seed, kind=kind) for seed, name in enumerate(names)}
     torch.set_rng_state(before)
     labelled: Any = clips(10)
     with recorded_gradients() as gradients:
@@ -84,13 +82,8 @@ def kept(folder: Path) -> dict[str, Any]:
         return fit_together()
 
     def ask(place: Path, inputs: dict[str, str]) -> Any:
-        described: dict[str, Any] = {
-            "folder": place,
-            "draw": 1,
-            "labelled_clips": 9,
-            "recipe": RECIPE,
-        }
-        training = students.Training(**described, labelled=None, inputs=inputs)
+        described: dict[str, Any] = {"folder": place, "draw": 1, "labelled_clips": 9}
+        training = students.Training(**described, recipe=RECIPE, labelled=None, inputs=inputs)
         nothing: Any = None
         with mock.patch.object(students, "fit_student", fit_here):
             return students.train(training, nothing, nothing, nothing)

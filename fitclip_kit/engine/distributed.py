@@ -25,9 +25,7 @@ AUTO = "auto"
 
 
 def pick_device(name: str) -> str:
-    """The device of that name, or with "auto" the fastest kind that this machine has.
-
-    name: "auto", or PyTorch's name, such as "cpu", "cuda", "cuda:1" or "mps".
+    """The device of PyTorch's name, or with "auto" the fastest kind that this machine has.
 
     Raises: ValueError when PyTorch does not know it or this machine has none.
     """
@@ -49,17 +47,11 @@ class FirstRankFailed(RuntimeError):
 def process_group(device: str) -> Iterator[str]:
     """Join the processes that torchrun started, for the block; outside torchrun, do nothing.
 
-    Args:
-        device: where models compute: `cpu`, `cuda`, or `auto` (`pick_device`). On GPUs
-            each process of a machine takes the one of its local rank, also where it asks for
-            `cuda` without a number.
+    device: `cpu`, `cuda` or `auto`; on GPUs each process takes the one of its local rank. Yields
+    this process's device, such as `cuda:3`.
 
-    Yields:
-        This process's device, such as `cuda:3`.
-
-    Raises:
-        ValueError: torchrun started more processes on a machine than it has GPUs, or processes
-            cannot work together on this kind of device.
+    Raises: ValueError for more processes on a machine than it has GPUs, or a kind of device on
+    which processes cannot work together.
     """
     if not dist.is_torchelastic_launched():
         yield device
@@ -95,12 +87,7 @@ def rank() -> int:
 def share(n: int, of_rank: int | None = None) -> slice:
     """The rows of n that a process works on: contiguous, in rank order, sizes at most 1 apart.
 
-    Args:
-        n: rows in all.
-        of_rank: whose; None: this process's.
-
-    Raises:
-        ValueError: there are fewer rows than processes.
+    of_rank: whose; None: this process's. Raises ValueError for fewer rows than processes.
     """
     if n < size():
         raise ValueError(
@@ -112,17 +99,9 @@ def share(n: int, of_rank: int | None = None) -> slice:
 
 
 def gather(rows: torch.Tensor, n: int) -> torch.Tensor:
-    """All processes' rows, in rank order; only this process's own carry gradients.
+    """All processes' rows `[n, d]`, in rank order; only this process's own carry gradients.
 
-    Args:
-        rows: `[share(n), d]`, on a device that the process group's backend knows.
-        n: rows of all processes.
-
-    Returns:
-        `[n, d]`, equal on every process; `rows` itself where there is one process.
-
-    Raises:
-        ValueError: this process's share of n rows is another number.
+    rows: `[share(n), d]`; ValueError for another number of them.
     """
     shares = [share(n, other) for other in range(size())]
     own = shares[rank()]
@@ -142,11 +121,7 @@ def gather(rows: torch.Tensor, n: int) -> torch.Tensor:
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Add up all processes' gradients, in place; the sums have the same bits on every process.
-
-    Args:
-        parameters: the same ones on every process; those without a gradient are passed over.
-    """
+    """Add up all processes' gradients, in place; the sums have the same bits on every process."""
     if size() == 1:
         return
     found = [one.grad for one in parameters if one.grad is not None]
@@ -164,14 +139,7 @@ def of_first(value: T) -> T:
 
 
 def check_same(**values: object) -> None:
-    """Make sure that all processes hold equal values, all of which must be called for together.
-
-    Args:
-        values: by the name that an error gives them; compared with rank 0's.
-
-    Raises:
-        ValueError: on every process, naming what differs and on which ranks.
-    """
+    """ValueError, on every process, where one holds other values than rank 0, by their names."""
     if size() == 1:
         return
     found: list[dict[str, object]] = [{} for _ in range(size())]
@@ -189,17 +157,9 @@ def check_same(**values: object) -> None:
 
 
 def on_first_rank(work: Callable[[], T]) -> T:
-    """Run `work` on rank 0 alone, such as what reads or writes files that all processes see.
+    """What `work` returns on rank 0, which alone runs it, on every process; it has to pickle.
 
-    Args:
-        work: what it returns must pickle.
-
-    Returns:
-        What `work` returned, on every process.
-
-    Raises:
-        Whatever `work` raises on rank 0, and there only.
-        FirstRankFailed: on the others, when it does.
+    Raises: on rank 0 whatever `work` raises, and FirstRankFailed on the others.
     """
     value: T | None = None
     failure: Exception | None = None

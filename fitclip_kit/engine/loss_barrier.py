@@ -26,13 +26,10 @@ def loss_along_line(
     its own weights again on return.
 
     Returns: one row an alpha, ascending, each once: `alpha` and `loss` (nats, both directions).
-
-    Raises: ValueError for no alpha or one outside [0, 1], a temperature that is not above 0,
-    weights that do not fit, or scores that are not finite.
+    Raises: ValueError for an alpha outside [0, 1], a temperature that is not above 0, weights that
+    do not fit, or scores that are not finite.
     Source: Frankle et al. 2020, section 2 (the error along the line between two networks).
     """
-    if not len(alphas):
-        raise ValueError("there is no alpha; give at least 0 and 1, and some between")
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature is {temperature}; give a number above 0")
     losses = {}

@@ -32,6 +32,7 @@ MEASURED_BY = (
     "fitclip_core.zero_shot",
     "fitclip_kit.weights.foreign_checkpoints",
 )
+_COORDINATES = ("draw", "sampling", "labelled_clips", "labelled_share")
 _MODULES = {False: MEASURED_BY, True: (*MEASURED_BY, "fitclip_kit.weights.frozen_in_time")}
 
 
@@ -40,12 +41,10 @@ class EvaluationSet:
     """One data set to measure on.
 
     Attributes:
-        name: how results call it.
         clips: its clips table, with `text` or `label`.
         frames: its decoded clips, in evaluation form.
-        templates: prompts of an action data set; empty for retrieval.
+        templates, classes: an action data set's; without classes they are the labels of `clips`.
         protocol: JSON data on how clips, captions and frames were made, kept with every result.
-        classes: names of all classes of an action data set; empty: the labels of `clips`.
     """
 
     name: str
@@ -55,10 +54,10 @@ class EvaluationSet:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
 
-    def trial(self) -> zero_shot.Trial:
-        """It as the zero-shot evaluation prepares it."""
-        classes = self.classes or None
-        return zero_shot.prepare(self.clips, self.frames, templates=self.templates, classes=classes)
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the zero-shot evaluation is told of it beside clips and frames."""
+        return {"templates": self.templates, "classes": self.classes or None}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,8 +66,7 @@ class Student:
 
     Attributes:
         draw, sampling, labelled_clips, labelled_share: which it is, as in `Cell`.
-        state: its weights; their `logit_scale` plays no part.
-        sha256: the weights' digest.
+        state, sha256: its weights and their digest.
         training: for the protocol, JSON data on how it was trained; empty: not known.
     """
 
@@ -82,8 +80,7 @@ class Student:
 
     def cell(self, data_set: str, alpha: float, **others: Any) -> Cell:
         """The cell of its fusion at alpha; others: further coordinates."""
-        told = ("draw", "sampling", "labelled_clips", "labelled_share")
-        student: dict[str, Any] = {name: getattr(self, name) for name in told}
+        student: dict[str, Any] = {name: getattr(self, name) for name in _COORDINATES}
         return Cell(data_set, alpha=alpha, **student, **others)
 
 
@@ -92,12 +89,10 @@ def sweep_cells(
 ) -> list[Cell]:
     """The cells of every fusion of the teacher and each student on every data set.
 
-    At alpha 0 that is the teacher, once for all students; without students only alpha 0 can be
-    measured. others: further coordinates, such as `renormalise`, of all cells.
+    At alpha 0 that is the teacher, once for all students. others: further coordinates of all cells.
 
-    Raises: ValueError for no or repeated data sets, no alphas or one outside [0, 1], repeated
+    Raises: ValueError for none or repeated data sets, no alphas or one outside [0, 1], repeated
     students, or alphas above 0 without students.
-
     Source: supplement, section 6 and figure 3.
     """
     if not data_sets or not len(alphas):
@@ -118,10 +113,7 @@ def sweep_cells(
 
 
 def tower_cells(data_sets: Sequence[str], student: Student, alphas: Sequence[float]) -> list[Cell]:
-    """The cells of every pair of an alpha of the vision tower and one of the text tower.
-
-    Raises: ValueError when an alpha is outside [0, 1].
-    """
+    """The cells of every pair of an alpha of the vision tower and one of the text tower."""
     pairs = product(data_sets, _shares(alphas), _shares(alphas))
     return [student.cell(name, vision, text_alpha=text) for name, vision, text in pairs]
 
@@ -135,21 +127,16 @@ def measure(
     students: Sequence[Student] = (),
     schedules: Schedules = MappingProxyType({}),
 ) -> list[Cell]:
-    """Measure every cell that is not measured yet; returns all of them, each once.
+    """Measure every cell that the store does not hold under its protocol; returns all, each once.
 
-    A cell that the store holds under the same protocol is not measured again, so what was stopped
-    goes on with the next cell. Weights are set once for all data sets of a fusion. A video's
-    features depend on the vision tower alone and a text's on the text tower alone, so with an
-    alpha for each tower videos are encoded once for each vision alpha and texts once for each text
-    alpha; the outcomes are those of `merges.per_tower`.
+    Weights are set once for all data sets of a fusion. A video's features depend on the vision
+    tower alone and a text's on the text tower alone: with an alpha for each tower, as in
+    `merges.per_tower`, each is encoded once for each of its own alphas.
 
     Args:
-        cells: what to measure.
         model: the teacher, whose encoder has its own weights again on return; or for cells of a
             reference that reference.
-        data_sets: where to measure; the cells' are among them.
-        results: receives the cells.
-        students: the students of the cells, as far as they have one.
+        data_sets, students: of which the cells are.
         schedules: (merge, alpha) -> schedule of the cells whose merge is not one of
             `merges.MERGES`; their alpha only says which share of the student it goes by.
 
@@ -177,11 +164,7 @@ def unmeasured(
     students: Sequence[Student] = (),
     schedules: Schedules = MappingProxyType({}),
 ) -> list[Cell]:
-    """The cells that :func:`measure` with the same arguments would measure.
-
-    The students' `state` is not looked at. Raises ValueError as :func:`measure`, but for weights
-    that do not fit.
-    """
+    """The cells that :func:`measure` would measure; the students' `state` is not looked at."""
     jobs = _jobs(cells, model, data_sets, students, schedules)
     return [job.cell for job in jobs if not results.is_valid(job.cell, job.protocol)]
 
@@ -198,10 +181,8 @@ class _Job:
 
 
 def schedule_digest(schedule: Schedule, state: State) -> str:
-    """SHA-256 of the shares that a schedule gives the fused tensors of a state, in hexadecimal.
-
-    Raises: ValueError as `ensembling.interpolate`, for a wrong schedule.
-    """
+    """SHA-256 of the shares that a schedule gives a state's fused tensors; ValueError as
+    `ensembling.interpolate`."""
     ensembling.check_alpha(schedule, state)
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
@@ -273,33 +254,26 @@ def _outcomes(model: LoadedModel, jobs: Iterable[_Job]) -> Generator[tuple[_Job,
             yield from ((job, _evaluated(model, job)) for job in of_student)
             continue
         with ensembling.AlphaSweep(encoder.model, encoder.state(), student.state) as fused:
-            for whole, group in groupby(of_student, lambda job: job.cell.text_alpha is None):
-                yield from (_of_wholes if whole else _of_towers)(model, fused, group)
+            for key, group in groupby(of_student, _weights):
+                if key is None:
+                    yield from _of_towers(model, fused, group)
+                    continue
+                (name, alpha), of_fusion = key, list(group)
+                if name == AVERAGE or name not in merges.MERGES:
+                    fused.set_alpha(of_fusion[0].alpha)
+                else:
+                    fused.set_merge(merges.MERGES[name], alpha)
+                yield from ((job, _evaluated(model, job)) for job in of_fusion)
+
+
+def _weights(job: _Job) -> tuple[str, float] | None:
+    """Merge and alpha of what is evaluated as a whole; None where each tower has an alpha."""
+    return None if job.cell.text_alpha is not None else (job.cell.merge, job.cell.alpha)
 
 
 def _evaluated(model: LoadedModel, job: _Job) -> pd.DataFrame:
-    return zero_shot.evaluate(
-        model.encoder,
-        job.data_set.clips,
-        job.data_set.frames,
-        templates=job.data_set.templates,
-        classes=job.data_set.classes or None,
-        renormalise=job.cell.renormalise,
-    )
-
-
-def _of_wholes(
-    model: LoadedModel, fused: ensembling.AlphaSweep, jobs: Iterable[_Job]
-) -> Iterator[tuple[_Job, pd.DataFrame]]:
-    for _, group in groupby(jobs, lambda job: (job.cell.merge, job.cell.alpha)):
-        of_fusion = list(group)
-        first = of_fusion[0]
-        merge = merges.MERGES.get(first.cell.merge)
-        if merge is None or first.cell.merge == AVERAGE:
-            fused.set_alpha(first.alpha)
-        else:
-            fused.set_merge(merge, first.cell.alpha)
-        yield from ((job, _evaluated(model, job)) for job in of_fusion)
+    own, options = job.data_set, job.data_set.options | {"renormalise": job.cell.renormalise}
+    return zero_shot.evaluate(model.encoder, own.clips, own.frames, **options)
 
 
 def _of_towers(
@@ -307,7 +281,8 @@ def _of_towers(
 ) -> Iterator[tuple[_Job, pd.DataFrame]]:
     """From features of each tower by itself; texts' are kept while the data set is the same."""
     for data_set, of_set in groupby(jobs, lambda job: job.data_set):
-        trial, texts = data_set.trial(), {}
+        trial = zero_shot.prepare(data_set.clips, data_set.frames, **data_set.options)
+        texts: dict[Any, torch.Tensor] = {}
         place = operator.attrgetter("cell.alpha", "cell.renormalise")
         for (vision, renormalise), group in groupby(of_set, place):
             of_vision = [((job.cell.text_alpha or 0.0, renormalise), job) for job in group]

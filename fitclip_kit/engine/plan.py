@@ -8,14 +8,14 @@ import math
 import os
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, Final, cast
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -39,26 +39,32 @@ from fitclip_kit.weights.models import OPEN_CLIP_PREFIX
 ARCHITECTURE = "ViT-B-16-quickgelu"  # timed where the teacher's weights are not there yet
 SECONDS = 15.0  # that the timing of each kind of work may take, about
 _MOST: Final = 64  # clips or texts that are timed at once
-_TRIED: Final = 8  # clips of a data set that are decoded
+_TRIED = 8  # clips of a data set that are decoded
 _BUSY: Final = 0.5  # load of a core above which the times are not the machine's own
 _RESULT_BYTES: Final = 6  # of one outcome in a compressed cell; measured: 3 to 6
-# Clips and texts that a model reads, by loader, where the user's files are not there.
+# By loader, where the user's files are not there: clips, texts that a model reads, outcomes a clip.
 NOMINAL: Final = {
-    "msrvtt": (1000, 1000),
-    "youcook2": (3350, 3273),
-    "didemo": (1065, 1065),
-    "ucf101": (3783, 101 * 48),
-    "moments_in_time": (33_900, 339),
-    "webvid": (5000, 5000),
+    "msrvtt": (1000, 1000, 2),
+    "youcook2": (3350, 3273, 2),
+    "didemo": (1065, 1065, 2),
+    "ucf101": (3783, 101 * 48, 1),
+    "moments_in_time": (33_900, 339, 1),
+    "webvid": (5000, 5000, 2),
 }
-_UNCOUNTED: Final = (
+_ASSUMED: Final = (
+    "Decoding uses all cores. Every set's texts are as long as those timed, and training takes "
+    "time in proportion to its clips, labelled or not.",
     "Not counted: reading the frame store, fusing weights, Fisher information and the loss between "
-    "(notebook 07), ranks, intervals, figures and the start of each notebook, some 10 to 30 s each."
+    "(notebook 07), ranks, intervals, figures and the notebooks' starts, some 10 to 30 s each.",
 )
+_SPEEDS: Final = {
+    "videos": "clips of {} frames encoded",
+    "texts": "texts of 10 words encoded",
+    "train": "clips trained on, as many labelled as not",
+}
 
 
-@dataclass(frozen=True)
-class Counted:
+class Counted(NamedTuple):
     """A data set as a run reads it: clips to decode, distinct texts (captions, or classes times
     prompts), outcomes of a cell, what is there, and the seconds to decode a clip (NaN: not tried).
     """
@@ -70,8 +76,7 @@ class Counted:
     decode: float = math.nan
 
 
-@dataclass(frozen=True)
-class Timed:
+class Timed(NamedTuple):
     """Seconds for a clip or text ("videos", "texts", "train"), how many were timed at once, the
     bytes that the backward pass keeps of a clip, and those of the weights."""
 
@@ -84,10 +89,8 @@ class Timed:
 def plan(run: Run, left_out: Sequence[str] = ()) -> str:
     """What is left of a run, in words: data, disk, hours and memory; nothing of it is done.
 
-    left_out: what the notebooks will leave out, sentences to print.
-
-    Raises: ValueError for a broken sources file, a device that is not there, or a data set that
-    can neither be counted nor has a known size.
+    left_out: what the notebooks will leave out, sentences to print. Raises ValueError for a data
+    set that can neither be counted nor has a known size.
     """
     encoder, assumed = _encoder(run)
     rule = run.rule("", encoder.image_size)
@@ -98,42 +101,37 @@ def plan(run: Run, left_out: Sequence[str] = ()) -> str:
         decode = median(tried) if tried else _decoding(rule, embedded=False)
         like = "the median of the others" if tried else "a made-up clip of 320 x 240 and 250 frames"
         assumed.append(f"{', '.join(untried)}: {decode:.2g} s to decode a clip, as {like}.")
-        sets |= {name: replace(sets[name], decode=decode) for name in untried}
+        sets |= {name: sets[name]._replace(decode=decode) for name in untried}
     speed, works = timed(encoder, rule), of_run(run)
     shown = table(works, sets, speed, rule)
     shown["disk"] = shown["disk"].map(lambda disk: in_bytes(disk) if disk else "-")
     for column in ("decoding", "device"):
         shown[column] = shown[column].map(in_time)
+    load, cores = os.getloadavg()[0], available_cores()
+    assumed += _ASSUMED
+    if load > _BUSY * cores:
+        busy = f"Other programs were at work on this machine (load {load:.1f}, {cores} cores): idle"
+        assumed.append(f"{busy}, it is faster than measured.")
     speeds = [
-        f"{1 / speed.seconds[what]:.3g} {unit} a second, {speed.batches[what]} at once"
-        for what, unit in (
-            ("videos", f"clips of {rule.n_frames} frames encoded"),
-            ("texts", "texts of 10 words encoded"),
-            ("train", "clips trained on, as many labelled as not"),
-        )
+        f"{1 / speed.seconds[what]:.3g} {unit.format(rule.n_frames)} a second, "
+        f"{speed.batches[what]} at once"
+        for what, unit in _SPEEDS.items()
     ]
-    assumed += [
-        "Decoding uses all cores. Every set's texts are as long as those timed, and training takes "
-        "time in proportion to its clips, labelled or not.",
-        _UNCOUNTED,
-        *_other_work(),
-    ]
-    told = [
-        f"{name}: {one.clips:,} clips, {one.texts:,} texts; {one.said}"
-        for name, one in sets.items()
-    ]
+    told = "{}: {:,} clips, {:,} texts; {}"
     sections = {
-        "Data": told,
+        "Data": [told.format(name, one.clips, one.texts, one.said) for name, one in sets.items()],
         "Measured here": speeds,
-        "Memory": [_memory(works, speed, _memory_of(encoder.device))],
+        "Memory": [memory(works, speed, _memory_of(encoder.device))],
         "Assumed": assumed,
         "Left out": left_out,
     }
     lines = [f"Plan for {encoder.name} on {encoder.device} (an estimate, not a promise)", ""]
     lines += [shown.reset_index().to_string(index=False), ""]
-    lines += [
-        line for title, own in sections.items() if own for line in (f"{title}:", *_wrapped(own))
-    ]
+    wrap = textwrap.TextWrapper(100, initial_indent="  ", subsequent_indent="    ")
+    wrap.break_long_words = wrap.break_on_hyphens = False
+    for title, texts in sections.items():
+        lines += [f"{title}:"] if texts else []
+        lines += [line for text in texts for line in wrap.wrap(printable(text))]
     return "\n".join(lines)
 
 
@@ -150,14 +148,15 @@ def table(
     rows = []
     for work in works:
         took = sum(times * costs[what] for what, times in work.size().items())
-        disk, decodes = 0.0, isinstance(work, Frames)
-        if isinstance(work, Frames):
-            shape = work.run.rule(work.data_set, rule.size).shape
-            disk = sets[work.data_set].clips * math.prod(shape)
-        elif isinstance(work, Measured):
-            disk = sum(sets[cell.data_set].outcomes for cell in work.cells) * _RESULT_BYTES
-        elif isinstance(work, Trained):
-            disk = speed.weights
+        decodes = isinstance(work, Frames)
+        match work:
+            case Frames():
+                shape = work.run.rule(work.data_set, rule.size).shape
+                disk = sets[work.data_set].clips * math.prod(shape)
+            case Measured():
+                disk = sum(sets[cell.data_set].outcomes for cell in work.cells) * _RESULT_BYTES
+            case _:
+                disk = speed.weights if isinstance(work, Trained) else 0
         left = not _is_done(work)
         sums = (left, left * disk, left * took * decodes, left * took * (not decodes))
         rows.append((work.notebook, work.kind, 1, *sums))
@@ -193,15 +192,14 @@ def _encoder(run: Run) -> tuple[ClipEncoder, list[str]]:
 
 
 def counted(run: Run, name: str, rule: FrameRule, embedded: float) -> Counted:
-    """Count a data set as far as its files are there, and decode some of a user's clips.
-
-    embedded: seconds to make and decode a clip of the embedded benchmark.
-    """
+    """Count a data set as far as its files are there, and decode some of a user's clips; `embedded`
+    is what a clip of the embedded benchmark takes."""
     asked, entry = run.sizes[name], run.sources.data_sets.get(name)
     if entry is None:
+        templates = len(TEMPLATES.get(name, ()))
         labels = {action.label for action in actions() if action.data_set == name}
-        texts = min(len(labels), asked) * len(TEMPLATES[name]) if name in TEMPLATES else asked
-        return Counted(asked, texts, asked * (2 - (name in TEMPLATES)), "made here", embedded)
+        texts = min(len(labels), asked) * templates if templates else asked
+        return Counted(asked, texts, asked if templates else 2 * asked, "made here", embedded)
     if name in TRAINING_SETS and asked:
         missing = "" if Path(entry.root).is_dir() else f", but there is no folder {entry.root}"
         return Counted(asked, asked, 2 * asked, f"as many as asked for{missing}")
@@ -210,18 +208,17 @@ def counted(run: Run, name: str, rule: FrameRule, embedded: float) -> Counted:
     except (ValueError, OSError) as error:
         if entry.loader not in NOMINAL:
             raise ValueError(f"{name} cannot be counted and has no known size: {error}") from error
-        clips, texts = NOMINAL[entry.loader]
+        clips, texts, each = NOMINAL[entry.loader]
         clips = asked or clips
-        if entry.loader in ("ucf101", "moments_in_time"):
-            return Counted(clips, texts, clips, f"nominal, not counted: {error}")
-        return Counted(clips, min(clips, texts), 2 * clips, f"nominal, not counted: {error}")
-    there, recognition = found.videos_there, "label" in found.data_set.clips
-    texts = found.captions
-    if recognition:
+        texts = texts if each == 1 else min(clips, texts)
+        return Counted(clips, texts, each * clips, f"nominal, not counted: {error}")
+    there, texts = found.videos_there, found.captions
+    clips = outcomes = min(asked, there) if asked else there
+    if "label" in found.data_set.clips:
         texts = classes_of(found.data_set) * len(found.data_set.templates)
+    else:
+        outcomes = round(clips * (1 + len(found.there) / max(there, 1)))
     said = f"counted, {in_bytes(found.file_bytes)}, {found.videos - there:,} without a file"
-    clips = min(asked, there) if asked else there
-    outcomes = clips if recognition else round(clips * (1 + len(found.there) / max(there, 1)))
     decode = found.trials["seconds"].median() / available_cores()
     return Counted(clips, texts, outcomes, "; ".join((said, *found.problems)), decode)
 
@@ -232,12 +229,10 @@ def _decoding(rule: FrameRule, *, embedded: bool) -> float:
     with tempfile.TemporaryDirectory() as temporary:
         folder, took = Path(temporary), [0.0, 0.0]
         if embedded:
-            sizes = (1, 1 + _TRIED)  # the first clip pays for the start of the process
-            make = [
-                partial(build.build, folder / str(n), {"msrvtt": n}, 0, workers=1) for n in sizes
-            ]
-            took = [_took(partial(one, progress=False)) for one in make]
-            folder = folder / str(sizes[1]) / "msrvtt"
+            for place, n in enumerate((1, 1 + _TRIED)):  # the first pays for the process's start
+                make = partial(build.build, folder / str(n), {"msrvtt": n}, 0, workers=1)
+                took[place] = _took(partial(make, progress=False))
+            folder = folder / str(1 + _TRIED) / "msrvtt"
             clips = read_clips(folder / "clips.csv")
         else:
             noise = np.random.default_rng(0).integers(0, 48, (240, 320, 3), np.uint8)
@@ -292,20 +287,19 @@ def timed(encoder: ClipEncoder, rule: FrameRule) -> Timed:
     parameters = list(student.model.parameters())
     for one in parameters:
         storages.pop(one.untyped_storage().data_ptr(), None)
-    each = {
-        "videos": _each(lambda n: _took(lambda: encoder.encode_videos(noise[:n]))),
-        "texts": _each(lambda n: _took(lambda: encoder.encode_texts(texts[:n]))),
-        "train": _each(step),
+    ways = {
+        "videos": lambda n: _took(lambda: encoder.encode_videos(noise[:n])),
+        "texts": lambda n: _took(lambda: encoder.encode_texts(texts[:n])),
+        "train": step,
     }
-    return Timed(
-        {what: seconds for what, (seconds, _) in each.items()},
-        {what: n for what, (_, n) in each.items()},
-        kept=sum(storages.values()) / 2,
-        weights=sum(4 * one.numel() for one in parameters),
-    )
+    found = {what: each(way) for what, way in ways.items()}
+    seconds = {what: took for what, (took, _) in found.items()}
+    batches = {what: n for what, (_, n) in found.items()}
+    weights = sum(4 * one.numel() for one in parameters)
+    return Timed(seconds, batches, kept=sum(storages.values()) / 2, weights=weights)
 
 
-def _each(took: Callable[[int], float]) -> tuple[float, int]:
+def each(took: Callable[[int], float]) -> tuple[float, int]:
     """Seconds for one of n at once, the median of three timings. n is 1, doubled as long as eight
     times as much fits `SECONDS`; where not even 1 does, it is timed once."""
     n, last = 1, took(1)
@@ -329,7 +323,7 @@ def _memory_of(device: torch.device) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _memory(works: Sequence[Work], speed: Timed, there: int) -> str:
+def memory(works: Sequence[Work], speed: Timed, there: int) -> str:
     """Weights, gradients and AdamW's two moments, the teacher's weights, and what the backward pass
     keeps of the clips that are computed at once."""
     needed = 0.0
@@ -342,16 +336,3 @@ def _memory(works: Sequence[Work], speed: Timed, there: int) -> str:
         f"The largest training step needs about {in_bytes(needed)}, by what autograd keeps of one "
         f"clip and without the kernels' workspace. This device has {in_bytes(there)}{fits}"
     )
-
-
-def _other_work() -> list[str]:
-    """A sentence where other programs keep much of the machine busy, as far as the system tells."""
-    load, cores = os.getloadavg()[0], available_cores()
-    busy = f"Other programs were at work on this machine (load {load:.1f}, {cores} cores): idle, "
-    return [f"{busy}it is faster than measured."] if load > _BUSY * cores else []
-
-
-def _wrapped(texts: Iterable[str]) -> list[str]:
-    how: dict[str, Any] = {"initial_indent": "  ", "subsequent_indent": "    "}
-    how |= {"break_long_words": False, "break_on_hyphens": False}
-    return [line for text in texts for line in textwrap.wrap(printable(text), 100, **how)]

@@ -11,13 +11,10 @@ A sources file says where things lie on this machine; `notebooks/paper_data.yaml
       references:
         frozen_in_time_webvid: {file: ..., vocabulary: .../vocab.txt}
 
-Further keys of a data set are its loader's options; a teacher whose file does not tell which
-activation it was trained with needs an `architecture`, such as ViT-B-16-quickgelu. With `precision:
-bfloat16` the teacher and all that comes from it encode in mixed precision, which every result's
-protocol then says; training stays in float32. Paths may start with `~` or hold `$VARIABLES`;
-relative ones start at the file's folder. The three training sets (`webvid_train`,
-`webvid_unlabelled`, `webvid_selection`) are drawn from rows whose video is there, without overlap
-where they read the same annotation.
+Further keys of a data set are its loader's options. A teacher may have an `architecture`, such as
+ViT-B-16-quickgelu, and `precision: bfloat16`, which does not touch training. Paths may start with
+`~` or hold `$VARIABLES`; relative ones start at the file's folder. The training sets are drawn from
+rows whose video is there, without overlap where they read the same annotation.
 """
 
 from __future__ import annotations
@@ -144,13 +141,7 @@ class _Models(_Strict):
 
 
 class Sources(_Strict):
-    """The data sets and models of one run.
-
-    Attributes:
-        file: the sources file; None: the embedded benchmark and its teacher.
-        data_sets: the user's, by name.
-        models: the teacher, and where there is one a released student.
-    """
+    """The data sets and models of one run; without a `file` the embedded benchmark's."""
 
     file: Path | None = None
     data_sets: dict[str, _DataSet] = {}
@@ -212,8 +203,7 @@ class Sources(_Strict):
 def read_sources(file: str | Path) -> Sources:
     """Read a sources file; an empty name means the embedded benchmark. Nothing it names is opened.
 
-    Raises: ValueError for a file that is missing or no YAML of that shape, an unknown loader or
-    option, or a variable that is not set.
+    Raises: ValueError for a file that is missing or not of that shape.
     """
     if not str(file):
         return Sources()
@@ -230,10 +220,8 @@ def read_sources(file: str | Path) -> Sources:
 
 
 def size_study_set(there: Collection[str]) -> str:
-    """Where notebook 05 measures: the student's own domain, or else the next of the paper's sets.
-
-    Raises: ValueError when none of the paper's is among the data sets that are there.
-    """
+    """Where notebook 05 measures: the student's own domain, or else the next of the paper's sets;
+    ValueError where none is there."""
     if own := next((name for name in EVALUATED if name in there), None):
         return own
     raise ValueError(
@@ -250,23 +238,16 @@ def share_study_sets(evaluated: Sequence[str]) -> list[str]:
 def student_recipe(values: Mapping[str, Any]) -> tuple[int, Recipe]:
     """The labelled clips of a draw and the recipe of notebook 03's students, its seed still 0.
 
-    values: the notebook's parameters. Where a number of clips or steps, the learning rate or a
-    batch is 0, it is the embedded teacher's, or with a `sources_file` the paper's; with a
-    `teacher_temperature` of 0 the teacher has its own logit_scale.
-
-    Raises: ValueError for a value out of range.
+    values: the notebook's parameters; 0 stands for a value of `_RECIPES`, a `teacher_temperature`
+    of 0 for the teacher's own logit_scale. Raises ValueError for a value out of range.
     """
     which = bool(values["sources_file"])
     chosen: dict[str, Any] = {name: values[name] or two[which] for name, two in _RECIPES.items()}
     clips = chosen.pop("labelled_clips")
-    recipe = Recipe(
-        **chosen,
-        seed=0,
-        temperature=values["temperature"],
-        teacher_temperature=values["teacher_temperature"] or None,
-        labelled_share=values["labelled_share"],
+    chosen |= {name: values[name] for name in ("temperature", "labelled_share")}
+    return clips, Recipe(
+        **chosen, seed=0, teacher_temperature=values["teacher_temperature"] or None
     )
-    return clips, recipe
 
 
 def check_sources(sources: Sources, max_missing: float) -> str:
@@ -276,14 +257,12 @@ def check_sources(sources: Sources, max_missing: float) -> str:
 
     Raises: ValueError for a broken annotation.
     """
-    names: dict[str, list[str]] = {}
-    for name, entry in sources.data_sets.items():
-        names.setdefault(entry.digest, []).append(name)
+    entries = {entry.digest: entry for entry in sources.data_sets.values()}
     said = []
-    for same in names.values():
-        entry = sources.data_sets[same[0]]
+    for digest, entry in entries.items():
+        names = [name for name, one in sources.data_sets.items() if one.digest == digest]
         found = check(entry.loader, entry.root, entry.options, max_missing=max_missing)
-        said.append(f"{', '.join(same)}: {report(found)}")
+        said.append(f"{', '.join(names)}: {report(found)}")
     return "\n\n".join(said)
 
 
@@ -293,12 +272,10 @@ def prepare(
     """Build or find every data set of the sources; nothing is decoded.
 
     Args:
-        sources: the embedded benchmark, or the user's copies.
         folder: each data set gets a folder in it: `clips.csv`, `data_set.json`, and the lists
             `missing.csv` and `dropped.csv` (embedded: its videos too).
-        sizes: name -> number of clips; 0 takes all (the user's copies only). For a user's
-            evaluation set a number draws that many videos of the annotation, present or not. All
-            of a video's captions are taken.
+        sizes: name -> videos, with all their captions; 0 takes all (the user's copies only). Of a
+            user's evaluation set they are drawn from the annotation, present or not.
         seed: of the embedded clips, and of what is drawn from larger annotations.
 
     Raises: ValueError for a data set that the sources lack, a wrong size, or broken files.

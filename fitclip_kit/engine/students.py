@@ -11,9 +11,10 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,6 @@ from fitclip_kit.engine.measure import (
     Student,
     measure,
     sweep_cells,
-    unmeasured,
 )
 from fitclip_kit.store.code import code_digest
 from fitclip_kit.store.files import (
@@ -51,6 +51,9 @@ TRAINED_BY = ("fitclip_core.distillation", "fitclip_kit.engine.distributed")
 _FIRST_SEEDS: Final = MappingProxyType({"main": 0, "independent": 500, "nested": 1000})
 _DRAWS: Final = 500
 _COORDINATES: Final = ("draw", "sampling", "labelled_clips")
+# Of a study's table: what its students are, and what became of them.
+_COLUMNS: Final = ("labelled_clips", "labelled_share", "sampling", "draw", "steps")
+_RESULTS: Final = ("best_step", "loss_before", "loss_kept", "weights")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,13 +86,11 @@ class Training:
     def problems(self) -> list[str]:
         """Why the student that is kept is not this one."""
         code = None if self.reused else code_digest(*TRAINED_BY)
-        wanted: dict[str, Any] = {"parameters": self.parameters, "inputs": self.inputs}
-        wanted["code"] = code
-        return manifest_problems(self.folder, kind=KIND, **wanted)
+        made: dict[str, Any] = {"parameters": self.parameters, "inputs": self.inputs, "code": code}
+        return manifest_problems(self.folder, kind=KIND, **made)
 
 
-@dataclass(frozen=True)
-class TrainedStudent:
+class TrainedStudent(NamedTuple):
     """A student with its training history (`distillation.StudentFit.history`) and best step."""
 
     student: Student
@@ -97,15 +98,11 @@ class TrainedStudent:
     best_step: int
 
 
-@dataclass(frozen=True)
-class Study:
-    """What a study measured.
+class Study(NamedTuple):
+    """What a study measured: its cells, the teacher's first, and a row for each student.
 
-    Attributes:
-        cells: its cells in the results, the teacher's first.
-        students: a row each: `labelled_clips`, `labelled_share`, `sampling`, `draw`, `steps`,
-            `best_step`, `loss_before` and `loss_kept` (validation loss of the teacher's weights and
-            of the kept ones) and `weights` (their sha256).
+    `loss_before` and `loss_kept` are the validation loss of the teacher's weights and of the kept
+    ones, `weights` the latters' sha256.
     """
 
     cells: list[Cell]
@@ -121,13 +118,11 @@ def train(
 ) -> TrainedStudent:
     """Train one student (`fit_student`) and keep it, or read back the one that is kept.
 
-    The kept one is taken if it is whole and was made with this recipe, these inputs and this code.
     What it was computed on (`StudentFit.computed`) is noted and not asked for: that changes
     rounding alone, and what a cluster trained is not trained again elsewhere.
 
-    Raises: ValueError when a reused student is not there or was trained otherwise, the fitted
-    weights are not finite, processes differ in their code or inputs, or as `fit_student`; the
-    folder then holds no valid student.
+    Raises: ValueError when a reused student is not there or was trained otherwise, weights are not
+    finite, processes differ in code or inputs, or as `fit_student`; no student is kept then.
     """
     problems = distributed.on_first_rank(training.problems)
     if problems and training.reused:
@@ -149,23 +144,25 @@ def train(
             processes=distributed.Processes(),
         )
         details = {"best_step": fitted.best_step, "material": dict(fitted.material)}
-        made: dict[str, Any] = {"parameters": training.parameters, "inputs": training.inputs}
-        made |= {"code": code, "details": {**details, **fitted.computed}}
-        _keep(training.folder, fitted.state, fitted.history, **made)
+        _keep(
+            training.folder,
+            fitted.state,
+            fitted.history,
+            parameters=training.parameters,
+            inputs=training.inputs,
+            code=code,
+            details={**details, **fitted.computed},
+        )
     return _read(training.folder)
 
 
 def keep_released(
     folder: Path, checkpoint: Checkpoint, labelled_clips: int, labelled_share: float
 ) -> TrainedStudent:
-    """Keep a student that somebody else trained as draw 0, as `train` keeps its own.
+    """Keep a student that somebody else trained as draw 0, its history empty and its best step 0.
 
-    Its history is empty and its best step 0. A `logit_scale`, which plays no part in a fusion, is
-    left out: it is NaN in FitCLIP's released student.
-
-    labelled_clips, labelled_share: what results say of its training.
-
-    Raises: ValueError when a weight is not finite.
+    labelled_clips, labelled_share: what results say of its training. `logit_scale` is left out: it
+    is NaN in FitCLIP's released student. Raises ValueError when a weight is not finite.
     """
     told = {"labelled_clips": labelled_clips, "labelled_share": labelled_share}
     made: dict[str, Any] = {
@@ -181,10 +178,7 @@ def keep_released(
 
 
 def load(folder: Path, draw: int) -> TrainedStudent:
-    """Read a draw's student back.
-
-    Raises: ValueError when the folder holds no whole student, or another draw's.
-    """
+    """A draw's student; ValueError when the folder holds no whole one, or another draw's."""
     described(folder, draw)
     return _read(folder)
 
@@ -200,11 +194,7 @@ def described(folder: Path, draw: int) -> Student:
 
 
 def kept_recipe(folder: Path) -> Recipe:
-    """The recipe of the student that is kept in a folder.
-
-    Raises: ValueError when the folder holds no student, or one that was trained elsewhere, whose
-    recipe is not known.
-    """
+    """The recipe of a folder's student; ValueError for none, or one that was trained elsewhere."""
     recipe = dict(_student(folder, {}).training)
     if "released" in recipe:
         raise ValueError(
@@ -216,10 +206,7 @@ def kept_recipe(folder: Path) -> Recipe:
 
 
 def seed_of(draw: int, sampling: str) -> int:
-    """The seed of a draw of a way of sampling: of its subset, and of its training.
-
-    Raises: ValueError when the draw is not in 0 to 499, or for an unknown way of sampling.
-    """
+    """The seed of a draw's subset and training; ValueError for a wrong draw or way of sampling."""
     if sampling not in _FIRST_SEEDS:
         raise ValueError(f"sampling is {sampling!r}; use one of {', '.join(_FIRST_SEEDS)}")
     if not 0 <= draw < _DRAWS:
@@ -231,11 +218,9 @@ def subset_rows(pool: int, n: int, draw: int, sampling: str) -> np.ndarray:
     """The rows of a pool of clips that a subset of n takes: int64 `[n]`, ascending, each once.
 
     sampling: "nested" takes the first n of one random order of the pool, so that a draw's subsets
-    contain the smaller ones; "independent" draws each size anew.
+    contain the smaller ones; "independent" draws each size anew (supplement, section 7).
 
     Raises: ValueError when n is not in 1 to pool, or as `seed_of`.
-
-    Source: supplement, section 7 (independent subsets of the training set).
     """
     if not 1 <= n <= pool:
         raise ValueError(f"{n} clips are wanted and there are {pool}; ask for 1 to {pool}")
@@ -259,13 +244,10 @@ def subset_trainings(
 
     Args:
         folder: each student gets a folder in it.
-        pool: labelled clips to draw from.
         recipe: a recipe for `recipe_clips` labelled clips; its share and seed are replaced.
-        sizes: numbers of labelled clips.
         draws: way of sampling -> numbers of its draws.
         inputs: digests of the teacher, the pool and the validation clips.
-        steps: "proportional": as many for each clip as the recipe has for its own, at least 1, and
-            validations spread likewise; "fixed": the recipe's at every size.
+        steps: "proportional" to the clips, at least 1, validations likewise; or "fixed".
 
     Raises: ValueError when sizes or draws are repeated, steps is unknown, or as `subset_rows`.
     Source: supplement, section 7 and figure 4.
@@ -275,12 +257,8 @@ def subset_trainings(
     for what, numbers in {"sizes": sizes, **draws}.items():
         _check_distinct(what, numbers)
     trainings = []
-    for sampling, draw, size in (
-        (sampling, draw, size)
-        for sampling, numbers in draws.items()
-        for draw in numbers
-        for size in sizes
-    ):
+    pairs = [(sampling, draw) for sampling, numbers in draws.items() for draw in numbers]
+    for (sampling, draw), size in product(pairs, sizes):
         rows = subset_rows(len(pool), size, draw, sampling)
         factor = size / recipe_clips if steps == "proportional" else 1.0
         captions = [pool.captions[row] for row in rows]
@@ -321,8 +299,7 @@ def share_trainings(
         folder: each student that has to be trained gets a folder in it.
         kept: the folder of the student whose recipe all have; it is reused for its own share.
         draw, labelled, labelled_clips, inputs: the kept one's, as in `Training`.
-        pseudo_shares: weights of the distillation loss, 1 - labelled_share; 0 is training on labels
-            alone, as WiSE-FT does.
+        pseudo_shares: weights of the distillation loss, 1 - labelled_share; 0: labels alone.
         teacher_temperature: as `Recipe`, of those that have to be trained.
         recipe: the kept one's; None: read from its folder.
 
@@ -340,9 +317,8 @@ def share_trainings(
         if reused and recipe != others:
             raise ValueError(
                 f"the student in {kept} has teacher_temperature {recipe.teacher_temperature} and "
-                f"the study asks for {teacher_temperature} at the same share, {share:g}, which is "
-                "one cell of the results; give notebooks 03 and 06 the same (under `common` in a "
-                "profile), or leave this share out"
+                f"the study asks for {teacher_temperature} at the same share, {share:g}; give "
+                "notebooks 03 and 06 the same (under `common`), or leave this share out"
             )
         training = Training(
             folder=kept if reused else folder / f"share_{share:g}_draw_{draw}",
@@ -368,21 +344,18 @@ def train_and_measure(
     *,
     micro_batch: int | None = None,
 ) -> Study:
-    """Train each student, or read it back, and measure it fused with the teacher.
+    """Train each student, or read it back, and measure it at once, fused with the teacher.
 
-    A student is measured, at the alphas, as soon as it is trained; the teacher is measured too.
-    Students and cells that are there under the same recipe, inputs, code and protocol are not made
-    again, so a study that was stopped goes on where it was.
+    The teacher is measured too. What is there already is not made again (`train`, `measure`), so a
+    study that was stopped goes on where it was.
 
     Raises: ValueError when two trainings have one folder or one cell, or as `train` and `measure`.
     """
     if not trainings:
         raise ValueError("there is nothing to train; give at least one training")
-    _check_distinct("folders of trainings", [str(training.folder) for training in trainings])
-    keys = [
-        [one.parameters[name] for name in (*_COORDINATES, "labelled_share")] for one in trainings
-    ]
-    _check_distinct("cells of trainings", list(map(str, keys)))
+    _check_distinct("folders of trainings", [str(one.folder) for one in trainings])
+    keys = [tuple(one.parameters[name] for name in _COLUMNS[:4]) for one in trainings]
+    _check_distinct("cells of trainings", keys)
     encoder: Any = teacher.encoder
     names = [data_set.name for data_set in data_sets]
     cells = sweep_cells(names, [], [0.0])
@@ -393,46 +366,10 @@ def train_and_measure(
         fused = sweep_cells(names, [trained.student], alphas)
         measure(fused, teacher, data_sets, results, students=[trained.student])
         cells += fused
-        losses = trained.history["validation_loss"]
-        rows.append(
-            {
-                "labelled_clips": training.labelled_clips,
-                "labelled_share": training.recipe.labelled_share,
-                "sampling": training.sampling,
-                "draw": training.draw,
-                "steps": training.recipe.steps,
-                "best_step": trained.best_step,
-                "loss_before": losses.iloc[0],
-                "loss_kept": losses.iloc[trained.best_step],
-                "weights": trained.student.sha256,
-            }
-        )
-    return Study(cells, pd.DataFrame(rows))
-
-
-def untrained(trainings: Sequence[Training]) -> list[Training]:
-    """Those of the trainings whose student is not kept, or was trained otherwise."""
-    return [training for training in trainings if training.problems()]
-
-
-def unfinished(
-    trainings: Sequence[Training],
-    teacher: LoadedModel,
-    alphas: Sequence[float],
-    data_sets: Sequence[EvaluationSet],
-    results: ResultsStore,
-) -> list[Training]:
-    """Those of the trainings that :func:`train_and_measure` would train or measure.
-
-    Raises: ValueError as `measure`.
-    """
-
-    def is_measured(training: Training) -> bool:
-        student = _student(training.folder, {})
-        cells = sweep_cells([one.name for one in data_sets], [student], alphas)
-        return not unmeasured(cells, teacher, data_sets, results, students=[student])
-
-    return [one for one in trainings if one.problems() or not is_measured(one)]
+        losses, best = trained.history["validation_loss"], trained.best_step
+        made = [training.parameters[name] for name in _COLUMNS]
+        rows.append([*made, best, losses.iloc[0], losses.iloc[best], trained.student.sha256])
+    return Study(cells, pd.DataFrame(rows, columns=[*_COLUMNS, *_RESULTS]))
 
 
 def _keep(folder: Path, state: State, history: pd.DataFrame, **made: Any) -> None:

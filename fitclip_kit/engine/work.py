@@ -1,8 +1,7 @@
 """What a run consists of, once: a list of work that the cluster, the plan and the early check walk.
 
-The list follows from the notebooks' parameters alone. What is done leaves the files that the
-notebooks would leave, under the same digests: a notebook that runs later finds it done, reads it,
-and does only what is missing.
+It follows from the notebooks' parameters alone. What is done leaves the files that the notebooks
+would leave, under the same digests: a notebook that runs later finds it done.
 """
 
 from __future__ import annotations
@@ -56,8 +55,8 @@ class Run:
     """A run to work on, as its work carries it to other machines.
 
     Attributes:
-        path: its folder, absolute.
-        working_dir: where the notebooks run, from which their parameters' paths start; absolute.
+        path, working_dir: its folder, and where the notebooks run, from which the paths in their
+            parameters start; absolute.
         parameters: notebook stem -> its parameters, of all the kit's notebooks.
     """
 
@@ -97,7 +96,23 @@ class Run:
 
     def model(self, notebook: str, reference: str = "") -> LoadedModel:
         """The teacher or a reference, on the device that a notebook computes on."""
-        return _model(self, reference, pick_device(str(self.parameters[notebook]["device"])))
+        return self._model(reference, pick_device(str(self.parameters[notebook]["device"])))
+
+    @cache  # noqa: B019
+    def _model(self, reference: str, device: str) -> LoadedModel:
+        if not reference:
+            return self.sources.load_teacher(device)
+        return self.sources.load_reference(reference, self.parameters[DATA]["n_frames"], device)
+
+    @cache  # noqa: B019
+    def evaluation_set(self, name: str) -> EvaluationSet:
+        """As the run folder's."""
+        return self.folder.evaluation_set(name)
+
+    @cache  # noqa: B019
+    def all_clips(self, name: str) -> tuple[TrainingClips, dict[str, str]]:
+        """All of a data set's clips to train or validate on, and digests."""
+        return self.folder.training_clips(name)
 
     def student(self, draw: int) -> Training:
         """One of notebook 03's students, its clips not read."""
@@ -112,7 +127,6 @@ class Work(ABC):
     """One piece of a run.
 
     Attributes:
-        run: the run.
         notebook: the stem of the first notebook that needs it.
         name: what it is, for people; no two pieces of a run share it.
         after: names of the work that has to be done before.
@@ -132,10 +146,10 @@ class Work(ABC):
     def do(self) -> None:
         """Do it, but for what is there already; it may be repeated at any time."""
 
-    @abstractmethod
     def size(self) -> Size:
         """How often it does what takes time: ("decode", "videos" or "texts", data set) -> times
         that it goes through all of them; ("train", "") -> clips through training steps."""
+        return {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,8 +214,8 @@ class Trained(Work):
 
     def do(self) -> None:
         teacher: Any = self.run.model(self.notebook).encoder
-        unlabelled = None if self.notebook == SIZES else _all_clips(self.run, UNLABELLED)[0]
-        validation, _ = _all_clips(self.run, SELECTION)
+        unlabelled = None if self.notebook == SIZES else self.run.all_clips(UNLABELLED)[0]
+        validation, _ = self.run.all_clips(SELECTION)
         students.train(self._training(), teacher, unlabelled, validation, self.micro_batch)
 
     def size(self) -> Size:
@@ -244,9 +258,6 @@ class Released(Work):
         (clips, recipe), weights = self.run.recipe, self.run.sources.load_student()
         students.keep_released(self.run.folder.student(0), weights, clips, recipe.labelled_share)
 
-    def size(self) -> Size:
-        return {}
-
 
 @dataclass(frozen=True, eq=False)
 class Measured(Work):
@@ -272,37 +283,36 @@ class Measured(Work):
     def _told(self) -> tuple[Any, ...]:
         names = dict.fromkeys(cell.data_set for cell in self.cells)
         model = self.run.model(self.notebook, self.reference)
-        sets = [_evaluation_set(self.run, name) for name in names]
+        sets = [self.run.evaluation_set(name) for name in names]
         return self.cells, model, sets, self.run.folder.results
 
     def size(self) -> Size:
         """A tower's features are computed once for each of its alphas."""
-        videos = {(cell.data_set, cell.merge, cell.alpha) for cell in self.cells}
-        texts = {
-            (cell.data_set, cell.merge, cell.alpha if cell.text_alpha is None else cell.text_alpha)
-            for cell in self.cells
-        }
-        passes = [("videos", name) for name, *_ in videos]
-        return Counter(passes + [("texts", name) for name, *_ in texts])
+        passes = set()
+        for cell in self.cells:
+            text_alpha = cell.alpha if cell.text_alpha is None else cell.text_alpha
+            for what, alpha in (("videos", cell.alpha), ("texts", text_alpha)):
+                passes.add((what, cell.data_set, cell.merge, alpha))
+        return Counter((what, name) for what, name, *_ in passes)
 
 
 def of_run(run: Run, notebooks: Collection[str] = KIT_NOTEBOOKS) -> list[Work]:
     """All work of a run, or of some of its notebooks, in order; cells that an earlier notebook
     measures are not measured again. Nothing is read but the sources file.
 
-    Raises: ValueError for parameters of which no work follows, such as a subset larger than the
-    pool.
+    Raises: ValueError for parameters of which no work follows, as a subset larger than the pool.
     """
     listed: list[Work] = []
     known: set[Cell] = set()
     for work in (work for stem in notebooks if stem in _LISTED for work in _LISTED[stem](run)):
         if isinstance(work, Measured):
             cells = tuple(cell for cell in dict.fromkeys(work.cells) if cell not in known)
+            if not cells:
+                continue
             known.update(cells)
             read = [frames_of(name) for name in dict.fromkeys(cell.data_set for cell in cells)]
             work = replace(work, cells=cells, after=(*read, *work.after))
-        if not isinstance(work, Measured) or work.cells:
-            listed.append(work)
+        listed.append(work)
     return listed
 
 
@@ -450,23 +460,6 @@ def _described(training: Training) -> Student:
 
 
 @cache
-def _model(run: Run, reference: str, device: str) -> LoadedModel:
-    if not reference:
-        return run.sources.load_teacher(device)
-    return run.sources.load_reference(reference, run.parameters[DATA]["n_frames"], device)
-
-
-@cache
-def _evaluation_set(run: Run, name: str) -> EvaluationSet:
-    return run.folder.evaluation_set(name)
-
-
-@cache
-def _all_clips(run: Run, name: str) -> tuple[TrainingClips, dict[str, str]]:
-    return run.folder.training_clips(name)
-
-
-@cache
 def _trainings(run: Run, notebook: str, read: bool = False) -> list[Training]:
     """What a notebook trains; unless `read` without the clips, which need not be there then."""
     (clips, recipe), values = run.recipe, run.parameters[notebook]
@@ -474,13 +467,13 @@ def _trainings(run: Run, notebook: str, read: bool = False) -> list[Training]:
     if read:
         inputs = {"teacher": run.model(notebook).sha256, "sources": run.sources.digest}
         for name in (SELECTION,) if notebook == SIZES else (SELECTION, UNLABELLED):
-            inputs |= _all_clips(run, name)[1]
+            inputs |= run.all_clips(name)[1]
     if notebook == SIZES:
         draws = {"independent": values["independent_draws"], "nested": values["nested_draws"]}
         n = run.sizes.get(POOL) or max(values["sizes"], default=1)
         pool, digests = TrainingClips(cast(Any, None), [""] * n, np.arange(n)), dict[str, str]()
         if read:
-            pool, digests = _all_clips(run, POOL)
+            pool, digests = run.all_clips(POOL)
         told = (pool, recipe, clips, values["sizes"], draws, inputs | digests)
         return students.subset_trainings(folder, *told, steps=values["steps_rule"])
     found: list[Training] = []

@@ -1,5 +1,6 @@
 """Training in two real processes, that torchrun starts, against training in one."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -97,9 +98,8 @@ def test_weights_and_history_are_the_same_bits_on_all_ranks(
     first, second = (one[case]["fit"] for one in ranks)
     assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
     assert first.best_step == second.best_step
-    pd.testing.assert_series_equal(
-        first.history["validation_loss"], second.history["validation_loss"]
-    )
+    losses = [one.history["validation_loss"] for one in (first, second)]
+    pd.testing.assert_series_equal(*losses)
 
 
 def test_what_cannot_be_shared_is_refused_on_every_rank(ranks: list[dict[str, Any]]) -> None:
@@ -160,6 +160,18 @@ def test_devices_that_cannot_work_together(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="--nproc-per-node 1"), distributed.process_group("cuda"):
         pass
+
+
+def test_the_device_that_a_name_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pick = distributed.pick_device
+    assert torch.ones(2, device=pick("auto")).sum().item() == 2 and pick("cpu") == "cpu"
+    for there, name in ((torch.device("cuda", 0), "cuda"), (None, "cpu")):
+        accelerator = functools.partial(lambda found, **_: found, there)
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", accelerator)
+        assert pick("auto") == name
+    for name in ("gpu", "", "cuda:99"):
+        with pytest.raises(ValueError, match=f"no device '{name}' here"):
+            pick(name)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])

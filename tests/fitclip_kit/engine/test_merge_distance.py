@@ -10,35 +10,30 @@ from fitclip_core.merges import fisher
 from fitclip_kit.engine import merge_distance
 from fitclip_kit.engine.merge_distance import distance_taken, fisher_alpha
 
+SHAPES = {"visual.a": (3, 2), "b": (4,)}
 
-def states(seed=0) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(seed)
-    shapes = {"visual.a": (3, 2), "b": (4,)}
-    ends = [
-        {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-        for _ in range(2)
-    ]
-    teacher, student = ends
-    # Neither is fused; the student's may even be NaN.
-    fixed = {"logit_scale": torch.tensor(4.6), "steps": torch.tensor(3)}
-    return teacher | fixed, student | {
-        "logit_scale": torch.tensor(float("nan")),
-        "steps": torch.tensor(5),
-    }
+
+def states() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+
+    def state(scale: float, steps: int) -> dict[str, torch.Tensor]:
+        fused = {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+        return fused | {"logit_scale": torch.tensor(scale), "steps": torch.tensor(steps)}
+
+    # The last two are not fused; the student's may even be NaN.
+    return state(4.6, 3), state(float("nan"), 5)
 
 
 def diagonals(seed=1, scale=1.0):
     generator = torch.Generator().manual_seed(seed)
-    shapes = {"visual.a": (3, 2), "b": (4,)}
-    return {
-        name: scale * torch.rand(shape, generator=generator) ** 2 for name, shape in shapes.items()
-    }
+    draw = {name: torch.rand(shape, generator=generator) for name, shape in SHAPES.items()}
+    return {name: scale * one**2 for name, one in draw.items()}
 
 
 def slowly(teacher, student, share_of):
     """Weight by weight."""
     along = whole = 0.0
-    for name in ("visual.a", "b"):
+    for name in SHAPES:
         for place in np.ndindex(*teacher[name].shape):
             way = float(student[name][place]) - float(teacher[name][place])
             along += float(share_of(name)[place]) * way**2
@@ -58,9 +53,8 @@ def test_one_alpha_goes_that_far(alpha):
 def test_a_schedule_counts_by_squared_difference():
     teacher = {"a": torch.zeros(2), "b": torch.zeros(1)}
     student = {"a": torch.tensor([1.0, -1]), "b": torch.tensor([2.0])}
-    assert distance_taken(teacher, student, {"a": 0.9, "b": 0.3}) == pytest.approx(
-        (0.9 * 2 + 0.3 * 4) / 6
-    )
+    taken = distance_taken(teacher, student, {"a": 0.9, "b": 0.3})
+    assert taken == pytest.approx((0.9 * 2 + 0.3 * 4) / 6)
     ends = states()
     share = fisher(diagonals(1), diagonals(2, 0.1), 0.4)
     assert distance_taken(*ends, share) == pytest.approx(slowly(*ends, share), abs=1e-6)
@@ -83,12 +77,13 @@ def test_equal_fishers_take_alpha_and_no_information_is_no_obstacle():
 
 def test_what_cannot_be_measured_is_refused():
     teacher, student = states()
+    ends, wrong = (teacher, student), diagonals(scale=-1)
     for taken in (0, 1, -0.1, float("nan")):
         with pytest.raises(ValueError, match="part to take"):
-            fisher_alpha(diagonals(), diagonals(), teacher, student, taken)
+            fisher_alpha(diagonals(), diagonals(), *ends, taken)
     with pytest.raises(ValueError, match="same weights"):
         distance_taken(teacher, teacher, 0.5)
     with pytest.raises(ValueError, match="same weights"):
         fisher_alpha(diagonals(), diagonals(), teacher, teacher, 0.5)
     with pytest.raises(ValueError, match="negative or not finite"):
-        fisher_alpha(diagonals(scale=-1), diagonals(), teacher, student, 0.5)
+        fisher_alpha(wrong, diagonals(), *ends, 0.5)

@@ -7,18 +7,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-from data_prep import check, frame_store
+from data_prep import check
 from data_prep.clip_frames import FrameRule
 from data_prep.mini_benchmark import build
 from fitclip_kit.engine import plan as module
-from fitclip_kit.engine.plan import NOMINAL, Counted, Timed, counted, in_time, plan, table, timed
+from fitclip_kit.engine.plan import (
+    NOMINAL,
+    Counted,
+    Timed,
+    counted,
+    in_time,
+    memory,
+    plan,
+    table,
+    timed,
+)
+from fitclip_kit.engine.plan import each as each_of
 from fitclip_kit.engine.work import Run, Trained, Work, of_run
 from tests.kit_run import run_of
 from tests.paper_tree import ITEMS, build_tree
@@ -96,23 +105,6 @@ def test_what_is_done_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (found.drop(columns="all") == 0).all(axis=None)
 
 
-def test_a_frame_store_takes_what_the_plan_says(tmp_path: Path) -> None:
-    frames = np.random.default_rng(0).integers(0, 255, (9, 32, 32, 3), np.uint8)
-    build.encode(tmp_path / "a.mp4", frames, crf=30)
-    clips = pd.DataFrame({"clip_id": list("ab"), "path": "a.mp4"})
-    clips = clips.assign(start=[0.0, 0.2], end=[1.0, 0.9])
-    run = small_run(tmp_path)
-    sets = {name: Counted(2, 2, 4, "", 0.1) for name in run.sources.names}
-    stores = [work for work in of_run(run) if work.kind == "frame stores"]
-    for work in (stores[0], stores[3]):
-        folder = tmp_path / work.name
-        rule = run.rule(work.name.removeprefix("frames of "), RULE.size)
-        frame_store.build(clips, tmp_path, folder, rule, workers=1, progress=False)
-        [array] = folder.glob("*.npy")
-        planned = table([work], sets, SPEED, RULE)["disk"].iloc[0]
-        assert array.stat().st_size - planned == 128, "the array's header"
-
-
 def trained(**changes: Any) -> Sequence[Work]:
     run = run_of("mini", {"03": {"draws": [1], "labelled_batch": 6, **changes}})
     return [work for work in of_run(run) if isinstance(work, Trained)][:1]
@@ -121,31 +113,20 @@ def trained(**changes: Any) -> Sequence[Work]:
 def test_memory_of_a_training_step() -> None:
     works = trained(unlabelled_batch=5)
     needed = 5 * 4000 + 11 * 10**8  # weights, gradients, two moments; the teacher
-    said = module._memory(works, SPEED, 16 * GB)
+    said = memory(works, SPEED, 16 * GB)
     assert f"needs about {check.in_bytes(needed)}, by" in said and said.endswith(" 16 GB.")
-    assert "1.1 GB: IT WILL NOT FIT" in module._memory(works, SPEED, needed - 1)
-    assert "NOT FIT" not in module._memory(works, SPEED, needed)
-    alone = replace(SPEED, weights=GB)
-    said = module._memory(trained(labelled_share=1.0), alone, GB)
+    assert "1.1 GB: IT WILL NOT FIT" in memory(works, SPEED, needed - 1)
+    assert "NOT FIT" not in memory(works, SPEED, needed)
+    alone = SPEED._replace(weights=GB)
+    said = memory(trained(labelled_share=1.0), alone, GB)
     assert "needs about 4.6 GB" in said, "neither teacher nor unlabelled clips"
-    said = module._memory(trained(unlabelled_batch=5, micro_batch=4), alone, GB)
+    said = memory(trained(unlabelled_batch=5, micro_batch=4), alone, GB)
     assert "needs about 5.4 GB" in said
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "-"),
-        (30, "30 s"),
-        (59.4, "59 s"),
-        (60, "1.0 min"),
-        (1800, "30.0 min"),
-        (47.9 * 3600, "47.9 h"),
-        (60 * 3600, "2.5 days"),
-    ],
-)
-def test_time_in_words(seconds: float, text: str) -> None:
-    assert in_time(seconds) == text
+def test_time_in_words() -> None:
+    said = {0: "-", 59.4: "59 s", 60: "1.0 min", 47.9 * 3600: "47.9 h", 60 * 3600: "2.5 days"}
+    assert {seconds: in_time(seconds) for seconds in said} == said
 
 
 @pytest.mark.parametrize(
@@ -166,7 +147,7 @@ def test_as_many_are_timed_at_once_as_fit(
         calls.append(number)
         return fixed + each * number
 
-    assert module._each(took) == (pytest.approx(expected), n)
+    assert each_of(took) == (pytest.approx(expected), n)
     assert calls[-3:] == [n] * 3 if n > 1 else calls == [1], "what is slow is timed once"
 
 
@@ -199,7 +180,7 @@ def count(folder: Path, entry: dict[str, Any], name: str = "mine", clips: int = 
 
 
 def test_what_is_not_there_has_its_known_size(tmp_path: Path) -> None:
-    for loader, (clips, texts) in NOMINAL.items():
+    for loader, (clips, texts, _) in NOMINAL.items():
         once = loader in ("ucf101", "moments_in_time")
         entry = {"loader": loader, "root": "gone"}
         for asked in (0, 20):
@@ -256,7 +237,7 @@ def test_the_embedded_run_needs_nothing_but_time(
     assert "Left out:\n  Figure 1 is left out\\x1b[2J." in text
     assert max(map(len, text.splitlines())) <= 100
     monkeypatch.setattr(module.os, "getloadavg", lambda: (0.9, 0.0, 0.0))
-    assert len(module._other_work()) == 1
+    assert "Other programs were at work" in quick(small_run(tmp_path))
 
 
 def test_the_papers_run_is_planned_before_anything_is_there(

@@ -1,7 +1,5 @@
 """Students that two processes train together are those that notebook 03 would train."""
 
-import contextlib
-import io
 import os
 import shutil
 import subprocess
@@ -10,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pandas as pd
 import pytest
 import yaml
@@ -19,7 +16,7 @@ from fitclip_kit.engine import run as runner
 from fitclip_kit.engine import students
 from fitclip_kit.engine.cluster import fan_out_steps
 from fitclip_kit.engine.run import locked, make_plan
-from fitclip_kit.engine.settings import ClusterSettings, cell_source, cell_tags, read_notebook
+from fitclip_kit.engine.settings import ClusterSettings
 from fitclip_kit.engine.work import STUDENTS, Run, steps
 from fitclip_kit.store.files import read_manifest
 from tests.small_project import ROOT, fitclip
@@ -28,21 +25,13 @@ RATE, STEPS = 6e-4, 2
 PROFILE: dict[str, dict[str, Any]] = {
     "common": {"draws": [1, 2]},
     "01_data_prep": {
-        "evaluation_clips": 8,
-        "labelled_clips": 8,
-        "unlabelled_clips": 4,
-        "selection_clips": 5,
-        "n_frames": 2,
-        "training_draws": 2,
+        **{"evaluation_clips": 8, "labelled_clips": 8, "unlabelled_clips": 4},
+        **{"selection_clips": 5, "n_frames": 2, "training_draws": 2},
     },
     # Neither batch, nor the 5 clips to select on, are divisible by two.
     STUDENTS: {
-        "labelled_clips": 7,
-        "steps": STEPS,
-        "validate_every": 1,
-        "learning_rate": RATE,
-        "labelled_batch": 5,
-        "unlabelled_batch": 3,
+        **{"labelled_clips": 7, "steps": STEPS, "validate_every": 1, "learning_rate": RATE},
+        **{"labelled_batch": 5, "unlabelled_batch": 3},
     },
 }
 
@@ -133,32 +122,6 @@ def test_two_processes_train_the_student_of_one(runs: Mapping[str, Run], draw: i
     assert sum(float(one.sum()) for one in apart) / sum(one.numel() for one in apart) < RATE / 100
 
 
-def test_notebook_3_finds_them_done(
-    runs: Mapping[str, Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = runs["together"]
-    before = {draw: (run.folder.student(draw) / "manifest.json").read_bytes() for draw in (1, 2)}
-    matplotlib.use("agg")
-    names: dict[str, Any] = {}
-    for cell in read_notebook(ROOT / "notebooks" / f"{STUDENTS}.ipynb").content["cells"]:
-        if cell["cell_type"] == "code":
-            with contextlib.redirect_stdout(io.StringIO()):
-                exec(compile(cell_source(cell), STUDENTS, "exec"), names)
-        if "parameters" in cell_tags(cell):
-            names |= {**run.parameters[STUDENTS], "run_dir": str(run.path)}
-    after = {draw: (run.folder.student(draw) / "manifest.json").read_bytes() for draw in (1, 2)}
-    assert after == before
-    assert (run.path / STUDENTS / "manifest.json").is_file()
-
-
-def test_nothing_is_done_twice(
-    runs: Mapping[str, Run], notebooks: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs_dir = runs["together"].path.parent
-    assert train(notebooks, runs_dir) == 0
-    assert capsys.readouterr().out == "nothing to do\n"
-
-
 @pytest.mark.slow
 def test_a_lost_process_ends_all_and_leaves_no_student(
     notebooks: Path, decoded: Path, tmp_path: Path
@@ -180,9 +143,11 @@ def test_what_is_missing_is_said_once(notebooks: Path, tmp_path: Path) -> None:
     assert "run notebook 01_data_prep first" in said[0]
 
 
-def test_the_command_lines_failures(
-    notebooks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_what_the_command_says_without_torchrun(
+    runs: Mapping[str, Run], notebooks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert train(notebooks, runs["together"].path.parent) == 0
+    assert capsys.readouterr().out == "nothing to do\n"
     assert train(notebooks, tmp_path, "unknown") == 2
     assert "no profile 'unknown'" in capsys.readouterr().err
     assert train(notebooks, tmp_path) == 2

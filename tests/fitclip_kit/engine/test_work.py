@@ -1,7 +1,6 @@
 """The list of work of a run, against a count by hand and against what it says of itself."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ import yaml
 
 from fitclip_core.distillation import Recipe
 from fitclip_kit.engine import work as module
-from fitclip_kit.engine.run_folder import RunFolder
-from fitclip_kit.engine.work import Measured, Run, Trained, Work, of_run, steps
+from fitclip_kit.engine.work import Measured, Trained, Work, of_run, steps
 from tests.kit_run import run_of
 
 STUDENTS = {"draws": [1], "steps": 7, "validate_every": 3, "labelled_batch": 6}
@@ -130,20 +128,6 @@ def test_a_released_student_is_fused_and_not_trained() -> None:
     assert cells(works, "04") == 10 * 6 + 6 and cells(works, "06") == 0
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"05": {"sizes": [19, 2000]}}, "2000 clips are wanted and there are 1000"),
-        ({"05": {"steps_rule": "prop"}}, "steps is 'prop'"),
-        ({"06": {"teacher_temperature": 0.0}}, "give notebooks 03 and 06 the same"),
-        ({"03": {"steps": -1}}, "steps is -1"),
-    ],
-)
-def test_parameters_of_which_no_work_follows(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        of_run(run_of("mini", changes))
-
-
 def test_what_is_needed_is_said_where_it_is_not_there(tmp_path: Path) -> None:
     run = replace(run_of("smoke"), path=tmp_path)
     works = {work.name: work for work in of_run(run)}
@@ -162,11 +146,3 @@ def test_what_is_needed_is_said_where_it_is_not_there(tmp_path: Path) -> None:
         "sizes: students",
         "sizes: cells",
     ]
-
-
-def test_a_run_takes_nothing_with_it_that_was_read() -> None:
-    run = run_of("mini")
-    assert run.sources and run.sizes and run.recipe
-    state: Mapping[str, Any] = run.__getstate__()
-    assert set(state) == {"path", "working_dir", "parameters"}
-    assert isinstance(run.folder, RunFolder) and isinstance(run, Run)
