@@ -216,9 +216,9 @@ def answer(
     Returns: measure, point, teacher and student (fractions), difference to the teacher with low and
     high (one item for and one against added, so not centred on it), n measured, clips asked for.
 
-    Raises: ValueError when items are repeated, differ between the models or have no finite rank.
+    Raises: ValueError when items differ between the models.
     """
-    tables = _same_items(measure.direction, now=now, teacher=teacher, student=student)
+    tables = _same_items(measure.direction, now, teacher, student)
     hits = [(table["rank"] <= measure.k).to_numpy() for table in tables]
     paired = per_class_differences(hits[1], hits[0], np.zeros(len(hits[0]))).iloc[0]
     clips = now.attrs.get("coverage", {}).get("clips")
@@ -241,7 +241,7 @@ def class_changes(now: pd.DataFrame, teacher: pd.DataFrame, k: int) -> list[dict
 
     Raises: ValueError as `answer`. Source: supplement, figure 1.
     """
-    now, teacher = _same_items(CLASSIFICATION, now=now, teacher=teacher)
+    now, teacher = _same_items(CLASSIFICATION, now, teacher)
     table = per_class_accuracy(now["rank"], now["label"].to_numpy(), k)
     table = table.rename(columns={"accuracy": "now"})
     table["teacher"] = per_class_accuracy(teacher["rank"], now["label"].to_numpy(), k)["accuracy"]
@@ -263,7 +263,7 @@ def retrieval_changes(
 
     Raises: ValueError as `answer`.
     """
-    now, teacher = _same_items(measure.direction, now=now, teacher=teacher)
+    now, teacher = _same_items(measure.direction, now, teacher)
     table = pd.DataFrame({"teacher": teacher["rank"], "now": now["rank"]}).reset_index()
     was_in, is_in = table["teacher"] <= measure.k, table["now"] <= measure.k
     entered, left = table[is_in & ~was_in], table[was_in & ~is_in]
@@ -300,22 +300,12 @@ def _side(title: str, table: pd.DataFrame, size: pd.Series, name: str) -> dict[s
     return {"title": title, "count": len(table), "rows": rows}
 
 
-def _same_items(direction: str, **outcomes: pd.DataFrame) -> list[pd.DataFrame]:
+def _same_items(direction: str, *outcomes: pd.DataFrame) -> list[pd.DataFrame]:
     """Each model's outcomes in one direction by item, in the first one's order."""
-    tables: list[pd.DataFrame] = []
-    for name, table in outcomes.items():
-        table = of_direction(table, direction).set_index("item")
-        if (repeated := table.index.duplicated()).any():
-            raise ValueError(f"{name}: item {table.index[repeated][0]!r} occurs twice")
-        if (bad := ~np.isfinite(table["rank"].to_numpy(np.float64))).any():
-            raise ValueError(f"{name}: item {table.index[bad][0]!r} has no finite rank")
-        if tables and len(differing := tables[0].index.symmetric_difference(table.index)):
-            raise ValueError(
-                f"{name}: {len(differing)} items differ from the others', such as "
-                f"{differing[0]!r}; measure the models on the same clips"
-            )
-        tables.append(table.reindex(tables[0].index) if tables else table)
-    return tables
+    tables = [of_direction(table, direction).set_index("item") for table in outcomes]
+    if any(set(table.index) != set(tables[0].index) for table in tables):
+        raise ValueError("items differ between the models; measure them on the same clips")
+    return [table.loc[tables[0].index] for table in tables]
 
 
 # Clips

@@ -1,34 +1,7 @@
 """The page of the alpha slider: binds the pure functions of this package to ipywidgets.
 
-Every part of the page carries a class to find it by:
-
-    fk-page         everything; fk-controls the part with the sliders and menus
-    fk-alpha        slider of alpha (of the vision tower, when the towers are separate); its handle
-                    is `.fk-alpha .noUi-handle`, fk-alpha-number is the same number as an input
-    fk-separate     checkbox: a share of its own for the text tower
-    fk-text         slider of the text tower, fk-text-number its input
-    fk-merge        menu: average, linear in depth, fisher
-    fk-student      menu of the students (draws)
-    fk-data-set     menu of the data sets
-    fk-status       what is shown; holds one element `.fk-state` with data-vision, data-text,
-                    data-merge, data-student, data-data-set, data-state (of the data set: stored,
-                    exact, interpolated or unknown), data-busy (1 while the background measures
-                    or encodes, else 0)
-    fk-progress     bar, displayed only while something takes longer than 0.3 s
-    fk-live         the new numbers in words, for screen readers (aria-live)
-    fk-message      errors, empty when there is none
-    fk-curves       the curves with markers, fk-metrics the table of all data sets
-    fk-answer       the shown data set's answer, fk-classes its winners and losers
-    fk-previous, fk-clip, fk-next    clip picker: button, number input from 1, button
-    fk-strip        frames of the clip, fk-probabilities its classes' or captions' probabilities
-    fk-query        text input, answered while it is typed; fk-gallery the clips it retrieves,
-                    fk-entered those that entered or left the top since alpha 0
-    fk-tabs         tabs: Explore, My videos
-    fk-folder, fk-upload, fk-kind, fk-texts, fk-compare    My videos: folder input, upload button,
-                    menu labels or captions, text area with one a line, button
-    fk-own-uploads, fk-own-table, fk-own-failures    files taken, the comparison, what was refused;
-                    fk-own-message errors, fk-own-progress as fk-progress
-    fk-save-figure, fk-save-checkpoint, fk-saved    buttons, and where the files were written
+Each of a part's `controls` and `shown` carries the class `fk-` and its name; so do the whole page,
+the controls and the tabs. `.fk-state` in `fk-status` says as data what is shown.
 """
 
 from __future__ import annotations
@@ -76,9 +49,6 @@ class ExplorerPage(Part):
     A move is answered in its handler with what is stored, was measured before, or lies between two
     stored alphas. A background thread then encodes the shown clip and the query and measures what
     is not known, the shown data set first; the next move supersedes it.
-
-    Args:
-        material: a finished run.
 
     Attributes:
         widget: the whole page.
@@ -362,10 +332,6 @@ class OwnVideosTab(Part):
     """Takes a folder or uploads and texts, and shows how probable each model finds them.
 
     After a comparison, each move of the page's sliders is followed; only the newest one.
-
-    Args:
-        live: the model.
-        fusion: what is fused now.
 
     Attributes:
         widget: the whole tab.
