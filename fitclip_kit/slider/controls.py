@@ -33,7 +33,7 @@ class View:
 
 
 class Controls:
-    """Sliders, menus, the clip picker and the query; `asked` is what they ask for.
+    """Sliders, menus, the clip picker and the query; `moved` is called after each change.
 
     Attributes:
         by_name: control by its class without `fk-`.

@@ -21,7 +21,14 @@ from fitclip_kit.engine.measure import Student
 from fitclip_kit.engine.merge_distance import fisher_alpha
 from fitclip_kit.slider.background import Task
 from fitclip_kit.slider.material import ClipSet, Material
-from fitclip_kit.slider.merges import LINEAR, FisherDiagonals, Fusion, linear_at, merged
+from fitclip_kit.slider.merges import (
+    LINEAR,
+    Fusion,
+    fisher_inputs,
+    kept_diagonal,
+    linear_at,
+    merged,
+)
 from fitclip_kit.weights import checkpoints
 
 CACHE_MB: Final = 256  # memory for features, in MiB
@@ -204,10 +211,12 @@ class LiveModel:
         return merges.fisher(*both, self._fisher_alphas[draw, alpha])
 
     def _diagonal(self, end: Fusion, sha256: str, task: Task) -> dict[str, Tensor]:
-        diagonals = FisherDiagonals.of(self.material)
+        inputs = fisher_inputs(self.material)
+        clips, _, settings = inputs
         self._fuse(end, task)
-        with _watched(self._encoder.model, _VISION, diagonals.pictures, task):
-            return diagonals.diagonal(self._encoder, sha256)
+        pictures = settings["n"] * int(clips.frames.frame_counts.max())  # at most
+        with _watched(self._encoder.model, _VISION, pictures, task):
+            return kept_diagonal(self.material, self._encoder, sha256, inputs)
 
     def _student(self, fusion: Fusion) -> Student:
         known = self.material.students

@@ -7,7 +7,7 @@ the controls and the tabs. `.fk-state` in `fk-status` says as data what is shown
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -113,7 +113,7 @@ class ExplorerPage(Part):
             for name in ("gallery", "entered"):
                 self.show(name)
         if view.fusion != before.fusion or not self.shown["curves"].value:
-            self._show_numbers(view)
+            self._show_numbers(view.fusion)
             self.own.follow(view.fusion)
         self._show_set(view)
         self._show_state(view, busy=True)
@@ -140,7 +140,7 @@ class ExplorerPage(Part):
         self._answers.measure(view.fusion, data_set, task)
         with self.lock:
             task.check()
-            self._show_numbers(view)
+            self._show_numbers(view.fusion)
             self._show_state(view, busy=True)
         if data_set == view.data_set:
             self._show_details(view, task)
@@ -204,8 +204,7 @@ class ExplorerPage(Part):
         points, sweep = self._answers.points(fusion), self._answers.sweep
         return points, views.numbers(points, sweep, fusion.draw, self._material.titles)
 
-    def _show_numbers(self, view: View) -> None:
-        fusion = view.fusion
+    def _show_numbers(self, fusion: Fusion) -> None:
         points, table = self._numbers(fusion)
         panels, shares = self._panels[fusion.draw], (fusion.vision, fusion.text)
         self.show("curves", views.curves(panels, fusion.draw, [(points, shares, {})]))
@@ -419,7 +418,9 @@ class OwnVideosTab(Part):
                 return
             templates: tuple[str, ...] = ("{}",)
             if self.controls["kind"].value == "labels":
-                templates = _label_templates(self._live.material.sets)
+                # The prompts of the run's first action data set; without one, the label alone.
+                every = (one.trial.templates for one in self._live.material.sets.values())
+                templates = next(map(tuple, filter(None, every)), ("{}",))
             self._own = None
             self.show("own-message", views.render("words_only", text="Decoding…"))
             self.show("own-table")
@@ -455,12 +456,6 @@ class OwnVideosTab(Part):
             return
         scores = own_videos.compare(self._live, own, fusion, task)
         self.deliver(task, own_table=views.own_clips(own.clip_set, scores, fusion.title))
-
-
-def _label_templates(sets: Mapping[str, ClipSet]) -> tuple[str, ...]:
-    """The prompts of the run's first action data set; without one, the label alone."""
-    every = (tuple(clip_set.trial.templates) for clip_set in sets.values())
-    return next(filter(None, every), ("{}",))
 
 
 def _plain(text: str) -> str:

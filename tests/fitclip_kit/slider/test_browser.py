@@ -383,19 +383,6 @@ def test_the_text_tower_can_have_its_own_share(opened: Opened) -> None:
     page.settle(vision=STORED, text=STORED, state="stored")
 
 
-@pytest.mark.parametrize("merge", ["linear in depth", "fisher"])
-def test_other_ways_to_merge(opened: Opened, merge: str) -> None:
-    page = opened.explorer
-    page.drag(STORED)
-    page.settle(merge="average", state="stored")
-
-    choose(page, "merge", merge)
-    page.settle(vision=STORED, merge=merge, state="exact")
-    assert merge in page.part("metrics").inner_text()
-    choose(page, "merge", "average")
-    page.settle(merge="average", state="stored")
-
-
 def test_students_and_data_sets_are_chosen_in_menus(opened: Opened, material: Material) -> None:
     page = opened.explorer
     page.drag(STORED)

@@ -20,7 +20,7 @@ from fitclip_kit.slider import merges as slider_merges
 from fitclip_kit.slider.background import Superseded, Task
 from fitclip_kit.slider.live import LiveModel
 from fitclip_kit.slider.material import ClipSet, Material
-from fitclip_kit.slider.merges import FisherDiagonals, Fusion
+from fitclip_kit.slider.merges import Fusion
 from fitclip_kit.store.results import Cell, ResultsStore
 from fitclip_kit.weights import checkpoints
 from tests.fitclip_kit.slider.tiny_material import DATA_SETS, sweep_into, teacher_of, tiny_material
@@ -369,7 +369,7 @@ def test_fisher_takes_notebook_07s_numbers_where_it_was_run(material):
     material.run.finish(
         "07_supplementary_figures", {"n": 4, "batch_size": 2, "temperature": 0.5}, {}
     )
-    settings = FisherDiagonals.of(material).settings
+    _, _, settings = slider_merges.fisher_inputs(material)
     assert settings == {"n": 4, "batch_size": 2, "temperature": 0.5}
 
 

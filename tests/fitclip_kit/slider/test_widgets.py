@@ -5,7 +5,6 @@ import html
 import re
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -310,29 +309,6 @@ def test_a_folder_of_own_videos_follows_the_slider(page, videos):
     compare(page, texts=" \n")
     assert "no label or caption" in words(page.own.shown["own-message"])
     assert page.own.shown["own-table"].value == ""
-
-
-def test_uploads_take_the_folders_place(page, videos):
-    files = [
-        {
-            "name": name,
-            "type": "video/mp4",
-            "size": len(content),
-            "content": memoryview(content),
-            "last_modified": datetime.now(UTC),
-        }
-        for name, content in (
-            ("../../escape.png", (videos / "one.png").read_bytes()),
-            (f"{HOSTILE}.mp4", b"broken"),
-        )
-    ]
-    page.own.controls["upload"].value = files
-    assert "2 uploaded" in words(page.own.shown["own-uploads"])
-    compare(page, texts="a dog\na cat", kind="captions")
-    assert "escape" in words(page.own.shown["own-table"])
-    assert HOSTILE in words(page.own.shown["own-failures"])
-    assert "<img src=x" not in page.own.shown["own-failures"].value
-    assert not list(page._material.run.path.parent.glob("escape*"))
 
 
 @pytest.mark.parametrize(
