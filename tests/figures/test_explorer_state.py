@@ -193,3 +193,10 @@ def test_a_strip_shows_its_frames_in_order():
     assert (right - left) / (bottom - top) == pytest.approx(124 / 12)
     tops = [image.get_extent()[3] for image in draw().axes[-1].images]
     assert tops == pytest.approx([0, 0.72])  # in, below each other
+
+
+def test_fractions_are_printed_in_percent_without_a_negative_zero():
+    shown = [explorer_state.percent_text(share) for share in (0.12345, -0.0004, math.nan)]
+    assert shown == ["12.3", "0.0", "–"]
+    assert [explorer_state.points_text(one) for one in (-0.0004, -0.021)] == ["+0.0", "−2.1"]
+    assert explorer_state.interval_text(-0.1, 0.25, signed=True) == "[−10.0, +25.0]"
