@@ -69,9 +69,8 @@ class Point:
 class CurvePanel:
     """The curve of one data set.
 
-    data_set: its name in the results. title: as it is printed. measure: such as "text-to-video
-    R@5". draw: one student's curve, columns alpha, value, ci_low, ci_high (fractions). mean: the
-    same over all students, None where there is one. low, high: the value axis, fractions.
+    draw: one student's, columns alpha, value, ci_low, ci_high (fractions). mean: over all students,
+    None where there is one. low, high: the value axis.
     """
 
     data_set: str
@@ -191,9 +190,7 @@ def state_figure(
 ) -> Figure:
     """Draw a state of the slider at page width.
 
-    title: such as "α = 0.4 · student 1". panels, points: the curves, and the reading of each
-    panel's data set, where there is one. shares: as in `mark_strokes`. numbers: texts to print as
-    they are. strips: clips, a row each.
+    points: by data set, where there is one. shares: as in `mark_strokes`. numbers: texts.
     """
     rows = math.ceil(len(panels) / _COLUMNS)
     texts = [_wrapped(strip.text) for strip in strips]
@@ -284,10 +281,7 @@ def _bare(figure: Figure, top: float, height: float) -> Axes:
 
 
 def _draw_numbers(ax: Axes, numbers: pd.DataFrame) -> None:
-    """A table with rules above, below and under its head; words to the left, numbers to the right.
-
-    Columns are as wide as their longest texts.
-    """
+    """A table with three rules; words to the left, numbers to the right."""
     lines = [[str(name) for name in numbers.columns], *numbers.astype(str).to_numpy().tolist()]
     widths = np.array([max(map(len, column)) for column in zip(*lines, strict=True)])
     ends = np.cumsum(widths) + 2 * np.arange(len(widths))

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from playwright.sync_api import Browser, Locator, Page, Playwright
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page, Playwright
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -31,10 +32,12 @@ class Server:
     Attributes:
         address: as it printed it, with the token.
         log: all that it and its kernels say.
+        process: its number.
     """
 
     address: str
     log: Path
+    process: int
 
     @property
     def origin(self) -> str:
@@ -54,13 +57,12 @@ class Server:
 
 
 @contextmanager
-def serving(command: Sequence[str], folder: Path, working_dir: Path = ROOT) -> Iterator[Server]:
+def serving(command: Sequence[str], folder: Path) -> Iterator[Server]:
     """Run a server until the block is left; it may use nothing of the user's Jupyter settings.
 
     Args:
         command: what follows `python`; it has to print its address.
         folder: for its log and settings; must exist.
-        working_dir: where it runs.
 
     Raises:
         RuntimeError: it ended, or printed no address, with the last that it said.
@@ -73,7 +75,7 @@ def serving(command: Sequence[str], folder: Path, working_dir: Path = ROOT) -> I
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, *command],
-            cwd=working_dir,
+            cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -81,7 +83,7 @@ def serving(command: Sequence[str], folder: Path, working_dir: Path = ROOT) -> I
             start_new_session=True,
         )
     try:
-        yield Server(_printed_address(process, log), log)
+        yield Server(_printed_address(process, log), log, process.pid)
     finally:
         _stop(process)
 

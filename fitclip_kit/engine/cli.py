@@ -106,10 +106,9 @@ def slider(
     port: Annotated[int | None, typer.Option(help="Default: any free one.")] = None,
 ) -> int:
     """Serve the alpha slider of a run, to this machine alone and with a token."""
-    from fitclip_kit.slider.serve import main as serve
+    from fitclip_kit.slider.serve import serve
 
-    at = [] if port is None else ["--port", str(port)]
-    return serve(["--profile", profile, "--runs-dir", str(runs_dir), *at])
+    return serve(profile, runs_dir, port)
 
 
 def cluster(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -33,13 +33,7 @@ class StoredSweep:
     of the mean over draws is `statistics.crossed_interval`, over items and draws. At alpha 0 all
     draws share the teacher, and the two are one.
 
-    Args:
-        outcomes: of `ResultsStore.outcomes`; what is not of the sweep and the measures is left out.
-        measures: what is measured on each data set; gives their order.
-        clips: number of clips that each data set asked for, for the coverage of its outcomes.
-
-    Attributes:
-        alphas, draws: the sweep's, ascending.
+    Other rows of the outcomes play no part. `clips` is the number that each data set asked for.
 
     Raises: ValueError when a data set's outcomes are missing or incomplete, students trained in
         different ways are mixed, or the data sets' alphas or draws differ.
@@ -61,10 +55,15 @@ class StoredSweep:
             every[name] = ranks.draws
             self.alphas, self.draws = list(ranks.points), ranks.same_draws()
             hits = [(by_draw <= measure.k).astype(np.float64) for by_draw in ranks.points.values()]
-            self._curves[name, None] = self._curve([_mean(by_draw) for by_draw in hits])
+            shares: dict[int | None, list[tuple[float, float, float]]]
+            shares = {None: [_mean(by_draw) for by_draw in hits]}
             for place, draw in enumerate(self.draws):
                 own = [by_draw[place if len(by_draw) > 1 else 0] for by_draw in hits]
-                self._curves[name, draw] = self._curve([_share(one) for one in own])
+                shares[draw] = [_share(one) for one in own]
+            for which, ends in shares.items():
+                curve = pd.DataFrame(ends, columns=["value", "ci_low", "ci_high"])
+                curve.insert(0, "alpha", self.alphas)
+                self._curves[name, which] = curve
         first, *others = every
         for name in others:
             if every[name] != every[first]:
@@ -83,10 +82,8 @@ class StoredSweep:
         return cls(material.run.results.outcomes(material.cells), measures, clips)
 
     def curve(self, data_set: str, draw: int | None) -> pd.DataFrame:
-        """A data set's measure over alpha, of one student or (None) the mean over all.
-
-        Returns: the sweep's own table, a row for each alpha, ascending: alpha, value, ci_low,
-            ci_high, all fractions.
+        """A data set's measure over alpha, of one student or (None) the mean over all: alpha
+        (ascending), value, ci_low, ci_high, all fractions.
 
         Raises: ValueError for another data set or draw. Source: figure 3, for one data set.
         """
@@ -130,20 +127,11 @@ class StoredSweep:
         """`at` on every data set, in the order of `measures`."""
         return {name: self.at(name, draw, alpha) for name in self.measures}
 
-    def _curve(self, ends: Sequence[tuple[float, float, float]]) -> pd.DataFrame:
-        curve = pd.DataFrame(ends, columns=["value", "ci_low", "ci_high"])
-        curve.insert(0, "alpha", self.alphas)
-        return curve
-
 
 class Answers:
     """Answers at once what is stored or was measured before, and measures the rest.
 
     All methods but `measure` take well below a millisecond and may be called from any thread.
-
-    Args:
-        sweep: the stored cells.
-        live: measures what is not stored.
     """
 
     def __init__(self, sweep: StoredSweep, live: LiveModel) -> None:
@@ -200,10 +188,7 @@ class Answers:
 
 
 def share_point(outcomes: pd.DataFrame, measure: Measure) -> Point:
-    """The point of outcomes that were measured just now; only the measure's direction is taken.
-
-    Raises: ValueError as `of_direction`.
-    """
+    """The point of outcomes that were measured just now, in the measure's direction."""
     rows = of_direction(outcomes, measure.direction)
     return Point(*_share((rows["rank"] <= measure.k).to_numpy(np.float64)), "exact")
 

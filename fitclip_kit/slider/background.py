@@ -39,14 +39,9 @@ class Task:
 class Newest:
     """Runs jobs in one background thread; a new job supersedes the running and the waiting ones.
 
-    A job looks at its task every tenth of a second or so, and leaves with `Superseded`. The three
-    functions below are called in that thread.
-
-    Args:
-        shown: called with each share that the newest job tells once work has lasted `PATIENCE`
-            seconds without a pause.
-        idle: called when nothing is left to do, whatever became of the last job.
-        failed: called with what a job raised, be it superseded or not, except `Superseded`.
+    A job looks at its task every tenth of a second or so, and leaves with `Superseded`. Called in
+    that thread: `shown` with each share that the newest job tells once work has lasted `PATIENCE`
+    seconds; `idle` when nothing is left to do; `failed` with what any job raised.
     """
 
     def __init__(
@@ -62,10 +57,7 @@ class Newest:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="explorer")
 
     def submit(self, job: Callable[[Task], None]) -> None:
-        """Take this job and leave all earlier ones.
-
-        Raises: ValueError after `close`.
-        """
+        """Take this job and leave all earlier ones. Raises: ValueError after `close`."""
         with self._lock:
             self._newest += 1
             self._since = self._since or time.monotonic()
@@ -75,10 +67,7 @@ class Newest:
                 raise ValueError("the page was closed; run its cell again") from error
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until nothing is left to do.
-
-        Raises: TimeoutError when that took more than `timeout` seconds.
-        """
+        """Wait until nothing is left to do. Raises: TimeoutError after `timeout` seconds."""
         self._thread.submit(lambda: None).result(timeout)
 
     def close(self) -> None:

@@ -33,11 +33,7 @@ class View:
 
 
 class Controls:
-    """Sliders, menus, the clip picker and the query; `asked` is what they ask for.
-
-    Args:
-        material: gives the students, the data sets and their clips.
-        moved: called after a change of what is asked for.
+    """Sliders, menus, the clip picker and the query; `moved` is called after each change.
 
     Attributes:
         by_name: control by its class without `fk-`.
@@ -162,13 +158,9 @@ class Part:
     Widgets change while the lock is held: by handlers, which JupyterLab runs in a thread of their
     own, and by the background thread once it has seen that no newer move came.
 
-    Args:
-        controls: what can be moved, by its class without `fk-`.
-        shown: names of what is shown, likewise.
-        prefix: of the two that every part has, `message` and `progress`.
-
     Attributes:
-        controls, shown: widgets by their names.
+        controls, shown: widgets by their class without `fk-`; every part shows, under its prefix, a
+            `message` and a `progress`.
     """
 
     def __init__(self, controls: Mapping[str, Any], shown: Sequence[str], prefix: str = "") -> None:
@@ -183,7 +175,7 @@ class Part:
                 style.description_width = "initial"
         self.lock = threading.RLock()
         self._prefix, self._bar = prefix, self.shown[f"{prefix}progress"]
-        self.work = Newest(self._progress, self._idle, self.failed)
+        self.work = Newest(self._progress, lambda: self._progress(None), self.failed)
 
     def show(self, name: str, content: str = "") -> None:
         """Put HTML of `views` into the page; nothing is sent when it is the same."""
@@ -208,14 +200,12 @@ class Part:
         """End the background work."""
         self.work.close()
 
-    def _progress(self, share: float) -> None:
+    def _progress(self, share: float | None) -> None:
+        """Show the share that is done; None: nothing is left to do."""
         with self.lock:
-            self._bar.value = share
-            display(self._bar, True)
-
-    def _idle(self) -> None:
-        with self.lock:
-            display(self._bar, False)
+            if share is not None:
+                self._bar.value = share
+            display(self._bar, share is not None)
 
 
 def button(text: str, tooltip: str) -> ipw.Button:

@@ -21,7 +21,14 @@ from fitclip_kit.engine.measure import Student
 from fitclip_kit.engine.merge_distance import fisher_alpha
 from fitclip_kit.slider.background import Task
 from fitclip_kit.slider.material import ClipSet, Material
-from fitclip_kit.slider.merges import LINEAR, FisherDiagonals, Fusion, linear_at, merged
+from fitclip_kit.slider.merges import (
+    LINEAR,
+    Fusion,
+    fisher_inputs,
+    kept_diagonal,
+    linear_at,
+    merged,
+)
 from fitclip_kit.weights import checkpoints
 
 CACHE_MB: Final = 256  # memory for features, in MiB
@@ -32,19 +39,17 @@ _VIDEO_PART: Final = 0.9  # of the time that a set's outcomes take; the rest is 
 class LiveModel:
     """One model that is set to any fusion in place, with a memory of the features it gave.
 
-    Features and outcomes are those that `measure.measure` stores: the same weights encode the same
-    batches. A video's features depend on the vision tower alone and a text's on the text
-    tower alone, so they are kept by tower; those that were used last stay.
+    Features and outcomes are those that `measure.measure` stores. A video's features depend on the
+    vision tower alone and a text's on the text tower alone, so they are kept by tower.
 
-    Methods may be called from any thread. One at a time computes; what is kept is answered at once,
-    also meanwhile. Work looks at its task before every block of a tower and every parameter that it
-    fuses. Fisher diagonals, which a run's first such merge computes, start at 0 of their own.
-
-    All raise ValueError for a student that the run has not, and Superseded when the task stops.
+    Methods may be called from any thread. One at a time computes; what is kept is answered at once.
+    Work looks at its task before every block of a tower and every parameter that it fuses.
 
     Args:
         material: the run. Its encoder is copied, not changed.
-        cache_mb: memory for features, in MiB.
+        cache_mb: memory for features, in MiB; those that were used last stay.
+
+    All methods raise ValueError for a student that the run has not, and Superseded.
     """
 
     def __init__(self, material: Material, cache_mb: float = CACHE_MB) -> None:
@@ -63,10 +68,7 @@ class LiveModel:
         self._fisher_alphas: dict[tuple[int, float], float] = {}
 
     def video_features(self, fusion: Fusion, clip_set: ClipSet, task: Task) -> Tensor:
-        """Features of a set's clips, float32 `[n, d]`, as `zero_shot.video_side`.
-
-        They are those that are kept: not to be changed in place.
-        """
+        """Features of a set's clips, float32 `[n, d]`, not to be changed in place."""
         trial = clip_set.trial
         frames = int(trial.frames.frame_counts[trial.indices[trial.videos[0]]].sum())
 
@@ -76,8 +78,7 @@ class LiveModel:
         return self._features(fusion, _VISION, (clip_set,), encode, frames, task)
 
     def text_features(self, fusion: Fusion, clip_set: ClipSet, task: Task) -> Tensor:
-        """Features of a set's captions `[n, d]` or classes `[classes, d]`, as
-        `zero_shot.text_side`, otherwise as `video_features`."""
+        """Features of a set's captions `[n, d]` or classes `[classes, d]`, likewise."""
 
         def encode() -> Tensor:
             # Tokens are kept by the encoder; made all at once they could not be given up.
@@ -115,10 +116,7 @@ class LiveModel:
         return self._features(fusion, _TEXT, (text,), encode, 1, task)[0]
 
     def outcomes(self, fusion: Fusion, clip_set: ClipSet, task: Task) -> pd.DataFrame:
-        """The outcomes of a fusion on a set, exactly those that the sweep would store.
-
-        Returns: as `zero_shot.evaluate`.
-        """
+        """The outcomes of a fusion on a set, as `zero_shot.evaluate` and a sweep give them."""
         videos = self.video_features(fusion, clip_set, task.part(0, _VIDEO_PART))
         texts = self.text_features(fusion, clip_set, task.part(_VIDEO_PART, 1))
         return zero_shot.rank(clip_set.trial, videos, texts)
@@ -135,10 +133,7 @@ class LiveModel:
         }
 
     def save_checkpoint(self, fusion: Fusion, path: Path) -> Path:
-        """Write a fusion's weights as safetensors, with what they were made of in the metadata.
-
-        path: a file's, returned; its folder is made where needed.
-        """
+        """Write a fusion's weights as safetensors, with what they were made of as metadata."""
         made_of = {
             "title": fusion.title,
             "fusion": json.dumps(asdict(fusion), sort_keys=True),
@@ -194,8 +189,7 @@ class LiveModel:
         self._holds = wanted
 
     def _schedules(self, fusion: Fusion, task: Task) -> dict[float, Schedule]:
-        """The merge's schedule at each share that needs one; the model's weights may be others
-        after it."""
+        """The merge's schedule at each share that needs one; it may set other weights."""
         if fusion.merge == LINEAR:
             return {alpha: linear_at(alpha, self._teacher) for alpha in fusion.scheduled}
         return {
@@ -217,10 +211,12 @@ class LiveModel:
         return merges.fisher(*both, self._fisher_alphas[draw, alpha])
 
     def _diagonal(self, end: Fusion, sha256: str, task: Task) -> dict[str, Tensor]:
-        diagonals = FisherDiagonals.of(self.material)
+        inputs = fisher_inputs(self.material)
+        clips, _, settings = inputs
         self._fuse(end, task)
-        with _watched(self._encoder.model, _VISION, diagonals.pictures, task):
-            return diagonals.diagonal(self._encoder, sha256)
+        pictures = settings["n"] * int(clips.frames.frame_counts.max())  # at most
+        with _watched(self._encoder.model, _VISION, pictures, task):
+            return kept_diagonal(self.material, self._encoder, sha256, inputs)
 
     def _student(self, fusion: Fusion) -> Student:
         known = self.material.students

@@ -34,11 +34,8 @@ MEASURED_AT: Final = {"retrieval": 5, "classification": 1}
 class ClipSet:
     """Clips with the texts that they are scored against.
 
-    Attributes:
-        name: the results' name of it.
-        title: its name for readers.
-        trial: what is encoded and ranked.
-        protocol: JSON data on how clips, captions and frames were made.
+    name: the results' name. title: for readers. trial: what is encoded and ranked. protocol: how
+    clips, captions and frames were made.
     """
 
     name: str
@@ -73,8 +70,7 @@ class ClipSet:
 
     @property
     def clip_ids(self) -> list[str]:
-        """The rows' ids, in the order of every feature matrix of this set; in retrieval a row is a
-        clip with one of its captions."""
+        """The rows' ids, as in every feature matrix; in retrieval a row is a clip's caption."""
         return self.trial.clips["clip_id"].tolist()
 
     @property
@@ -96,8 +92,7 @@ class ClipSet:
         return self.trial.clips[column].astype(str).tolist()
 
     def right_texts(self, row: int) -> list[int]:
-        """The places in `texts` of a row's class, or of all captions of its clip; none where they
-        are not known."""
+        """Places in `texts` of a row's class, or of all captions of its clip, where known."""
         if (answers := self.answers) is None:
             return []
         if self.task == "classification":
@@ -125,14 +120,8 @@ class ClipSet:
 class Material:
     """What a finished run offers to explore.
 
-    Attributes:
-        run: the run's folder.
-        encoder: holds the teacher's weights; nobody changes them.
-        teacher_sha256: digest of the teacher's weights.
-        students: draw -> trained student.
-        sets: name -> data set, in the sources' order.
-        cells: the sweep's stored cells of these students, data set by data set and by alpha.
-        model: JSON data on the teacher.
+    encoder: holds the teacher's weights; nobody changes them. students: by draw. sets: by name, in
+    the sources' order. cells: the sweep's stored ones. model: JSON data on the teacher.
     """
 
     run: RunFolder
@@ -157,13 +146,8 @@ class Material:
 def open_material(run_dir: Path | str, sources_file: str = "", device: str = "cpu") -> Material:
     """Open a run of which notebooks 01, 03 and 04 are finished, with the data sets of its sweep.
 
-    A warning says so when the measuring code has changed since, because what is stored may then
-    differ from what the live model gives.
-
-    Args:
-        run_dir: the run's folder.
-        sources_file: what the run was made with; empty: the embedded benchmark.
-        device: where models compute: cpu, cuda, mps, or auto.
+    Warns when the measuring code has changed since. sources_file: what the run was made with;
+    empty: the embedded benchmark. device: cpu, cuda, mps, or auto.
 
     Raises: ValueError when a notebook has to be run first (it is named), the sources are not those
         of the run, or stored cells are missing or were measured with other weights or clips.

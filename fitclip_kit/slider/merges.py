@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Self
 
 from torch import Tensor
@@ -29,13 +28,8 @@ _DEFAULTS: Final = {"n": 256, "batch_size": 8, "temperature": 0.015}  # notebook
 
 @dataclass(frozen=True)
 class Fusion:
-    """One fused model of a teacher and a student.
-
-    Attributes:
-        draw: the student's number.
-        vision, text: the student's share of each tower, in [0, 1], kept to 9 decimals as results
-            keep it.
-        merge: one of `MERGES`.
+    """One fused model: a student's number, its share of each tower, kept to 9 decimals as results
+    keep it, and the way to merge.
 
     Raises: ValueError for a share outside [0, 1] or an unknown merge.
     """
@@ -63,10 +57,7 @@ class Fusion:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the weights are those of the plain sweep at `vision`; at 0 and 1 all merges are.
-
-        Such a fusion's outcomes may be stored.
-        """
+        """Whether the sweep may hold these weights, at `vision`; at 0 and 1 all merges are so."""
         return self.vision == self.text and (self.merge == AVERAGE or self.vision in (0, 1))
 
     @property
@@ -92,11 +83,7 @@ class Fusion:
 def merged(fusion: Fusion, schedules: Mapping[float, Schedule]) -> Callable[[str], Share]:
     """The student's share of each parameter, as `ensembling.interpolate` takes it.
 
-    A tower whose share is 0 is the teacher's and one whose share is 1 the student's, in any merge.
-
-    Args:
-        fusion: the model that is wanted.
-        schedules: the merge's schedule, for both towers, at each of `fusion.scheduled`.
+    schedules: the merge's, at each of `fusion.scheduled`; towers at 0 and 1 need none.
     """
     if fusion.is_plain:
         return lambda name: fusion.vision
@@ -115,61 +102,45 @@ def merged(fusion: Fusion, schedules: Mapping[float, Schedule]) -> Callable[[str
 def linear_at(alpha: float, state: State) -> dict[str, float]:
     """Shares that grow linearly with depth and are alpha in the middle of each tower.
 
-    They go from 0 to 2 alpha, as notebook 07's `deeper`; above a half, where that would pass 1,
-    from 2 alpha - 1 to 1.
+    They go from 0 to 2 alpha, or from 2 alpha - 1 to 1 above a half.
     """
     return merges.linear_in_depth(max(0.0, 2 * alpha - 1), min(1.0, 2 * alpha), state)
 
 
-@dataclass(frozen=True, eq=False)
-class FisherDiagonals:
-    """Diagonals of Fisher information, computed when a merge first needs them and kept on disk.
+def fisher_inputs(material: Material) -> tuple[TrainingClips, dict[str, str], dict[str, Any]]:
+    """What `fisher_diagonal` is to look at: held-out clips, digests of what they are made from, and
+    its settings, notebook 07's or its defaults; whole batches of fewer clips.
 
-    Attributes:
-        folder: where they are kept.
-        clips: held-out clips of the student's domain, in evaluation form.
-        digests: of what the clips are made from.
-        settings: `n`, `batch_size` and `temperature` of `merges.fisher_diagonal`.
+    Raises: ValueError when the run has no held-out clips.
     """
+    clips, digests = material.run.training_clips(HELD_OUT)
+    try:
+        used = read_manifest(material.run.path / "07_supplementary_figures")["parameters"]
+    except ValueError:
+        used = {}
+    settings = {name: used.get(name, default) for name, default in _DEFAULTS.items()}
+    whole_batches = len(clips) // settings["batch_size"] * settings["batch_size"]
+    settings["n"] = min(settings["n"], whole_batches)
+    return clips, dict(digests), settings
 
-    folder: Path
-    clips: TrainingClips
-    digests: Mapping[str, str]
-    settings: Mapping[str, Any]
 
-    @classmethod
-    def of(cls, material: Material) -> Self:
-        """With the clips and numbers of notebook 07, or its defaults where it was not run.
-
-        Of fewer clips than that, as many as make whole batches.
-
-        Raises: ValueError when the run has no held-out clips.
-        """
-        clips, digests = material.run.training_clips(HELD_OUT)
-        try:
-            used = read_manifest(material.run.path / "07_supplementary_figures")["parameters"]
-        except ValueError:
-            used = {}
-        settings = {name: used.get(name, default) for name, default in _DEFAULTS.items()}
-        whole_batches = len(clips) // settings["batch_size"] * settings["batch_size"]
-        settings["n"] = min(settings["n"], whole_batches)
-        return cls(material.folder / "fisher", clips, digests, settings)
-
-    @property
-    def pictures(self) -> int:
-        """How many frames go through the model at most."""
-        return int(self.settings["n"] * self.clips.frames.frame_counts.max())
-
-    def diagonal(self, encoder: ClipEncoder, weights_sha256: str) -> dict[str, Tensor]:
-        """Of the encoder's weights, for which the digest stands: name -> float32 on the CPU."""
-        made_from = {"weights": weights_sha256, "code": code_digest("fitclip_core.merges")}
-        key = json_digest({**made_from, **self.digests, **self.settings})
-        file = self.folder / f"{weights_sha256}.safetensors"
-        try:
-            known = checkpoints.metadata(file).get("key")
-        except (FileNotFoundError, ValueError):
-            known = None  # not there, or damaged: it is made again
-        if known != key:
-            made = fisher_diagonal(encoder, self.clips, seed=0, **self.settings)
-            checkpoints.save(file, made, {"key": key})
-        return checkpoints.load(file)
+def kept_diagonal(
+    material: Material,
+    encoder: ClipEncoder,
+    weights_sha256: str,
+    inputs: tuple[TrainingClips, dict[str, str], dict[str, Any]],
+) -> dict[str, Tensor]:
+    """The Fisher diagonal of the encoder's weights, for which the digest stands, kept on disk: name
+    -> float32 on the CPU."""
+    clips, digests, settings = inputs
+    made_from = {"weights": weights_sha256, "code": code_digest("fitclip_core.merges")}
+    key = json_digest({**made_from, **digests, **settings})
+    file = material.folder / "fisher" / f"{weights_sha256}.safetensors"
+    try:
+        known = checkpoints.metadata(file).get("key")
+    except (FileNotFoundError, ValueError):
+        known = None  # not there, or damaged: it is made again
+    if known != key:
+        made = fisher_diagonal(encoder, clips, seed=0, **settings)
+        checkpoints.save(file, made, {"key": key})
+    return checkpoints.load(file)

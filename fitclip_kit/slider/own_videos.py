@@ -43,12 +43,8 @@ _KEPT_UPLOAD: Final = re.compile(r"[0-9a-f]{64}\.[0-9a-z]+")
 
 @dataclass(frozen=True, eq=False)
 class OwnVideos:
-    """Own clips and the texts to score them against.
-
-    Attributes:
-        clip_set: the clips that could be decoded, in a classification whose classes are the texts
-            and whose right answers are not known. None: there is no clip.
-        failures: a row for each file that is left out: `path` (as it is called) and `reason`.
+    """Own clips and the texts to score them against, as the classes of a classification without
+    right answers; None without a clip. failures: `path` and `reason` of each file left out.
     """
 
     clip_set: ClipSet | None
@@ -72,11 +68,7 @@ class OwnVideos:
 def from_folder(folder: str, material: Material, work_dir: Path) -> OwnVideos:
     """Decode the videos and images that lie in a folder, by name; folders in it are not entered.
 
-    material: the run whose models will look at the clips; it says which frames are taken. work_dir:
-    for this module's files, which the next call replaces.
-
-    Returns: the clips, `clip_id` being the file's name, and what is left out: what is no video, is
-    too much, or has the same content as another file.
+    material: says which frames are taken. work_dir: for files, which the next call replaces.
 
     Raises: ValueError when there is no such folder, or as `frame_store.build`.
     """
@@ -126,9 +118,8 @@ def from_uploads(
 def compare(live: LiveModel, own: OwnVideos, fusion: Fusion, task: Task) -> pd.DataFrame:
     """How probable each text is for each own clip, by the teacher, the student and their fusion.
 
-    Returns: a row for each clip and text, clip by clip: `clip_id`, `text`, `teacher`, `student`,
-    `fused`: softmax over the texts of logit_scale * score, in [0, 1]. A score is the mean over
-    frames and templates of the cosine, as everywhere in the kit.
+    Returns: a row for each clip and text: `clip_id`, `text`, and `teacher`, `student`, `fused`:
+    softmax over the texts of logit_scale * score.
 
     Raises: ValueError when there is no clip or no text; Superseded.
     """
@@ -153,10 +144,7 @@ def compare(live: LiveModel, own: OwnVideos, fusion: Fusion, task: Task) -> pd.D
 
 
 class _Intake:
-    """Decides file by file what is taken, and keeps the reasons for the rest.
-
-    rows: (clip_id, path) of what is taken. failures: (name, reason).
-    """
+    """Decides file by file what is taken: rows (clip_id, path), failures (name, reason)."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, str]] = []

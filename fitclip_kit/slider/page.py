@@ -1,7 +1,5 @@
 """The stored sweep as one self-contained page: a slider that needs neither Python nor a network.
 
-Beside it are explore.png and explore.pdf of what it opens with. `make report` writes them.
-
 Everything that the page can show is in it, a piece for each student, alpha and data set; its script
 only chooses which pieces are seen, and so holds no data and builds no HTML. Nothing is loaded and
 no other script can run, whatever a caption holds.
@@ -36,11 +34,7 @@ _CAPTION: Final = 110  # letters of a caption in a list
 def explore(run_dir: Path | str, sources_file: str = "") -> tuple[Path, Path]:
     """Write a run's explore.html, and explore.png and .pdf of what it opens with.
 
-    run_dir, sources_file: as `material.open_material` takes them.
-
-    Returns: the page and the PNG.
-
-    Raises: ValueError when the run is not finished, is of other sources, or is damaged.
+    Returns: the page and the PNG. Raises: ValueError as `material.open_material`.
     """
     material = open_material(run_dir, sources_file)
     sweep = StoredSweep.read(material)
@@ -52,9 +46,7 @@ def explore(run_dir: Path | str, sources_file: str = "") -> tuple[Path, Path]:
 
 
 def write_page(sweep: StoredSweep, material: Material, path: Path) -> Path:
-    """Write the page, atomically; returns its path.
-
-    sweep: its cells are what the page shows. material: the same run's; gives captions and frames.
+    """Write the page of a sweep, with captions and frames of the same run; returns its path.
 
     Raises: ValueError when the sweep lacks the teacher or the students themselves.
     """
@@ -63,10 +55,7 @@ def write_page(sweep: StoredSweep, material: Material, path: Path) -> Path:
 
 
 def opening_figure(sweep: StoredSweep, material: Material) -> Figure:
-    """What the page opens with, as a figure for print: the first student at alpha 0.4.
-
-    Raises: ValueError as `write_page`.
-    """
+    """What the page opens with, as a figure for print: the first student at alpha 0.4."""
     draw, alpha = sweep.draws[0], opening_alpha(sweep)
     points, titles = sweep.points(draw, alpha), material.titles
     data_set = next(iter(sweep.measures))

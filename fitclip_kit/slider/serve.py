@@ -1,20 +1,13 @@
-"""Serve the alpha slider without a notebook, to this machine alone and with a token.
-
-    fitclip slider --profile mini [--runs-dir runs] [--port 8866]
-
-Exit status: 0 stopped, 1 the run is not finished or the port is taken, 2 bad parameters.
-"""
+"""Serve the alpha slider without a notebook, to this machine alone and with a token."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import secrets
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,12 +61,7 @@ class Identity(PasswordIdentityProvider):
 
 
 class Server(Voila):
-    """Voila on the loopback interface, with a token, for one notebook.
-
-    Args:
-        folder: holds the notebook.
-        port: None: any free one.
-    """
+    """Voila on the loopback interface, with a token, for the notebook in a folder."""
 
     def __init__(self, folder: Path, port: int | None, **settings: Any) -> None:
         super().__init__(log_level=logging.WARNING, **settings)  # else it prints half an address
@@ -125,8 +113,7 @@ class Server(Voila):
 def page_parameters(profile: str, runs_dir: Path) -> dict[str, Any]:
     """The parameters of the page's notebook for a profile's run.
 
-    Raises: ParameterError naming everything wrong with the profile, or that the run's sweep is not
-    finished.
+    Raises: ParameterError naming everything wrong with the profile.
     """
     path = NOTEBOOKS / f"{STEM}.ipynb"
     declared = {one.stem: one.defaults for one in read_notebooks(NOTEBOOKS)}
@@ -147,15 +134,13 @@ def page_notebook(parameters: dict[str, Any]) -> NotebookNode:
     return notebook
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="fitclip slider", description=__doc__)
-    parser.add_argument("--profile", required=True)
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
-    parser.add_argument("--port", type=int, help="default: any free one")
-    options = parser.parse_args(arguments)
+def serve(profile: str, runs_dir: Path, port: int | None = None) -> int:
+    """Serve a profile's run until Ctrl-C, at any free port where none is given.
+
+    Returns: the exit status: 0 stopped, 1 the run is not finished, 2 bad parameters.
+    """
     try:
-        parameters = page_parameters(options.profile, options.runs_dir)
+        parameters = page_parameters(profile, runs_dir)
     except ParameterError as error:
         print(f"Nothing is served. What is wrong:\n{error}", file=sys.stderr)
         return 2
@@ -163,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not (run_dir / "04_alpha_sweep" / "manifest.json").is_file():
         print(
             f"Nothing is served: {run_dir} has no finished notebook 04; run "
-            f"`make reproduce PROFILE={options.profile}` first.",
+            f"`make reproduce PROFILE={profile}` first.",
             file=sys.stderr,
         )
         return 1
@@ -174,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = [str(NOTEBOOKS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ |= {**USERS_SETTINGS, "IPYTHONDIR": str(folder / "ipython")}
         os.environ["PYTHONPATH"] = os.pathsep.join(path)
-        Server(folder, options.port).start()
+        Server(folder, port).start()
     return 0
 
 
@@ -183,7 +168,3 @@ def _free_port() -> int:
         found.bind((LOOPBACK, 0))
         port: int = found.getsockname()[1]
         return port
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -82,10 +82,7 @@ def render(view: str, **context: Any) -> Markup:
 
 
 def curve_panels(sweep: StoredSweep, draw: int, titles: Mapping[str, str]) -> list[CurvePanel]:
-    """A panel a data set, whose axis holds all students' curves, so that it stays as they change.
-
-    Raises: ValueError when the sweep has no such draw.
-    """
+    """A panel a data set, whose axis holds all students' curves."""
     panels = []
     for name, measure in sweep.measures.items():
         mean = sweep.curve(name, None) if len(sweep.draws) > 1 else None
@@ -173,11 +170,7 @@ def _y(panel: CurvePanel, value: float) -> str:
 def numbers(
     points: Mapping[str, Point], sweep: StoredSweep, draw: int, titles: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Every point beside the stored teacher and student, as texts: percent, and points for the
-    difference. A row for each of points, in their order.
-
-    Raises: ValueError when the data set, draw, alpha 0 or alpha 1 is not in the sweep.
-    """
+    """Every point beside the stored teacher and student, as texts, a row each."""
     rows = []
     for name, point in points.items():
         teacher, student = (sweep.at(name, draw, end).value for end in (0.0, 1.0))
@@ -211,14 +204,12 @@ def answer(
 ) -> dict[str, Any]:
     """One data set's measure, paired with the teacher over the same items; for the view `answer`.
 
-    now, teacher, student: outcomes, items in any order. point: now's, where it is known.
+    Returns: teacher and student (fractions), difference to the teacher with low and high (one item
+    for and one against added, so not centred on it), n measured, clips asked for.
 
-    Returns: measure, point, teacher and student (fractions), difference to the teacher with low and
-    high (one item for and one against added, so not centred on it), n measured, clips asked for.
-
-    Raises: ValueError when items are repeated, differ between the models or have no finite rank.
+    Raises: ValueError when items differ between the models.
     """
-    tables = _same_items(measure.direction, now=now, teacher=teacher, student=student)
+    tables = _same_items(measure.direction, now, teacher, student)
     hits = [(table["rank"] <= measure.k).to_numpy() for table in tables]
     paired = per_class_differences(hits[1], hits[0], np.zeros(len(hits[0]))).iloc[0]
     clips = now.attrs.get("coverage", {}).get("clips")
@@ -236,12 +227,10 @@ def answer(
 def class_changes(now: pd.DataFrame, teacher: pd.DataFrame, k: int) -> list[dict[str, Any]]:
     """The classes whose accuracy gained and lost most since the teacher; for the view `changes`.
 
-    Returns: two sides, each with its title, how many classes changed so, and rows (class, n,
-    teacher, now, difference), the largest change first, of equal ones in order of name.
-
-    Raises: ValueError as `answer`. Source: supplement, figure 1.
+    Returns: two sides with title, count of classes, and rows (class, n, teacher, now, difference),
+    the largest change first, of equal ones in order of name. Source: supplement, figure 1.
     """
-    now, teacher = _same_items(CLASSIFICATION, now=now, teacher=teacher)
+    now, teacher = _same_items(CLASSIFICATION, now, teacher)
     table = per_class_accuracy(now["rank"], now["label"].to_numpy(), k)
     table = table.rename(columns={"accuracy": "now"})
     table["teacher"] = per_class_accuracy(teacher["rank"], now["label"].to_numpy(), k)["accuracy"]
@@ -256,14 +245,10 @@ def class_changes(now: pd.DataFrame, teacher: pd.DataFrame, k: int) -> list[dict
 def retrieval_changes(
     now: pd.DataFrame, teacher: pd.DataFrame, measure: Measure
 ) -> list[dict[str, Any]]:
-    """The items whose right target entered or left the first k since the teacher.
-
-    Returns: as `class_changes`; rows have item, teacher, now (1-based mid-ranks), the largest ratio
-    of the ranks first.
-
-    Raises: ValueError as `answer`.
+    """The items whose right target entered or left the first k since the teacher, likewise; rows
+    have item, teacher, now (1-based mid-ranks), the largest ratio of the ranks first.
     """
-    now, teacher = _same_items(measure.direction, now=now, teacher=teacher)
+    now, teacher = _same_items(measure.direction, now, teacher)
     table = pd.DataFrame({"teacher": teacher["rank"], "now": now["rank"]}).reset_index()
     was_in, is_in = table["teacher"] <= measure.k, table["now"] <= measure.k
     entered, left = table[is_in & ~was_in], table[was_in & ~is_in]
@@ -300,22 +285,12 @@ def _side(title: str, table: pd.DataFrame, size: pd.Series, name: str) -> dict[s
     return {"title": title, "count": len(table), "rows": rows}
 
 
-def _same_items(direction: str, **outcomes: pd.DataFrame) -> list[pd.DataFrame]:
+def _same_items(direction: str, *outcomes: pd.DataFrame) -> list[pd.DataFrame]:
     """Each model's outcomes in one direction by item, in the first one's order."""
-    tables: list[pd.DataFrame] = []
-    for name, table in outcomes.items():
-        table = of_direction(table, direction).set_index("item")
-        if (repeated := table.index.duplicated()).any():
-            raise ValueError(f"{name}: item {table.index[repeated][0]!r} occurs twice")
-        if (bad := ~np.isfinite(table["rank"].to_numpy(np.float64))).any():
-            raise ValueError(f"{name}: item {table.index[bad][0]!r} has no finite rank")
-        if tables and len(differing := tables[0].index.symmetric_difference(table.index)):
-            raise ValueError(
-                f"{name}: {len(differing)} items differ from the others', such as "
-                f"{differing[0]!r}; measure the models on the same clips"
-            )
-        tables.append(table.reindex(tables[0].index) if tables else table)
-    return tables
+    tables = [of_direction(table, direction).set_index("item") for table in outcomes]
+    if any(set(table.index) != set(tables[0].index) for table in tables):
+        raise ValueError("items differ between the models; measure them on the same clips")
+    return [table.loc[tables[0].index] for table in tables]
 
 
 # Clips
@@ -326,13 +301,10 @@ def probabilities(
 ) -> list[dict[str, Any]]:
     """The most probable classes or captions of one clip, and the best right one.
 
-    video, targets: features [d] and [m, d]; means are not renormalised. right: places of the right
-    targets; none where it is not known.
+    video, targets: features [d] and [m, d]. right: places of the right targets, where known.
 
     Returns: name, score (dot product), probability (softmax of logit_scale * score over all m),
-    right, rank (1-based mid-rank); the best first, of equal ones the first in names.
-
-    Raises: ValueError when a score is not finite. Source: CLIP (the softmax).
+    right, rank (1-based mid-rank); the best first. Raises: ValueError when a score is not finite.
     """
     scores = _scores(video, targets)
     order = np.argsort(-scores, kind="stable")[:SHOWN].tolist()
@@ -352,11 +324,8 @@ def probabilities(
 
 
 def retrieved(query: Tensor, videos: Tensor, clip_ids: Sequence[str]) -> dict[str, tuple[Any, Any]]:
-    """The clips that a text retrieves: clip_id -> (1-based mid-rank, score), the best first.
-
-    query, videos: features [d] and [n, d].
-
-    Raises: ValueError when a score is not finite.
+    """The clips that a text [d] retrieves of videos [n, d]: clip_id -> (1-based mid-rank, score),
+    the best first. Raises: ValueError when a score is not finite.
     """
     scores = _scores(query, videos)
     ranks = rankdata(-scores)
@@ -370,10 +339,7 @@ def gallery(
     before: Mapping[str, tuple[Any, Any]],
     caption: str,
 ) -> tuple[Markup, Markup]:
-    """The retrieved clips with what entered and left since the teacher, and that in words.
-
-    now, before: from `retrieved`, at the fusion and at the teacher.
-    """
+    """The retrieved clips with what entered and left since the teacher, and that in words."""
     rows = {clip_id: row for row, clip_id in enumerate(clip_set.clip_ids)}
     left = [clip_id for clip_id in before if clip_id not in now]
 
@@ -401,10 +367,7 @@ def strip(clip_set: ClipSet, row: int) -> Markup:
 
 
 def picture(pixels: np.ndarray) -> dict[str, Any]:
-    """A picture inside the page, at most 96 px high, as an element's src, width and height.
-
-    pixels: uint8 [height, width, 3 or 4].
-    """
+    """Pixels, uint8 [height, width, 3 or 4], as an element's src, width and height."""
     image = Image.fromarray(pixels)
     if image.height > _SIDE:
         width = max(1, round(image.width * _SIDE / image.height))
@@ -429,10 +392,7 @@ def own_failures(failures: pd.DataFrame) -> Markup:
 
 
 def own_clips(clip_set: ClipSet, scores: pd.DataFrame, title: str) -> Markup:
-    """Each own clip's frames, and the texts that the fused model finds most probable.
-
-    scores: from `own_videos.compare`.
-    """
+    """Each own clip's frames, and the texts that the fused model finds most probable."""
     clips = []
     columns = {"teacher": "Teacher (%)", "student": "Student (%)", "fused": "Fused (%)"}
     for row, (clip_id, table) in enumerate(scores.groupby("clip_id", sort=False)):

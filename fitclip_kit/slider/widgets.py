@@ -1,40 +1,13 @@
 """The page of the alpha slider: binds the pure functions of this package to ipywidgets.
 
-Every part of the page carries a class to find it by:
-
-    fk-page         everything; fk-controls the part with the sliders and menus
-    fk-alpha        slider of alpha (of the vision tower, when the towers are separate); its handle
-                    is `.fk-alpha .noUi-handle`, fk-alpha-number is the same number as an input
-    fk-separate     checkbox: a share of its own for the text tower
-    fk-text         slider of the text tower, fk-text-number its input
-    fk-merge        menu: average, linear in depth, fisher
-    fk-student      menu of the students (draws)
-    fk-data-set     menu of the data sets
-    fk-status       what is shown; holds one element `.fk-state` with data-vision, data-text,
-                    data-merge, data-student, data-data-set, data-state (of the data set: stored,
-                    exact, interpolated or unknown), data-busy (1 while the background measures
-                    or encodes, else 0)
-    fk-progress     bar, displayed only while something takes longer than 0.3 s
-    fk-live         the new numbers in words, for screen readers (aria-live)
-    fk-message      errors, empty when there is none
-    fk-curves       the curves with markers, fk-metrics the table of all data sets
-    fk-answer       the shown data set's answer, fk-classes its winners and losers
-    fk-previous, fk-clip, fk-next    clip picker: button, number input from 1, button
-    fk-strip        frames of the clip, fk-probabilities its classes' or captions' probabilities
-    fk-query        text input, answered while it is typed; fk-gallery the clips it retrieves,
-                    fk-entered those that entered or left the top since alpha 0
-    fk-tabs         tabs: Explore, My videos
-    fk-folder, fk-upload, fk-kind, fk-texts, fk-compare    My videos: folder input, upload button,
-                    menu labels or captions, text area with one a line, button
-    fk-own-uploads, fk-own-table, fk-own-failures    files taken, the comparison, what was refused;
-                    fk-own-message errors, fk-own-progress as fk-progress
-    fk-save-figure, fk-save-checkpoint, fk-saved    buttons, and where the files were written
+Each of a part's `controls` and `shown` carries the class `fk-` and its name; so do the whole page,
+the controls and the tabs. `.fk-state` in `fk-status` says as data what is shown.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -76,9 +49,6 @@ class ExplorerPage(Part):
     A move is answered in its handler with what is stored, was measured before, or lies between two
     stored alphas. A background thread then encodes the shown clip and the query and measures what
     is not known, the shown data set first; the next move supersedes it.
-
-    Args:
-        material: a finished run.
 
     Attributes:
         widget: the whole page.
@@ -143,7 +113,7 @@ class ExplorerPage(Part):
             for name in ("gallery", "entered"):
                 self.show(name)
         if view.fusion != before.fusion or not self.shown["curves"].value:
-            self._show_numbers(view)
+            self._show_numbers(view.fusion)
             self.own.follow(view.fusion)
         self._show_set(view)
         self._show_state(view, busy=True)
@@ -170,7 +140,7 @@ class ExplorerPage(Part):
         self._answers.measure(view.fusion, data_set, task)
         with self.lock:
             task.check()
-            self._show_numbers(view)
+            self._show_numbers(view.fusion)
             self._show_state(view, busy=True)
         if data_set == view.data_set:
             self._show_details(view, task)
@@ -234,8 +204,7 @@ class ExplorerPage(Part):
         points, sweep = self._answers.points(fusion), self._answers.sweep
         return points, views.numbers(points, sweep, fusion.draw, self._material.titles)
 
-    def _show_numbers(self, view: View) -> None:
-        fusion = view.fusion
+    def _show_numbers(self, fusion: Fusion) -> None:
         points, table = self._numbers(fusion)
         panels, shares = self._panels[fusion.draw], (fusion.vision, fusion.text)
         self.show("curves", views.curves(panels, fusion.draw, [(points, shares, {})]))
@@ -363,10 +332,6 @@ class OwnVideosTab(Part):
 
     After a comparison, each move of the page's sliders is followed; only the newest one.
 
-    Args:
-        live: the model.
-        fusion: what is fused now.
-
     Attributes:
         widget: the whole tab.
     """
@@ -453,7 +418,9 @@ class OwnVideosTab(Part):
                 return
             templates: tuple[str, ...] = ("{}",)
             if self.controls["kind"].value == "labels":
-                templates = _label_templates(self._live.material.sets)
+                # The prompts of the run's first action data set; without one, the label alone.
+                every = (one.trial.templates for one in self._live.material.sets.values())
+                templates = next(map(tuple, filter(None, every)), ("{}",))
             self._own = None
             self.show("own-message", views.render("words_only", text="Decoding…"))
             self.show("own-table")
@@ -489,12 +456,6 @@ class OwnVideosTab(Part):
             return
         scores = own_videos.compare(self._live, own, fusion, task)
         self.deliver(task, own_table=views.own_clips(own.clip_set, scores, fusion.title))
-
-
-def _label_templates(sets: Mapping[str, ClipSet]) -> tuple[str, ...]:
-    """The prompts of the run's first action data set; without one, the label alone."""
-    every = (tuple(clip_set.trial.templates) for clip_set in sets.values())
-    return next(filter(None, every), ("{}",))
 
 
 def _plain(text: str) -> str:

@@ -10,34 +10,32 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import nbformat
+import psutil
 import pytest
 from tornado.websocket import websocket_connect
 
 from fitclip_kit.slider import serve
 from fitclip_kit.store.files import write_text
+from tests.browser import PATIENCE, ROOT, Server, serving
 
-ROOT = Path(__file__).parents[2]
 START = (
     "import sys; from pathlib import Path; from fitclip_kit.slider.serve import Server; "
     "Server(Path(sys.argv[1]), None).start()"
 )
-PATIENCE = 120  # seconds that anything may take on a busy machine
 SECRET = "secret of the page 5d0e"
 FILED = "secret of the file 91c2"
 UPGRADE = {
@@ -64,20 +62,12 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Served:
+class Served(Server):
     """The server after the page was opened once; `cookies` are that visitor's."""
 
-    process: int
-    port: int
-    token: str
     folder: Path
-    log: Path
-    kernel: str
-    cookies: str
-
-    @property
-    def origin(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    kernel: str = ""
+    cookies: str = ""
 
     @property
     def channels(self) -> str:
@@ -133,89 +123,32 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     nbformat.write(page, str(folder / f"{serve.STEM}.ipynb"))
     nbformat.write(notebook("open('attack_of_another', 'w')"), str(folder / "another.ipynb"))
     write_text(folder / "secret.txt", FILED)
-    log = tmp_path_factory.mktemp("log") / "server.log"
-    homes = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
-    own = {name: str(log.parent / name.lower()) for name in homes}
-    environment = {**os.environ, **own, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-c", START, str(folder)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        address = urlsplit(printed_address(process, log))
-        token = parse_qs(address.query)["token"][0]
-        closed = Served(process.pid, address.port or 0, token, folder, log, "", "")
+    with serving(["-c", START, str(folder)], tmp_path_factory.mktemp("log")) as server:
+        closed = Served(**vars(server), folder=folder)
         first = closed.ask(closed.with_token("/"))
         assert first.status == 200 and SECRET in first.content.decode()
         (kernel,) = re.findall(r'"kernelId": ?"([0-9a-f-]{36})"', first.content.decode())
         cookies = first.headers["set-cookie"].partition(";")[0]
-        yield Served(process.pid, closed.port, token, folder, log, kernel, cookies)
-    finally:
-        process.terminate()  # it ends its kernels
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def printed_address(process: subprocess.Popen[bytes], log: Path) -> str:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end and process.poll() is None:
-        if found := re.findall(r"http://127\.0\.0\.1:\d+/\S+", log.read_text()):
-            return str(found[0])
-        time.sleep(0.05)
-    raise RuntimeError(f"the server printed no address; it said: {log.read_text()[-2000:]}")
+        yield replace(closed, kernel=kernel, cookies=cookies)
 
 
 # From where
 
 
-@pytest.mark.skipif(not Path("/proc/net/tcp").is_file(), reason="this system has no /proc/net/tcp")
+def processes(served: Served) -> list[psutil.Process]:
+    """The server and its kernel."""
+    server = psutil.Process(served.process)
+    return [server, *server.children()]
+
+
 def test_the_server_and_its_kernel_listen_on_the_loopback_interface_only(served: Served) -> None:
-    listening = listening_sockets()
-    found = {
-        process: [listening[inode] for inode in sockets_of(process) if inode in listening]
-        for process in (served.process, *children(served.process))
-    }
-    assert ("0100007F", served.port) in found[served.process]
-    assert len(found) == 2 and all(found.values())
-    addresses = {address for of_process in found.values() for address, _ in of_process}
-    assert addresses == {"0100007F"}  # 127.0.0.1, its bytes in the machine's order
-
-
-def listening_sockets() -> dict[str, tuple[str, int]]:
-    """Inode -> address and port of all sockets that listen, of IPv4 and IPv6."""
-    rows: list[list[str]] = []
-    for name in ("tcp", "tcp6"):
-        table = Path("/proc/net", name)
-        rows += (
-            [line.split() for line in table.read_text().splitlines()[1:]] if table.is_file() else []
-        )
-    listen = "0A"
-    return {
-        row[9]: (row[1].rpartition(":")[0], int(row[1].rpartition(":")[2], 16))
-        for row in rows
-        if row[3] == listen
-    }
-
-
-def sockets_of(process: int) -> list[str]:
-    links = [os.readlink(one) for one in Path(f"/proc/{process}/fd").iterdir() if one.is_symlink()]
-    return re.findall(r"socket:\[(\d+)\]", " ".join(links))
-
-
-def children(process: int) -> list[int]:
-    parents = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:  # name and state stand before it; a name may hold spaces
-            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue  # it has ended
-    return [child for child, parent in parents.items() if parent == process]
+    found = [
+        [one.laddr for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+        for process in processes(served)
+    ]
+    assert ("127.0.0.1", served.port) in found[0]
+    assert len(found) == 2 and all(found)
+    assert {address.ip for of_process in found for address in of_process} == {"127.0.0.1"}
 
 
 def test_no_other_address_of_the_machine_answers(served: Served) -> None:
@@ -455,11 +388,9 @@ def test_a_refusal_is_a_line_in_the_log_and_a_page(served: Served) -> None:
     assert styles and all(served.ask(one).status == 200 for one in styles)
 
 
-@pytest.mark.skipif(not Path("/proc/self/cmdline").is_file(), reason="this system has no /proc")
 def test_the_token_is_in_no_command_line(served: Served) -> None:
-    for process in (served.process, *children(served.process)):
-        command = Path(f"/proc/{process}/cmdline").read_bytes()
-        assert command and served.token.encode() not in command
+    for process in processes(served):
+        assert process.cmdline() and served.token not in " ".join(process.cmdline())
 
 
 # JupyterLab

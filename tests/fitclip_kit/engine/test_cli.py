@@ -110,11 +110,10 @@ def test_errors_are_told_without_a_traceback(
 
 
 def test_the_slider_is_served_by_its_own_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    serve = mock.Mock(**{"main.return_value": 1})
+    serve = mock.Mock(**{"serve.return_value": 1})
     monkeypatch.setitem(sys.modules, "fitclip_kit.slider.serve", serve)
     assert main(["slider", "--profile", "mini", "--port", "8866"]) == 1
-    given = ["--profile", "mini", "--runs-dir", "runs", "--port", "8866"]
-    serve.main.assert_called_once_with(given)
+    serve.serve.assert_called_once_with("mini", Path("runs"), 8866)
 
 
 def test_the_installed_command_is_this_one() -> None:

@@ -157,19 +157,6 @@ def test_one_item_has_no_interval(tmp_path):
     assert np.isfinite(point.value) and np.isnan(point.ci_low)
 
 
-def test_variants_and_references_are_not_on_the_curve(finished, sweep, tmp_path):
-    results, keys = store(tmp_path)
-    rng = np.random.default_rng(5)
-    others = [
-        Cell("clips", model="frozen"),
-        Cell("clips", merge="fisher", alpha=0.3, **TRAINING, draw=1),
-    ]
-    for key in others:
-        results.write(key, cell_outcomes("clips", rng), {})
-    found = StoredSweep(results.outcomes([*keys, *others]), MEASURES)
-    pd.testing.assert_frame_equal(found.curve("clips", None), sweep.curve("clips", None))
-
-
 @pytest.mark.parametrize(
     ("ask", "says"),
     [
@@ -199,21 +186,6 @@ def test_sweeps_it_refuses(finished):
         StoredSweep(results.outcomes([key for key in keys if key.alpha == 0]), MEASURES)
     with pytest.raises(ValueError, match="do not cover the same items"):
         StoredSweep(everything.drop(index=0), MEASURES)
-
-
-def test_a_damaged_cell_is_named(tmp_path):
-    results, keys = store(tmp_path)
-    (tmp_path / "cells" / f"{keys[2].digest}.parquet").write_bytes(b"cut")
-    with pytest.raises(ValueError, match=r"1 cells .*changed after it was written"):
-        StoredSweep.read(material(results, keys))
-
-
-def test_a_point_of_live_outcomes_is_the_cells(sweep):
-    cell = sweep.outcomes("clips", 2, 0.3)
-    live = share_point(cell, MEASURES["clips"])
-    assert live.status == "exact"
-    stored = sweep.at("clips", 2, 0.3)
-    assert (live.value, live.ci_low, live.ci_high) == (stored.value, stored.ci_low, stored.ci_high)
 
 
 def test_other_directions_play_no_part_in_a_point():

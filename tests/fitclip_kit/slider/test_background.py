@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from fitclip_kit.slider import background
-from fitclip_kit.slider.background import Newest, Superseded, Task
+from fitclip_kit.slider.background import Newest
 
 LONG = 20.0  # seconds; only a failing test waits so long
 
@@ -132,10 +132,3 @@ def test_closing_stops_the_running_job_and_takes_no_more(told):
     with pytest.raises(ValueError, match="closed"):
         told.work.submit(looks)
     assert told.events == []
-
-
-def test_a_task_stops_once_it_is_useless():
-    Task().check()
-    Task().progress(0.5)
-    with pytest.raises(Superseded):
-        Task(stop=lambda: True).part(0, 1).check()

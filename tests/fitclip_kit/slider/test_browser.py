@@ -11,12 +11,10 @@ The README's picture is made of a finished run, into which nothing is written, b
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,9 +32,7 @@ from fitclip_kit.engine import students
 from fitclip_kit.engine.measure import measure
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.engine.sources import Sources
-from fitclip_kit.slider.answers import StoredSweep
 from fitclip_kit.slider.material import Material, open_material
-from fitclip_kit.slider.page import write_page
 from fitclip_kit.store.results import Cell, ResultsStore
 from fitclip_kit.weights import checkpoints
 from tests.fitclip_kit.slider.small_run import build_run
@@ -84,13 +80,12 @@ class Watch:
     """Gathers what a page should not do."""
 
     problems: list[str] = field(default_factory=list)
-    sockets: list[str] = field(default_factory=list)
 
     def page(self, page: Page) -> None:
         page.on("console", self._said)
         page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error}"))
         page.on("request", lambda request: self._address(request.url))
-        page.on("websocket", lambda socket: self._address(socket.url, self.sockets))
+        page.on("websocket", lambda socket: self._address(socket.url))
         page.on("response", self._answered)
         page.on("requestfailed", self._failed)
 
@@ -98,12 +93,10 @@ class Watch:
         if message.type == "error":
             self.problems.append(f"console: {message.text} ({message.location})")
 
-    def _address(self, url: str, known: list[str] | None = None) -> None:
+    def _address(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("data", "blob", "file") and parts.hostname != "127.0.0.1":
             self.problems.append(f"request to {url}")
-        if known is not None:
-            known.append(url)
 
     def _answered(self, response: Response) -> None:
         if response.status >= 400:
@@ -390,19 +383,6 @@ def test_the_text_tower_can_have_its_own_share(opened: Opened) -> None:
     page.settle(vision=STORED, text=STORED, state="stored")
 
 
-@pytest.mark.parametrize("merge", ["linear in depth", "fisher"])
-def test_other_ways_to_merge(opened: Opened, merge: str) -> None:
-    page = opened.explorer
-    page.drag(STORED)
-    page.settle(merge="average", state="stored")
-
-    choose(page, "merge", merge)
-    page.settle(vision=STORED, merge=merge, state="exact")
-    assert merge in page.part("metrics").inner_text()
-    choose(page, "merge", "average")
-    page.settle(merge="average", state="stored")
-
-
 def test_students_and_data_sets_are_chosen_in_menus(opened: Opened, material: Material) -> None:
     page = opened.explorer
     page.drag(STORED)
@@ -584,81 +564,3 @@ def test_the_readmes_picture(opened: Opened, material: Material, tmp_path: Path)
         assert image.width > 700 and image.height > 300
     page.part("query", "input").fill("")
     page.page.set_viewport_size(WIDE)
-
-
-# The server
-
-
-def test_nothing_is_served_without_the_token(opened: Opened) -> None:
-    kernel = kernel_of(opened)
-    secret = {"/", "/lab", "/lab/tree/explore_alpha.ipynb", "/voila/render/explore_alpha.ipynb"}
-    secret |= {"/files/explore_alpha.ipynb", "/voila/files/explore_alpha.ipynb", "/api/contents"}
-    secret |= {"/api/kernels", f"/api/kernels/{kernel}", f"/api/kernels/{kernel}/channels"}
-
-    for path in sorted(secret):
-        for token in ("", "?token=wrong"):
-            status, content = ask(opened.server, path + token)
-            redirected = status == 302 and content == b""
-            assert redirected or status in (403, 404), f"{status} for {path}{token}: {content!r}"
-    opened.complaints()  # of these refusals
-    right = f"?token={opened.server.token}"
-    assert ask(opened.server, f"/api/kernels/{kernel}{right}")[0] == 200
-
-
-def test_the_server_listens_on_this_machine_only(opened: Opened) -> None:
-    port = opened.server.port
-
-    socket.create_connection(("127.0.0.1", port), timeout=60).close()
-    # Who listens on all addresses also listens on this one.
-    with pytest.raises(OSError):
-        socket.create_connection(("127.0.0.2", port), timeout=5)
-
-
-def ask(server: Server, path: str) -> tuple[int, bytes]:
-    """Status and content of a request without cookies; for `channels` as a websocket."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    upgrade = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-        "Sec-WebSocket-Version": "13",
-    }
-    try:
-        connection.request("GET", path, headers=upgrade if "/channels" in path else {})
-        response = connection.getresponse()
-        return response.status, response.read()
-    finally:
-        connection.close()
-
-
-def kernel_of(opened: Opened) -> str:
-    """The id of the kernel behind the page."""
-    found = re.findall(r"/api/kernels/([0-9a-f-]{36})", " ".join(opened.watch.sockets))
-    return str(found[-1])
-
-
-# The page of the stored sweep
-
-
-def test_the_stored_sweeps_page_needs_no_server(
-    browser: Browser, material: Material, tmp_path: Path
-) -> None:
-    watch = Watch()
-    page = new_page(browser, watch)
-    requests: list[str] = []
-    page.on("request", lambda request: requests.append(request.url))
-    path = write_page(StoredSweep.read(material), material, tmp_path / "explore.html")
-    page.context.set_offline(True)
-
-    page.goto(path.as_uri())
-    page.get_by_role("slider").press("End")
-    page.get_by_label("Data set", exact=True).select_option(material.sets[ACTIONS].title)
-    page.get_by_label("Student", exact=True).select_option("student 2")
-    stored = percent(material.run.results, material.students[2].cell(ACTIONS, 1.0))
-    page.get_by_text(f": {stored} ").wait_for()
-    page.set_viewport_size(NARROW)
-    assert page.evaluate("document.scrollingElement.scrollWidth") <= NARROW["width"]
-    page.context.close()
-
-    assert watch.problems == []
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []

@@ -1,6 +1,5 @@
 import json
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from itertools import count
 
@@ -9,7 +8,6 @@ import open_clip
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 from torch import Tensor
@@ -20,9 +18,9 @@ from fitclip_kit.engine.merge_distance import distance_taken, fisher_alpha
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.slider import merges as slider_merges
 from fitclip_kit.slider.background import Superseded, Task
-from fitclip_kit.slider.live import LiveModel, _Features
+from fitclip_kit.slider.live import LiveModel
 from fitclip_kit.slider.material import ClipSet, Material
-from fitclip_kit.slider.merges import FisherDiagonals, Fusion
+from fitclip_kit.slider.merges import Fusion
 from fitclip_kit.store.results import Cell, ResultsStore
 from fitclip_kit.weights import checkpoints
 from tests.fitclip_kit.slider.tiny_material import DATA_SETS, sweep_into, teacher_of, tiny_material
@@ -193,17 +191,6 @@ def test_stop_is_asked_before_each_block_of_the_tower(tmp_path, kind):
         asked = count()
         side(fusion, clip_set, Task(stop=lambda asked=asked: next(asked) < 0))  # type: ignore[misc]
         assert next(asked) > blocks
-
-
-def test_both_kinds_of_model(tmp_path):
-    material = tiny_material(tmp_path, kind=open_clip.CustomTextCLIP)
-    live, fusion = LiveModel(material), Fusion(1, 0.3, 0.6, LINEAR)
-    ends = material.encoder.state(), material.students[1].state
-    low = ensembling.interpolate(*ends, merges.linear_in_depth(0, 0.6, ends[0]))
-    high = ensembling.interpolate(*ends, merges.linear_in_depth(0.2, 1, ends[0]))
-    for name, tensor in live.state(fusion).items():
-        expected = low if name.startswith("visual.") else high
-        torch.testing.assert_close(tensor, expected[name], msg=name)
 
 
 def test_progress_counts_what_went_in(material, monkeypatch):
@@ -382,27 +369,8 @@ def test_fisher_takes_notebook_07s_numbers_where_it_was_run(material):
     material.run.finish(
         "07_supplementary_figures", {"n": 4, "batch_size": 2, "temperature": 0.5}, {}
     )
-    settings = FisherDiagonals.of(material).settings
+    _, _, settings = slider_merges.fisher_inputs(material)
     assert settings == {"n": 4, "batch_size": 2, "temperature": 0.5}
 
 
 keyed = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 12)), max_size=40)
-
-
-@given(keyed, st.integers(1, 30))
-def test_features_are_kept_as_far_as_they_fit(asked, most):
-    """Beside an obvious version, which counts 4 bytes a number."""
-    kept = _Features(4 * most)
-    simple: OrderedDict[tuple[int, int], int] = OrderedDict()
-    for key in asked:
-        size = key[1]
-        found = kept.get(key)
-        assert (found is not None) == (key in simple)
-        if key in simple:
-            simple.move_to_end(key)
-            continue
-        kept.put(key, torch.zeros(size))
-        if size <= most:
-            simple[key] = size
-            while sum(simple.values()) > most:
-                simple.popitem(last=False)

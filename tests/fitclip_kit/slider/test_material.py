@@ -98,51 +98,50 @@ def test_cells_of_other_studies_and_draws_play_no_part(run):
     assert len(material.cells) == 10
 
 
-@pytest.mark.parametrize("notebook", ["03_student_distillation", "04_alpha_sweep"])
-def test_an_unfinished_run_names_the_notebook(run, notebook):
-    (run / notebook / MANIFEST_NAME).unlink()
-    with pytest.raises(ValueError, match=f"run notebook {notebook} first"):
-        open_material(run)
+def without_a_cell(run: Path) -> None:
+    key = next(cell for cell in RunFolder(run).results.cells() if cell.alpha == 0.4)
+    (run / "results" / "cells" / f"{key.digest}.json").unlink()
 
 
-def test_a_run_without_a_sweep(run):
-    shutil.rmtree(run / "results")
-    with pytest.raises(ValueError, match="holds no cell of a sweep; run notebook 04_alpha_sweep"):
-        open_material(run)
-
-
-def test_another_sources_file_is_refused(run, tmp_path):
-    file = tmp_path / "sources.yaml"
-    file.write_text(yaml.safe_dump({"models": {"teacher": {"file": "x.pt", "architecture": "B"}}}))
-    with pytest.raises(ValueError, match=r"03_student_distillation .* another sources file"):
-        open_material(run, str(file))
-
-
-def test_a_missing_cell_is_named(run):
-    results = RunFolder(run).results
-    key = next(filter(lambda key: key.alpha == 0.4, results.cells()))
-    next((run / "results" / "cells").glob(f"{key.digest}.json")).unlink()
-    with pytest.raises(ValueError, match="not been evaluated; run notebook 04_alpha_sweep again"):
-        open_material(run)
-
-
-def test_a_student_trained_again_since_is_refused(run):
+def with_another_student(run: Path) -> None:
     first, second = (RunFolder(run).student(draw) for draw in (1, 2))
     shutil.rmtree(first)
     shutil.copytree(second, first)
     manifest = json.loads((first / MANIFEST_NAME).read_text())
     manifest["parameters"]["draw"] = 1
     (first / MANIFEST_NAME).write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"at alpha 0\.4 was measured with other weights"):
-        open_material(run)
 
 
-def test_clips_changed_since_are_refused(run):
+def with_fewer_clips(run: Path) -> None:
     file = run / "01_data_prep" / "data" / "ucf101" / "clips.csv"
-    lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(lines[:-1]))
-    with pytest.raises(ValueError, match=r"ucf101 .* was measured with other clips_table"):
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+
+
+TRAINING, SWEEP = "03_student_distillation", "04_alpha_sweep"
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda run: (run / TRAINING / MANIFEST_NAME).unlink(), f"run notebook {TRAINING} first"),
+        (lambda run: (run / SWEEP / MANIFEST_NAME).unlink(), f"run notebook {SWEEP} first"),
+        (lambda run: shutil.rmtree(run / "results"), f"no cell of a sweep; run notebook {SWEEP}"),
+        (without_a_cell, f"not been evaluated; run notebook {SWEEP} again"),
+        (with_another_student, r"at alpha 0\.4 was measured with other weights"),
+        (with_fewer_clips, r"ucf101 .* was measured with other clips_table"),
+    ],
+)
+def test_what_is_missing_or_changed_is_named(run, damage, says):
+    damage(run)
+    with pytest.raises(ValueError, match=says):
         open_material(run)
+
+
+def test_another_sources_file_is_refused(finished, tmp_path):
+    file = tmp_path / "sources.yaml"
+    file.write_text(yaml.safe_dump({"models": {"teacher": {"file": "x.pt", "architecture": "B"}}}))
+    with pytest.raises(ValueError, match=r"03_student_distillation .* another sources file"):
+        open_material(finished, str(file))
 
 
 def test_other_code_is_warned_of(run):

@@ -28,12 +28,6 @@ def test_titles(fusion, title):
     assert fusion.title == title
 
 
-def test_shares_are_kept_as_results_keep_them():
-    assert Fusion.at(1, 0.1 * 3) == Fusion.at(1, 0.3)
-    assert Fusion.at(1, 0.3 + 4e-10).vision == 0.3
-    assert Fusion.at(1, 0.3 + 2e-9).vision != 0.3
-
-
 @pytest.mark.parametrize(
     ("fusion", "says"),
     [
@@ -69,12 +63,6 @@ def test_merged_takes_each_tower_from_its_own_share(layers):
             assert share(name) == schedules[alpha][name], name
 
 
-def test_a_tower_at_an_end_needs_no_schedule():
-    share = merged(Fusion(1, 1, 0, "fisher"), {})
-    assert share("visual.proj") == 1
-    assert share("text_projection") == 0
-
-
 @pytest.mark.parametrize(
     ("alpha", "first", "last"),
     [(0, 0, 0), (0.4, 0, 0.8), (0.5, 0, 1), (0.75, 0.5, 1), (1, 1, 1)],
@@ -85,8 +73,3 @@ def test_linear_in_depth_is_alpha_in_the_middle(alpha, first, last):
     assert found == merges.linear_in_depth(first, last, state)
     middle = [share for name, share in found.items() if "resblocks" in name]
     assert middle == pytest.approx([alpha] * len(middle))
-
-
-def test_at_an_end_every_merge_is_the_teacher_or_the_student():
-    ends = [Fusion.at(1, alpha, "fisher").is_plain for alpha in (0, 0.5, 1)]
-    assert ends == [True, False, True]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_prep import frame_store
 from fitclip_kit.slider import own_videos
-from fitclip_kit.slider.background import Superseded, Task
+from fitclip_kit.slider.background import Task
 from fitclip_kit.slider.live import LiveModel
 from fitclip_kit.slider.material import ClipSet, Material
 from fitclip_kit.slider.merges import Fusion
@@ -238,12 +238,6 @@ def test_texts_are_taken_once_in_the_typed_order_and_one_is_needed(material, own
         compare(LiveModel(material), own.with_texts(" \n\n "), FUSION, Task())
 
 
-@pytest.mark.parametrize("templates", [[], ["a video"], ["{} {}"]])
-def test_templates_are_checked(own, templates):
-    with pytest.raises(ValueError, match=r"there is no prompt template|must hold {} once"):
-        own.with_texts("cat", templates)
-
-
 def test_one_text_is_certain_and_templates_are_averaged(material, own):
     live = LiveModel(material)
     alone = compare(live, own.with_texts("cat"), FUSION, Task())
@@ -253,15 +247,6 @@ def test_one_text_is_certain_and_templates_are_averaged(material, own):
     prompts = ["a cat", "cat", "a dog", "dog"]
     features = torch.stack([live.query_features(FUSION, text, Task()) for text in prompts])
     torch.testing.assert_close(found, features.reshape(2, 2, -1).mean(1))
-
-
-def test_comparing_may_be_given_up_and_shows_how_far_it_is(material, own):
-    live = LiveModel(material)
-    seen: list[float] = []
-    with pytest.raises(Superseded):
-        compare(live, own.with_texts("cat\ndog"), FUSION, Task(stop=lambda: True))
-    compare(live, own.with_texts("cat\ndog"), FUSION, Task(progress=seen.append))
-    assert seen == sorted(seen) and seen[0] == 0 and seen[-1] == pytest.approx(1)
 
 
 def test_real_videos(material, realdata, tmp_path):

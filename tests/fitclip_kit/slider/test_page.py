@@ -93,15 +93,6 @@ def test_nothing_is_loaded_and_only_the_pages_own_script_and_style_may_run(text,
     )
 
 
-def test_the_script_holds_nothing_of_the_data(text, tmp_path):
-    other = page.write_page(sweep((3,), (0.0, 1.0)), material(tmp_path), tmp_path / "other.html")
-    scripts = [
-        re.findall(r"<script>(.*?)</script>", one, re.DOTALL)
-        for one in (text, other.read_text(encoding="utf-8"))
-    ]
-    assert scripts[0] == scripts[1]
-
-
 def test_every_control_has_a_label_and_every_picture_words(elements):
     labelled = {one["for"] for one in elements if one["tag"] == "label"}
     controls = [one for one in elements if one["tag"] in ("input", "select")]

@@ -8,8 +8,6 @@ import nbformat
 import pytest
 from voila.paths import collect_template_paths
 
-from fitclip_kit.engine.run import PACKAGES
-from fitclip_kit.engine.settings import ParameterError
 from fitclip_kit.slider import serve
 
 REMOTE = ("http://", "https://", "//cdn")
@@ -41,11 +39,6 @@ def test_the_notebook_gets_the_profiles_run(tmp_path):
     assert embedded["sources_file"] == "" and embedded["device"] == "cpu"
 
 
-def test_an_unknown_profile_is_refused_by_name(tmp_path):
-    with pytest.raises(ParameterError, match=r"no profile 'huge'.*mini"):
-        serve.page_parameters("huge", tmp_path)
-
-
 def test_the_page_is_the_notebook_without_what_readers_need():
     hostile = {"run_dir": "/a'); raise SystemExit(\"", "sources_file": "", "device": "cpu"}
     notebook = serve.page_notebook(hostile)
@@ -58,9 +51,9 @@ def test_the_page_is_the_notebook_without_what_readers_need():
 
 
 def test_an_unfinished_run_is_refused_before_anything_is_served(tmp_path, capsys):
-    assert serve.main(["--profile", "mini", "--runs-dir", str(tmp_path)]) == 1
+    assert serve.serve("mini", tmp_path) == 1
     assert "make reproduce PROFILE=mini" in capsys.readouterr().err
-    assert serve.main(["--profile", "huge", "--runs-dir", str(tmp_path)]) == 2
+    assert serve.serve("huge", tmp_path) == 2
     assert "no profile 'huge'" in capsys.readouterr().err
 
 
@@ -107,8 +100,3 @@ def test_the_policy_allows_no_other_host():
     sources = serve._POLICY.replace(";", " ").split()
     assert not [one for one in sources if "*" in one or "//" in one or one in ("http:", "https:")]
     assert "default-src 'self'" in serve._POLICY
-
-
-def test_the_served_code_is_the_kits():
-    assert serve.NOTEBOOKS.name == "notebooks"
-    assert all((serve.NOTEBOOKS.parent / package.split(".")[0]).is_dir() for package in PACKAGES)

@@ -187,21 +187,12 @@ def test_items_are_paired_by_name_in_any_order(data):
     assert answers[0] == answers[1]
 
 
-GOOD = retrieval([1, 2])
-
-
-@pytest.mark.parametrize(
-    ("now", "teacher", "measure", "says"),
-    [
-        (GOOD, retrieval([1, np.nan]), RETRIEVAL, "teacher: item 'c1' has no finite rank"),
-        (GOOD, retrieval([1, 2, 3]), RETRIEVAL, "teacher: 1 items differ .* such as 'c2'"),
-        (retrieval([1, 2], ["a", "a"]), GOOD, RETRIEVAL, "now: item 'a' occurs twice"),
-        (GOOD, GOOD, TOP_1, "no outcomes of direction 'classification'"),
-    ],
-)
-def test_outcomes_it_refuses(now, teacher, measure, says):
-    with pytest.raises(ValueError, match=says):
-        views.answer(now, teacher, GOOD, measure)
+def test_outcomes_it_refuses():
+    good = retrieval([1, 2])
+    with pytest.raises(ValueError, match="items differ"):
+        views.answer(good, retrieval([1, 2, 3]), good, RETRIEVAL)
+    with pytest.raises(ValueError, match="no outcomes of direction 'classification'"):
+        views.answer(good, good, good, TOP_1)
 
 
 LABELS = ["dig"] * 4 + ["eat"] * 2 + ["fly"] * 2 + ["run"] * 4 + ["sit"]

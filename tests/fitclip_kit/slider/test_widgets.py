@@ -5,7 +5,6 @@ import html
 import re
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,7 @@ from PIL import Image
 
 from fitclip_core import zero_shot
 from fitclip_core.ensembling import interpolate
-from fitclip_core.merges import per_tower
-from fitclip_kit.slider import own_videos, widgets
+from fitclip_kit.slider import own_videos
 from fitclip_kit.slider.widgets import ExplorerPage
 from fitclip_kit.weights import checkpoints
 from tests.fitclip_kit.slider.tiny_material import DATA_SETS, sweep_into, tiny_material
@@ -68,12 +66,6 @@ def put(page, wait=True, **values):
         page.work.wait(LONG)
 
 
-def tree(widget):
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from tree(child)
-
-
 def encoder_at(material, alpha, draw=DRAWS[0]):
     encoder = copy.deepcopy(material.encoder)
     ends = material.encoder.state(), material.students[draw].state
@@ -91,12 +83,6 @@ def measured(material, data_set, alpha, draw=DRAWS[0]):
 
 
 # What there is
-
-
-def test_every_part_has_the_class_that_the_module_lists(page):
-    listed = set(re.findall(r"\bfk-[a-z-]+", widgets.__doc__)) - {"fk-state"}
-    there = {name for widget in tree(page.widget) for name in getattr(widget, "_dom_classes", ())}
-    assert listed == there
 
 
 def test_the_page_opens_at_the_papers_alpha_with_everything_shown(page, material):
@@ -163,18 +149,6 @@ def test_then_it_is_measured_exactly_and_kept(page, material, data_set):
     assert state(page)["state"] == "exact"
 
 
-def test_a_text_tower_of_its_own(page, material):
-    text_row = page._asking.text_row
-    put(page, alpha=0.2, separate=True)
-    assert page.controls["text"].value == 0.2 and text_row.layout.display is None
-    put(page, text=0.9)
-    assert state(page)["text"] == "0.9" and state(page)["state"] == "exact"
-    value = measured(material, EVALUATED[0], per_tower(0.2, 0.9))
-    assert f"{value:.1f}%" in words(page.shown["answer"])
-    put(page, separate=False)
-    assert state(page)["text"] == "0.2" and text_row.layout.display == "none"
-
-
 def test_a_result_that_comes_too_late_is_not_shown(page, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
     measure = page._answers.measure
@@ -222,18 +196,6 @@ def test_slow_work_shows_a_bar_until_it_ends(page, monkeypatch):
 
 
 # Clips, data sets, queries
-
-
-def test_clips_go_round_and_a_data_set_begins_at_its_first(page, material):
-    ids, others = (material.sets[name].clip_ids for name in EVALUATED)
-    page.controls["previous"].click()
-    page.work.wait(LONG)
-    assert page.controls["clip"].value == len(ids) and ids[-1] in words(page.shown["strip"])
-    page.controls["next"].click()
-    assert page.controls["clip"].value == 1
-    put(page, clip=5, data_set=EVALUATED[1])
-    assert (page.controls["clip"].value, page.controls["clip"].max) == (1, len(others))
-    assert others[0] in words(page.shown["strip"])
 
 
 def test_a_clips_probabilities_are_those_of_the_features(page, material):
@@ -347,29 +309,6 @@ def test_a_folder_of_own_videos_follows_the_slider(page, videos):
     compare(page, texts=" \n")
     assert "no label or caption" in words(page.own.shown["own-message"])
     assert page.own.shown["own-table"].value == ""
-
-
-def test_uploads_take_the_folders_place(page, videos):
-    files = [
-        {
-            "name": name,
-            "type": "video/mp4",
-            "size": len(content),
-            "content": memoryview(content),
-            "last_modified": datetime.now(UTC),
-        }
-        for name, content in (
-            ("../../escape.png", (videos / "one.png").read_bytes()),
-            (f"{HOSTILE}.mp4", b"broken"),
-        )
-    ]
-    page.own.controls["upload"].value = files
-    assert "2 uploaded" in words(page.own.shown["own-uploads"])
-    compare(page, texts="a dog\na cat", kind="captions")
-    assert "escape" in words(page.own.shown["own-table"])
-    assert HOSTILE in words(page.own.shown["own-failures"])
-    assert "<img src=x" not in page.own.shown["own-failures"].value
-    assert not list(page._material.run.path.parent.glob("escape*"))
 
 
 @pytest.mark.parametrize(
