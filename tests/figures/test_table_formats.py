@@ -264,5 +264,5 @@ def test_a_users_options_of_pandas_change_nothing():
     }  # fmt: skip
     for depth, form in itertools.product((1, 2), (formats.markdown, formats.latex, formats.page)):
         expected = form(small(depth), "a caption", "x")
-        with pd.option_context(*itertools.chain(*users.items())):
+        with pd.option_context(users):
             assert form(small(depth), "a caption", "x") == expected
