@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import repeat
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pydantic
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -26,11 +24,8 @@ from fitclip_core.encoders import ClipEncoder
 from fitclip_core.fast import ALONE, OneProcess
 from fitclip_core.losses import FitclipLosses, contrastive_loss, fitclip_losses
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, lt=math.inf)]
 
-
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a student is trained; the defaults are the paper's. ValueError for a wrong value.
 
@@ -49,22 +44,31 @@ class Recipe:
     Source: the paper's training recipe; `fitclip_core`, numeric conventions.
     """
 
-    steps: Count
-    validate_every: Count
-    seed: Annotated[int, Field(ge=0)]
-    learning_rate: Positive = 3e-6
-    weight_decay: Annotated[float, Field(ge=0, lt=math.inf)] = 0.01
-    temperature: Positive = 0.015
-    teacher_temperature: Positive | None = 0.015
-    labelled_share: Annotated[float, Field(ge=0, le=1)] = 0.9999
-    labelled_batch: Count = 64
-    unlabelled_batch: Count = 64
+    steps: int
+    validate_every: int
+    seed: int
+    learning_rate: float = 3e-6
+    weight_decay: float = 0.01
+    temperature: float = 0.015
+    teacher_temperature: float | None = 0.015
+    labelled_share: float = 0.9999
+    labelled_batch: int = 64
+    unlabelled_batch: int = 64
     crop_scale: tuple[float, float] = (0.5, 1.0)
 
     def __post_init__(self) -> None:
-        low, high = self.crop_scale
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"crop_scale is {self.crop_scale}; give 0 < low <= high <= 1")
+        def require(rule: str, holds: Callable[[Any], bool], *names: str) -> None:
+            for name in names:
+                if not holds(value := getattr(self, name)):
+                    raise ValueError(f"{name} is {value}; give {rule}")
+
+        counts = ("steps", "validate_every", "labelled_batch", "unlabelled_batch")
+        require("at least 1", lambda n: n >= 1, *counts)
+        require("a number above 0", lambda x: 0 < x < math.inf, "learning_rate", "temperature")
+        require("None or above 0", lambda x: x is None or 0 < x < math.inf, "teacher_temperature")
+        require("a number from 0", lambda x: 0 <= x < math.inf, "weight_decay", "seed")
+        require("a share in [0, 1]", lambda share: 0 <= share <= 1, "labelled_share")
+        require("0 < low <= high <= 1", lambda pair: 0 < pair[0] <= pair[1] <= 1, "crop_scale")
 
 
 @dataclass(frozen=True)

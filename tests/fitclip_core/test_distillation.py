@@ -352,16 +352,15 @@ def test_epochs_are_shuffled_without_replacement() -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        *[({name: 0}, "or equal to 1") for name in ("steps", "validate_every", "labelled_batch")],
-        ({"unlabelled_batch": 2.5}, "valid integer"),
-        ({"learning_rate": math.nan}, "less than inf"),
-        ({"learning_rate": math.inf}, "less than inf"),
-        *[({name: 0.0}, "greater than 0") for name in ("temperature", "teacher_temperature")],
-        *[({name: -0.1}, "or equal to 0") for name in ("weight_decay", "labelled_share")],
-        ({"labelled_share": 1.1}, "or equal to 1"),
+        *[({name: 0}, "at least 1") for name in ("steps", "validate_every", "labelled_batch")],
+        ({"unlabelled_batch": 0}, "at least 1"),
+        *[({"learning_rate": value}, "a number above 0") for value in (math.nan, math.inf, 0.0)],
+        *[({name: 0.0}, "above 0") for name in ("temperature", "teacher_temperature")],
+        *[({name: -0.1}, "give a") for name in ("weight_decay", "labelled_share")],
+        ({"labelled_share": 1.1}, "a share in"),
         ({"crop_scale": (0.8, 0.5)}, "0 < low <= high <= 1"),
         ({"crop_scale": (0.0, 0.5)}, "0 < low <= high <= 1"),
-        ({"seed": -1}, "or equal to 0"),
+        ({"seed": -1}, "a number from 0"),
     ],
 )
 def test_wrong_recipes_are_refused(change: dict, problem: str) -> None:
