@@ -172,10 +172,10 @@ class TrainingClips:
 
 
 class Batch(NamedTuple):
-    """A batch's clips, or a process's share of them, as the encoders take them."""
+    """A batch's clips, or a process's rows of them, as the encoders take them."""
 
-    frames: torch.Tensor  # uint8 [share, frames, size, size, 3]
-    counts: np.ndarray  # [share], valid frames of each clip
+    frames: torch.Tensor  # uint8 [rows, frames, size, size, 3]
+    counts: np.ndarray  # [rows], valid frames of each clip
     texts: list[str]
     n: int  # clips of the whole batch
     draws: int  # stored frames that each was drawn from
@@ -187,7 +187,7 @@ def training_batches(
     image_size: int,
     crop_scale: tuple[float, float],
     seed: int,
-    share: slice = slice(None),
+    rows: slice = slice(None),
 ) -> Iterator[Batch]:
     """Random batches without end: each clip one stored draw an interval, one crop, one flip.
 
@@ -200,7 +200,7 @@ def training_batches(
         image_size: side of the views, in pixels.
         crop_scale: smallest and largest share of the picture's area that a crop keeps.
         seed: of the order of clips, the frames drawn, the crops, the flips and the captions.
-        share: the rows of each batch to make; what is random is drawn for the whole batch.
+        rows: those of each batch to make; what is random is drawn for the whole batch.
 
     Raises:
         ValueError: the frames have no axis of draws.
@@ -212,8 +212,8 @@ def training_batches(
     while True:
         order = torch.randperm(len(clips), generator=generator).numpy()
         for start in range(0, len(clips) - size + 1, size):
-            rows = order[start : start + size][share]
-            places = clips.indices[rows]
+            own = order[start : start + size][rows]
+            places = clips.indices[own]
             stored = clips.frames.frames(places)
             if stored.ndim != 6 or stored.shape[2] == 0:
                 raise ValueError(
@@ -222,15 +222,15 @@ def training_batches(
                     "draws_per_interval > 0 holds"
                 )
             n, intervals, draws, height, width, _ = stored.shape
-            drawn = torch.randint(draws, (size, intervals), generator=generator)[share].numpy()
+            drawn = torch.randint(draws, (size, intervals), generator=generator)[rows].numpy()
             frames = stored[np.arange(n)[:, None], np.arange(intervals), drawn]
-            boxes = crop_boxes(size, height, width, crop_scale, generator)[share]
-            flips = (torch.rand(size, generator=generator) < 0.5)[share]
+            boxes = crop_boxes(size, height, width, crop_scale, generator)[rows]
+            flips = (torch.rand(size, generator=generator) < 0.5)[rows]
             views = crop_and_flip(frames, boxes, flips, image_size)
             chosen = torch.rand(size, generator=generator) if several else torch.zeros(size)
             texts = [
                 clips.captions[row][int(place * len(clips.captions[row]))]
-                for row, place in zip(rows, chosen[share].tolist(), strict=True)
+                for row, place in zip(own, chosen[rows].tolist(), strict=True)
             ]
             yield Batch(views, clips.frames.frame_counts[places], texts, size, draws)
 
@@ -264,8 +264,8 @@ def crop_boxes(
 
     def places(room: torch.Tensor) -> torch.Tensor:
         """One of the room + 1 places of each box; 0 for a box that does not fit."""
-        share = torch.rand(n, generator=generator, dtype=torch.float64)
-        return (share * (room + 1).clamp(min=1)).long()
+        drawn = torch.rand(n, generator=generator, dtype=torch.float64)
+        return (drawn * (room + 1).clamp(min=1)).long()
 
     top, left = places(height - box_height), places(width - box_width)
     boxes = torch.stack([top, left, box_height, box_width], 1)

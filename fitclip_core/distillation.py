@@ -209,7 +209,7 @@ def fit_student(
     def batches(clips: TrainingClips | None, size: int, seed: int) -> Iterator[Batch | None]:
         if clips is None:
             return repeat(None)
-        rows = processes.share(min(size, len(clips)))
+        rows = processes.rows(min(size, len(clips)))
         return training_batches(clips, size, student.image_size, recipe.crop_scale, seed, rows)
 
     labelled_batches = batches(labelled, recipe.labelled_batch, seeds[0])
@@ -294,7 +294,7 @@ def _scores(
 def _validation_loss(
     student: ClipEncoder, clips: TrainingClips, recipe: Recipe, processes: OneProcess
 ) -> float:
-    mine = processes.share(len(clips))
+    mine = processes.rows(len(clips))
     precision, student.precision = student.precision, "float32"
     try:
         own = (

@@ -146,12 +146,12 @@ class OneProcess:
 
     size, rank = 1, 0
 
-    def share(self, n: int) -> slice:
+    def rows(self, n: int) -> slice:
         """The rows of n that this process works on."""
         return slice(0, n)
 
     def gather(self, rows: Tensor, n: int) -> Tensor:
-        """All processes' rows, `[n, d]`, of this one's share."""
+        """All processes' rows, `[n, d]`, of this one's own."""
         return rows
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:

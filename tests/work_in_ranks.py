@@ -36,7 +36,7 @@ def gathered() -> dict[str, Any]:
     """Features of an odd number of rows, and the gradient of a loss over all of them."""
     features = torch.arange(15.0).reshape(5, 3)
     weight = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
-    every = distributed.gather(features[distributed.share(5)] * weight, 5)
+    every = distributed.gather(features[distributed.rows_of(5)] * weight, 5)
     (every @ every.T).square().sum().backward()
     parameter = torch.nn.Parameter(torch.zeros(3))
     parameter.grad = weight.grad

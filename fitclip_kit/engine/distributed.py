@@ -84,7 +84,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def share(n: int, of_rank: int | None = None) -> slice:
+def rows_of(n: int, of_rank: int | None = None) -> slice:
     """The rows of n that a process works on: contiguous, in rank order, sizes at most 1 apart.
 
     of_rank: whose; None: this process's. Raises ValueError for fewer rows than processes.
@@ -101,9 +101,9 @@ def share(n: int, of_rank: int | None = None) -> slice:
 def gather(rows: torch.Tensor, n: int) -> torch.Tensor:
     """All processes' rows `[n, d]`, in rank order; only this process's own carry gradients.
 
-    rows: `[share(n), d]`; ValueError for another number of them.
+    rows: `[rows_of(n), d]`; ValueError for another number of them.
     """
-    shares = [share(n, other) for other in range(size())]
+    shares = [rows_of(n, other) for other in range(size())]
     own = shares[rank()]
     if len(rows) != own.stop - own.start:
         raise ValueError(f"{len(rows)} rows are no share of {n}: that is {own.stop - own.start}")
@@ -183,7 +183,7 @@ class Processes(OneProcess):
     def __init__(self) -> None:
         self.size, self.rank = size(), rank()
 
-    share = staticmethod(share)
+    rows = staticmethod(rows_of)
     gather = staticmethod(gather)
     sum_gradients = staticmethod(sum_gradients)
     of_first = staticmethod(of_first)

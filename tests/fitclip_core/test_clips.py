@@ -146,14 +146,14 @@ def test_draws_are_chosen_for_each_interval() -> None:
     assert len(pairs) == 9 and pairs.min() > 300 / 9 / 2  # independent of each other
 
 
-@pytest.mark.parametrize("share", [slice(0, 2), slice(2, 5), slice(4, 7), slice(0, 7)])
-def test_a_share_of_a_batch_looks_as_within_it(share: slice) -> None:
-    whole, part = batches(clips(9), 7), batches(clips(9), 7, share=share)
+@pytest.mark.parametrize("rows", [slice(0, 2), slice(2, 5), slice(4, 7), slice(0, 7)])
+def test_rows_of_a_batch_look_as_within_it(rows: slice) -> None:
+    whole, part = batches(clips(9), 7), batches(clips(9), 7, rows=rows)
     for _ in range(3):
         batch, own = next(whole), next(part)
-        assert torch.equal(own.frames, batch.frames[share]) and own.n == batch.n == 7
-        assert own.texts == batch.texts[share]
-        assert np.array_equal(own.counts, batch.counts[share])
+        assert torch.equal(own.frames, batch.frames[rows]) and own.n == batch.n == 7
+        assert own.texts == batch.texts[rows]
+        assert np.array_equal(own.counts, batch.counts[rows])
 
 
 TABLE = pd.DataFrame({"clip_id": ["clip1", "clip0", "clip1"], "text": ["c", "b", "a"]})

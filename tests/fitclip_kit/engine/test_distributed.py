@@ -140,7 +140,7 @@ def test_what_fails_on_the_first_rank_ends_all(ranks: list[dict[str, Any]]) -> N
 def test_without_torchrun_there_is_one_process() -> None:
     with distributed.process_group("mps") as device:
         assert device == "mps"
-    assert (distributed.size(), distributed.rank(), distributed.share(3)) == (1, 0, slice(0, 3))
+    assert (distributed.size(), distributed.rank(), distributed.rows_of(3)) == (1, 0, slice(0, 3))
     rows = torch.zeros(3, 2)
     assert distributed.gather(rows, 3) is rows
     assert distributed.of_first("own") == "own"
@@ -178,7 +178,7 @@ def test_the_device_that_a_name_stands_for(monkeypatch: pytest.MonkeyPatch) -> N
 def test_shares_are_even_and_leave_nothing_out(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(distributed, "size", lambda: size)
     for n in range(size, 12):
-        shares = [distributed.share(n, rank) for rank in range(size)]
+        shares = [distributed.rows_of(n, rank) for rank in range(size)]
         assert [row for one in shares for row in range(n)[one]] == list(range(n))
         lengths = [one.stop - one.start for one in shares]
         assert max(lengths) - min(lengths) <= 1 and max(lengths) == -(-n // size)
