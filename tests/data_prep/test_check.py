@@ -214,7 +214,12 @@ def test_bytes_of_many_files_are_estimated(
 
 def test_wrong_use_is_refused(made: Maker) -> None:
     made()
-    for name, value in (("max_missing", 1.5), ("max_missing", float("nan")), ("decode", -1)):
+    wrong: list[tuple[str, Any]] = [
+        ("max_missing", 1.5),
+        ("max_missing", float("nan")),
+        ("decode", -1),
+    ]
+    for name, value in wrong:
         with pytest.raises(ValueError, match=f"{name} is {value}"):
             look(**{name: value})
 
