@@ -455,10 +455,7 @@ def test_an_avi_without_its_head_is_no_bare_stream(make_video: MakeVideo) -> Non
 
 PAGE = "it is a web page or a server's error"
 STRANGERS = [
-    (
-        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
-        "it is a git-LFS pointer",
-    ),
+    ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "it is a git-LFS pointer"),
     ("/annex/objects/MD5E-s9--0.mp4\n", "it is a git-annex pointer"),
     ("\N{BYTE ORDER MARK}\n <!DOCTYPE html>\n<title>Sign in</title>", PAGE),
     ("<HTML><body>404</body></HTML>", PAGE),
@@ -467,7 +464,6 @@ STRANGERS = [
     ("PK\3\4", "it is an archive"),
     ("%PDF-1.7", "it is a PDF document"),
     ("", "it is empty"),
-    ("this is no video", "cannot be opened as a video|no video file|bare stream|damaged image"),
 ]
 
 
@@ -490,7 +486,8 @@ def test_files_without_frames(
 ) -> None:
     mp4 = make_video("whole.mp4", 5).read_bytes()
     (tmp_path / "no_index.mp4").write_bytes(mp4[: mp4.index(b"moov") - 4])
-    for name in ("no_index.mp4", "absent.mp4", "."):
+    (tmp_path / "text.mp4").write_text("this is no video")
+    for name in ("text.mp4", "no_index.mp4", "absent.mp4", "."):
         refused(tmp_path / name, "cannot be opened as a video")
     refused(make_audio("sound.m4a"), "no video stream")
     for name in ("notes.txt", "notes.nfo", "notes.ans", "clip%d.jpg"):
@@ -598,7 +595,10 @@ def test_images_are_turned_upright(tmp_path: Path, name: str) -> None:
         upright.swapaxes(0, 1)[::-1, ::-1],  # right, bottom
         upright.swapaxes(0, 1)[:, ::-1],  # left, bottom
     ]
-    lossless = {"a.webp": {"lossless": True}, "a.jpg": {"quality": 100, "subsampling": 0}}
+    lossless: dict[str, dict[str, Any]] = {
+        "a.webp": {"lossless": True},
+        "a.jpg": {"quality": 100, "subsampling": 0},
+    }
     for orientation, frame in enumerate(stored, start=1):
         exif = Image.Exif()
         exif[0x0112] = orientation
