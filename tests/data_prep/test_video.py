@@ -155,44 +155,28 @@ def silence(number: int) -> av.AudioFrame:
     return frame
 
 
-def timed(path: Path, stamps: list[int], unit: Fraction, sound_first: float = 0.0) -> Path:
-    """A video whose frame n appears at `stamps[n]` units, where sound starts `sound_first` seconds
-    before the first one."""
-    with av.open(str(path), "w") as file:
-        stream: Any = file.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-        stream.time_base = stream.codec_context.time_base = unit
-        # With B-frames, decord's FFmpeg leaves out the durations of an MP4's first packets.
-        stream.options = {"bf": "0"}
-        if sound_first:
-            sound: Any = file.add_stream("aac", rate=16000, layout="mono")
-            for number in range(20):
-                file.mux(sound.encode(silence(number)))
-            file.mux(sound.encode())
-        for stamp in stamps:
-            shown = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 99, np.uint8), format="rgb24")
-            shown.pts, shown.time_base = stamp + int(sound_first / unit), unit
-            file.mux(stream.encode(shown))
-        file.mux(stream.encode())
-    return path
-
-
-UNEVEN = np.cumsum(np.random.default_rng(0).integers(20, 90, 90)).tolist()
-TIMED: dict[str, Any] = {  # the arguments of `timed`
-    "29.97 a second.mp4": ([1001 * n for n in range(900)], Fraction(1, 30000)),
+UNEVEN = (700 + np.cumsum(np.random.default_rng(0).integers(20, 90, 90))).tolist()
+TIMED: dict[str, tuple[list[int], Fraction]] = {  # stamps, and their unit
+    "29.97 a second.mp4": ([1001 * n for n in range(300)], Fraction(1, 30000)),
     "any times.mp4": ([16 * stamp for stamp in UNEVEN], Fraction(1, 16000)),
-    "any times, sound first.mkv": (UNEVEN, Fraction(1, 1000), 0.7),
+    "sound first.mkv": (UNEVEN, Fraction(1, 1000)),
 }
 
 
 @NEEDS_DECORD
 @pytest.mark.parametrize("backend", ["pyav", "decord"])
 @pytest.mark.parametrize("name", TIMED)
-def test_times_are_those_of_the_official_code(tmp_path: Path, name: str, backend: str) -> None:
+def test_times_are_those_of_the_official_code(
+    make_video: MakeVideo, tmp_path: Path, name: str, backend: str
+) -> None:
     """Which takes them from decord itself."""
     import decord
 
-    path = timed(tmp_path / name, *TIMED[name])
+    stamps, unit = TIMED[name]
+    # With B-frames, decord's FFmpeg leaves out the durations of an MP4's first packets.
+    path = make_video(name, stamps=stamps, unit=unit, options=NO_B_FRAMES)
+    if name.startswith("sound"):
+        path = remuxed(path, tmp_path / "with sound.mkv", sound=True)
     reader = decord.VideoReader(str(path))
     official = reader.get_frame_timestamp(range(len(reader))).mean(-1)
     _, times = decoded_with_times(path, 32, backend)
