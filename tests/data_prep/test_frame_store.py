@@ -372,8 +372,9 @@ def test_refusals(clips: pd.DataFrame, asked: list[str]) -> None:
             make(table, folder, EVALUATION, **options)
         assert not folder.exists()
 
-    wrong: dict[str, Any] = {"n_frames": 0, "size": 22.5, "draws_per_interval": -1, "seed": -1}
-    for name, value in wrong.items():
+    least = {"n_frames": 1, "size": 1, "draws_per_interval": 0, "seed": 0}
+    wrong: list[tuple[str, Any]] = [(name, value - 1) for name, value in least.items()]
+    for name, value in [*wrong, ("size", 22.5)]:
         with pytest.raises(ValueError, match=f"FrameRule.{name} is"):
             FrameRule(**{name: value})
 
