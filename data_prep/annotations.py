@@ -1,8 +1,7 @@
 """Annotations and tables read strictly: what is broken is said with file, place and remedy.
 
 Public copies of annotations are often not what their name says: a git-LFS pointer, a web page, a
-table saved again with another separator; tables of one's own come from spreadsheets. Each is
-recognised here once, for all loaders and for `data_prep.clips`.
+table saved again with another separator; tables of one's own come from spreadsheets.
 """
 
 from __future__ import annotations
@@ -35,25 +34,19 @@ def read_text(file: Path) -> str:
 
 
 def read_lines(file: Path) -> list[str]:
-    """A file's lines without their ends and outer spaces, empty ones left out.
-
-    Raises: ValueError as `read_text`.
-    """
+    """A file's lines without outer spaces, empty ones left out; errors as `read_text`."""
     return [line.strip() for line in read_text(file).split("\n") if line.strip()]
 
 
 def read_json(file: Path) -> Any:
     """A JSON file's content.
 
-    Raises: ValueError as `read_text`, when it is not whole JSON, with line and column, and when an
-    object has a key twice, of which only the last would be read.
+    Raises: ValueError as `read_text`, when it is no whole JSON, or when an object has a key twice.
     """
 
     def record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) < len(pairs):
-            unique([key for key, _ in pairs], "the key", file)
-        return content
+        unique([key for key, _ in pairs], "the key", file)
+        return dict(pairs)
 
     try:
         return json.loads(read_text(file), object_pairs_hook=record)
@@ -69,9 +62,8 @@ def read_json(file: Path) -> Any:
 def read_table(
     file: Path, columns: Sequence[str], *, header: bool = True, optional: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """A table of texts, in any column order, separated by comma, semicolon or tab.
-
-    Column names are matched without regard to case. Rows with nothing in any field are left out.
+    """A table of texts in any column order, separated by comma, semicolon or tab; the names of the
+    columns in any case. Rows with nothing in any field are left out.
 
     columns: the names wanted; with `header` False, the names of the columns in order.
     optional: names kept where the table has them.
@@ -107,13 +99,13 @@ def read_by_line(
         separator = _separator(first, columns, header)
         rows = _rows(file, stream, separator, skip_blanks)
         names = [name.strip() for name in next(rows, (0, []))[1]] if header else list(columns)
-        wanted, places = _places(file, names, columns, optional, separator)
+        places = _places(file, names, columns, optional, separator)
         lines: list[int] = []
         blocks: list[pd.DataFrame] = []
         while block := list(islice(_checked(file, rows, names, separator), _BLOCK)):
             lines += [line for line, _ in block]
-            picked = [[fields[place] for place in places] for _, fields in block]
-            blocks.append(pd.DataFrame(picked, columns=wanted, dtype="str"))
+            picked = [[fields[place] for place in places.values()] for _, fields in block]
+            blocks.append(pd.DataFrame(picked, columns=list(places), dtype="str"))
     if not blocks:
         raise ValueError(f"{file} has no row below its header; download it again, or add rows")
     table = pd.concat(blocks, ignore_index=True)
@@ -121,10 +113,7 @@ def read_by_line(
 
 
 def unique(values: Iterable[Hashable], what: str, file: Path) -> None:
-    """Refuse a repeated key.
-
-    Raises: ValueError naming the first one and how often it is there.
-    """
+    """Raises: ValueError for a repeated key, naming the first one and how often it is there."""
     series = values if isinstance(values, pd.Series) else pd.Series(list(values), dtype="object")
     repeated = series[series.duplicated()].tolist()
     if repeated:
@@ -166,20 +155,16 @@ def _wrong_byte(content: bytes) -> str:
         byte = content[error.start : error.start + 1]
         meant = byte.decode("cp1252", errors="ignore")
         maybe = f" (in Windows-1252 it is {meant!r})" if meant else ""
-        return (
-            f", line {line}: byte {error.start} (0x{byte.hex()}) is not UTF-8 text; save it as "
-            f"UTF-8{maybe}, in a spreadsheet as 'CSV UTF-8', or take the original file"
-        )
+        what = f"byte {error.start} (0x{byte.hex()}) is not UTF-8 text; save it as UTF-8{maybe}"
+        return f", line {line}: {what}, in a spreadsheet as 'CSV UTF-8', or take the original file"
     return " changed while it was read; read it again"
 
 
 def _without_nul(file: Path, lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
         if "\0" in line:
-            raise ValueError(
-                f"{file} holds NUL bytes; it is damaged, or no UTF-8 text: download it again, or "
-                "save it as UTF-8"
-            )
+            what = "it is damaged, or no UTF-8 text: download it again, or save it as UTF-8"
+            raise ValueError(f"{file} holds NUL bytes; {what}")
         yield line
 
 
@@ -208,11 +193,9 @@ def _checked(
     unnamed = [place for place, name in enumerate(names) if place and not name]
     for line, fields in rows:
         if len(fields) != len(names):
-            why = (
-                f"a text with {separator!r} in it needs quotes, and no row ends with one"
-                if len(fields) > len(names)
-                else "the file is cut off there"
-            )
+            why = "the file is cut off there"
+            if len(fields) > len(names):
+                why = f"a text with {separator!r} in it needs quotes, and no row ends with one"
             raise ValueError(
                 f"{file}, line {line}: {len(fields)} fields where {len(names)} belong "
                 f"({', '.join(names)}); {why}, or its separator is not {separator!r}: mend the "
@@ -245,11 +228,11 @@ def _places(
     columns: Sequence[str],
     optional: Sequence[str] | None,
     separator: str,
-) -> tuple[list[str], list[int]]:
+) -> dict[str, int]:
     """Which of the wanted columns there are, and where."""
     folded = [name.casefold() for name in names]
+    known = {name.casefold() for name in columns}
     if optional is None:
-        known = {name.casefold() for name in columns}
         optional = [name for name in names if name and name.casefold() not in known]
     wanted = [*columns, *(name for name in optional if name.casefold() in folded)]
     if absent := [name for name in columns if name.casefold() not in folded]:
@@ -259,7 +242,7 @@ def _places(
         )
     if twice := [name for name in wanted if folded.count(name.casefold()) > 1]:
         raise ValueError(f"{file} has the column {twice[0]} more than once; remove one")
-    return wanted, [folded.index(name.casefold()) for name in wanted]
+    return {name: folded.index(name.casefold()) for name in wanted}
 
 
 def _short(text: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,22 +25,22 @@ from fitclip_core.clips import first_rows, video_numbers
 SHOWN = 3  # examples of what is missing or left out
 MOST_TEXTS, MOST_SIZES = 50_000, 2_000  # texts tokenized and files asked for their size, at most
 _WIDTH, _LABEL = 100, 11
+_DEADLINE = 20.0  # seconds that a clip may take
 
 
 @dataclass(frozen=True)
 class Check:
     """What was found; `report` puts it in words.
 
-    loader, options: its name, and all its options, defaults included.
+    options: all of the loader's, defaults included.
     data_set: what the loader returned, after `seconds`.
     there: the clips whose file is there, a row a clip and text.
     videos, videos_there: distinct clips of the table, and those whose file is there.
-    max_missing: the largest share of clips without a file that a run would accept.
-    rule: the frames that a run would keep of each clip.
     file_bytes: of all files that are there; where there are many, estimated from some.
-    captions, captions_read, captions_cut: distinct captions, how many of them were tokenized (all,
-        or `MOST_TEXTS`), and how many of those are longer than CLIP's 77 tokens.
+    captions, captions_read, captions_cut: distinct ones; how many of them were tokenized (all, or
+        `MOST_TEXTS`); how many of those are longer than CLIP's 77 tokens.
     trials: what `try_clips` returned.
+    problems: why a run on these files would stop or mean nothing; empty when it would not.
     """
 
     loader: str
@@ -49,30 +50,13 @@ class Check:
     there: pd.DataFrame
     videos: int
     videos_there: int
-    max_missing: float
     rule: FrameRule
     file_bytes: int
     captions: int
     captions_read: int
     captions_cut: int
     trials: pd.DataFrame
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """Why a run on these files would stop or mean nothing; empty when it would not."""
-        problems = []
-        try:
-            self.data_set.check_missing(self.max_missing)
-        except ValueError as error:
-            problems.append(str(error))
-        if self.there.empty and not problems:
-            problems.append(f"none of the {len(self.data_set.clips)} clips has a file")
-        if len(self.trials) and (self.trials["reason"] != "").all():
-            problems.append(
-                f"none of the {len(self.trials)} clips that were tried can be decoded; the first: "
-                f"{self.trials['path'].iloc[0]} {self.trials['reason'].iloc[0]}"
-            )
-        return tuple(problems)
+    problems: tuple[str, ...]
 
 
 def check(
@@ -90,7 +74,7 @@ def check(
         loader: one of `data_prep.datasets.LOADERS`.
         root: the data set's own folder.
         options: the loader's; what is left out has its default.
-        max_missing: the largest share of clips without a file to accept, in [0, 1].
+        max_missing: the largest share of clips without a file that a run would accept, in [0, 1].
         decode: clips to decode, spread over the table.
         rule: which frames to decode; by default four of 224 pixels, the paper's for ViT-B/16.
 
@@ -101,44 +85,36 @@ def check(
         raise ValueError(f"max_missing is {max_missing}; give a share in [0, 1]")
     if decode < 0:
         raise ValueError(f"decode is {decode}; give a number of clips from 0")
-    rule = FrameRule() if rule is None else rule
-    given = dict(options or {})
+    rule, given = rule or FrameRule(), dict(options or {})
     start = perf_counter()
     data_set = load(loader, root, **given)
     seconds = perf_counter() - start
-    there = clips_there(data_set)
-    videos = one_a_video(there)
-    captions = data_set.clips.get("text", pd.Series(dtype="str")).dropna().drop_duplicates()
-    read, cut = _count_cut(captions)
-    return Check(
-        loader,
-        options_of(loader) | given,
-        data_set,
-        seconds,
-        there,
-        len(one_a_video(data_set.clips)),
-        len(videos),
-        max_missing,
-        rule,
-        bytes_of(data_set.root, there["path"].unique()),
-        len(captions),
-        read,
-        cut,
-        try_clips(videos, data_set.root, rule, decode),
-    )
-
-
-def clips_there(data_set: DataSet) -> pd.DataFrame:
-    """The clips whose file is there, in the table's order."""
     # pandas' own isin takes 20 times as long on millions of texts
     absent = set(data_set.missing["clip_id"].tolist())
-    there = [clip_id not in absent for clip_id in data_set.clips["clip_id"].tolist()]
-    return data_set.clips[there]
-
-
-def one_a_video(clips: pd.DataFrame) -> pd.DataFrame:
-    """The first row of each distinct video of a clips table."""
-    return clips[first_rows(video_numbers(clips))]
+    there = data_set.clips[[one not in absent for one in data_set.clips["clip_id"].tolist()]]
+    videos = there[first_rows(video_numbers(there))]
+    files = there["path"].unique()
+    some = [data_set.root / path for path in files[_spread(len(files), MOST_SIZES)]]
+    of_some = sum(path.stat().st_size for path in some if path.is_file())
+    captions = data_set.clips.get("text", pd.Series(dtype="str")).dropna().drop_duplicates()
+    read = captions.iloc[_spread(len(captions), MOST_TEXTS)].tolist()
+    trials = try_clips(videos, data_set.root, rule, decode)
+    return Check(
+        loader=loader,
+        options=options_of(loader) | given,
+        data_set=data_set,
+        seconds=seconds,
+        there=there,
+        videos=len(np.unique(video_numbers(data_set.clips))),
+        videos_there=len(videos),
+        rule=rule,
+        file_bytes=round(of_some * len(files) / max(len(some), 1)),
+        captions=len(captions),
+        captions_read=len(read),
+        captions_cut=_count_cut(read),
+        trials=trials,
+        problems=tuple(_problems(data_set, max_missing, trials)),
+    )
 
 
 def classes_of(data_set: DataSet) -> int:
@@ -146,44 +122,23 @@ def classes_of(data_set: DataSet) -> int:
     return len(data_set.classes) or data_set.clips["label"].nunique()
 
 
-def try_clips(
-    clips: pd.DataFrame, root: Path, rule: FrameRule, n: int, *, deadline: float = 20.0
-) -> pd.DataFrame:
+def try_clips(clips: pd.DataFrame, root: Path, rule: FrameRule, n: int) -> pd.DataFrame:
     """Decode n clips of a table, evenly spread over it, in processes that can be killed.
 
     Returns: DataFrame (clip_id, path, seconds, reason), a row a clip in the table's order: the
     seconds it took a worker while all of them were busy (NaN if it failed), and why it failed
     (empty if it did not).
-
-    Raises: ValueError for a deadline that is not positive.
     """
-    chosen = clips.iloc[_spread(len(clips), n)]
-    columns = [chosen[name].tolist() for name in ("clip_id", "path", "start", "end")]
-    requests = [
-        ClipRequest(clip_id, root / path, start, end)
-        for clip_id, path, start, end in zip(*columns, strict=True)
-    ]
-    workers = max(1, min(len(requests), available_cores()))
+    chosen = clips.iloc[_spread(len(clips), n)][["clip_id", "path", "start", "end"]]
+    rows = chosen.to_numpy(dtype=object).tolist()
+    requests = [ClipRequest(name, root / path, *times) for name, path, *times in rows]
     decode = partial(_seconds_to_decode, rule)
-    results = dict(killable_map(decode, requests, workers=workers, deadline=deadline))
-    ordered = [results[number] for number in range(len(requests))]
-    trials = chosen[["clip_id", "path"]].reset_index(drop=True)
-    trials["seconds"] = pd.Series(
-        [math.nan if isinstance(result, Failure) else result for result in ordered], dtype="float64"
-    )
-    trials["reason"] = pd.Series(
-        [result.reason if isinstance(result, Failure) else "" for result in ordered], dtype="str"
-    )
-    return trials
-
-
-def bytes_of(root: Path, paths: Iterable[str]) -> int:
-    """Bytes of some files under a folder, in all; of many, the mean of some of them times their
-    number. A file that is not there counts as empty."""
-    every = list(paths)
-    some = [root / every[place] for place in _spread(len(every), MOST_SIZES)]
-    sizes = [path.stat().st_size if path.is_file() else 0 for path in some]
-    return round(sum(sizes) * len(every) / len(some)) if some else 0
+    done = killable_map(decode, requests, workers=available_cores(), deadline=_DEADLINE)
+    found = [result for _, result in sorted(done, key=itemgetter(0))]
+    said = [(math.nan, one.reason) if isinstance(one, Failure) else (one, "") for one in found]
+    trials = [(name, path, *one) for (name, path, *_), one in zip(rows, said, strict=True)]
+    columns = {"clip_id": "str", "path": "str", "seconds": "float64", "reason": "str"}
+    return pd.DataFrame(trials, columns=[*columns]).astype(columns)
 
 
 def report(found: Check) -> str:
@@ -223,7 +178,7 @@ def in_bytes(count: float) -> str:
 
 def _report(found: Check) -> Iterator[tuple[str, str]]:
     """Labels and texts; two empty ones for an empty line."""
-    data_set, protocol = found.data_set, found.data_set.protocol
+    data_set, protocol, clips = found.data_set, found.data_set.protocol, found.data_set.clips
     options = ", ".join(f"{name} {value}" for name, value in found.options.items())
     yield "options", options or "the loader has none"
     for name, value in protocol.items():
@@ -233,19 +188,18 @@ def _report(found: Check) -> Iterator[tuple[str, str]]:
 
     for name, digest in protocol.get("annotations", {}).items():
         yield "annotation", f"{name}, sha256 {str(digest)[:12]}"
-    rows = _many(len(data_set.clips), "clip")
-    if found.videos < len(data_set.clips):
-        what = "text" if "text" in data_set.clips else "row"
-        rows = f"{_many(len(data_set.clips), what)} of {_many(found.videos, 'video')}"
-    annotated = _many(data_set.annotated, "item")
-    took = f"({found.seconds:.1f} s)"
-    yield "read", f"{annotated} annotated in this split, {rows} in the table {took}"
+    rows = _many(len(clips), "clip")
+    if found.videos < len(clips):
+        what = "text" if "text" in clips else "row"
+        rows = f"{_many(len(clips), what)} of {_many(found.videos, 'video')}"
+    annotated = f"{_many(data_set.annotated, 'item')} annotated in this split"
+    yield "read", f"{annotated}, {rows} in the table ({found.seconds:.1f} s)"
     for (reason, source), group in data_set.dropped.groupby(["reason", "source"], sort=False):
         yield "left out", f"{len(group):,} of {source}: {reason} ({_first(group['item'])})"
     if data_set.dropped.empty:
         yield "left out", "nothing"
 
-    wanted, there = data_set.clips["path"].nunique(), found.there["path"].nunique()
+    wanted, there = clips["path"].nunique(), found.there["path"].nunique()
     size = f"{'about ' if there > MOST_SIZES else ''}{in_bytes(found.file_bytes)}"
     covered = f"{len(found.there):,} of {rows} ({_percent(data_set.coverage)})"
     yield "files", f"{there:,} of {wanted:,} there, {size}; they cover {covered}"
@@ -263,26 +217,24 @@ def _report(found: Check) -> Iterator[tuple[str, str]]:
         of = "" if found.captions_read == found.captions else f" of {found.captions_read:,} read"
         cut = f"{found.captions_cut:,}{of} are longer than CLIP's 77 tokens and are cut there"
         yield "captions", f"{found.captions:,} distinct; {cut}"
-    if "label" in data_set.clips:
-        held, named = data_set.clips["label"].nunique(), classes_of(data_set)
+    if "label" in clips:
+        held, named = clips["label"].nunique(), classes_of(data_set)
         empty = f", {named - held} of them without a clip" if named > held else ""
         yield "classes", f"{named:,}{empty}; {_many(len(data_set.templates), 'prompt')} each"
     yield "", ""
 
     yield "a run", _outlook(found)
-    for note in data_set.notes:
-        yield "note", note
-    for problem in found.problems:
-        yield "PROBLEM", problem
+    yield from (("note", note) for note in data_set.notes)
+    yield from (("PROBLEM", problem) for problem in found.problems)
     if found.problems:
         return
+    verdict = "fine"
     if not data_set.missing.empty:
-        yield "verdict", "usable in part, see above"
-    elif protocol.get("annotation_size", OFFICIAL) == OFFICIAL:
-        yield "verdict", "fine"
-    else:
+        verdict = "usable in part, see above"
+    elif protocol.get("annotation_size", OFFICIAL) != OFFICIAL:
         differs = "the annotation has not the official size, which every number then says"
-        yield "verdict", f"usable, but {differs}"
+        verdict = f"usable, but {differs}"
+    yield "verdict", verdict
 
 
 def _outlook(found: Check) -> str:
@@ -290,22 +242,34 @@ def _outlook(found: Check) -> str:
     n, texts, rule = found.videos_there, len(found.there), found.rule
     if not n:
         return "has nothing to decode"
-    if "label" in found.data_set.clips:
-        measured = f"classifies each clip among {classes_of(found.data_set):,} classes"
-    else:
-        measured = f"looks for each caption's clip among {n:,}, and the other way round"
-        if texts > n:
-            measured += f", where the best of a clip's captions counts ({texts:,} in all)"
     kept = f"keeps {rule.n_frames} frames of {rule.size} px of {_many(n, 'clip')}"
-    size = in_bytes(n * math.prod(rule.shape))
-    left = found.videos - n
-    are = "is" if left == 1 else "are"
-    without = (
-        f"; {_many(left, 'clip')} without a file {are} left out, which every number then says"
-        if left
-        else ""
-    )
-    return f"{kept} ({size} on disk) and {measured}{without}"
+    said = f"{kept} ({in_bytes(n * math.prod(rule.shape))} on disk) and "
+    if "label" in found.data_set.clips:
+        said += f"classifies each clip among {classes_of(found.data_set):,} classes"
+    else:
+        said += f"looks for each caption's clip among {n:,}, and the other way round"
+        if texts > n:
+            said += f", where the best of a clip's captions counts ({texts:,} in all)"
+    if left := found.videos - n:
+        are = "is" if left == 1 else "are"
+        without = f"{_many(left, 'clip')} without a file {are} left out"
+        said += f"; {without}, which every number then says"
+    return said
+
+
+def _problems(data_set: DataSet, max_missing: float, trials: pd.DataFrame) -> Iterator[str]:
+    try:
+        data_set.check_missing(max_missing)
+    except ValueError as error:
+        yield str(error)
+    else:
+        if len(data_set.missing) == len(data_set.clips):
+            yield f"none of the {len(data_set.clips)} clips has a file"
+    if len(trials) and (trials["reason"] != "").all():
+        yield (
+            f"none of the {len(trials)} clips that were tried can be decoded; the first: "
+            f"{trials['path'].iloc[0]} {trials['reason'].iloc[0]}"
+        )
 
 
 def _first(items: pd.Series) -> str:
@@ -328,16 +292,15 @@ def _many(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _count_cut(captions: pd.Series) -> tuple[int, int]:
-    """Captions that were tokenized, and how many of them have more than CLIP's 77 tokens."""
-    some = captions.iloc[_spread(len(captions), MOST_TEXTS)].tolist()
-    if not some:
-        return 0, 0
+def _count_cut(captions: list[str]) -> int:
+    """How many captions have more than CLIP's 77 tokens."""
+    if not captions:
+        return 0
     from open_clip.tokenizer import SimpleTokenizer  # slow to import, and not always needed
 
     tokenizer = SimpleTokenizer()
     most = tokenizer.context_length - 2  # without the marks of start and end
-    return len(some), sum(len(tokenizer.encode(text)) > most for text in some)
+    return sum(len(tokenizer.encode(text)) > most for text in captions)
 
 
 def _spread(n: int, most: int) -> np.ndarray:

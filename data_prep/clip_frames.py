@@ -38,8 +38,7 @@ class FrameRule:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one clip's frames: [n_frames, size, size, 3], with K after n_frames in
-        training."""
+        """Of one clip's frames: [n_frames, size, size, 3], with K after n_frames in training."""
         draws = (self.draws_per_interval,) if self.draws_per_interval else ()
         return (self.n_frames, *draws, self.size, self.size, 3)
 

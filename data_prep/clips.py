@@ -74,12 +74,11 @@ def read_clips(csv: Path) -> pd.DataFrame:
 
     UTF-8, separated by comma, semicolon or tab; columns in any order and case, `caption` for `text`
     and `class` for `label`. Without `clip_id` it is made of path, start and end. Blanks around
-    values and rows with nothing in them are left out; empty fields are missing values; texts such
-    as `None` or `NA` stay texts. Further columns are kept, as texts. What `write_clips` wrote is
-    given back as it was.
+    values and rows with nothing in them are left out; empty fields are missing values; `None` or
+    `NA` stay texts, as further columns do. What `write_clips` wrote is given back as it was.
 
-    Raises: ValueError naming the file, and the line where there is one, when it is no clips table,
-    or one that could be read in two ways; FileNotFoundError.
+    Raises: FileNotFoundError; ValueError naming the file, and the line where there is one, when it
+    is no clips table or could be read in two ways.
     """
     csv = Path(csv)
     if not csv.exists():
@@ -116,14 +115,9 @@ def write_clips(csv: Path, clips: pd.DataFrame) -> None:
     quoted = any(
         "\r" in text or "\n" in text or text != text.strip() for column in texts for text in column
     )
+    quoting: Any = QUOTE_NONNUMERIC if quoted else QUOTE_MINIMAL
     with atomic_path(Path(csv)) as temporary:
-        table.to_csv(
-            temporary,
-            index=False,
-            lineterminator="\n",
-            encoding="utf-8",
-            quoting=QUOTE_NONNUMERIC if quoted else QUOTE_MINIMAL,
-        )
+        table.to_csv(temporary, index=False, lineterminator="\n", quoting=quoting)
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:

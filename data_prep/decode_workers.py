@@ -44,17 +44,12 @@ def killable_map(
 ) -> Generator[tuple[int, Any], None, None]:
     """Yield (item number, result or `Failure`) for every item, in the order in which they finish.
 
-    A worker that takes longer than `deadline` seconds over an item is killed; it, and one that
-    dies, is replaced, and the item's result is a Failure. So it is for an exception. What may be a
-    busy machine's fault is tried once more, after all others: an item that took too long, or whose
-    worker was killed from outside, as the system does when memory runs out.
+    An exception makes a Failure, and so does a worker that dies or is killed because it takes more
+    than `deadline` seconds; it is replaced. What may be a busy machine's fault is tried once more,
+    after all others: an item that took too long, or whose worker was killed from outside, as the
+    system does when memory runs out.
 
-    Args:
-        function: importable by a fresh Python process (pickled by name, e.g. at a module's level,
-            but not of the script or notebook that runs); a `functools.partial` of one will do.
-        items: arguments, which must pickle, as must the results.
-        workers: processes to run.
-        deadline: seconds an item may take.
+    function: of a module, or a `functools.partial` of one; items and results must pickle.
 
     Raises: ValueError for workers < 1, a deadline that is not positive or a function of the script
     or notebook itself; RuntimeError when a worker cannot even start.

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict
@@ -58,36 +58,32 @@ def build(
 ) -> FrameStore:
     """Decode a clips table into the frame store `folder`, or open it where that was done before.
 
-    Rows with equal path, start and end are one video, which is decoded and kept once.
-
-    Videos are decoded in processes that can be killed: one that hangs, crashes the decoder or is
-    damaged costs its clip, which the store lists with the reason. The store's bytes depend on the
-    clips, the videos and the rule, not on the number of workers. A store counts as done only when
-    its manifest stands and fits; an interrupted build goes on from its last whole shard.
+    Rows with equal path, start and end are one video, decoded and kept once. A clip that hangs or
+    crashes its (killable) process, or is damaged, is listed with the reason. The store's bytes
+    depend on the clips, the videos and the rule, not on the number of workers. A store is done only
+    when its manifest stands and fits; an interrupted build goes on from its last whole shard.
 
     Each shard's first clip and about 3% of all, by a hash of their ids, are decoded by a second
-    decoder too, where there is one for their kind; a clip of which the two give different frames is
-    listed as a failure. With backend "pyav" there is no second decoder.
+    decoder too, where there is one for their kind; where the two differ, the clip is a failure.
 
     Args:
         clips: a clips table (see `data_prep.clips`).
         root: the folder that the table's paths start from.
         folder: where the store is kept; it may hold nothing else.
         rule: which frames, and how large.
-        backend: "auto", "decord" or "pyav" (see `data_prep.video`).
+        backend: "auto", "decord" or "pyav", which compares nothing (see `data_prep.video`).
         workers: processes; by default one a core.
         deadline: seconds that one clip may take.
         progress: whether to show a progress bar.
 
     Raises: ValueError for a bad table, no clips, an unknown backend, a folder that holds another
-    kind of result, or a video that vanished meanwhile; RuntimeError when no worker process can
-    start.
+    kind of result, or a video that vanished meanwhile; RuntimeError when no worker can start.
     """
     root, folder = Path(root), Path(folder)
     video.check_backend(backend)
     shards = _shards(clips, folder, rule, backend)
-    videos = [clip for shard in shards for clip in shard.clips]
     hashes = _hash_sources(shards, root)
+    videos = [clip for shard in shards for clip in shard.clips]
     inputs = {"clips": json_digest(videos), "videos": json_digest(hashes)}
     made: dict[str, Any] = {"kind": KIND, "inputs": inputs, **shards[0].made_by}
     if not manifest_problems(folder, **made):
@@ -97,8 +93,8 @@ def build(
     remove_abandoned(folder)
     undone = [shard for shard in shards if not shard.is_done()]
     done = len(videos) - sum(len(shard.clips) for shard in undone)
-    with _bar(folder, total=len(videos), initial=done, disable=not progress) as bar:
-        _decode(undone, root, rule, backend, workers, deadline, bar)
+    bar = tqdm(desc=f"decode {folder.name}", total=len(videos), initial=done, disable=not progress)
+    _decode(undone, root, rule, backend, workers, deadline, bar)
     outputs = [path for shard in shards for path in shard.paths]
     for left_behind in set(folder.glob("frames_*")) - set(outputs):  # by an earlier table or rule
         left_behind.unlink()
@@ -106,8 +102,8 @@ def build(
     records = [record for content in contents for record in content["clips"]]
     failures = {r["clip_id"]: r["failure"] for r in records if "failure" in r}
     details = {
-        "clips": len(records),
-        "decoded": len(records) - len(failures),
+        "clips": len(videos),
+        "decoded": len(videos) - len(failures),
         "decoders": video.decoder_versions(),
         "compared": sum(content["compared"] for content in contents),
         "failures": failures,
@@ -132,9 +128,8 @@ def missing_shards(clips: pd.DataFrame, folder: Path, rule: FrameRule) -> dict[i
 def build_shard(
     number: int, clips: pd.DataFrame, root: Path, folder: Path, rule: FrameRule
 ) -> None:
-    """Decode one of `missing_shards`, unless it is there; several may be built at once.
-
-    The store is finished by `build`, which finds the shards; its bytes are the same as without.
+    """Decode one of `missing_shards`, unless it is there, for `build` to find; several may be built
+    at once.
 
     Raises: ValueError as `build`, or for more clips than a shard holds.
     """
@@ -145,8 +140,8 @@ def build_shard(
     _hash_sources([shard], root)
     if not shard.is_done():
         _prepare(folder)
-        with _bar(folder, f", shard {number}", total=len(shard.clips)) as bar:
-            _decode([shard], root, rule, "auto", None, 60.0, bar)
+        bar = tqdm(desc=f"decode {folder.name}, shard {number}", total=len(shard.clips))
+        _decode([shard], root, rule, "auto", None, 60.0, bar)
 
 
 def seems_built(clips: pd.DataFrame, folder: Path, rule: FrameRule) -> bool:
@@ -166,7 +161,7 @@ def seems_built(clips: pd.DataFrame, folder: Path, rule: FrameRule) -> bool:
 def open_store(folder: Path) -> FrameStore:
     """Open a finished frame store for reading; sizes are checked here, hashes by `build`.
 
-    Raises: ValueError when the folder holds no finished frame store.
+    Raises: ValueError when there is none.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -206,11 +201,8 @@ class FrameStore:
         decoded = [record for record in self.records if "failure" not in record]
         self.clip_ids: list[str] = [record["clip_id"] for record in decoded]
         self.frame_counts = np.array([len(r["indices"]) for r in decoded], dtype=np.int64)
-        self.failures = pd.DataFrame(
-            [(r["clip_id"], r["path"], r["failure"]) for r in self.records if "failure" in r],
-            columns=["clip_id", "path", "reason"],
-            dtype="str",
-        )
+        failed = [(r["clip_id"], r["path"], r["failure"]) for r in self.records if "failure" in r]
+        self.failures = pd.DataFrame(failed, columns=["clip_id", "path", "reason"], dtype="str")
         self.places: dict[str, int] = {
             clip_id: place
             for place, record in enumerate(decoded)
@@ -231,24 +223,19 @@ class FrameStore:
 
         Raises: ValueError for places that are no whole numbers or do not exist.
         """
-        places = np.asarray(indices)
-        if places.size == 0:
-            places = places.astype(np.int64)
+        places = np.asarray(indices) if len(indices) else np.empty(0, np.int64)
         if places.ndim != 1 or not np.issubdtype(places.dtype, np.integer):
             raise ValueError(f"clip places must be a list of whole numbers, not {indices!r}")
-        if places.size and (places.min() < 0 or places.max() >= len(self)):
-            raise ValueError(
-                f"clip places {places.min()} to {places.max()}: the store has {len(self)} clips"
-            )
+        if wrong := places[(places < 0) | (places >= len(self))].tolist():
+            raise ValueError(f"clip places {wrong[:3]}: the store has {len(self)} clips, from 0")
         out = np.empty((places.size, *self.rule.shape), dtype=np.uint8)
         for row, place in enumerate(places.tolist()):
             shard = bisect.bisect_right(self._ends, place)
-            first = self._ends[shard - 1] if shard else 0
-            out[row] = self._arrays[shard][place - first]
+            out[row] = self._arrays[shard][place - self._ends[shard]]  # from the shard's end
         return out
 
     def check_failures(self, ceiling: float) -> None:
-        """Stop where too many clips could not be decoded for the numbers to mean the data set.
+        """Stop where too many clips failed for the numbers to mean the data set.
 
         ceiling: the largest share of the clips that may be missing or unreadable, in [0, 1]; and
             of those compared, the largest share of which two decoders may give different frames.
@@ -296,7 +283,7 @@ class _Shard:
     ) -> None:
         self.clips, self.rule, self.made_by = clips, rule, made_by
         self.paths = self.arrays, self.records = stem.with_suffix(".npy"), stem.with_suffix(".json")
-        self.hashes: Mapping[str, str | None] | None = None  # of the videos, once they are read
+        self.hashes: Mapping[str, str | None] = {}  # of the videos, once they are read
         self.results: dict[int, video.DecodedClip | Failure] = {}
 
     def is_done(self) -> bool:
@@ -305,9 +292,9 @@ class _Shard:
         try:
             content = _read(self.records)
             recorded = {clip["path"]: clip["source_sha256"] for clip in content["clips"]}
-            if content["key"] != self._key(recorded if self.hashes is None else self.hashes):
+            if content["key"] != self._key(self.hashes or recorded):
                 return False
-            if self.hashes is None:
+            if not self.hashes:
                 return self.arrays.is_file()
             return bool(content["frames_sha256"] == file_sha256(self.arrays))
         except (OSError, ValueError, KeyError, TypeError):
@@ -325,8 +312,7 @@ class _Shard:
         self.results[place] = result
         if len(self.results) < len(self.clips):
             return
-        results = [self.results[place] for place in range(len(self.clips))]
-        self.results.clear()
+        results = [self.results.pop(place) for place in range(len(self.clips))]
         decoded = [result for result in results if not isinstance(result, Failure)]
         array = np.zeros((len(decoded), *self.rule.shape), dtype=np.uint8)
         for row, clip in zip(array, decoded, strict=True):
@@ -336,7 +322,7 @@ class _Shard:
         failures = [result.reason for result in results if isinstance(result, Failure)]
         different = sum(reason.startswith(video.DISAGREEMENT) for reason in failures)
         content = {
-            "key": self._key(self.hashes or {}),
+            "key": self._key(self.hashes),
             "frames_sha256": file_sha256(self.arrays),
             "compared": different + sum(clip.compared for clip in decoded),
             "clips": [self._record(*pair) for pair in zip(self.clips, results, strict=True)],
@@ -348,15 +334,11 @@ class _Shard:
         return json_digest([self.made_by, self.clips, [hashes[clip.path] for clip in self.clips]])
 
     def _record(self, clip: _Clip, result: video.DecodedClip | Failure) -> dict[str, Any]:
-        source = {**clip._asdict(), "source_sha256": (self.hashes or {})[clip.path]}
+        source = {**clip._asdict(), "source_sha256": self.hashes[clip.path]}
         if isinstance(result, Failure):
             return {**source, "failure": result.reason}
-        return {
-            **source,
-            "decoder": result.decoder,
-            "video_frames": result.frame_count,
-            "indices": result.indices.tolist(),
-        }
+        decoded = {"decoder": result.decoder, "video_frames": result.frame_count}
+        return source | decoded | {"indices": result.indices.tolist()}
 
 
 def _save(path: Path, array: np.ndarray) -> None:
@@ -386,7 +368,8 @@ def _shards(
         if number < len(videos):
             videos[number].also.append(clip_id)
         else:
-            videos.append(_Clip(clip_id, path, _or_none(start), _or_none(end), []))
+            start, end = (None if math.isnan(time) else time for time in (start, end))
+            videos.append(_Clip(clip_id, path, start, end, []))
     parameters = {**asdict(rule), "backend": backend}
     made_by = {"parameters": parameters, "code": code_digest(__name__)}
     size = min(SHARD_CLIPS, max(1, SHARD_BYTES // math.prod(rule.shape)))
@@ -396,11 +379,7 @@ def _shards(
     ]
 
 
-def _or_none(seconds: float) -> float | None:
-    return None if math.isnan(seconds) else seconds
-
-
-def _hash_sources(shards: Iterable[_Shard], root: Path) -> dict[str, str | None]:
+def _hash_sources(shards: Sequence[_Shard], root: Path) -> dict[str, str | None]:
     """Tell the shards the SHA-256 of each distinct video; None for one that is not there."""
     paths = sorted({clip.path for shard in shards for clip in shard.clips})
     with ThreadPoolExecutor(available_cores()) as pool:
@@ -426,35 +405,29 @@ def _decode(
     """Decode and write shards, whatever is there of them."""
     work = []
     for shard in shards:
-        hashes = shard.hashes or {}
         for place, clip in enumerate(shard.clips):
-            if hashes[clip.path] is not None:
-                work.append((shard, place, clip, hashes[clip.path]))
+            if (source := shard.hashes[clip.path]) is not None:
+                work.append((shard, place, source))
                 continue
             # Not opened: a pipe would be waited for, and a device may act.
             shard.add(place, Failure(_NO_FILE))
             bar.update()
-    results = killable_map(
-        partial(clip_frames, rule, backend),
-        [shard.request(root, place) for shard, place, *_ in work],
-        workers=available_cores() if workers is None else workers,
-        deadline=deadline,
-    )
-    with closing(results):
+    decode = partial(clip_frames, rule, backend)
+    requests = [shard.request(root, place) for shard, place, _ in work]
+    workers = available_cores() if workers is None else workers
+    results = killable_map(decode, requests, workers=workers, deadline=deadline)
+    with bar, closing(results):
         for number, result in results:
-            shard, place, clip, source = work[number]
-            if isinstance(result, Failure) and _source_hash(root, clip.path) != source:
+            shard, place, source = work[number]
+            path = shard.clips[place].path
+            if isinstance(result, Failure) and _source_hash(root, path) != source:
                 # Else it would count as damaged, also when it is there again.
                 raise ValueError(
-                    f"{root / clip.path} vanished or was changed while it was decoded; build the "
-                    "store again when it is there"
+                    f"{root / path} vanished or was changed while it was decoded; build the store "
+                    "again when it is there"
                 )
             shard.add(place, result)
             bar.update()
-
-
-def _bar(folder: Path, what: str = "", **options: Any) -> tqdm[Any]:
-    return tqdm(desc=f"decode {folder.name}{what}", **options)
 
 
 def _prepare(folder: Path) -> None:

@@ -8,9 +8,7 @@ import numpy as np
 def midpoint_indices(start: int, end: int, n: int) -> np.ndarray:
     """The middle frames of `n` equal intervals of a clip: the evaluation's frames.
 
-    Args:
-        start, end: first and last frame number of the clip, both included.
-        n: frames wanted.
+    start, end: first and last frame number of the clip, both included.
 
     Returns: int64 [min(n, end - start + 1)], frame numbers in rising order (short clips may repeat
     one). Ticks are the integer-truncated linspace(start, end, n + 1); frame i is
@@ -29,15 +27,10 @@ def midpoint_indices(start: int, end: int, n: int) -> np.ndarray:
 def interval_indices(start: int, end: int, n: int, rng: np.random.Generator) -> np.ndarray:
     """One uniform draw from each of `n` equal intervals of a clip: the training's frames.
 
-    Args:
-        start, end: first and last frame number of the clip, both included.
-        n: frames wanted.
-        rng: a seeded generator, e.g. `numpy.random.default_rng(0)`.
-
     Returns: int64 [min(n, end - start + 1)], frame numbers, never falling. Both ends of an interval
-    can be drawn, so neighbours may repeat a frame. Ticks as in `midpoint_indices`.
+    can be drawn, so neighbours may repeat a frame. Arguments, ticks and errors as in
+    `midpoint_indices`.
 
-    Raises: ValueError for n < 1, start < 0 or end < start.
     Source: FitCLIP's released code, `RandomFromUniformIntervalsFrameSampler`.
     """
     ticks = _ticks(start, end, n)
@@ -47,16 +40,13 @@ def interval_indices(start: int, end: int, n: int, rng: np.random.Generator) -> 
 def frame_times(stamps: np.ndarray, durations: np.ndarray, unit: float, zero: int) -> np.ndarray:
     """The middle of each frame's time on screen, rounded as the official code rounds it.
 
-    Args:
-        stamps: int64 [frames], when each frame appears, in units.
-        durations: int64 [frames], for how long, in units; 0 where the file does not tell.
-        unit: seconds.
-        zero: the video stream's first stamp, from which the seconds count.
+    stamps: int64 [frames], when each frame appears, in units.
+    durations: int64 [frames], for how long, in units; 0 where the file does not tell.
+    unit: seconds.
+    zero: the video stream's first stamp, from which the seconds count.
 
     Returns: float32 [frames], seconds: the mean of a frame's start and end, every step in float32.
-
-    The rounding decides: at 25 frames a second, every whole second lies half-way between two
-    middles.
+    The rounding decides: at 25 frames a second, whole seconds lie half-way between two middles.
 
     Source: FitCLIP's released code, `time_to_indices`, and decord 0.6.0's frame timestamps.
 
@@ -73,9 +63,8 @@ def frame_times(stamps: np.ndarray, durations: np.ndarray, unit: float, zero: in
 def segment_indices(times: np.ndarray, start: float, end: float) -> tuple[int, int]:
     """First and last frame number (both included) of the segment from `start` to `end` seconds.
 
-    Args:
-        times: float32 [frames], from `frame_times`, rising.
-        start, end: seconds; NaN stands for the video's own start or end.
+    times: float32 [frames], from `frame_times`, rising.
+    start, end: seconds; NaN stands for the video's own start or end.
 
     Returns: the frames whose times are nearest to `start` and `end`, of two equally near ones the
     later. An `end` past the last frame means the last frame.

@@ -92,12 +92,10 @@ def decode(path: Path, choose: Choose, size: int, backend: str = "auto") -> Deco
     upright by its EXIF data; an alpha channel is dropped, as the CLIP paper's released code does.
     Animated images are videos.
 
-    Args:
-        path: the video file, or an image.
-        choose: gets the times of all frames, returns the numbers of those wanted.
-        size: see `resize`.
-        backend: "decord", "pyav", or "auto", which is PyAV too: on all sound videos tried decord
-            gave the same frames to the bit (`suits_decord`), and took a quarter more time.
+    choose: gets the times of all frames, returns the numbers of those wanted.
+    size: see `resize`.
+    backend: "decord", "pyav", or "auto", which is PyAV too: on all sound videos tried decord gave
+        the same frames to the bit (`suits_decord`), and took a quarter more time.
 
     Raises: DecodeError (a ValueError) when the file is no video, has no frames, is damaged where it
     matters, is to be shown slanted or not always turned alike, or when a wanted frame does not come
@@ -174,13 +172,9 @@ def suits_decord(path: Path) -> bool:
 
 
 def resize(frame: np.ndarray, size: int) -> np.ndarray:
-    """Resize a frame's shorter side to `size` (bicubic, antialiased), then cut out the centre.
+    """Resize a frame's shorter side to `size` (bicubic, antialiased), then cut out the centre:
+    uint8 [height, width, 3] to [size, size, 3].
 
-    Args:
-        frame: uint8 [height, width, 3].
-        size: pixels.
-
-    Returns: uint8 [size, size, 3].
     Raises: DecodeError for a frame so narrow that resizing would take gigabytes.
     Source: the preprocessing of the CLIP paper's released code (Pillow's bicubic filter);
     torchvision's uint8 antialiased resize agrees with it to about one grey level.

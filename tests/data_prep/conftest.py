@@ -1,6 +1,7 @@
 """Small videos whose frames tell their own number."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,21 @@ def write_video(
     container: dict[str, str] | None = None,
     width: int = 64,
     height: int = 48,
+    stamps: Sequence[int] = (),
+    unit: Fraction = Fraction(1, RATE),
 ) -> Path:
+    """stamps: of all frames, in units of so many seconds; by default one after the other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=container or {}) as file:
         stream: Any = file.add_stream(codec, rate=RATE)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
+        stream.time_base = stream.codec_context.time_base = unit
         stream.options = options or GROUPS_OF_8
-        for number in range(n_frames):
-            shown = picture(number, height, width)
+        for number, stamp in enumerate(stamps or range(n_frames)):
+            shown = picture(number % 256, height, width)
             frame = av.VideoFrame.from_ndarray(shown, format="rgb24")
-            frame.pts = number
+            frame.pts, frame.time_base = stamp, unit
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
     return path

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep import check as checked
-from data_prep.check import Check, bytes_of, check, in_bytes, printable, report
+from data_prep.check import Check, check, in_bytes, printable, report
 from data_prep.clip_frames import FrameRule
 from data_prep.datasets import base
 from data_prep.mini_benchmark.build import encode
@@ -16,12 +16,8 @@ from tests.paper_tree import build_tree
 
 RULE = FrameRule(n_frames=2, size=16)
 HOSTILE = "\x1b[2J\u202egnp.\nx"
+PROTOCOL = {"data_set": "Made-Up", "split": "test", "annotations": {"a.csv": "f" * 64}}
 Maker = Callable[..., base.DataSet]
-
-
-def video(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    encode(path, np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), np.uint8), crf=30)
 
 
 @pytest.fixture
@@ -29,20 +25,16 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Maker:
     """Puts a made-up data set in the loaders' place; it has `n` clips with captions."""
 
     def make(n: int = 4, there: int = 4, **changes: Any) -> base.DataSet:
+        noise = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), np.uint8)
         for i in range(there):
-            video(tmp_path / f"{i}.mp4")
-        rows = [
-            {"clip_id": f"c{i}", "path": f"{i}.mp4", "text": f"text {i // 2}"} for i in range(n)
-        ]
+            encode(tmp_path / f"{i}.mp4", noise, crf=30)
         arguments: dict[str, Any] = {
-            "rows": rows,
+            "rows": [
+                {"clip_id": f"c{i}", "path": f"{i}.mp4", "text": f"text {i // 2}"} for i in range(n)
+            ],
             "annotated": n,
             "found": [i < there for i in range(n)],
-            "protocol": {
-                "data_set": "Made-Up",
-                "split": "test",
-                "annotations": {"a.csv": "f" * 64},
-            },
+            "protocol": PROTOCOL,
         }
         data_set = base.data_set("made", tmp_path, **(arguments | changes))
         monkeypatch.setattr(checked, "load", lambda *_, **__: data_set)
@@ -84,19 +76,14 @@ def test_what_is_there_and_what_is_missing(made: Maker, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("there", "size", "verdict"),
     [
-        (4, None, "verdict fine"),
-        (4, [], "verdict fine"),
-        (4, ["3 clips too many"], "verdict usable, but the annotation has not the official size"),
-        (3, ["3 clips too many"], "verdict usable in part, see above"),
+        (4, {}, "verdict fine"),
+        (4, {"annotation_size": base.OFFICIAL}, "verdict fine"),
+        (4, {"annotation_size": "3 too many"}, "but the annotation has not the official size"),
+        (3, {"annotation_size": "3 too many"}, "verdict usable in part, see above"),
     ],
 )
-def test_verdicts(made: Maker, there: int, size: list[str] | None, verdict: str) -> None:
-    data_set = made(there=there)
-    if size is not None:
-        vars(data_set)["protocol"] = {
-            **data_set.protocol,
-            "annotation_size": "; ".join(size) or base.OFFICIAL,
-        }
+def test_verdicts(made: Maker, there: int, size: dict[str, str], verdict: str) -> None:
+    made(there=there, protocol=PROTOCOL | size)
     assert verdict in in_words(look(max_missing=0.5))
 
 
@@ -106,10 +93,9 @@ def test_no_file_at_all_is_a_problem_whatever_is_allowed(made: Maker) -> None:
     assert found.problems == ("none of the 2 clips has a file",)
     assert "a run has nothing to decode" in in_words(found)
     assert "they cover 0 of 2 clips (0.0%)" in in_words(found)
-    made(n=5000, there=2)
-    assert "they cover 2 of 5,000 clips (0.1%)" in in_words(look(max_missing=1.0))
-    made(n=5000, there=2, found=[i > 0 for i in range(5000)])
-    assert "they cover 4,999 of 5,000 clips (99.9%)" in in_words(look())
+    for there, share in ((2, "2 of 5,000 clips (0.1%)"), (4999, "4,999 of 5,000 clips (99.9%)")):
+        made(n=5000, there=0, found=[i < there for i in range(5000)])
+        assert f"they cover {share}" in in_words(look(max_missing=1.0))
 
 
 def test_clips_are_decoded_and_failures_named(made: Maker, tmp_path: Path) -> None:
@@ -175,25 +161,21 @@ def test_classes_without_a_clip_and_prompts(made: Maker) -> None:
     assert "captions" not in text
 
 
-@pytest.mark.parametrize(("words", "cut"), [(75, 0), (76, 1), (500, 1)])
-def test_captions_that_clip_would_cut_are_counted(made: Maker, words: int, cut: int) -> None:
-    rows = [{"clip_id": "c0", "path": "0.mp4", "text": " ".join(["dog"] * words)}]
-    made(n=1, there=1, rows=rows)
-    found = look()
-    assert found.captions_cut == cut, "a start mark, one token a word, an end mark; 77 in all"
-    assert f"1 distinct; {cut} are longer than CLIP's 77 tokens" in in_words(found)
-
-
-def test_of_many_captions_some_are_read(made: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captions_that_clip_would_cut_are_counted(
+    made: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start mark, one token a word, an end mark; 77 in all."""
+    lengths = [74, 75, 76, 75, 500]  # and one token for the number
     rows = [
-        {"clip_id": f"c{i}", "path": "0.mp4", "text": f"{i} " + "dog " * (100 if i % 2 else 1)}
-        for i in range(9)
+        {"clip_id": f"c{i}", "path": "0.mp4", "text": f"{i} " + "dog " * words}
+        for i, words in enumerate([n - 1 for n in lengths])
     ]
-    made(n=9, rows=rows)
-    monkeypatch.setattr(checked, "MOST_TEXTS", 5)
+    made(n=5, rows=rows)
+    assert "5 distinct; 2 are longer than CLIP's 77 tokens" in in_words(look())
+    monkeypatch.setattr(checked, "MOST_TEXTS", 3)
     found = look()
-    assert (found.captions, found.captions_read, found.captions_cut) == (9, 5, 0)
-    assert "9 distinct; 0 of 5 read are longer" in in_words(found)
+    assert (found.captions, found.captions_read, found.captions_cut) == (5, 3, 2)
+    assert "5 distinct; 2 of 3 read are longer" in in_words(found)
 
 
 def test_nothing_unprintable_reaches_the_terminal(made: Maker) -> None:
@@ -209,72 +191,49 @@ def test_nothing_unprintable_reaches_the_terminal(made: Maker) -> None:
     found = look(max_missing=0.0)
     assert all(line.isprintable() for line in report(found).split("\n"))
     assert "\\x1b[2J\\u202egnp.\\nx.mp4" in report(found)
+    assert printable("Žluť 猫 a\tb\x00\u200b\udcff") == "Žluť 猫 a\\tb\\x00\\u200b\\udcff"
 
 
-def test_printable() -> None:
-    assert printable("Žluťoučký 猫 a b") == "Žluťoučký 猫 a b"
-    assert printable("a\tb\x00\x7f\u200b\udcff") == "a\\tb\\x00\\x7f\\u200b\\udcff"
+def test_bytes_in_words() -> None:
+    counts = [0, 999, 1000, 999_600, 601_500_000, 29e9, 1.25e12, 4e15]
+    words = "0 B, 999 B, 1 kB, 1 MB, 602 MB, 29 GB, 1.2 TB, 4,000 TB"
+    assert ", ".join(map(in_bytes, counts)) == words
 
 
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1 kB"),
-        (999_600, "1 MB"),
-        (601_500_000, "602 MB"),
-        (29e9, "29 GB"),
-        (1.25e12, "1.2 TB"),
-        (4e15, "4,000 TB"),
-    ],
-)
-def test_bytes_in_words(count: float, text: str) -> None:
-    assert in_bytes(count) == text
-
-
-def test_bytes_of_many_files_are_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_of_many_files_are_estimated(
+    made: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(n=10, there=10)
     for i in range(10):
-        (tmp_path / f"{i}").write_bytes(b"x" * i)
-    paths = [f"{i}" for i in range(10)]
-    assert bytes_of(tmp_path, paths) == 45
-    assert bytes_of(tmp_path, [*paths, "gone"]) == 45
-    assert bytes_of(tmp_path, []) == 0
+        (tmp_path / f"{i}.mp4").write_bytes(b"x" * i)
+    assert look().file_bytes == 45
     monkeypatch.setattr(checked, "MOST_SIZES", 4)
-    assert bytes_of(tmp_path, paths) == round((0 + 3 + 6 + 9) / 4 * 10)
+    assert look().file_bytes == round((0 + 3 + 6 + 9) / 4 * 10)
+    assert "there, about 45 B;" in in_words(look())
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"max_missing": 1.5}, "max_missing is 1.5"),
-        ({"max_missing": float("nan")}, "max_missing is nan"),
-        ({"decode": -1}, "decode is -1"),
-    ],
-)
-def test_wrong_use_is_refused(made: Maker, changes: dict[str, Any], message: str) -> None:
+def test_wrong_use_is_refused(made: Maker) -> None:
     made()
-    with pytest.raises(ValueError, match=message):
-        look(**changes)
+    wrong: list[tuple[str, Any]] = [
+        ("max_missing", 1.5),
+        ("max_missing", float("nan")),
+        ("decode", -1),
+    ]
+    for name, value in wrong:
+        with pytest.raises(ValueError, match=f"{name} is {value}"):
+            look(**{name: value})
 
 
-@pytest.fixture(scope="module")
-def tree(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("paper")
-    build_tree(realdata, folder)
-    return folder
+LOADERS = ["msrvtt", "didemo", "youcook2", "ucf101", "moments_in_time", "webvid"]
 
 
-@pytest.mark.parametrize(
-    "loader", ["msrvtt", "didemo", "youcook2", "ucf101", "moments_in_time", "webvid"]
-)
-def test_the_papers_layouts_with_real_clips(tree: Path, loader: str) -> None:
-    found = check(loader, tree / loader, max_missing=0.5, decode=2, rule=RULE)
-    assert found.problems == ()
-    assert len(found.there) + len(found.data_set.missing) == len(found.data_set.clips)
-    assert len(found.trials) == 2 and (found.trials["reason"] == "").any()
-    assert found.file_bytes > 0
-    assert len(found.data_set.protocol["annotations"]) >= 1
-    text = in_words(found)
-    for digest in found.data_set.protocol["annotations"].values():
-        assert digest[:12] in text
+def test_the_papers_layouts_with_real_clips(realdata: Path, tmp_path: Path) -> None:
+    build_tree(realdata, tmp_path)
+    for loader in LOADERS:
+        found = check(loader, tmp_path / loader, max_missing=0.5, decode=2, rule=RULE)
+        assert found.problems == ()
+        assert len(found.there) + len(found.data_set.missing) == len(found.data_set.clips)
+        assert len(found.trials) == 2 and (found.trials["reason"] == "").any()
+        assert found.file_bytes > 0
+        digests = found.data_set.protocol["annotations"].values()
+        assert digests and all(digest[:12] in in_words(found) for digest in digests)

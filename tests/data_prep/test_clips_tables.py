@@ -14,17 +14,15 @@ from data_prep.datasets import load
 A, B = {"clip_id": "a1", "path": "red.mp4"}, {"clip_id": "a2", "path": "blue.mp4"}
 RED, BLUE = A | {"text": "a red square"}, B | {"text": "a blue square"}
 PLAIN = "clip_id,path,text\na1,red.mp4,a red square\na2,blue.mp4,a blue square\n"
+ODD = ("NA", "None", "null", "True", "1e5", "nan", "006")  # texts that pandas would convert
 TIMED = "clip_id,path,start,end,text\na1,red.mp4,{},a red square\n"
 
 # Content, and the rows that it means, worked out by hand.
 READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "plain": (PLAIN, [RED, BLUE]),
-    "byte-order mark": ("\ufeff" + PLAIN, [RED, BLUE]),
     "semicolons": (PLAIN.replace(",", ";"), [RED, BLUE]),
-    "tabs": (PLAIN.replace(",", "\t"), [RED, BLUE]),
     "a spreadsheet's": ("\ufeff" + PLAIN.replace(",", ";").replace("\n", "\r\n"), [RED, BLUE]),
     "old Mac": (PLAIN.replace("\n", "\r"), [RED, BLUE]),
-    "no line end": (PLAIN.rstrip(), [RED, BLUE]),
     "capitals": (PLAIN.replace("clip_id,path,text", "Clip_ID,PATH,Text"), [RED, BLUE]),
     "blanks after commas": (PLAIN.replace(",", ", "), [RED, BLUE]),
     "blanks around all": (PLAIN.replace(",", " \t, ").replace("\n", "\u00a0\n"), [RED, BLUE]),
@@ -54,19 +52,8 @@ READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
         ],
     ),
     "labels like missing values": (
-        "clip_id,path,label\n1,a,NA\n2,b,None\n3,c,null\n4,d,True\n5,e,1e5\n006,f,nan\n7,g,006\n",
-        [
-            {"clip_id": k, "path": path, "label": label}
-            for k, path, label in [
-                ("1", "a", "NA"),
-                ("2", "b", "None"),
-                ("3", "c", "null"),
-                ("4", "d", "True"),
-                ("5", "e", "1e5"),
-                ("006", "f", "nan"),
-                ("7", "g", "006"),
-            ]
-        ],
+        "clip_id,path,label\n" + "".join(f"{one},{one},{one}\n" for one in ODD),
+        [dict.fromkeys(("clip_id", "path", "label"), one) for one in ODD],
     ),
     "labels with blanks": (
         "clip_id,path,label\na1,red.mp4,red \na2,blue.mp4, red\n",
@@ -90,8 +77,6 @@ READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
 # Content, and what the refusal has to say.
 REFUSED: dict[str, tuple[str | bytes, str]] = {
     "comma in every caption": (PLAIN.replace(" square", ", moving"), "line 2: 4 fields where 3"),
-    "comma in the first caption": (PLAIN.replace("a red", "red, big"), "line 2: 4 fields where 3"),
-    "comma in the last caption": (PLAIN.replace("a blue", "b, big"), "line 3: 4 fields where 3"),
     "comma, and the caption first": (
         "text,path,clip_id\na square, moving,red.mp4,a1\n",
         "line 2: 4 fields where 3 belong (text, path, clip_id); a text with ',' in it needs quotes",
@@ -100,28 +85,18 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
         "clip_id,path,text,\na1,red.mp4,a square, moving\n",
         "line 2: 'moving' is in a column without a name",
     ),
-    "comma at every end": (
-        "clip_id,path,label\na1,red.mp4,red,\na2,blue.mp4,blue,\n",
-        "line 2: 4 fields where 3 belong (clip_id, path, label)",
-    ),
-    "a field too few": (PLAIN + "a3,green.mp4\n", "line 4: 2 fields where 3 belong"),
     "a quote not closed": (
         PLAIN.replace("a red", '"a red'),
         "line 2: unexpected end of data; the file is cut off, or a quote is not closed",
     ),
-    "text after a quote": (PLAIN.replace("a red", '"red"'), "line 2: ',' expected after '\"'"),
     "a quote closed rows later": (
         PLAIN.replace("a red", '"a red') + 'a3,green.mp4,green"\na4,white.mp4,white\n',
         "line 2: the quote that opens in text takes in the rows below",
     ),
-    "another separator in a row": (PLAIN + "a3;green.mp4;green\n", "line 4: 1 fields where 3"),
     "Windows-1252": (
         PLAIN.replace("a blue", "café").encode("cp1252"),
         "line 3: byte 57 (0xe9) is not UTF-8 text; save it as UTF-8 (in Windows-1252 it is 'é')",
     ),
-    "UTF-16": (PLAIN.encode("utf-16"), "it is in UTF-16; save it as UTF-8"),
-    "UTF-16 without a mark": (PLAIN.encode("utf-16-le"), "it holds NUL bytes"),
-    "NUL": (PLAIN.replace("red square", "red\0square"), "it holds NUL bytes"),
     "decimal commas": (
         TIMED.replace(",", ";").format("0,2;0,9"),
         "line 2: start '0,2' is no number of seconds, such as 12.5",
@@ -145,13 +120,9 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
         "clip_id,path,text,caption\na1,red.mp4,x,y\n",
         "it has caption and text, which mean the same; remove one",
     ),
-    "no path": ("clip_id,file,text\na1,red.mp4,x\n", "it has no column path; it has clip_id, file"),
-    "a comment": ("# mine\n" + PLAIN, "it has no column path; it has # mine"),
     "the separator's name": ("sep=;\n" + PLAIN.replace(",", ";"), "it has no column path"),
     "JSON": ('[{"clip_id": "a1", "path": "red.mp4", "text": "x"}]', "line 1: "),
-    "the header only": ("clip_id,path,text\n", "it has no row below its header"),
     "the header and blank rows": ("clip_id,path,text\n,,\n", "it has no row below its header"),
-    "nothing": ("", "it is empty"),
     "two labels of one video": (
         "clip_id,path,label\na1,red.mp4,blue\na2,red.mp4, Blue\n",
         "'a1' and 'a2' are one video",
@@ -167,12 +138,8 @@ def write(folder: Path, content: str | bytes) -> Path:
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Each row without its missing values."""
-    return [
-        {
-            str(name): value for name, value in row.items() if value == value
-        }  # NaN is not equal to itself
-        for row in table.to_dict("records")
-    ]
+    rows = table.astype(object).to_dict("records")
+    return [{str(name): one for name, one in row.items() if not pd.isna(one)} for row in rows]
 
 
 @pytest.mark.parametrize("name", READ)

@@ -23,26 +23,28 @@ class KilledWhileSent:
 def act(item):
     """Do what the item says."""
     what, value = item
-    if what == "sleep":
-        time.sleep(value)
-    if what == "sleep once" and not os.path.exists(value):
+    first = what.endswith("once") and not os.path.exists(value)
+    if first:
         open(value, "w").close()
-        time.sleep(1000)
-    if what == "kill":
-        os.kill(os.getpid(), value)
-    if what == "kill once" and not os.path.exists(value):
-        open(value, "w").close()
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "sent":
-        return KilledWhileSent()
-    if what == "exit":
-        os._exit(value)
-    if what == "segfault":
-        ctypes.string_at(0)
-    if what == "raise":
-        raise value
-    if what == "lock":
-        return lambda: None
+    match what:
+        case "sleep":
+            time.sleep(value)
+        case "sleep once" if first:
+            time.sleep(1000)
+        case "kill":
+            os.kill(os.getpid(), value)
+        case "kill once" if first:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "sent":
+            return KilledWhileSent()
+        case "exit":
+            os._exit(value)
+        case "segfault":
+            ctypes.string_at(0)
+        case "raise":
+            raise value
+        case "lock":
+            return lambda: None
     return os.getpid()
 '''
 
@@ -62,11 +64,12 @@ def run(function: Any, items: list[Any], workers: int = 2, deadline: float = 60.
     return [results[number] for number in range(len(items))]
 
 
-def test_results_belong_to_their_items() -> None:
+def test_results_belong_to_their_items(act: Any) -> None:
     assert run(math.factorial, list(range(30))) == [math.factorial(n) for n in range(30)]
     assert run(math.factorial, [5], workers=4) == [120]
     assert run(math.factorial, []) == []
-    assert run(time.sleep, [0, 0]) == [None, None]
+    pids = set(run(act, [("pid", None)] * 20))
+    assert len(pids) <= 2 and os.getpid() not in pids, "workers live long"
 
 
 def test_what_may_be_the_machines_fault_is_tried_again_after_all_others(
@@ -79,11 +82,6 @@ def test_what_may_be_the_machines_fault_is_tried_again_after_all_others(
     results = list(killable_map(act, items, workers=1, deadline=2.0))
     assert [number for number, _ in results] == [2, 3, 4, 0, 1]
     assert all(isinstance(result, int) for _, result in results)
-
-
-def test_workers_live_long(act: Any) -> None:
-    pids = set(run(act, [("pid", None)] * 20))
-    assert len(pids) <= 2 and os.getpid() not in pids
 
 
 @pytest.mark.skipif(os.name == "nt", reason="this system is Windows")
@@ -170,15 +168,21 @@ def test_a_workers_next_item_does_not_wait_for_the_caller(act: Any, tmp_path: Pa
     assert second.exists()
 
 
-def test_a_function_of_the_script_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_use_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(item: int) -> int:
         return item
 
     monkeypatch.setattr(decode, "__module__", "__main__")
     monkeypatch.setattr(decode, "__qualname__", "decode")
     monkeypatch.setattr(sys.modules["__main__"], "decode", decode, raising=False)
-    with pytest.raises(ValueError, match=r"decode .*is defined in the script or notebook"):
-        list(killable_map(decode, [1], workers=1, deadline=60))
+    for function, workers, deadline, message in [
+        (decode, 1, 60, r"decode .*is defined in the script or notebook"),
+        (math.factorial, 0, 1.0, "workers is 0"),
+        (math.factorial, 1, 0.0, "deadline is 0"),
+        (math.factorial, 1, math.nan, "deadline is nan"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            list(killable_map(function, [1], workers=workers, deadline=deadline))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="this system is not Linux")
@@ -211,9 +215,3 @@ def test_a_worker_that_cannot_start_is_an_error(
     (tmp_path / "acting.py").write_text("raise ImportError('not in the workers')\n")
     with pytest.raises(RuntimeError, match="could not start: ImportError: not in the workers"):
         run(act, [("pid", None)])
-
-
-@pytest.mark.parametrize(("workers", "deadline"), [(0, 1.0), (1, 0.0), (1, float("nan"))])
-def test_bad_arguments(workers: int, deadline: float) -> None:
-    with pytest.raises(ValueError):
-        list(killable_map(math.factorial, [1], workers=workers, deadline=deadline))
