@@ -1,30 +1,19 @@
 """Damaged and odd videos, through the frame store: the right frames or a listed failure."""
 
-import math
-import os
 import re
 import struct
 from collections import Counter
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pandas as pd
-import pytest
 
-from benchmarks.damaged_videos import (
-    IN_PICTURES,
-    KINDS,
-    encoded_sources,
-    mutations,
-    write_video,
-)
+from benchmarks.damaged_videos import IN_PICTURES, KINDS, encoded_sources, mutations
 from benchmarks.video_mutations import Outcome, outcomes
-from data_prep.clip_frames import ClipRequest, FrameRule, clip_frames
-from data_prep.decode_workers import Failure, killable_map
+from data_prep.clip_frames import FrameRule
 from data_prep.frame_store import build
 from data_prep.sampling import midpoint_indices
 
@@ -162,17 +151,3 @@ def test_odd_videos(tmp_path: Path) -> None:
         brightness = frames.mean(axis=(1, 2, 3))
         assert np.abs(brightness - (40 + 40 * wanted - 16) * 255 / 219).max() < 2, name
         assert frames.std(axis=(1, 2, 3)).max() < 2, name
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_file_that_never_opens_costs_its_clip(tmp_path: Path) -> None:
-    """Opening a pipe into which nobody writes hangs in native code, as decord can on a video."""
-    os.mkfifo(tmp_path / "pipe.mp4")
-    write_video(tmp_path / "clip.mp4", "libx264", 4)
-    names = ("pipe.mp4", "clip.mp4")
-    requests = [ClipRequest(name, tmp_path / name, math.nan, math.nan) for name in names]
-    decode = partial(clip_frames, RULE, "auto")
-    pipe, clip = sorted(killable_map(decode, requests, workers=1, deadline=3.0))
-    assert pipe == (0, Failure("not done after 3 s, the decoder was killed"))
-    assert clip[1].frame_count == 4

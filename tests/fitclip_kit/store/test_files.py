@@ -43,18 +43,6 @@ def test_atomic_path_replaces_only_on_success(tmp_path: Path) -> None:
     assert names(target.parent) == ["result.txt"]
 
 
-def test_only_abandoned_temporary_files_are_removed(tmp_path: Path) -> None:
-    abandoned = tmp_path / "deep" / ".x.ab_12345.tmp.txt"
-    abandoned.parent.mkdir()
-    abandoned.touch()
-    (tmp_path / ".hidden.txt").touch()
-    with files.atomic_path(tmp_path / "a.txt") as living:
-        living.write_text("x")
-        assert files.remove_abandoned(tmp_path) == [abandoned]
-    assert names(tmp_path) == [".hidden.txt", "a.txt", "deep"]
-    assert names(abandoned.parent) == []
-
-
 @given(JSON)
 def test_json_digest_is_that_of_canonical_json(obj: object) -> None:
     text = json.dumps(obj, sort_keys=True, separators=(",", ":"))
