@@ -1,5 +1,6 @@
 """Writers of every checkpoint format that the kit reads, as the original programs write them."""
 
+import json
 import pathlib
 import sys
 import types
@@ -21,13 +22,7 @@ TINY_CLIP: dict[str, Any] = {
     "embed_dim": 12,
     "quick_gelu": True,
     "vision_cfg": {"image_size": 16, "layers": 2, "width": 16, "patch_size": 8, "head_width": 8},
-    "text_cfg": {
-        "context_length": 77,
-        "vocab_size": 49408,
-        "width": 16,
-        "heads": 2,
-        "layers": 1,
-    },
+    "text_cfg": dict(context_length=77, vocab_size=49408, width=16, heads=2, layers=1),
 }
 """A CLIP with OpenAI's names and vocabulary, of 0.8 million parameters."""
 
@@ -99,6 +94,15 @@ def write_openai_torchscript(path: Path, state: State) -> None:
 def write_safetensors(path: Path, state: State) -> None:
     """Weights alone, as open_clip's folders hold them."""
     safetensors.torch.save_file({name: value.contiguous() for name, value in state.items()}, path)
+
+
+def write_config(folder: Path, **changes: Any) -> Path:
+    """A folder in open_clip's layout, as yet without weights."""
+    folder.mkdir(parents=True)
+    preprocessing = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    config = {"model_cfg": TINY_CLIP | changes, "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
 
 
 def write_state_dict(path: Path, state: State) -> None:

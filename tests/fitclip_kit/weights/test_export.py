@@ -24,13 +24,7 @@ NAN = {"logit_scale": torch.tensor(float("nan"))}
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> ClipEncoder:
-    folder = tmp_path_factory.mktemp("models") / "teacher"
-    folder.mkdir()
-    config = {
-        "model_cfg": formats.TINY_CLIP,
-        "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
-    }
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    folder = formats.write_config(tmp_path_factory.mktemp("models") / "teacher")
     formats.write_safetensors(folder / "open_clip_model.safetensors", TEACHER)
     return ClipEncoder.from_folder(folder)
 
