@@ -4,7 +4,6 @@ import importlib
 import itertools
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from fitclip_kit.engine import cluster
 from fitclip_kit.engine.cluster import Failure, FanOutFailed, fan_out, fan_out_steps
 from fitclip_kit.engine.run import locked
 from fitclip_kit.engine.settings import ClusterSettings
-from tests.small_project import ROOT, fitclip, until
+from tests.small_project import ROOT, fitclip, interruptible, until
 
 EXECUTORS = ("inline", "local", "slurm")
 TASKS = '''
@@ -326,14 +325,8 @@ def test_an_interrupted_call_takes_its_processes_along(
     out = tmp_path / "out"
     out.mkdir()
     path = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
-    driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(out), executor],
-        env={**os.environ, "PYTHONPATH": path},
-        stderr=subprocess.PIPE,
-        text=True,
-        # A test run in the background is started with SIGINT ignored, and children inherit that.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
+    command = [sys.executable, "-c", DRIVER, str(out), executor]
+    driver = interruptible(command, env={**os.environ, "PYTHONPATH": path})
     until(lambda: len(marks(out)) == 2)
     processes = [psutil.Process(pid) for *_, pid in marks(out)]
     driver.send_signal(signal.SIGINT)
@@ -410,9 +403,6 @@ def test_the_command(
     with locked(tmp_path / "smoke"):
         assert command(tmp_path) == 1
     assert "Another run" in capsys.readouterr().err
-
-
-def test_the_commands_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(tmp_path, profile="unknown") == 2
     assert command(tmp_path, "-w", "everything") == 2
     assert "no part everything; choose from frames, teacher" in capsys.readouterr().err
