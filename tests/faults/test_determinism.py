@@ -26,7 +26,6 @@ from fitclip_core.encoders import ClipEncoder
 from fitclip_kit.engine.measure import EvaluationSet, Student, measure, sweep_cells
 from fitclip_kit.engine.sources import Sources
 from fitclip_kit.store.results import ResultsStore
-from tests.tiny_clip import Source
 
 pytestmark = pytest.mark.slow
 
@@ -44,16 +43,19 @@ RECIPE = Recipe(
 )
 
 
-class Frames(Source):
+class Frames:
     """Clips of random blocks of colour, in a given order."""
 
     def __init__(self, name: str, size: int, order: np.ndarray, draws: int = 0) -> None:
         rng = np.random.default_rng(sum(map(ord, name)))
         shape = (len(order), 4, *([draws] if draws else []), size // 4, size // 4, 3)
         pixels = rng.integers(0, 256, shape, np.uint8).repeat(4, -3).repeat(4, -2)
-        super().__init__(pixels[order])
         self.clip_ids = [f"{name}_{place:02d}" for place in order]
         self.frame_counts = np.where(order % 5 == 0, 3, 4)
+        self.data = pixels[order]
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        return self.data[np.asarray(indices)]
 
 
 def texts_of(order: np.ndarray) -> list[str]:
