@@ -221,12 +221,3 @@ def test_second_run_stops_and_ctrl_c_ends_the_first_cleanly(tmp_path, capsys):
     assert "Interrupted" in errors and "Traceback" not in errors
     assert (project / "runs/tiny/notebooks/01_one.failed.ipynb").exists()
     assert not survivors([kernel], 120)
-
-
-def test_wrong_parameters_are_refused_before_anything_runs(tmp_path, capsys):
-    project = make_project(tmp_path, "01_one: {value: high}\n09_x: {}\n")
-    write_notebook(project, "01_one", "1")
-    assert command(project) == 2
-    err = capsys.readouterr().err
-    assert "wants a valid number, found 'high'" in err and "'09_x'" in err
-    assert not (project / "runs").exists()
