@@ -43,25 +43,19 @@ CUTS = {"tail cut off", "head cut off", "middle cut out", "another file's head"}
 
 
 def check(found: list[Outcome], folder: Path) -> None:
-    """What holds for any damage."""
+    """What holds for any damage; a reason is for a person, and the same on every machine."""
     for one in found:
         name = f"{one.mutation.kind} of {one.mutation.source.name}: {one.reason}"
         if one.how == "different":
             cut = one.mutation.kind in CUTS and one.mutation.source.suffix in MAY_BE_CUT
             assert one.mutation.kind in MAY_DIFFER or cut, name
         if one.how in ("reported", "killed", "crashed"):
-            check_reason(one.reason, folder)
+            assert one.reason.strip() and one.reason.isprintable(), "one line"
+            assert str(folder) not in one.reason
+            assert not re.search(r"0x(5[56]|7f)[0-9a-f]{10}\b", one.reason), "a memory address"
+            assert not re.match(r"[A-Z]\w+(Error|Exception): ", one.reason), "the kit's mistake"
     counts = Counter(one.how for one in found)
     assert counts["killed"] + counts["crashed"] <= 1, "they are rare, and cost their clip"
-
-
-def check_reason(reason: str, folder: Path) -> None:
-    """It is for a person, and the same on every machine and in every run."""
-    assert reason.strip()
-    assert reason.isprintable(), "one line"
-    assert str(folder) not in reason
-    assert not re.search(r"0x(5[56]|7f)[0-9a-f]{10}\b", reason), "a memory address"
-    assert not re.match(r"[A-Z]\w+(Error|Exception): ", reason), "a mistake of the kit's"
 
 
 def test_damaged_videos_are_decoded_right_or_listed(tmp_path: Path) -> None:
