@@ -8,11 +8,13 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import open_clip
+import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,16 @@ TINY_CLIP: dict[str, Any] = {
     "text_cfg": dict(context_length=77, vocab_size=49408, width=16, heads=2, layers=1),
 }
 """A CLIP with OpenAI's names and vocabulary, of 0.8 million parameters."""
+
+
+def name_models(folder: Path, patch: pytest.MonkeyPatch, **changes: dict[str, Any]) -> None:
+    """Make open_clip know `TINY_CLIP` by names, with changes, for the length of a test."""
+    for registry in ("_MODEL_CONFIGS", "_MODEL_CONFIG_PATHS"):
+        patch.setattr(open_clip.factory, registry, copy(getattr(open_clip.factory, registry)))
+    for name, change in changes.items():
+        file = folder / f"{name.replace('_', '-')}.json"
+        file.write_text(json.dumps(TINY_CLIP | change))
+        open_clip.add_model_config(file)
 
 
 def tiny_clip_state(seed: int = 0, **changes: Any) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,18 +23,12 @@ NAN = torch.tensor(float("nan"))
 
 
 @pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny models that open_clip knows by name, with and without QuickGELU."""
-    registry = dict(open_clip.factory._MODEL_CONFIGS)
-    for name, quick in (("tiny", False), ("tiny-quickgelu", True)):
-        file = tmp_path / "configs" / f"{name}.json"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps({**formats.TINY_CLIP, "quick_gelu": quick}))
-        open_clip.add_model_config(file)
+    plain = {"quick_gelu": False}
+    custom = {**plain, "custom_text": True}
+    formats.name_models(tmp_path, monkeypatch, tiny=plain, tiny_quickgelu={}, tiny_custom=custom)
     monkeypatch.setattr(models, "CLIP_ARCHITECTURES", ("ViT-B-32", "tiny"))
-    yield
-    open_clip.factory._MODEL_CONFIGS.clear()
-    open_clip.factory._MODEL_CONFIGS.update(registry)
 
 
 def meta_state(name: str) -> dict[str, torch.Tensor]:
@@ -122,9 +115,6 @@ def test_plain_files_need_the_architecture(tmp_path: Path) -> None:
 @pytest.mark.parametrize("prefix", ["", "text."])
 def test_text_towers_of_both_forms_fit_both(tmp_path: Path, architecture: str, prefix: str) -> None:
     """open_clip's CustomTextCLIP has `text.` before the text tower's names."""
-    config = tmp_path / "configs" / "tiny-custom.json"
-    config.write_text(json.dumps({**formats.TINY_CLIP, "custom_text": True, "quick_gelu": False}))
-    open_clip.add_model_config(config)
     path = tmp_path / "weights.pt"
     outside = ("visual.", "logit_scale")
     torch.save({n if n.startswith(outside) else f"{prefix}{n}": v for n, v in CLIP.items()}, path)
