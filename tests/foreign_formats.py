@@ -1,5 +1,6 @@
 """Writers of every checkpoint format that the kit reads, as the original programs write them."""
 
+import json
 import pathlib
 import sys
 import types
@@ -7,11 +8,13 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import open_clip
+import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -21,15 +24,19 @@ TINY_CLIP: dict[str, Any] = {
     "embed_dim": 12,
     "quick_gelu": True,
     "vision_cfg": {"image_size": 16, "layers": 2, "width": 16, "patch_size": 8, "head_width": 8},
-    "text_cfg": {
-        "context_length": 77,
-        "vocab_size": 49408,
-        "width": 16,
-        "heads": 2,
-        "layers": 1,
-    },
+    "text_cfg": dict(context_length=77, vocab_size=49408, width=16, heads=2, layers=1),
 }
 """A CLIP with OpenAI's names and vocabulary, of 0.8 million parameters."""
+
+
+def name_models(folder: Path, patch: pytest.MonkeyPatch, **changes: dict[str, Any]) -> None:
+    """Make open_clip know `TINY_CLIP` by names, with changes, for the length of a test."""
+    for registry in ("_MODEL_CONFIGS", "_MODEL_CONFIG_PATHS"):
+        patch.setattr(open_clip.factory, registry, copy(getattr(open_clip.factory, registry)))
+    for name, change in changes.items():
+        file = folder / f"{name.replace('_', '-')}.json"
+        file.write_text(json.dumps(TINY_CLIP | change))
+        open_clip.add_model_config(file)
 
 
 def tiny_clip_state(seed: int = 0, **changes: Any) -> dict[str, Tensor]:
@@ -99,6 +106,15 @@ def write_openai_torchscript(path: Path, state: State) -> None:
 def write_safetensors(path: Path, state: State) -> None:
     """Weights alone, as open_clip's folders hold them."""
     safetensors.torch.save_file({name: value.contiguous() for name, value in state.items()}, path)
+
+
+def write_config(folder: Path, **changes: Any) -> Path:
+    """A folder in open_clip's layout, as yet without weights."""
+    folder.mkdir(parents=True)
+    preprocessing = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    config = {"model_cfg": TINY_CLIP | changes, "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
 
 
 def write_state_dict(path: Path, state: State) -> None:

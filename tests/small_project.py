@@ -3,10 +3,13 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from fitclip_kit.engine import cli, run
@@ -74,6 +77,13 @@ def write_notebook(project: Path, stem: str, *cells: str, parameters: str = PARA
         ],
     }
     (project / "notebooks" / f"{stem}.ipynb").write_text(json.dumps(content))
+
+
+def interruptible(command: list[str], **options: Any) -> subprocess.Popen[str]:
+    """A process that SIGINT ends, also where the tests run in the background, which ignores it."""
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stderr=pipe, text=True, preexec_fn=heed, **options)
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -30,12 +30,12 @@ KEY = Cell(alpha=0.4, labelled_share=1.0, labelled_clips=8, draw=1, data_set="ms
 OTHER_KEY = Cell(alpha=0.0, labelled_share=1.0, labelled_clips=8, draw=1, data_set="msrvtt")
 
 
-def make_videos(folder: Path) -> Videos:
+def make_videos(folder: Path, n: int = 5) -> Videos:
     pixels = np.random.default_rng(0)
-    for number in range(5):
+    for number in range(n):
         encode(folder / f"{number}.mp4", pixels.integers(0, 256, (4, 32, 32, 3), np.uint8), crf=30)
-    names = [f"clip{number}" for number in range(5)]
-    paths = [f"{number}.mp4" for number in range(5)]
+    names = [f"clip{number}" for number in range(n)]
+    paths = [f"{number}.mp4" for number in range(n)]
     return pd.DataFrame({"clip_id": names, "path": paths, "text": names}), folder
 
 

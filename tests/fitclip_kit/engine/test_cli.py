@@ -126,10 +126,7 @@ def test_help_lists_the_loaders(capsys: pytest.CaptureFixture) -> None:
     printed = " ".join(capsys.readouterr().out.split())
     for loader in LOADERS:
         assert f" {loader} {documentation(loader).partition(chr(10))[0]}" in printed
-
-
-def test_without_a_root_the_documentation_is_printed(capsys: pytest.CaptureFixture) -> None:
-    assert run("didemo") == 0
+    assert run("didemo") == 0  # without a root
     printed = capsys.readouterr().out
     assert documentation("didemo") in printed and "check-data didemo --root DIR" in printed
 

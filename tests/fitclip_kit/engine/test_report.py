@@ -119,21 +119,6 @@ def test_the_page_holds_all_notebooks_in_order_and_links_to_each(project):
     assert [path.name for path in project.run_dir.glob("*report*")] == ["report.html"]
 
 
-def test_captions_with_html_are_shown_as_text(project):
-    table = pd.DataFrame({"caption": [HOSTILE]})
-    cells = [
-        code_cell("Markdown(caption)", shown(markdown=f"It says {HOSTILE} here")),
-        code_cell("table", shown(html=table.to_html(), plain="table")),
-        code_cell("print(caption)", nbformat.v4.new_output("stream", text=HOSTILE)),
-        code_cell("caption", shown(plain=HOSTILE)),
-        nbformat.v4.new_markdown_cell(f"## {HOSTILE}"),
-        code_cell(f"caption = {HOSTILE!r}"),
-    ]
-    page = finished(project, *cells).page()
-    assert "<script" not in page and "<img" not in page
-    assert words(page).count(HOSTILE) == len(cells)
-
-
 def test_the_page_runs_and_loads_nothing_and_shows_tables_and_pictures(project):
     table = pd.DataFrame({"a": [1.5]}, index=["row"]).to_html(notebook=True)
     outputs = [
@@ -263,11 +248,5 @@ def test_unfinished_notebooks_are_named_and_nothing_is_written(project, capsys):
     assert "01_one: parameters: value is 1.0, expected 0.5" in message
     assert "03_three: it has not completed yet" in message
     assert not project.path.exists()
-
-
-def test_the_command_says_where_the_page_is(project, capsys):
-    assert finished(project).command() == 0
-    assert f"{project.path} (" in capsys.readouterr().out
-    assert project.path.is_file()
     assert project.command("huge") == 2
     assert "no profile 'huge'" in capsys.readouterr().err

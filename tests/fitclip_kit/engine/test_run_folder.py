@@ -3,17 +3,16 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from data_prep import frame_store
 from data_prep.clips import write_clips
 from data_prep.frame_store import FrameRule
-from data_prep.mini_benchmark.build import encode
 from fitclip_core.clips import TrainingClips
 from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.store.files import file_sha256, manifest_problems, write_json
+from tests.faults.work import make_videos
 
 N = 9
 LABELS = ["surfing", "rowing", "biking"] * 3
@@ -25,13 +24,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     run = RunFolder(tmp_path_factory.mktemp("runs") / "mini")
     videos = run.data / "msrvtt" / "videos"
     videos.mkdir(parents=True)
-    pixels = np.random.default_rng(0)
-    for number in range(N):
-        encode(videos / f"{number}.mp4", pixels.integers(0, 256, (4, 32, 32, 3), np.uint8), crf=30)
+    clips, _ = make_videos(videos, N)
     (videos / "4.mp4").write_bytes(b"no video")
-    numbers = pd.Series(range(N)).astype(str)
-    clips = pd.DataFrame({"clip_id": "clip" + numbers, "path": "videos/" + numbers + ".mp4"})
-    write_clips(run.data / "msrvtt" / "clips.csv", clips.assign(text="text " + numbers))
+    clips["path"] = "videos/" + clips["path"]
+    texts = clips.pop("text").str.replace("clip", "text ")
+    write_clips(run.data / "msrvtt" / "clips.csv", clips.assign(text=texts))
     write_clips(run.data / "ucf101" / "clips.csv", clips.assign(label=LABELS))
     describe(run, "msrvtt", protocol={"captions": "one a clip"})
     describe(run, "ucf101", templates=["{}", "a {}."], classes=[*sorted(set(LABELS)), "diving"])

@@ -42,10 +42,8 @@ def test_yaml_is_read_as_the_library_reads_it(file: Path, text: str) -> None:
         (b"x: {b: 1, b: 2}", "key 'b' is given twice"),
         (b"a: [", "line 1, column 5"),
         (b"a: \xff", "can't decode byte 0xff"),
-        (b"!!python/object/apply:os.getcwd []", "could not determine a constructor"),
         (b"!!float much", "much"),
         (b"{[1]: 2}", "unhashable"),
-        (b"[" * 3000, "is not readable YAML"),
         (None, "No such file"),
     ],
 )
@@ -121,17 +119,13 @@ def test_all_problems_of_a_profile_are_listed() -> None:
     [
         ("import os", "line 1: this is not"),
         ("a = 1\nb = a", "line 2, b"),
-        ("a = b = 1", "line 1: this is not"),
-        ("a, b = 1, 2", "line 1: this is not"),
         ("a = 1\na = 2", "line 2: this is not"),
         ("a = []", "one type"),
         ("a = [1, 'x']", "one type"),
         ("a = None", "None is no bool"),
-        ("a = {'x': 1}", "is no bool"),
         ("a = (1, 2)", "is no bool"),
         ("a = 1e999", "no finite number"),
         ("a =", "not Python"),
-        ("a: int = 1", "line 1: this is not"),
     ],
 )
 def test_only_plain_literals_are_declared(source: str, message: str) -> None:
@@ -144,7 +138,6 @@ def test_only_plain_literals_are_declared(source: str, message: str) -> None:
     [
         ("a: 1\n", "section 'a'"),
         ("[1]\n", "must hold sections"),
-        ("a: {b: 1}\na: {c: 2}\n", "given twice"),
         (None, "no profile 'a' in .*; there: mini"),
     ],
 )
@@ -210,11 +203,9 @@ def test_a_clusters_settings_come_from_a_file(file: Path) -> None:
         ("gpu: 1", "unknown: 'gpu'\nThe settings are executor, parallel"),
         ("- gpus", "must hold"),
         ("slurm: 3", "slurm: wants a valid dictionary"),
-        ("gpus: 1\ngpus: 2", "key 'gpus' is given twice"),
         ("executor: cloud", "executor: wants 'inline', 'local' or 'slurm', found 'cloud'"),
         ("retries: -1", "retries: .* 0, found -1"),
         ("minutes: 0", "minutes: .* 0, found 0"),
-        ("cpus: 1.5", "cpus: wants a valid integer"),
         ("cpus: 0", "cpus: .* 0, found 0"),
         ("parallel: true", "parallel: wants a valid integer"),
         ("gpus: -1", "gpus: .* 0, found -1"),

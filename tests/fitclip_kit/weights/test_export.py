@@ -24,13 +24,7 @@ NAN = {"logit_scale": torch.tensor(float("nan"))}
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> ClipEncoder:
-    folder = tmp_path_factory.mktemp("models") / "teacher"
-    folder.mkdir()
-    config = {
-        "model_cfg": formats.TINY_CLIP,
-        "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
-    }
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    folder = formats.write_config(tmp_path_factory.mktemp("models") / "teacher")
     formats.write_safetensors(folder / "open_clip_model.safetensors", TEACHER)
     return ClipEncoder.from_folder(folder)
 
@@ -65,14 +59,11 @@ def test_an_exported_folder_gives_the_same_features(tmp_path: Path, encoder: Cli
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "fused" / name).read_bytes()
 
 
-def test_a_model_by_name_is_exported_with_its_configuration(tmp_path: Path) -> None:
-    config = tmp_path / "tiny-named.json"
-    config.write_text(json.dumps(formats.TINY_CLIP))
-    open_clip.add_model_config(config)
-    try:
-        named = ClipEncoder.from_open_clip("tiny-named")
-    finally:
-        open_clip.factory._MODEL_CONFIGS.pop("tiny-named")
+def test_a_model_by_name_is_exported_with_its_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formats.name_models(tmp_path, monkeypatch, tiny_named={})
+    named = ClipEncoder.from_open_clip("tiny-named")
     export_open_clip(tmp_path / "out", named, dtype=torch.float16)
     loaded = ClipEncoder.from_folder(tmp_path / "out")
     assert loaded.model_config == formats.TINY_CLIP

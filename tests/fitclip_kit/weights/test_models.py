@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,18 +23,12 @@ NAN = torch.tensor(float("nan"))
 
 
 @pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny models that open_clip knows by name, with and without QuickGELU."""
-    registry = dict(open_clip.factory._MODEL_CONFIGS)
-    for name, quick in (("tiny", False), ("tiny-quickgelu", True)):
-        file = tmp_path / "configs" / f"{name}.json"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps({**formats.TINY_CLIP, "quick_gelu": quick}))
-        open_clip.add_model_config(file)
+    plain = {"quick_gelu": False}
+    custom = {**plain, "custom_text": True}
+    formats.name_models(tmp_path, monkeypatch, tiny=plain, tiny_quickgelu={}, tiny_custom=custom)
     monkeypatch.setattr(models, "CLIP_ARCHITECTURES", ("ViT-B-32", "tiny"))
-    yield
-    open_clip.factory._MODEL_CONFIGS.clear()
-    open_clip.factory._MODEL_CONFIGS.update(registry)
 
 
 def meta_state(name: str) -> dict[str, torch.Tensor]:
@@ -122,9 +115,6 @@ def test_plain_files_need_the_architecture(tmp_path: Path) -> None:
 @pytest.mark.parametrize("prefix", ["", "text."])
 def test_text_towers_of_both_forms_fit_both(tmp_path: Path, architecture: str, prefix: str) -> None:
     """open_clip's CustomTextCLIP has `text.` before the text tower's names."""
-    config = tmp_path / "configs" / "tiny-custom.json"
-    config.write_text(json.dumps({**formats.TINY_CLIP, "custom_text": True, "quick_gelu": False}))
-    open_clip.add_model_config(config)
     path = tmp_path / "weights.pt"
     outside = ("visual.", "logit_scale")
     torch.save({n if n.startswith(outside) else f"{prefix}{n}": v for n, v in CLIP.items()}, path)
@@ -162,20 +152,18 @@ def test_what_does_not_fit_is_said_before_the_temperature(tmp_path: Path) -> Non
         load_clip(path, "tiny-quickgelu")
 
 
-def write_config(folder: Path, **changes: Any) -> Path:
-    folder.mkdir(parents=True)
-    preprocessing = {"mean": [0.1, 0.2, 0.3]}
-    config = {"model_cfg": {**formats.TINY_CLIP, **changes}, "preprocess_cfg": preprocessing}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    return folder
-
-
 @pytest.mark.filterwarnings("ignore:.*no logit_scale")
 @pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
 def test_folders(tmp_path: Path, name: str) -> None:
-    folder = write_config(tmp_path / "tiny")
-    with pytest.raises(ValueError, match=r"has no open_clip_model\.safetensors; give a folder"):
-        load_clip(folder)
+    folder = formats.write_config(tmp_path / "tiny")
+    for file, problem in (
+        ("", r"has no open_clip_model\.safetensors; give a folder"),
+        ("config.json", "looks like transformers'"),
+        ("model.safetensors.index.json", "several files: join the parts"),
+    ):
+        (folder / (file or "README.md")).write_text("{}")
+        with pytest.raises(ValueError, match=problem):
+            load_clip(folder)
     weights = folder / name
     if name.endswith(".bin"):  # a pickle of tensors
         state = {f"module.{n}": v for n, v in CLIP.items()} | {"module.logit_scale": NAN}
@@ -206,22 +194,13 @@ def test_weights_named_openai_need_quick_gelu(tmp_path: Path, tiny: None, name: 
     assert load_clip(file, "tiny-quickgelu").protocol["file"] == file.name
     with pytest.raises(ValueError, match="trained with QuickGELU, but tiny computes without it"):
         load_clip(file, "tiny")
-    folder = write_config(tmp_path / "openai" / "folder", quick_gelu=False)
+    folder = formats.write_config(tmp_path / "openai" / "folder", quick_gelu=False)
     save_file(CLIP, folder / "open_clip_model.safetensors")
     with pytest.raises(ValueError, match='in a config: "quick_gelu": true'):
         load_clip(folder)
     (folder / "open_clip_config.json").write_text("[]")
     with pytest.raises(ValueError, match="no JSON object with model_cfg"):
         load_clip(folder)
-
-
-def test_folders_of_other_layouts_are_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"open_clip_config\.json; .*looks like transformers'"):
-        load_clip(tmp_path)
-    (tmp_path / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(ValueError, match="several files: join the parts"):
-        load_clip(tmp_path)
 
 
 @pytest.mark.parametrize(
