@@ -102,15 +102,23 @@ def attribute(owner: bytes, attribute_name: str) -> bytes:
 # Each is run by Python's own pickle: (what the refusal must name, the program's body).
 WORKING: dict[str, tuple[str, Attack]] = {
     "os.system": ("os.system", lambda c: call(name("os", "system"), touch(c))),
+    "posix.system": ("posix.system", lambda c: call(name("posix", "system"), touch(c))),
     "eval": ("builtins.eval", lambda c: call(name("__builtin__", "eval"), python(c))),
+    "exec": ("builtins.exec", lambda c: call(name("builtins", "exec"), python(c))),
     "open": ("builtins.open", lambda c: call(name("__builtin__", "open"), text(c), text("w"))),
     "getattr chain": ("builtins.__import__",
                       lambda c: call(attribute(imported("os"), "system"), touch(c))),
     "attrgetter": ("operator.attrgetter", lambda c: call(
         call(call(name("operator", "attrgetter"), text("system")), imported("os")), touch(c))),
+    "subprocess": ("subprocess.check_output", lambda c: call(
+        name("subprocess", "check_output"), b"](" + text("touch") + text(c) + b"e")),
+    "partial": ("functools.partial", lambda c: call(
+        call(name("functools", "partial"), name("os", "system"), touch(c)))),
     "nested reduce": ("builtins.map", lambda c: call(
         name("__builtin__", "list"),
         call(name("__builtin__", "map"), name("os", "system"), b"](" + touch(c) + b"e"))),
+    "beside a sound value": ("os.system", lambda c: (
+        call(name("collections", "OrderedDict")) + call(name("os", "system"), touch(c)))),
     "OBJ": ("posix.system", lambda c: b"(" + name("posix", "system") + touch(c) + b"o"),
     "INST": ("unknown operation .*105", lambda c: b"(" + touch(c) + b"iposix\nsystem\n"),
     "NEWOBJ": ("email.message.Message", lambda c: (
@@ -118,6 +126,8 @@ WORKING: dict[str, tuple[str, Attack]] = {
     "computed STACK_GLOBAL": ("posix.system", lambda c: (
         b"](" + text("posix") + b"q\x01" + text("system") + b"q\x02eh\x01h\x02\x93" + touch(c)
         + b"\x85R")),
+    "torch.hub": ("torch.serialization.load", lambda c: call(
+        name("torch.serialization", "load"), call(name("os", "system"), touch(c)))),
     "partly torch": ("torch._utils.torch", lambda c: (
         name("torch._utils", "torch") + call(name("os", "system"), touch(c)))),
 }  # fmt: skip
