@@ -57,7 +57,8 @@ def unused_parameters() -> list[str]:
 def _public(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef, str | None]]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            yield node, None
+            if not any("command" in ast.unparse(one) for one in node.decorator_list):  # typer's
+                yield node, None
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             for inner in node.body:
                 named = isinstance(inner, ast.FunctionDef) and (
