@@ -66,6 +66,7 @@ REFUSED = [
     (TABLE, "a,b,c.jpg\nd,e,c.jpg\n", "no usable row"),
     (TABLE, GOOD.replace("five.jpg", "/etc/passwd"), "line 5: '/etc/passwd' is no file name"),
     (TABLE, GOOD.replace("five.jpg", ".."), r"line 5: '\.\.' is no file"),
+    (TABLE, GOOD.replace("five.jpg", "C:x.jpg"), "'C:x.jpg' is no file name"),
     (TABLE, GOOD.replace("five.jpg", ""), "line 5: '' is no file name"),
     (GOOGLE, GOOD_GOOGLE[:-17], "line 4: 'f\"' is no caption, tab and URL"),
     (GOOGLE, "a\t\n", "line 1: .* is no caption, tab and URL"),

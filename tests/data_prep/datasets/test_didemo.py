@@ -154,6 +154,7 @@ REFUSED = [
     (TEXTS, '["x"]', r"\[0\]: 'x' is not an object"),
     (TEXTS, one(description=7), r"\[0\], 'description': 7 is not a text"),
     (TEXTS, one(video="../x_11_a.mov"), r"\[0\]: '../x_11_a.mov' is no DiDeMo video name"),
+    (TEXTS, one(video="x_11_/../../a.mov"), r"'x_11_/../../a.mov' is no DiDeMo video name"),
     (TEXTS, one(video="video7"), "'video7' is no DiDeMo"),
     (TABLE, GOOD_HASHES.replace("\t", ","), "line 1: '11,aaaaaa1111' is no"),
     (TABLE, GOOD_HASHES[:-11], "line 3: .* is no Flickr id, tab and hash"),
