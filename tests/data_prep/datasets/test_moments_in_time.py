@@ -59,9 +59,8 @@ def test_the_table_gives_the_label_not_the_folder(tmp_path: Path) -> None:
     ids=["tabs", "spaces", "names_alone"],
 )
 def test_classes_in_other_layouts(tmp_path: Path, classes: bytes) -> None:
-    plain = load("moments_in_time", lay(tmp_path / "a", GOOD))
-    other = lay(tmp_path / "b", {**GOOD, "moments_categories.txt": classes})
-    assert load("moments_in_time", other).classes == plain.classes
+    data = load("moments_in_time", lay(tmp_path, {**GOOD, "moments_categories.txt": classes}))
+    assert data.classes == ("hitting", "playing+music", "adult+female+speaking", "clapping")
 
 
 V2_CLASSES = "".join(f"{chr(97 + k // 26)}{chr(97 + k % 26)}\n" for k in range(305)).encode()
@@ -87,8 +86,9 @@ REFUSED = [
 def test_broken_files_are_refused(
     tmp_path: Path, number: int, content: bytes, message: str
 ) -> None:
+    files = {**GOOD, list(GOOD)[number]: content}
     with pytest.raises(ValueError, match=message):
-        load("moments_in_time", lay(tmp_path, {**GOOD, list(GOOD)[number]: content}))
+        load("moments_in_time", lay(tmp_path, files))
 
 
 def names_of(realdata: Path, version: str) -> list[str]:

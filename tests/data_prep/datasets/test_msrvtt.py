@@ -200,13 +200,7 @@ REFUSED = [
     ),
     ({LIST: f"{IDS[0]}\n{IDS[0]}\n"}, "is there 2 times"),
     ({LIST: ",".join(IDS)}, "line 1: .* is no MSR-VTT video"),
-    ({LIST: "video7500\n\n../video1\n"}, r"line 3: '\.\./video1' is no"),
     ({LIST: LONG}, "has 2,250 videos and 1ka_test"),
-    ({CAPTIONS: "[1, 2]"}, r"\[1, 2\] is not an object"),
-    ({CAPTIONS: '{"images": []}'}, "no 'annotations'; it has images"),
-    ({CAPTIONS: '{"annotations": {}}'}, "'annotations': {} is not a"),
-    ({CAPTIONS: '{"annotations": ["x"]}'}, r"annotations\[0\]: 'x' is"),
-    ({CAPTIONS: '{"annotations": [{"image_id": "video1"}]}'}, r"\[0\] has no 'caption'; it has im"),
     ({CAPTIONS: changed(caption=7)}, r"annotations\[0\], 'caption': 7 is not a text"),
     ({CAPTIONS: changed(image_id=7020)}, r"annotations\[0\], 'image_id': 7020 is not a text"),
     ({CAPTIONS: official({"video_id": "video1"})}, r"videos\[0\] has no 'split'"),
@@ -251,8 +245,6 @@ def test_the_real_test_table(realdata: Path, tmp_path: Path) -> None:
     listed = realdata / "msrvtt/structured-symlinks/val_list_jsfusion.txt"
     assert set(found.clips["clip_id"]) == set(listed.read_text().split())
     assert (found.coverage, len(found.dropped), found.notes) == (0, 0, ())
-    with pytest.raises(ValueError, match=r"1000 of 1000 clips \(100.0%\) have no file"):
-        found.check_missing(0.05)
 
     variant = realdata / "msrvtt/variants/MSRVTT_JSFUSION_test.semicolon_crlf.csv"
     shutil.copy(variant, tmp_path / "MSRVTT_JSFUSION_test.csv")
@@ -285,7 +277,3 @@ def test_real_files_in_the_wrong_place(realdata: Path, tmp_path: Path) -> None:
     shutil.copy(realdata / "msrvtt/structured-symlinks/val_list_jsfusion.txt", tmp_path)
     with pytest.raises(ValueError, match=r"2250 videos.*are not the same split: 3250 videos"):
         load("msrvtt", tmp_path, captions="jsfusion")
-    pointer = realdata / "msrvtt/variants/video_metadata.lfs_pointer.json"
-    shutil.copy(pointer, tmp_path / "MSR_VTT.json")
-    with pytest.raises(ValueError, match=r"MSR_VTT.json is a git-LFS pointer"):
-        load("msrvtt", tmp_path)

@@ -47,14 +47,12 @@ def test_the_layouts_in_use(tmp_path: Path, lists: str, videos: str) -> None:
     assert any("has 3 classes; officially there are 101" in note for note in data.notes)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["v_HandStandPushups_g01_c01.avi", "v_HandStandPushups_g01_c01.mp4"],
-)
-def test_the_other_spelling_of_the_folder(tmp_path: Path, name: str) -> None:
-    touch(write(tmp_path), f"UCF-101/HandStandPushups/{name}")
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_the_other_spelling_of_the_folder(tmp_path: Path, suffix: str) -> None:
+    path = f"UCF-101/HandStandPushups/v_HandStandPushups_g01_c01{suffix}"
+    touch(write(tmp_path), path)
     data = load("ucf101", tmp_path)
-    assert data.clips["path"].iloc[1] == f"UCF-101/HandStandPushups/{name}"
+    assert data.clips["path"].iloc[1] == path
     assert data.clips["label"].iloc[1] == "Handstand Pushups"
     assert len(data.missing) == 2
 
@@ -78,19 +76,14 @@ REFUSED = [
     ("classInd", CLASSES + b"4 YoYo\n", "class 'Yo Yo' is there 2 times"),
     ("classInd", CLASSES + b"3 Biking\n", "class number 3 is there 2 times"),
     ("testlist01", b"v_Archery_g01_c01.avi\n", "is no video"),
-    ("testlist01", b"../Archery/v_Archery_g01_c01.avi", "is no video"),
-    ("testlist01", TEST.replace(b"/", b"\\"), "is no video"),
 ]
 
 
 @pytest.mark.parametrize(("name", "content", "message"), REFUSED)
 def test_broken_lists_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    split = name.replace("classInd", "testlist01")
     with pytest.raises(ValueError, match=message):
-        load(
-            "ucf101",
-            write(tmp_path, **{name: content}),
-            split=name.replace("classInd", "testlist01"),
-        )
+        load("ucf101", write(tmp_path, **{name: content}), split=split)
 
 
 def test_a_list_that_is_not_there(tmp_path: Path) -> None:
