@@ -42,8 +42,9 @@ from figures.explorer_state import (
 from figures.inference import per_class_differences
 from figures.measures import Measure
 from fitclip_core.metrics import per_class_accuracy
-from fitclip_kit.slider.answers import StoredSweep, of_direction, share_point
+from fitclip_kit.slider.answers import Sweep, of_direction, share_point
 from fitclip_kit.slider.material import ClipSet
+from fitclip_kit.slider.merges import Fusion
 from fitclip_kit.store.results import CLASSIFICATION
 
 SHOWN: Final = 8  # clips, classes or captions
@@ -81,7 +82,7 @@ def render(view: str, **context: Any) -> Markup:
 # Curves
 
 
-def curve_panels(sweep: StoredSweep, draw: int, titles: Mapping[str, str]) -> list[CurvePanel]:
+def curve_panels(sweep: Sweep, draw: int, titles: Mapping[str, str]) -> list[CurvePanel]:
     """A panel a data set, whose axis holds all students' curves."""
     panels = []
     for name, measure in sweep.measures.items():
@@ -168,12 +169,13 @@ def _y(panel: CurvePanel, value: float) -> str:
 
 
 def numbers(
-    points: Mapping[str, Point], sweep: StoredSweep, draw: int, titles: Mapping[str, str]
+    points: Mapping[str, Point], sweep: Sweep, draw: int, titles: Mapping[str, str]
 ) -> pd.DataFrame:
     """Every point beside the stored teacher and student, as texts, a row each."""
     rows = []
+    ends = [sweep.points(Fusion.at(draw, alpha)) for alpha in (0, 1)]
     for name, point in points.items():
-        teacher, student = (sweep.at(name, draw, end).value for end in (0.0, 1.0))
+        teacher, student = (end[name].value for end in ends)
         rows.append(
             [
                 titles[name],

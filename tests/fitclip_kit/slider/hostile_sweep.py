@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fitclip_core.zero_shot import Trial
-from fitclip_kit.slider.answers import StoredSweep
+from fitclip_kit.slider.answers import Sweep
 from fitclip_kit.slider.material import ClipSet, Material
 from fitclip_kit.store.results import Cell, typed
 
@@ -86,8 +86,8 @@ def outcomes(draws=DRAWS, alphas=ALPHAS) -> pd.DataFrame:
     return typed(pd.concat(tables, ignore_index=True))
 
 
-def sweep(draws=DRAWS, alphas=ALPHAS) -> StoredSweep:
-    return StoredSweep(outcomes(draws, alphas), {name: one.measure for name, one in SETS.items()})
+def sweep(draws=DRAWS, alphas=ALPHAS) -> Sweep:
+    return Sweep(outcomes(draws, alphas), {name: one.measure for name, one in SETS.items()})
 
 
 def material(folder: Path) -> Material:

@@ -15,7 +15,7 @@ from PIL import Image
 from figures.measures import Measure
 from fitclip_kit.engine.report import external_loads
 from fitclip_kit.slider import page
-from fitclip_kit.slider.answers import StoredSweep
+from fitclip_kit.slider.answers import Sweep
 from tests.fitclip_kit.slider.hostile_sweep import (
     ALPHAS,
     CLIPS,
@@ -211,7 +211,7 @@ def test_example_clips_improved_worsened_and_did_neither_most():
 def test_where_nothing_changed_one_clip_is_shown():
     table = outcomes().assign(rank=2.0)
     measures = {name: Measure(name, "text_to_video", 5) for name in ("one",)}
-    assert page.example_clips(StoredSweep(table, measures), "one") == {
+    assert page.example_clips(Sweep(table, measures), "one") == {
         "one_05": "in the middle of all clips"
     }
 

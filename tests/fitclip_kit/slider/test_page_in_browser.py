@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from fitclip_kit.slider.merges import Fusion
 from fitclip_kit.slider.page import write_page
 from tests.fitclip_kit.slider.hostile_sweep import material, sweep
 
@@ -58,7 +59,7 @@ def test_keys_move_alpha_and_everything_follows(opened):
         (caption,) = seen(opened, "[data-alpha] > .fk-scroll > table > caption")
         assert caption.text_content() == f"α = {alpha:g}, student 1"
         readings = [one.text_content() for one in seen(opened, ".fk-reading > span")]
-        values = [100 * point.value for point in swept.points(1, alpha).values()]
+        values = [100 * point.value for point in swept.points(Fusion.at(1, alpha)).values()]
         assert [one.split()[0] for one in readings] == [f"{value:.1f}" for value in values]
         marked = {one.text_content() for one in seen(opened, "thead .now")}
         assert marked == {f"{alpha:g}"}

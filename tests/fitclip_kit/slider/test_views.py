@@ -131,7 +131,7 @@ def test_a_table_of_numbers_beside_teacher_and_student():
     swept = sweep()
     point = Point(0.4164, 0.386, math.nan, "interpolated")
     found = views.numbers({"one": point}, swept, 1, TITLES)
-    teacher, student = (swept.at("one", 1, end).value for end in (0, 1))
+    teacher, student = swept.curve("one", 1)["value"].iloc[[0, -1]]
     assert teacher != student
     expected = [HOSTILE, "text-to-video R@5", f"{100 * teacher:.1f}", f"{100 * student:.1f}"]
     difference = f"{100 * (0.4164 - teacher):+.1f}".replace("-", "−")
