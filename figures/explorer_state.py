@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
 
 from figures import style
 from figures.whole_curve import alpha_axis
@@ -203,7 +204,8 @@ def state_figure(
         below = style.FOOTER / height
         room = {"h_pad": 0.03, "hspace": 0.06, "wspace": 0.04}
         figure.set_layout_engine("constrained", rect=(0, below, 1, 1 - below), **room)
-        curves, table, *rest = figure.subfigures(len(heights), 1, height_ratios=heights)
+        parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)
+        curves, table, *rest = parts[:, 0]
         curves.suptitle(title, x=0.01, ha="left", weight="bold", size=9)
         grid = curves.add_gridspec(rows, _COLUMNS)
         for place, panel in enumerate(panels):
@@ -265,7 +267,7 @@ def _draw_numbers(ax: Axes, numbers: pd.DataFrame) -> None:
     """A table with three rules; words to the left, numbers to the right."""
     ax.axis("off")
     texts = numbers.astype(str).to_numpy().tolist()
-    table = ax.table(texts, colLabels=list(numbers), bbox=(0, 0, 1, 1))
+    table = ax.table(texts, colLabels=numbers.columns.astype(str).tolist(), bbox=Bbox.unit())
     table.auto_set_font_size(False)
     table.set_fontsize(7)
     table.auto_set_column_width(list(range(len(numbers.columns))))

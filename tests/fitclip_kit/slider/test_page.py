@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.table import Cell
 from matplotlib.text import Text
 from PIL import Image
 
@@ -232,7 +233,8 @@ def test_the_page_opens_near_the_papers_alpha(alphas, expected):
 
 def test_the_opening_figure_shows_what_the_page_opens_with(tmp_path):
     figure = page.opening_figure(sweep(), material(tmp_path))
-    texts = [text.get_text() for text in figure.findobj(Text)]
+    found = [*figure.findobj(Text), *(cell.get_text() for cell in figure.findobj(Cell))]
+    texts = [text.get_text() for text in found]
     assert "α = 0.5 · student 1" in texts
     assert "One <b>&</b> only" in texts
     assert any("improved most at α = 0.5" in text for text in texts)
