@@ -266,8 +266,9 @@ def _handle(kind: str, words: str) -> Line2D | Patch:
 def _draw_numbers(ax: Axes, numbers: pd.DataFrame) -> None:
     """A table with three rules; words to the left, numbers to the right."""
     ax.axis("off")
-    texts = numbers.astype(str).to_numpy().tolist()
-    table = ax.table(texts, colLabels=numbers.columns.astype(str).tolist(), bbox=Bbox.unit())
+    texts = numbers.astype(str).to_numpy().tolist()  # none where nothing is measured
+    heads = numbers.columns.astype(str).tolist()
+    table = ax.table([heads, *texts], bbox=Bbox.unit())
     table.auto_set_font_size(False)
     table.set_fontsize(7)
     table.auto_set_column_width(list(range(len(numbers.columns))))
