@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
 
 from figures import style
 from figures.whole_curve import alpha_axis
@@ -195,47 +196,39 @@ def state_figure(
     rows = math.ceil(len(panels) / _COLUMNS)
     texts = [_wrapped(strip.text) for strip in strips]
     strip_heights = [max(_STRIP, (text.count("\n") + 3) * _LINE) for text in texts]
-    heights = {
-        "title": _TITLE,
-        "curves": rows * _PANEL,
-        "legend": _LEGEND,
-        "numbers": (len(numbers) + 1) * _ROW + _GAP,
-        "strips": sum(strip_heights),
-        "footer": style.FOOTER,
-    }
-    height = sum(heights.values())
-    tops = dict(zip(heights, 1 - np.cumsum([0, *heights.values()]) / height, strict=False))
+    heights = [_TITLE + rows * _PANEL + _LEGEND, (len(numbers) + 1) * _ROW + _GAP]
+    heights += [sum(strip_heights)] if strips else []
+    height = sum(heights) + style.FOOTER
     with style.theme():
         figure = style.Figure(style.PAGE_WIDTH, height)
-        share = heights["curves"] / height
-        below = tops["curves"] - share
+        below = style.FOOTER / height
         room = {"h_pad": 0.03, "hspace": 0.06, "wspace": 0.04}
-        figure.set_layout_engine("constrained", rect=(0, below, 1, share), **room)
-        figure.text(0.01, tops["title"] - 0.06 / height, title, va="top", weight="bold", size=9)
-        grid = figure.add_gridspec(rows, _COLUMNS)
+        figure.set_layout_engine("constrained", rect=(0, below, 1, 1 - below), **room)
+        parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)
+        curves, table, *rest = parts[:, 0]
+        curves.suptitle(title, x=0.01, ha="left", weight="bold", size=9)
+        grid = curves.add_gridspec(rows, _COLUMNS)
         for place, panel in enumerate(panels):
-            ax = figure.add_subplot(grid[place // _COLUMNS, place % _COLUMNS])
+            ax = curves.add_subplot(grid[place // _COLUMNS, place % _COLUMNS])
             letter = ascii_lowercase[place % 26]
             _draw_panel(ax, f"({letter}) {panel.title}", panel, points.get(panel.data_set), shares)
         estimates = any(point.is_estimate for point in points.values())
-        figure.legend(
-            handles=[
-                _handle(kind, words)
-                for kind, words in legend_entries(panels[0].mean is not None, estimates).items()
-            ],
-            loc="upper center",
-            bbox_to_anchor=(0.5, tops["legend"] - 0.02 / height),
-            ncols=3,
-            frameon=False,
-            borderpad=0,
-            borderaxespad=0,
-            labelspacing=0.3,
-            columnspacing=1.2,
-        )
-        _draw_numbers(_bare(figure, tops["numbers"], heights["numbers"] / height), numbers)
-        if strips:
-            ax = _bare(figure, tops["strips"], heights["strips"] / height)
-            _draw_strips(ax, strips, texts, strip_heights)
+        entries = legend_entries(panels[0].mean is not None, estimates)
+        handles = [_handle(kind, words) for kind, words in entries.items()]
+        look = {"frameon": False, "borderpad": 0, "labelspacing": 0.3, "columnspacing": 1.2}
+        curves.legend(handles=handles, loc="outside lower center", ncols=3, **look)
+        _draw_numbers(table.subplots(), numbers)
+        for part in rest:
+            sizes = {"width_ratios": (55, 45), "height_ratios": strip_heights}
+            axes = part.subplots(len(strips), 2, squeeze=False, gridspec_kw=sizes)
+            for (picture, words), strip, text in zip(axes, strips, texts, strict=True):
+                picture.imshow(side_by_side(strip.frames, (255, 255, 255)))
+                picture.set_anchor("NW")
+                plain: dict[str, Any] = {"va": "top", "parse_math": False}  # captions hold dollars
+                words.text(0, 1, strip.title, size=7, weight="bold", **plain)
+                words.text(0, 1, f"\n{text}", size=6.5, **plain)
+                picture.axis("off")
+                words.axis("off")
     return figure
 
 
@@ -270,38 +263,21 @@ def _handle(kind: str, words: str) -> Line2D | Patch:
     return Line2D([], [], label=words, **(_LOOK.get(kind) or _POINT | {"marker": "o"} | face))
 
 
-def _bare(figure: Figure, top: float, height: float) -> Axes:
-    """Axes without axes, over the figure's width, in inches from its left and from the top down."""
-    ax = figure.add_axes((0, top - height, 1, height))
-    ax.set_in_layout(False)
-    ax.axis("off")
-    ax.set_xlim(0, style.PAGE_WIDTH)
-    ax.set_ylim(height * figure.get_figheight(), 0)
-    return ax
-
-
 def _draw_numbers(ax: Axes, numbers: pd.DataFrame) -> None:
     """A table with three rules; words to the left, numbers to the right."""
-    lines = [[str(name) for name in numbers.columns], *numbers.astype(str).to_numpy().tolist()]
-    widths = np.array([max(map(len, column)) for column in zip(*lines, strict=True)])
-    ends = np.cumsum(widths) + 2 * np.arange(len(widths))
-    left, right = 0.08, style.PAGE_WIDTH - 0.08
-    scale = (right - left) / ends[-1]
-    for column, (end, width) in enumerate(zip(ends, widths, strict=True)):
-        words = any(letter.isalpha() for line in lines[1:] for letter in line[column])
-        for row, line in enumerate(lines):
-            ax.text(
-                left + scale * (end - width if words else end),
-                (row + 0.55) * _ROW,
-                line[column],
-                ha="left" if words else "right",
-                va="center",
-                size=7,
-                weight="bold" if row == 0 else "normal",
-                parse_math=False,  # titles may hold dollar signs
-            )
-    for y, thick in ((0.0, 0.8), (_ROW, 0.5), (len(lines) * _ROW, 0.8)):
-        ax.plot([left, right], [y + 0.005, y + 0.005], color=style.INK, linewidth=thick)
+    ax.axis("off")
+    texts = numbers.astype(str).to_numpy().tolist()  # none where nothing is measured
+    heads = numbers.columns.astype(str).tolist()
+    table = ax.table([heads, *texts], bbox=Bbox.unit())
+    table.auto_set_font_size(False)
+    table.set_fontsize(7)
+    table.auto_set_column_width(list(range(len(numbers.columns))))
+    for (row, column), cell in table.get_celld().items():
+        words = any(map(str.isalpha, "".join(line[column] for line in texts)))
+        look = {"ha": "left" if words else "right", "weight": "normal" if row else "bold"}
+        cell.set_text_props(**look, parse_math=False)  # titles may hold dollar signs
+        cell.visible_edges = "" if 0 < row < len(texts) else "B" if row else "BT"
+        cell.set(edgecolor=style.INK, linewidth=0.8, capstyle="projecting")
 
 
 def _wrapped(text: str) -> str:
@@ -316,24 +292,6 @@ def side_by_side(frames: np.ndarray, gap: Sequence[int]) -> np.ndarray:
     columns[:] = gap
     parts = [part for frame in frames for part in (frame, columns)][:-1]
     return np.concatenate(parts, axis=1)
-
-
-def _draw_strips(
-    ax: Axes, strips: Sequence[Strip], texts: Sequence[str], heights: Sequence[float]
-) -> None:
-    """Clips below each other: frames on the left, what is said of them beside."""
-    top = 0.0
-    for strip, text, height in zip(strips, texts, heights, strict=True):
-        pixels = side_by_side(strip.frames, (255, 255, 255))
-        inch = min((_STRIP - 0.06) / pixels.shape[0], 0.55 * style.PAGE_WIDTH / pixels.shape[1])
-        right, bottom = 0.08 + inch * pixels.shape[1], top + inch * pixels.shape[0]
-        ax.imshow(pixels, extent=(0.08, right, bottom, top), aspect="auto")
-        look: dict[str, Any] = {"va": "top", "parse_math": False}  # captions may hold dollar signs
-        ax.text(right + 0.12, top, strip.title, size=7, weight="bold", **look)
-        ax.text(right + 0.12, top + 0.14, text, size=6.5, **look)
-        top += height
-    ax.set_xlim(0, style.PAGE_WIDTH)  # imshow has changed them
-    ax.set_ylim(top, 0)
 
 
 def _rounded(share: float) -> float:

@@ -18,22 +18,25 @@ from fitclip_core.statistics import mean_interval
 from fitclip_kit.store.results import OUTCOME_COLUMNS
 
 if TYPE_CHECKING:
-    from fitclip_kit.slider.background import Task
-    from fitclip_kit.slider.live import LiveModel
     from fitclip_kit.slider.material import Material
     from fitclip_kit.slider.merges import Fusion
 
 KEPT: Final = 120  # tables of outcomes, about 0.2 MB each for 1,000 clips
 
 
-class StoredSweep:
-    """All cells of one sweep and the curves through them; nothing is read after it is made.
+class Sweep:
+    """All cells of one sweep, the curves through them, and what was measured since.
 
     Intervals are analytic: one draw's is the binomial one of `metric_table`, over its items; that
     of the mean over draws is `statistics.crossed_interval`, over items and draws. At alpha 0 all
-    draws share the teacher, and the two are one.
+    draws share the teacher, and the two are one. Other rows of the outcomes play no part.
 
-    Other rows of the outcomes play no part. `clips` is the number that each data set asked for.
+    Methods take well below a millisecond, read no files and may be called from any thread.
+
+    Args:
+        outcomes: as `ResultsStore.outcomes`.
+        measures: by data set.
+        clips: how many each data set asked for.
 
     Raises: ValueError when a data set's outcomes are missing or incomplete, students trained in
         different ways are mixed, or the data sets' alphas or draws differ.
@@ -48,6 +51,8 @@ class StoredSweep:
         self.measures: dict[str, Measure] = dict(measures)
         chosen = _of_measures(sweep_rows(outcomes), self.measures)
         self._cells = _cells(chosen, clips or {})
+        self._lock = threading.Lock()
+        self._measured: OrderedDict[tuple[Fusion, str], tuple[Point, pd.DataFrame]] = OrderedDict()
         self._curves: dict[tuple[str, int | None], pd.DataFrame] = {}
         every: dict[str, dict[float, list[int]]] = {}
         for name, measure in self.measures.items():
@@ -93,94 +98,59 @@ class StoredSweep:
             raise ValueError(f"no draw {draw!r} in the sweep; there: {self.draws}")
         return self._curves[data_set, draw]
 
-    def outcomes(self, data_set: str, draw: int, alpha: float) -> pd.DataFrame:
-        """One cell's outcomes in the measure's direction; at alpha 0 the teacher's.
+    def outcomes(self, fusion: Fusion, data_set: str) -> pd.DataFrame:
+        """The outcomes of a fusion on a data set: item, direction, rank, label, predicted, as
+        `zero_shot.rank`; stored ones are in the measure's direction only.
 
-        Returns: the sweep's own table: item, direction, rank, label, predicted, as
-            `zero_shot.rank`; `attrs["coverage"]["clips"]` is the number of clips asked for.
-
-        Raises: ValueError when this alpha is not stored.
+        Raises: ValueError when they are neither stored nor measured.
         """
-        alpha = round(float(alpha), 9)  # as results keep it
-        if alpha not in self.alphas:
-            raise ValueError(f"{data_set} is not stored at alpha {alpha:g}; finish notebook 04")
-        return self._cells[data_set, alpha, draw if alpha else None]
+        if fusion.is_plain and fusion.vision in self.alphas:
+            return self._cells[data_set, fusion.vision, fusion.draw if fusion.vision else None]
+        with self._lock:
+            if (fusion, data_set) not in self._measured:
+                raise ValueError(
+                    f"{data_set} is not stored at {fusion.title}; measure it, or finish notebook 04"
+                )
+            return self._measured[fusion, data_set][1]
 
-    def at(self, data_set: str, draw: int | None, alpha: float) -> Point:
-        """A data set's measure, of one student or the mean, at any alpha: stored, or linear between
-        the stored neighbours, as are the ends of its interval.
+    def point(self, fusion: Fusion, data_set: str) -> Point | None:
+        """A data set's measure: stored, exact, or with its interval linear between the stored
+        neighbours; None for fusions that lie on no stored curve, until they are measured.
 
         Raises: ValueError as `curve`, or when alpha is beyond the stored ones.
         """
-        curve = self.curve(data_set, draw)
-        alpha = round(float(alpha), 9)
+        with self._lock:
+            measured = self._measured.get((fusion, data_set))
+        if measured is not None:
+            return measured[0]
+        if not fusion.is_plain:
+            return None
+        curve, alpha = self.curve(data_set, fusion.draw), fusion.vision
         first, last = self.alphas[0], self.alphas[-1]
         if not first <= alpha <= last:
-            raise ValueError(f"alpha is {alpha}; the stored sweep runs from {first:g} to {last:g}")
+            raise ValueError(
+                f"alpha is {alpha:g}; the stored sweep runs from {first:g} to {last:g}"
+            )
         value, low, high = (
             float(np.interp(alpha, self.alphas, curve[name]))
             for name in ("value", "ci_low", "ci_high")
         )
         return Point(value, low, high, "stored" if alpha in self.alphas else "interpolated")
 
-    def points(self, draw: int | None, alpha: float) -> dict[str, Point]:
-        """`at` on every data set, in the order of `measures`."""
-        return {name: self.at(name, draw, alpha) for name in self.measures}
-
-
-class Answers:
-    """Answers at once what is stored or was measured before, and measures the rest.
-
-    All methods but `measure` take well below a millisecond and may be called from any thread.
-    """
-
-    def __init__(self, sweep: StoredSweep, live: LiveModel) -> None:
-        self.sweep, self._live = sweep, live
-        self._lock = threading.Lock()
-        self._measured: OrderedDict[tuple[Fusion, str], tuple[Point, pd.DataFrame]] = OrderedDict()
-
-    def outcomes(self, fusion: Fusion, data_set: str) -> pd.DataFrame:
-        """The outcomes of a fusion on a data set, as `zero_shot.rank`.
-
-        Raises: ValueError when they are not measured.
-        """
-        if fusion.is_plain and fusion.vision in self.sweep.alphas:
-            return self.sweep.outcomes(data_set, fusion.draw, fusion.vision)
-        with self._lock:
-            if (fusion, data_set) not in self._measured:
-                raise ValueError(f"{data_set} is not measured at {fusion.title}; measure it first")
-            return self._measured[fusion, data_set][1]
-
-    def point(self, fusion: Fusion, data_set: str) -> Point | None:
-        """The measure of a data set: stored, exact, or interpolated between stored alphas.
-
-        None where nothing can be said before it is measured: fusions that are not of the sweep's
-        kind lie on no stored curve.
-        """
-        with self._lock:
-            measured = self._measured.get((fusion, data_set))
-        if measured is not None:
-            return measured[0]
-        return self.sweep.at(data_set, fusion.draw, fusion.vision) if fusion.is_plain else None
-
     def points(self, fusion: Fusion) -> dict[str, Point]:
-        """`point` on every data set that has one, in the sweep's order."""
-        points = {name: self.point(fusion, name) for name in self.sweep.measures}
+        """`point` on every data set that has one, in the order of `measures`."""
+        points = {name: self.point(fusion, name) for name in self.measures}
         return {name: point for name, point in points.items() if point is not None}
 
     def missing(self, fusion: Fusion, first: str) -> list[str]:
         """The data sets that are not measured at this fusion, `first` at the front."""
         known = {name for name, point in self.points(fusion).items() if not point.is_estimate}
-        lacking = [name for name in self.sweep.measures if name not in known]
+        lacking = [name for name in self.measures if name not in known]
         return sorted(lacking, key=lambda name: name != first)
 
-    def measure(self, fusion: Fusion, data_set: str, task: Task) -> None:
-        """Measure a fusion on a data set and keep the result.
-
-        Raises: Superseded when the task stops.
-        """
-        outcomes = self._live.outcomes(fusion, self._live.material.sets[data_set], task)
-        point = share_point(outcomes, self.sweep.measures[data_set])
+    def keep(self, fusion: Fusion, data_set: str, outcomes: pd.DataFrame) -> None:
+        """Answer with these measured outcomes from now on."""
+        point = share_point(outcomes, self.measures[data_set])
         with self._lock:
             self._measured[fusion, data_set] = point, outcomes
             if len(self._measured) > KEPT:

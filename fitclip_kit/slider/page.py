@@ -22,8 +22,9 @@ from figures.explorer_state import Strip, percent_text, state_figure
 from figures.provenance import line as provenance_line
 from figures.provenance import with_commit
 from fitclip_kit.slider import views
-from fitclip_kit.slider.answers import StoredSweep
+from fitclip_kit.slider.answers import Sweep
 from fitclip_kit.slider.material import ClipSet, Material, open_material
+from fitclip_kit.slider.merges import Fusion
 from fitclip_kit.store.files import write_text
 
 NAME: Final = "explore.html"
@@ -37,7 +38,7 @@ def explore(run_dir: Path | str, sources_file: str = "") -> tuple[Path, Path]:
     Returns: the page and the PNG. Raises: ValueError as `material.open_material`.
     """
     material = open_material(run_dir, sources_file)
-    sweep = StoredSweep.read(material)
+    sweep = Sweep.read(material)
     path = write_page(sweep, material, material.run.path / NAME)
     picture, _ = style.save(
         opening_figure(sweep, material), path.with_suffix(""), _provenance(material)
@@ -45,7 +46,7 @@ def explore(run_dir: Path | str, sources_file: str = "") -> tuple[Path, Path]:
     return path, picture
 
 
-def write_page(sweep: StoredSweep, material: Material, path: Path) -> Path:
+def write_page(sweep: Sweep, material: Material, path: Path) -> Path:
     """Write the page of a sweep, with captions and frames of the same run; returns its path.
 
     Raises: ValueError when the sweep lacks the teacher or the students themselves.
@@ -54,10 +55,11 @@ def write_page(sweep: StoredSweep, material: Material, path: Path) -> Path:
     return path
 
 
-def opening_figure(sweep: StoredSweep, material: Material) -> Figure:
+def opening_figure(sweep: Sweep, material: Material) -> Figure:
     """What the page opens with, as a figure for print: the first student at alpha 0.4."""
     draw, alpha = sweep.draws[0], opening_alpha(sweep)
-    points, titles = sweep.points(draw, alpha), material.titles
+    fusion, titles = Fusion.at(draw, alpha), material.titles
+    points = sweep.points(fusion)
     data_set = next(iter(sweep.measures))
     clip_set = material.sets[data_set]
     ranks = _over_alpha(sweep, data_set, draw, "rank")
@@ -69,7 +71,7 @@ def opening_figure(sweep: StoredSweep, material: Material) -> Figure:
         text += f" (teacher {teacher}, student {student})"
         strips.append(Strip(clip_set.frames_of(row), f"{clip_set.title}: {why}", text))
     return state_figure(
-        f"α = {alpha:g} · student {draw}",
+        fusion.title,
         views.curve_panels(sweep, draw, titles),
         points,
         (alpha, alpha),
@@ -78,12 +80,12 @@ def opening_figure(sweep: StoredSweep, material: Material) -> Figure:
     )
 
 
-def opening_alpha(sweep: StoredSweep) -> float:
+def opening_alpha(sweep: Sweep) -> float:
     """The stored alpha nearest to 0.4, the smaller of two."""
     return min(sweep.alphas, key=lambda alpha: (round(abs(alpha - OPENING), 9), alpha))
 
 
-def example_clips(sweep: StoredSweep, data_set: str) -> dict[str, str]:
+def example_clips(sweep: Sweep, data_set: str) -> dict[str, str]:
     """Clips of a data set that show what fusion does, and why each was chosen.
 
     At the alpha that the page opens at, the clip whose rank improved most since the teacher, the
@@ -111,13 +113,13 @@ def example_clips(sweep: StoredSweep, data_set: str) -> dict[str, str]:
 class _Page:
     """The page's pieces; each knows by its attributes when it is seen."""
 
-    def __init__(self, sweep: StoredSweep, material: Material) -> None:
+    def __init__(self, sweep: Sweep, material: Material) -> None:
         self.sweep, self.material = sweep, material
         self.sets = {name: material.sets[name] for name in sweep.measures}
         self.titles = {name: clip_set.title for name, clip_set in self.sets.items()}
         self.opening = {"student": 0, "alpha": sweep.alphas.index(opening_alpha(sweep)), "set": 0}
         self.states = [
-            (draw, alpha, {"student": student, "alpha": place})
+            (Fusion.at(draw, alpha), {"student": student, "alpha": place})
             for student, draw in enumerate(sweep.draws)
             for place, alpha in enumerate(sweep.alphas)
         ]
@@ -138,15 +140,12 @@ class _Page:
                 (self._when(student=place), self._curves(draw))
                 for place, draw in enumerate(sweep.draws)
             ],
-            metrics=[
-                (self._when(**when), self._metrics(draw, alpha))
-                for draw, alpha, when in self.states
-            ],
+            metrics=[(self._when(**when), self._metrics(fusion)) for fusion, when in self.states],
             sets=[self._set(place, name) for place, name in enumerate(self.sets)],
             spoken=[
-                (self._when(**when, set=place) | {"class": "spoken"}, self._said(name, draw, alpha))
+                (self._when(**when, set=place) | {"class": "spoken"}, self._said(name, fusion))
                 for place, name in enumerate(self.sets)
-                for draw, alpha, when in self.states
+                for fusion, when in self.states
             ],
             provenance=provenance_line(with_commit(_provenance(self.material))),
         )
@@ -154,25 +153,25 @@ class _Page:
     def _curves(self, draw: int) -> Markup:
         panels = views.curve_panels(self.sweep, draw, self.titles)
         states = [
-            (self.sweep.points(draw, alpha), (alpha, alpha), self._when(alpha=place))
+            (self.sweep.points(Fusion.at(draw, alpha)), (alpha, alpha), self._when(alpha=place))
             for place, alpha in enumerate(self.sweep.alphas)
         ]
         return views.curves(panels, draw, states)
 
-    def _metrics(self, draw: int, alpha: float) -> Markup:
-        points = self.sweep.points(draw, alpha)
-        table = views.numbers(points, self.sweep, draw, self.titles)
-        return views.texts_table(table, f"α = {alpha:g}, student {draw}")
+    def _metrics(self, fusion: Fusion) -> Markup:
+        points = self.sweep.points(fusion)
+        table = views.numbers(points, self.sweep, fusion.draw, self.titles)
+        return views.texts_table(table, f"α = {fusion.vision:g}, student {fusion.draw}")
 
     def _set(self, place: int, name: str) -> dict[str, Any]:
         """A data set's changes at every state, and its example clips."""
         clip_set, measure = self.sets[name], self.sweep.measures[name]
         changes = []
-        for draw, alpha, when in self.states:
+        for fusion, when in self.states:
             now, teacher, student = (
-                self.sweep.outcomes(name, draw, at) for at in (alpha, 0.0, 1.0)
+                self.sweep.outcomes(side, name) for side in (fusion, *fusion.ends)
             )
-            point = self.sweep.at(name, draw, alpha)
+            point = self.sweep.point(fusion, name)
             answer = views.answer(now, teacher, student, measure, point)
             said = views.render("answer", title=clip_set.title, **answer)
             changed = views.changes(clip_set, now, teacher, measure, _CAPTION)
@@ -195,8 +194,8 @@ class _Page:
                     for student, (ranks, _) in enumerate(tables.values())
                 ],
                 "predicted": [
-                    (self._when(**when), str(tables[draw][1].at[item, alpha]))
-                    for draw, alpha, when in (self.states if shows_class else [])
+                    (self._when(**when), str(tables[fusion.draw][1].at[item, fusion.vision]))
+                    for fusion, when in (self.states if shows_class else [])
                 ],
             }
             for item, why in examples.items()
@@ -204,13 +203,13 @@ class _Page:
         when, right = self._when(set=place), _right_thing(clip_set)
         return {"when": when, "changes": changes, "clips": clips, "right": right}
 
-    def _said(self, name: str, draw: int, alpha: float) -> str:
+    def _said(self, name: str, fusion: Fusion) -> str:
         """What a screen reader is told after a move; it is not shown, only read from."""
         now, teacher, student = (
-            percent_text(self.sweep.at(name, draw, at).value) for at in (alpha, 0.0, 1.0)
+            percent_text(self.sweep.points(side)[name].value) for side in (fusion, *fusion.ends)
         )
         return (
-            f"alpha {alpha:g}, student {draw}, {self.titles[name]}, "
+            f"alpha {fusion.vision:g}, student {fusion.draw}, {self.titles[name]}, "
             f"{self.sweep.measures[name].name}: {now} percent; teacher {teacher}, student {student}"
         )
 
@@ -230,10 +229,10 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
 
 
-def _over_alpha(sweep: StoredSweep, data_set: str, draw: int, column: str) -> pd.DataFrame:
+def _over_alpha(sweep: Sweep, data_set: str, draw: int, column: str) -> pd.DataFrame:
     """A column of the outcomes at every stored alpha: a row an item, a column an alpha."""
     cells = {
-        alpha: sweep.outcomes(data_set, draw, alpha).set_index("item")[column]
+        alpha: sweep.outcomes(Fusion.at(draw, alpha), data_set).set_index("item")[column]
         for alpha in sweep.alphas
     }
     return pd.DataFrame(cells)

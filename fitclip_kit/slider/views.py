@@ -42,9 +42,9 @@ from figures.explorer_state import (
 from figures.inference import per_class_differences
 from figures.measures import Measure
 from fitclip_core.metrics import per_class_accuracy
-from fitclip_kit.slider.answers import StoredSweep, of_direction, share_point
+from fitclip_kit.slider.answers import Sweep, of_direction, share_point
 from fitclip_kit.slider.material import ClipSet
-from fitclip_kit.store.results import CLASSIFICATION
+from fitclip_kit.slider.merges import Fusion
 
 SHOWN: Final = 8  # clips, classes or captions
 CHANGED: Final = 5  # classes or items that gained, and that lost
@@ -81,7 +81,7 @@ def render(view: str, **context: Any) -> Markup:
 # Curves
 
 
-def curve_panels(sweep: StoredSweep, draw: int, titles: Mapping[str, str]) -> list[CurvePanel]:
+def curve_panels(sweep: Sweep, draw: int, titles: Mapping[str, str]) -> list[CurvePanel]:
     """A panel a data set, whose axis holds all students' curves."""
     panels = []
     for name, measure in sweep.measures.items():
@@ -168,12 +168,13 @@ def _y(panel: CurvePanel, value: float) -> str:
 
 
 def numbers(
-    points: Mapping[str, Point], sweep: StoredSweep, draw: int, titles: Mapping[str, str]
+    points: Mapping[str, Point], sweep: Sweep, draw: int, titles: Mapping[str, str]
 ) -> pd.DataFrame:
     """Every point beside the stored teacher and student, as texts, a row each."""
     rows = []
+    ends = [sweep.points(Fusion.at(draw, alpha)) for alpha in (0, 1)]
     for name, point in points.items():
-        teacher, student = (sweep.at(name, draw, end).value for end in (0.0, 1.0))
+        teacher, student = (end[name].value for end in ends)
         rows.append(
             [
                 titles[name],
@@ -224,40 +225,6 @@ def answer(
     }
 
 
-def class_changes(now: pd.DataFrame, teacher: pd.DataFrame, k: int) -> list[dict[str, Any]]:
-    """The classes whose accuracy gained and lost most since the teacher; for the view `changes`.
-
-    Returns: two sides with title, count of classes, and rows (class, n, teacher, now, difference),
-    the largest change first, of equal ones in order of name. Source: supplement, figure 1.
-    """
-    now, teacher = _same_items(CLASSIFICATION, now, teacher)
-    table = per_class_accuracy(now["rank"], now["label"].to_numpy(), k)
-    table = table.rename(columns={"accuracy": "now"})
-    table["teacher"] = per_class_accuracy(teacher["rank"], now["label"].to_numpy(), k)["accuracy"]
-    table["difference"] = table["now"] - table["teacher"]
-    gained, lost = table[table["difference"] > 0], table[table["difference"] < 0]
-    return [
-        _side("Classes that gained most", gained, gained["difference"], "class"),
-        _side("Classes that lost most", lost, -lost["difference"], "class"),
-    ]
-
-
-def retrieval_changes(
-    now: pd.DataFrame, teacher: pd.DataFrame, measure: Measure
-) -> list[dict[str, Any]]:
-    """The items whose right target entered or left the first k since the teacher, likewise; rows
-    have item, teacher, now (1-based mid-ranks), the largest ratio of the ranks first.
-    """
-    now, teacher = _same_items(measure.direction, now, teacher)
-    table = pd.DataFrame({"teacher": teacher["rank"], "now": now["rank"]}).reset_index()
-    was_in, is_in = table["teacher"] <= measure.k, table["now"] <= measure.k
-    entered, left = table[is_in & ~was_in], table[was_in & ~is_in]
-    return [
-        _side("Entered the top", entered, entered["teacher"] / entered["now"], "item"),
-        _side("Left the top", left, left["now"] / left["teacher"], "item"),
-    ]
-
-
 def changes(
     clip_set: ClipSet,
     now: pd.DataFrame,
@@ -265,24 +232,40 @@ def changes(
     measure: Measure,
     longest: int | None = None,
 ) -> Markup:
-    """What a data set's classes, or captions by their clips' names (cut where longer than longest),
-    gained and lost."""
-    if clip_set.task == "classification":
-        sides = class_changes(now, teacher, measure.k)
+    """What gained and lost most since the teacher: classes by their accuracy, or captions that
+    entered and left the first k by the ratio of their ranks; of equal changes the first by name.
+
+    longest: letters of a caption's name. Source: supplement, figure 1.
+    """
+    now, teacher = _same_items(measure.direction, now, teacher)
+    classes = clip_set.task == "classification"
+    if classes:
+        titles = "Classes that gained most", "Classes that lost most"
+        table, before = (
+            per_class_accuracy(side["rank"], now["label"].to_numpy(), measure.k)
+            for side in (now, teacher)
+        )
+        table = table.set_axis(["name", "n", "now"], axis=1).assign(teacher=before["accuracy"])
+        table["change"] = table["now"] - table["teacher"]
     else:
-        sides = retrieval_changes(now, teacher, measure)
-        rows = {clip_id: row for row, clip_id in enumerate(clip_set.clip_ids)}
-        for row in (row for side in sides for row in side["rows"]):
-            name = clip_set.called(rows[row["item"]])
-            row["item"] = name if longest is None else shorten(name, longest, placeholder=" …")
-    return render("changes", sides=sides, classes=clip_set.task == "classification")
-
-
-def _side(title: str, table: pd.DataFrame, size: pd.Series, name: str) -> dict[str, Any]:
+        titles = "Entered the top", "Left the top"
+        table = pd.DataFrame({"teacher": teacher["rank"], "now": now["rank"]})
+        table = table.rename_axis("name").reset_index()
+        was_in, is_in = table["teacher"] <= measure.k, table["now"] <= measure.k
+        ratios = table["teacher"] / table["now"], -table["now"] / table["teacher"]
+        table["change"] = np.select([is_in & ~was_in, was_in & ~is_in], ratios, 0.0)
     # Rounded, so that equal shares do not differ by the order of a subtraction.
-    ordered = table.assign(size=size.round(12)).sort_values(["size", name], ascending=[False, True])
-    rows = ordered.head(CHANGED).to_dict("records")
-    return {"title": title, "count": len(table), "rows": rows}
+    table["size"] = table["change"].abs().round(12)
+    table = table.sort_values(["size", "name"], ascending=[False, True])
+    sides = []
+    for title, sign in zip(titles, (1, -1), strict=True):
+        side = table[sign * table["change"] > 0]
+        rows = side.head(CHANGED).to_dict("records")
+        for row in () if classes else rows:
+            name = clip_set.called(clip_set.clip_ids.index(row["name"]))
+            row["name"] = name if longest is None else shorten(name, longest, placeholder=" …")
+        sides.append({"title": title, "count": len(side), "rows": rows})
+    return render("changes", sides=sides, classes=classes)
 
 
 def _same_items(direction: str, *outcomes: pd.DataFrame) -> list[pd.DataFrame]:

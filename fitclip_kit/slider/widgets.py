@@ -19,7 +19,7 @@ from IPython.display import HTML, display
 from figures import style
 from figures.explorer_state import Strip, percent_text, state_figure
 from fitclip_kit.slider import own_videos, views
-from fitclip_kit.slider.answers import Answers, StoredSweep
+from fitclip_kit.slider.answers import Sweep
 from fitclip_kit.slider.background import Task
 from fitclip_kit.slider.controls import AUTO, WIDE, Controls, Part, View, button, in_words, row
 from fitclip_kit.slider.live import LiveModel
@@ -58,10 +58,10 @@ class ExplorerPage(Part):
     def __init__(self, material: Material) -> None:
         self._material = material
         self._live = LiveModel(material)
-        sweep = StoredSweep.read(material)
-        self._answers = Answers(sweep, self._live)
+        self._sweep = Sweep.read(material)
         self._panels = {
-            draw: views.curve_panels(sweep, draw, material.titles) for draw in sweep.draws
+            draw: views.curve_panels(self._sweep, draw, material.titles)
+            for draw in self._sweep.draws
         }
         self._details: dict[tuple[Fusion, str], tuple[str, str]] = {}
         self._asking = Controls(material, self._moved)
@@ -121,7 +121,7 @@ class ExplorerPage(Part):
 
     def _measure(self, view: View, task: Task) -> None:
         """What a move does in the background."""
-        missing = self._answers.missing(view.fusion, view.data_set)
+        missing = self._sweep.missing(view.fusion, view.data_set)
         steps = [partial(self._show_clip, view)]
         if view.data_set not in missing:
             steps.insert(0, partial(self._show_details, view))
@@ -137,7 +137,8 @@ class ExplorerPage(Part):
                     self._show_state(view, busy=False)
 
     def _measure_set(self, view: View, data_set: str, task: Task) -> None:
-        self._answers.measure(view.fusion, data_set, task)
+        outcomes = self._live.outcomes(view.fusion, self._material.sets[data_set], task)
+        self._sweep.keep(view.fusion, data_set, outcomes)
         with self.lock:
             task.check()
             self._show_numbers(view.fusion)
@@ -149,11 +150,11 @@ class ExplorerPage(Part):
         """The measured data set's differences: too many numbers to compute in a handler."""
         shown, fusion = (view.fusion, view.data_set), view.fusion
         if shown not in self._details:
-            clip_set, measure = self._set_of(view), self._answers.sweep.measures[view.data_set]
+            clip_set, measure = self._set_of(view), self._sweep.measures[view.data_set]
             now, teacher, student = (
-                self._answers.outcomes(side, view.data_set) for side in (fusion, *fusion.ends)
+                self._sweep.outcomes(side, view.data_set) for side in (fusion, *fusion.ends)
             )
-            point = self._answers.point(fusion, view.data_set)
+            point = self._sweep.point(fusion, view.data_set)
             numbers = views.answer(now, teacher, student, measure, point)
             changes = views.changes(clip_set, now, teacher, measure)
             self._details[shown] = (
@@ -201,8 +202,8 @@ class ExplorerPage(Part):
 
     def _numbers(self, fusion: Fusion) -> tuple[Any, Any]:
         """Points and the table of them."""
-        points, sweep = self._answers.points(fusion), self._answers.sweep
-        return points, views.numbers(points, sweep, fusion.draw, self._material.titles)
+        points = self._sweep.points(fusion)
+        return points, views.numbers(points, self._sweep, fusion.draw, self._material.titles)
 
     def _show_numbers(self, fusion: Fusion) -> None:
         points, table = self._numbers(fusion)
@@ -216,15 +217,15 @@ class ExplorerPage(Part):
             for name, content in zip(("answer", "classes"), details, strict=True):
                 self.show(name, content)
         else:
-            point = self._answers.point(view.fusion, view.data_set)
+            point = self._sweep.point(view.fusion, view.data_set)
             title = self._set_of(view).title
             self.show("answer", views.render("glance", title=title, point=point))
 
     def _show_state(self, view: View, busy: bool) -> None:
         fusion, total = view.fusion, len(self._material.sets)
-        point = self._answers.point(fusion, view.data_set)
+        point = self._sweep.point(fusion, view.data_set)
         state = "unknown" if point is None else point.status
-        missing = len(self._answers.missing(fusion, view.data_set))
+        missing = len(self._sweep.missing(fusion, view.data_set))
         data = {
             "data-vision": f"{fusion.vision:.9g}",
             "data-text": f"{fusion.text:.9g}",
@@ -240,7 +241,7 @@ class ExplorerPage(Part):
         words += "; measuring…" if busy and missing else "; encoding…" if busy else ""
         self.show("status", views.render("status", data=data, words=words))
         if point is not None and (point.status != "interpolated" or not busy):
-            measure = self._answers.sweep.measures[view.data_set].name
+            measure = self._sweep.measures[view.data_set].name
             said = f"{title}, {measure}: {percent_text(point.value)} percent, {_STATUS[state]}"
             self.show("live", views.render("words_only", text=f"{fusion.title}: {said}"))
 

@@ -132,7 +132,7 @@ def test_an_estimate_looks_and_reads_like_one():
     assert "top-1 (%): ≈ 40.0 [30.0, 50.0]" in [one.get_text() for one in figure.axes[0].texts]
     assert [one.get_text() for one in figure.axes[1].texts] == ["top-1 (%)"]
     legends = [
-        [one.get_text() for one in made.legends[0].get_texts()]
+        [one.get_text() for one in made.subfigs[0].legends[0].get_texts()]
         for made in (figure, draw(), draw(panels(mean=False)))
     ]
     assert "≈ estimated, not measured" in legends[0]
@@ -142,8 +142,15 @@ def test_an_estimate_looks_and_reads_like_one():
     assert "top-1 (%): 40.0 [35.0, 45.0]" in [one.get_text() for one in settled.texts]
 
 
+def table_texts(figure):
+    """Of the table of numbers, by their words."""
+    (table,) = [table for ax in figure.axes for table in ax.tables]
+    texts = [cell.get_text() for cell in table.get_celld().values()]
+    return {text.get_text(): text for text in texts}
+
+
 def test_the_table_prints_its_texts_words_left_and_numbers_right():
-    texts = {one.get_text(): one for one in draw(strips=[]).axes[-1].texts}
+    texts = table_texts(draw(strips=[]))
     assert {name: (one.get_ha(), one.get_weight()) for name, one in texts.items()} == {
         "Set": ("left", "bold"),
         "Here": ("right", "bold"),
@@ -166,17 +173,17 @@ def test_nothing_leaves_the_page_or_covers_another_part(count, shown):
     figure = draw(panels(count), points, strips=shown)
     figure.draw_without_rendering()
     below = figure.dpi * style.FOOTER
-    bare = figure.axes[count:]
     curves = [ax.get_tightbbox() for ax in figure.axes[:count]]
-    legend = figure.legends[0].get_window_extent()
-    table, *strip = [[text.get_window_extent() for text in ax.texts] for ax in bare]
-    for box in (*curves, legend, *table, *(strip[0] if strip else [])):
+    legend = figure.subfigs[0].legends[0].get_window_extent()
+    table = [text.get_window_extent() for text in table_texts(figure).values()]
+    strip = [text.get_window_extent() for ax in figure.axes[count:] for text in ax.texts]
+    for box in (*curves, legend, *table, *strip):
         assert box.x0 >= -0.5 and box.x1 <= figure.bbox.width + 0.5
         assert box.y0 >= below - 0.5 and box.y1 <= figure.bbox.height
     assert min(box.y0 for box in curves) >= legend.y1 - 2
     assert legend.y0 >= max(box.y1 for box in table) - 2
     if strip:
-        titles, texts = strip[0][::2], strip[0][1::2]
+        titles, texts = strip[::2], strip[1::2]
         assert min(box.y0 for box in table) >= titles[0].y1
         for text, following in zip(texts, titles[1:], strict=False):
             assert text.y0 >= following.y1
@@ -184,15 +191,15 @@ def test_nothing_leaves_the_page_or_covers_another_part(count, shown):
 
 def test_a_strip_shows_its_frames_in_order():
     (strip,) = strips(1, (3, 12, 40, 3))
-    (image,) = draw(strips=[strip]).axes[-1].images
+    figure = draw(strips=[strip])
+    figure.draw_without_rendering()
+    (image,) = [image for ax in figure.axes for image in ax.images]
     pixels = np.asarray(image.get_array())
     assert pixels.shape == (12, 3 * 40 + 2 * 2, 3)
     for place in range(3):
         np.testing.assert_array_equal(pixels[:, 42 * place : 42 * place + 40], strip.frames[place])
-    left, right, bottom, top = image.get_extent()
-    assert (right - left) / (bottom - top) == pytest.approx(124 / 12)
-    tops = [image.get_extent()[3] for image in draw().axes[-1].images]
-    assert tops == pytest.approx([0, 0.72])  # in, below each other
+    box = image.get_window_extent()
+    assert box.width / box.height == pytest.approx(124 / 12)
 
 
 def test_fractions_are_printed_in_percent_without_a_negative_zero():

@@ -1,6 +1,5 @@
 """A small sweep with hostile captions and class names, of which the page is made."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from fitclip_core.zero_shot import Trial
-from fitclip_kit.slider.answers import StoredSweep
+from fitclip_kit.slider.answers import Sweep
 from fitclip_kit.slider.material import ClipSet, Material
 from fitclip_kit.store.results import Cell, typed
+from tests.tiny_clip import Source
 
 ALPHAS = (0.0, 0.25, 0.5, 1.0)
 DRAWS = (1, 4)
@@ -27,22 +27,6 @@ HOSTILE = [
 CLASSES = ["<b>running</b>", "sur'fing\u2028", 'wal"king', "x"]
 
 
-@dataclass
-class Frames:
-    """A frame source of small random pictures; the last clip has two frames of three."""
-
-    clip_ids: list[str]
-
-    def __post_init__(self):
-        self.frame_counts = np.array([3] * (len(self.clip_ids) - 1) + [2])
-        self._pixels = np.random.default_rng(0).integers(
-            0, 255, (len(self.clip_ids), 3, 20, 24, 3), np.uint8
-        )
-
-    def frames(self, indices):
-        return self._pixels[np.asarray(indices)]
-
-
 def clip_set(name: str, title: str, task: str) -> ClipSet:
     ids = [f"{name}_{place:02d}" for place in range(CLIPS)]
     clips = pd.DataFrame({"clip_id": ids})
@@ -50,10 +34,12 @@ def clip_set(name: str, title: str, task: str) -> ClipSet:
         clips["text"] = [HOSTILE[place % len(HOSTILE)] + f" {place}" for place in range(CLIPS)]
     else:
         clips["label"] = [CLASSES[place % len(CLASSES)] for place in range(CLIPS)]
+    frames = Source(np.random.default_rng(0).integers(0, 255, (CLIPS, 3, 20, 24, 3), np.uint8))
+    frames.frame_counts[-1] = 2  # of three
     trial = Trial(
         cast(Any, task),
         clips,
-        cast(Any, Frames(ids)),
+        frames,
         np.arange(CLIPS),
         tuple(sorted(CLASSES)) if task == "classification" else (),
         (),
@@ -86,8 +72,8 @@ def outcomes(draws=DRAWS, alphas=ALPHAS) -> pd.DataFrame:
     return typed(pd.concat(tables, ignore_index=True))
 
 
-def sweep(draws=DRAWS, alphas=ALPHAS) -> StoredSweep:
-    return StoredSweep(outcomes(draws, alphas), {name: one.measure for name, one in SETS.items()})
+def sweep(draws=DRAWS, alphas=ALPHAS) -> Sweep:
+    return Sweep(outcomes(draws, alphas), {name: one.measure for name, one in SETS.items()})
 
 
 def material(folder: Path) -> Material:

@@ -12,8 +12,7 @@ from scipy.stats import binom
 from figures.explorer_state import Point
 from figures.hits import PanelHits, point_numbers
 from figures.measures import Measure
-from fitclip_kit.slider.answers import Answers, StoredSweep, share_point
-from fitclip_kit.slider.background import Task
+from fitclip_kit.slider.answers import Sweep, share_point
 from fitclip_kit.slider.merges import Fusion
 from fitclip_kit.store.results import Cell, ResultsStore
 
@@ -56,7 +55,7 @@ def store(folder, *, alphas=ALPHAS, draws=DRAWS, items=ITEMS, seed=0):
 
 
 def material(results, keys):
-    """What `StoredSweep.read` looks at."""
+    """What `Sweep.read` looks at."""
     trial = SimpleNamespace(coverage={"clips": ITEMS + 1})
     sets = {name: SimpleNamespace(trial=trial, measure=one) for name, one in MEASURES.items()}
     return SimpleNamespace(run=SimpleNamespace(results=results), cells=keys, sets=sets)
@@ -69,7 +68,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sweep(finished):
-    return StoredSweep.read(material(*finished))
+    return Sweep.read(material(*finished))
 
 
 def stored_ranks(finished, data_set, draw, alpha):
@@ -117,44 +116,40 @@ def test_the_mean_curve_is_figure_3s(finished, sweep, data_set):
 
 
 def test_outcomes_are_the_cells_own(finished, sweep):
-    for data_set, draw, alpha in (("clips", 4, 0.3), ("actions", 1, 1.0)):
-        cell = sweep.outcomes(data_set, draw, alpha)
+    for data_set, draw, alpha in (("clips", 4, 0.1 + 0.2), ("actions", 1, 1.0)):
+        cell = sweep.outcomes(Fusion.at(draw, alpha), data_set)
         expected = stored_ranks(finished, data_set, draw, alpha)
         assert cell.columns.tolist() == ["item", "direction", "rank", "label", "predicted"]
         assert cell["item"].tolist() == expected["item"].tolist()
         assert cell["rank"].tolist() == expected["rank"].tolist()
         assert set(cell["direction"]) == {MEASURES[data_set].direction}
         assert cell.attrs["coverage"]["clips"] == ITEMS + 1
-    assert set(sweep.outcomes("actions", 1, 1.0)["label"]) == {"run", "jump"}
-    assert sweep.outcomes("clips", 1, 0).equals(sweep.outcomes("clips", 4, 0))
-    assert not sweep.outcomes("clips", 1, 1).equals(sweep.outcomes("clips", 4, 1))
-    with pytest.raises(ValueError, match=r"clips is not stored at alpha 0\.31"):
-        sweep.outcomes("clips", 1, 0.31)
-    assert sweep.outcomes("clips", 1, 0.1 + 0.2) is not None  # 0.30000000000000004
+    assert set(sweep.outcomes(Fusion.at(1, 1), "actions")["label"]) == {"run", "jump"}
+    for alpha, same in ((0, True), (1, False)):
+        cells = [sweep.outcomes(Fusion.at(draw, alpha), "clips") for draw in (1, 4)]
+        assert cells[0].equals(cells[1]) == same
 
 
 def test_between_stored_alphas_the_answer_is_linear_and_says_so(sweep):
     value, low, high = sweep.curve("clips", 2).iloc[1, 1:].tolist()
-    assert sweep.at("clips", 2, 0.1 + 0.2) == Point(value, low, high, "stored")
+    assert sweep.point(Fusion.at(2, 0.1 + 0.2), "clips") == Point(value, low, high, "stored")
     curve = sweep.curve("actions", 1).set_index("alpha")
-    point = sweep.at("actions", 1, 0.65)  # half-way between 0.3 and 1
+    point = sweep.point(Fusion.at(1, 0.65), "actions")  # half-way between 0.3 and 1
     for name in ("value", "ci_low", "ci_high"):
         assert getattr(point, name) == pytest.approx((curve[name][0.3] + curve[name][1.0]) / 2)
     assert point.status == "interpolated"
-    assert sweep.at("actions", None, 0.1).value == pytest.approx(
-        2 / 3 * sweep.curve("actions", None)["value"][0]
-        + 1 / 3 * sweep.curve("actions", None)["value"][1]
-    )
+    third = sweep.point(Fusion.at(1, 0.1), "actions").value
+    assert third == pytest.approx((2 * curve["value"][0.0] + curve["value"][0.3]) / 3)
 
 
 def test_one_item_has_no_interval(tmp_path):
-    sweep = StoredSweep.read(material(*store(tmp_path, items=1)))
+    sweep = Sweep.read(material(*store(tmp_path, items=1)))
     for draw in (1, None):
         curve = sweep.curve("clips", draw)
         assert curve[["ci_low", "ci_high"]].isna().all(axis=None)
         assert curve["value"].notna().all()
-    point = sweep.at("clips", 1, 0.5)
-    assert np.isfinite(point.value) and np.isnan(point.ci_low)
+    point = sweep.point(Fusion.at(1, 0.5), "clips")
+    assert point is not None and np.isfinite(point.value) and np.isnan(point.ci_low)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +157,11 @@ def test_one_item_has_no_interval(tmp_path):
     [
         (lambda sweep: sweep.curve("kites", 1), "no data set 'kites'.*'clips', 'actions'"),
         (lambda sweep: sweep.curve("clips", 3), r"no draw 3 in the sweep; there: \[1, 2, 4\]"),
-        (lambda sweep: sweep.at("clips", 1, -0.1), "alpha is -0.1; the stored sweep runs from 0"),
-        (lambda sweep: sweep.at("clips", 1, float("nan")), "alpha is nan"),
+        (lambda sweep: sweep.point(Fusion.at(3, 0.5), "clips"), r"no draw 3 in the sweep"),
+        (
+            lambda sweep: sweep.outcomes(Fusion.at(2, 0.5), "clips"),
+            r"clips is not stored at α = 0\.5",
+        ),
     ],
 )
 def test_questions_it_cannot_answer(sweep, ask, says):
@@ -175,17 +173,17 @@ def test_sweeps_it_refuses(finished):
     results, keys = finished
     everything = results.outcomes(keys)
     with pytest.raises(ValueError, match="no outcomes of kites"):
-        StoredSweep(everything, {"kites": Measure("kites", "text_to_video", 5)})
+        Sweep(everything, {"kites": Measure("kites", "text_to_video", 5)})
     shorter = [key for key in keys if (key.data_set, key.alpha) != ("actions", 0.3)]
     with pytest.raises(ValueError, match=r"actions and clips do not have the same"):
-        StoredSweep(results.outcomes(shorter), MEASURES)
+        Sweep(results.outcomes(shorter), MEASURES)
     lacking = [key for key in keys if (key.draw, key.alpha) != (2, 0.3)]
     with pytest.raises(ValueError, match=r"0\.3 have the draws \[1, 4\], but 1 has \[1, 2, 4\]"):
-        StoredSweep(results.outcomes(lacking), MEASURES)
+        Sweep(results.outcomes(lacking), MEASURES)
     with pytest.raises(ValueError, match="has only the teacher"):
-        StoredSweep(results.outcomes([key for key in keys if key.alpha == 0]), MEASURES)
+        Sweep(results.outcomes([key for key in keys if key.alpha == 0]), MEASURES)
     with pytest.raises(ValueError, match="do not cover the same items"):
-        StoredSweep(everything.drop(index=0), MEASURES)
+        Sweep(everything.drop(index=0), MEASURES)
 
 
 def test_other_directions_play_no_part_in_a_point():
@@ -197,59 +195,46 @@ def test_other_directions_play_no_part_in_a_point():
         share_point(live, MEASURES["actions"])
 
 
-# Answers
+def test_no_answer_is_made_up_beyond_the_stored_alphas(finished):
+    results, keys = finished
+    sweep = Sweep(results.outcomes([key for key in keys if key.alpha < 1]), MEASURES)
+    with pytest.raises(ValueError, match=r"alpha is 0\.4; the stored sweep runs from 0 to 0\.3"):
+        sweep.point(Fusion.at(1, 0.4), "clips")
 
 
-class Live:
-    """Measures by counting; the ranks of a fusion are those stored at alpha 0.3."""
-
-    def __init__(self, sweep):
-        self.material = SimpleNamespace(sets={name: name for name in MEASURES})
-        self.sweep, self.asked = sweep, []
-
-    def outcomes(self, fusion, clip_set, task):
-        task.check()
-        self.asked.append((fusion, clip_set))
-        return self.sweep.outcomes(clip_set, fusion.draw, 0.3)
+# What is measured
 
 
-def test_what_is_measured_replaces_what_was_interpolated(sweep):
-    live: Any = Live(sweep)
-    answers, fusion = Answers(sweep, live), Fusion.at(2, 0.5)
-    assert answers.point(fusion, "clips") == sweep.at("clips", 2, 0.5)
-    assert answers.missing(fusion, "actions") == ["actions", "clips"]
-    with pytest.raises(ValueError, match=r"clips is not measured at α = 0\.5 · student 2"):
-        answers.outcomes(fusion, "clips")
-    answers.measure(fusion, "clips", Task())
-    exact = sweep.at("clips", 2, 0.3)
-    assert answers.point(fusion, "clips") == replace(exact, status="exact")
-    assert answers.outcomes(fusion, "clips").equals(sweep.outcomes("clips", 2, 0.3))
-    assert answers.missing(fusion, "clips") == ["actions"]
-    assert [point.status for point in answers.points(fusion).values()] == ["exact", "interpolated"]
+@pytest.fixture
+def fresh(finished):
+    return Sweep.read(material(*finished))
 
 
-def test_stored_fusions_need_no_measuring_and_others_are_unknown_before(sweep):
-    live: Any = Live(sweep)
-    answers = Answers(sweep, live)
+def test_what_is_measured_replaces_what_was_interpolated(fresh):
+    fusion, other = Fusion.at(2, 0.5), Fusion.at(2, 0.3)
+    assert fresh.missing(fusion, "actions") == ["actions", "clips"]
+    outcomes = fresh.outcomes(other, "clips")
+    fresh.keep(fusion, "clips", outcomes)
+    assert fresh.point(fusion, "clips") == replace(fresh.point(other, "clips"), status="exact")
+    assert fresh.outcomes(fusion, "clips") is outcomes
+    assert fresh.missing(fusion, "clips") == ["actions"]
+    assert [point.status for point in fresh.points(fusion).values()] == ["exact", "interpolated"]
+
+
+def test_stored_fusions_need_no_measuring_and_others_are_unknown_before(fresh):
     for fusion in (Fusion.at(4, 1.0), Fusion.at(1, 0.0, "fisher"), Fusion.at(1, 0.3)):
-        assert answers.missing(fusion, "clips") == []
-        point = answers.point(fusion, "clips")
-        assert point is not None and point.status == "stored"
-        stored = sweep.outcomes("clips", fusion.draw, fusion.vision)
-        assert answers.outcomes(fusion, "clips").equals(stored)
+        assert fresh.missing(fusion, "clips") == []
+        assert fresh.point(fusion, "clips").status == "stored"
     for fusion in (Fusion(1, 0.3, 0.4), Fusion.at(1, 0.3, "fisher")):
-        assert answers.points(fusion) == {} and answers.point(fusion, "clips") is None
-        answers.measure(fusion, "clips", Task())
-        assert list(answers.points(fusion)) == ["clips"]
+        assert fresh.points(fusion) == {}
+        fresh.keep(fusion, "clips", fresh.outcomes(Fusion.at(1, 0.3), "clips"))
+        assert list(fresh.points(fusion)) == ["clips"]
 
 
-def test_only_so_many_are_kept(sweep, monkeypatch):
+def test_only_so_many_are_kept(fresh, monkeypatch):
     monkeypatch.setattr("fitclip_kit.slider.answers.KEPT", 2)
-    live: Any = Live(sweep)
-    answers = Answers(sweep, live)
     fusions = [Fusion.at(1, alpha) for alpha in (0.4, 0.5, 0.6)]
     for fusion in fusions:
-        answers.measure(fusion, "clips", Task())
-    points: list[Any] = [answers.point(fusion, "clips") for fusion in fusions]
-    known = [point.status for point in points]
+        fresh.keep(fusion, "clips", fresh.outcomes(Fusion.at(1, 0.3), "clips"))
+    known = [fresh.point(fusion, "clips").status for fusion in fusions]
     assert known == ["interpolated", "exact", "exact"]

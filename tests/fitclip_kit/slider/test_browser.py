@@ -1,7 +1,7 @@
 """The slider's page in a real browser: Voila and JupyterLab serve it, Chromium shows it.
 
-What the page says is checked against other ways to know it: the stored cells, a sweep of its own,
-the weights. After every test the browser's console, its requests and the server's log are read.
+What the page says of stored cells is checked against them; the numbers are `test_widgets`' matter.
+After every test the browser's console, its requests and the server's log are read.
 
 The README's picture is made of a finished run, into which nothing is written, by
 
@@ -23,22 +23,17 @@ from urllib.parse import urlsplit
 
 import nbformat
 import pytest
-import torch
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
-from fitclip_kit.engine import students
-from fitclip_kit.engine.measure import measure
 from fitclip_kit.engine.run_folder import RunFolder
-from fitclip_kit.engine.sources import Sources
 from fitclip_kit.slider.material import Material, open_material
 from fitclip_kit.store.results import Cell, ResultsStore
-from fitclip_kit.weights import checkpoints
 from tests.fitclip_kit.slider.small_run import build_run
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from tests.browser import PATIENCE, ROOT, Explorer, Server, find_chromium, launch, serving  # noqa: E402
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from tests.browser import PATIENCE, ROOT, Explorer, Server, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import (
@@ -131,22 +126,6 @@ class Opened:
         assert self.watch.problems == []
         assert self.complaints() == []
         assert self.explorer.part("message").inner_text() == ""
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    path = find_chromium()
-    if path is None:
-        pytest.skip("no chromium is installed")
-    return path
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_api.sync_playwright() as playwright:
-        browser = launch(playwright, chromium)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -259,18 +238,6 @@ def percent(results: ResultsStore, key: Cell) -> str:
     return f"{100 * metrics.loc[wanted, 'value'].item():.1f}%"
 
 
-def measured_by_a_sweep(
-    material: Material, data_set: str, alpha: float, draw: int, folder: Path
-) -> str:
-    """As notebook 04 would measure it."""
-    teacher, run = Sources().load_teacher(), material.run
-    results = ResultsStore(folder)
-    student = students.load(run.student(draw), draw).student
-    cell, sets = student.cell(data_set, alpha), [run.evaluation_set(data_set)]
-    measure([cell], teacher, sets, results, students=[student])
-    return percent(results, cell)
-
-
 def choose(explorer: Explorer, menu: str, value: str) -> None:
     explorer.part(menu, "select").select_option(value)
 
@@ -307,7 +274,7 @@ def test_every_control_has_a_name_and_news_are_announced(opened: Opened) -> None
     assert opened.explorer.part("live", "[aria-live=polite]").count() == 1
 
 
-def test_the_mouse_moves_the_slider(opened: Opened, material: Material, tmp_path: Path) -> None:
+def test_the_mouse_moves_the_slider(opened: Opened, material: Material) -> None:
     page = opened.explorer
 
     page.drag(1.0, steps=5)
@@ -316,8 +283,6 @@ def test_the_mouse_moves_the_slider(opened: Opened, material: Material, tmp_path
 
     page.drag(FRESH)
     page.settle(vision=FRESH, text=FRESH, state="exact")
-    exact = measured_by_a_sweep(material, RETRIEVAL, FRESH, 1, tmp_path)
-    assert f": {exact} " in page.part("answer").inner_text()
     assert page.part("live").inner_text().startswith(f"α = {FRESH} · student 1: ")
 
 
@@ -428,18 +393,13 @@ def test_a_typed_query_retrieves_clips(opened: Opened, material: Material) -> No
     page.drag(0.0)
     page.part("query", "input").click()
     page.page.keyboard.type(f"  {query} ")
-    gallery = page.part("gallery").filter(has_text=f"“{query}”")
-    gallery.wait_for()
+    page.part("gallery").filter(has_text=f"“{query}”").wait_for()
     page.settle(vision=0)
     assert page.part("gallery", "ol li img").count() == 8
     assert "same 8 clips" in page.part("entered").inner_text()
 
     page.drag(1.0)
     page.settle(vision=1)
-    entered = page.part("gallery", "ol .fk-badge").count()
-    assert page.part("gallery", "ul li").count() == entered
-    if entered:
-        assert f"{entered} of the first 8 entered" in page.part("entered").inner_text()
     top = page.part("alpha").evaluate("one => one.getBoundingClientRect().top")
     assert top >= 0  # the slider stays in sight
     page.part("query", "input").fill("")
@@ -453,68 +413,37 @@ def test_own_videos_are_compared_and_broken_ones_listed(
     opened: Opened, run: Path, tmp_path: Path
 ) -> None:
     page = opened.explorer
-    videos = sorted((RunFolder(run).data / ACTIONS / "videos").glob("*.mp4"))[:2]
+    video = min((RunFolder(run).data / ACTIONS / "videos").glob("*.mp4"))
     broken = tmp_path / HOSTILE
     broken.write_bytes(b"this is no video")
     page.part("tabs", "[role=tab]").filter(has_text="My videos").click()
 
     with page.page.expect_file_chooser() as chooser:
         page.part("upload").click()
-    chooser.value.set_files([videos[0], broken])
+    chooser.value.set_files([video, broken])
     page.part("own-uploads").filter(has_text="2 uploaded").wait_for()
     page.part("texts", "textarea").fill("dancing\nrunning\njuggling balls\n")
     page.part("compare").click()
     page.part("own-failures").filter(has_text=HOSTILE).wait_for()
     table = page.part("own-table").filter(has_text="juggling balls")
     table.wait_for()
-    assert videos[0].name in table.inner_text() or videos[0].stem in table.inner_text()
-
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    for video in (*videos, broken):
-        shutil.copy(video, folder)
-    page.part("folder", "input").fill(str(folder))
-    page.page.keyboard.press("Enter")
-    page.part("compare").click()
-    page.part("own-table").filter(has_text=videos[1].stem).wait_for()
-    page.part("own-failures").filter(has_text=HOSTILE).wait_for()
+    assert video.stem in table.inner_text()
     page.part("tabs", "[role=tab]").filter(has_text="Explore").click()
 
 
-def test_the_state_is_saved_as_a_figure_and_as_weights(opened: Opened, material: Material) -> None:
+def test_the_state_is_saved_as_a_figure_and_as_weights(opened: Opened) -> None:
     page = opened.explorer
     page.drag(FRESH)
     page.settle(vision=FRESH, state="exact")
-    shutil.rmtree(material.run.path / "explore_alpha" / "saved", ignore_errors=True)
-
-    page.part("save-figure").click()
-    figures = saved_files(page, ".pdf")
-    assert {path.suffix for path in figures} == {".png", ".pdf"}
-    for path in figures:
-        if path.suffix == ".png":
-            with Image.open(path) as image:
-                image.verify()
-        else:
-            assert path.read_bytes().startswith(b"%PDF-")
-
-    page.part("save-checkpoint").click()
-    (weights,) = saved_files(page, ".safetensors")
-    found = checkpoints.load(weights)
-    teacher, student = material.encoder.state(), material.students[1].state
-    for name, tensor in teacher.items():
-        if name in student and tensor.is_floating_point() and name != "logit_scale":
-            torch.testing.assert_close(
-                found[name], (1 - FRESH) * tensor + FRESH * student[name], rtol=1e-5, atol=1e-6
-            )
-
-
-def saved_files(page: Explorer, suffix: str) -> list[Path]:
-    """The files that the page says it has saved, of which one ends so."""
-    page.part("saved").filter(has_text=suffix).wait_for()
-    lines = page.part("saved").inner_text().splitlines()
-    paths = [Path(line) for line in lines if line.startswith("/")]
-    assert all(path.is_file() for path in paths)
-    return paths
+    for button, suffixes in (
+        ("save-figure", {".png", ".pdf"}),
+        ("save-checkpoint", {".safetensors"}),
+    ):
+        page.part(button).click()
+        page.part("saved").filter(has_text=max(suffixes)).wait_for()
+        lines = page.part("saved").inner_text().splitlines()
+        paths = [Path(line) for line in lines if line.startswith("/")]
+        assert {path.suffix for path in paths if path.is_file()} == suffixes
 
 
 def test_the_page_fits_a_narrow_window(opened: Opened) -> None:

@@ -8,7 +8,6 @@ import open_clip
 import pandas as pd
 import pytest
 import torch
-from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 from torch import Tensor
 
@@ -371,6 +370,3 @@ def test_fisher_takes_notebook_07s_numbers_where_it_was_run(material):
     )
     _, _, settings = slider_merges.fisher_inputs(material)
     assert settings == {"n": 4, "batch_size": 2, "temperature": 0.5}
-
-
-keyed = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 12)), max_size=40)

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.table import Cell
+from matplotlib.text import Text
 from PIL import Image
 
 from figures.measures import Measure
 from fitclip_kit.engine.report import external_loads
 from fitclip_kit.slider import page
-from fitclip_kit.slider.answers import StoredSweep
+from fitclip_kit.slider.answers import Sweep
 from tests.fitclip_kit.slider.hostile_sweep import (
     ALPHAS,
     CLIPS,
@@ -211,7 +213,7 @@ def test_example_clips_improved_worsened_and_did_neither_most():
 def test_where_nothing_changed_one_clip_is_shown():
     table = outcomes().assign(rank=2.0)
     measures = {name: Measure(name, "text_to_video", 5) for name in ("one",)}
-    assert page.example_clips(StoredSweep(table, measures), "one") == {
+    assert page.example_clips(Sweep(table, measures), "one") == {
         "one_05": "in the middle of all clips"
     }
 
@@ -231,8 +233,8 @@ def test_the_page_opens_near_the_papers_alpha(alphas, expected):
 
 def test_the_opening_figure_shows_what_the_page_opens_with(tmp_path):
     figure = page.opening_figure(sweep(), material(tmp_path))
-    texts = [text.get_text() for text in figure.texts]
-    texts += [text.get_text() for ax in figure.axes for text in ax.texts]
+    found = [*figure.findobj(Text), *(cell.get_text() for cell in figure.findobj(Cell))]
+    texts = [text.get_text() for text in found]
     assert "α = 0.5 · student 1" in texts
     assert "One <b>&</b> only" in texts
     assert any("improved most at α = 0.5" in text for text in texts)

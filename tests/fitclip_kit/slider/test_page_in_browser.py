@@ -1,17 +1,10 @@
 """The page of the stored sweep in a real browser: it moves, it says so, and nothing else runs."""
 
-import shutil
-
 import pytest
 
+from fitclip_kit.slider.merges import Fusion
 from fitclip_kit.slider.page import write_page
 from tests.fitclip_kit.slider.hostile_sweep import material, sweep
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +12,6 @@ def made(tmp_path_factory):
     """The page's address."""
     folder = tmp_path_factory.mktemp("browser")
     return write_page(sweep(), material(folder), folder / "explore.html").as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture
@@ -58,7 +43,7 @@ def test_keys_move_alpha_and_everything_follows(opened):
         (caption,) = seen(opened, "[data-alpha] > .fk-scroll > table > caption")
         assert caption.text_content() == f"α = {alpha:g}, student 1"
         readings = [one.text_content() for one in seen(opened, ".fk-reading > span")]
-        values = [100 * point.value for point in swept.points(1, alpha).values()]
+        values = [100 * point.value for point in swept.points(Fusion.at(1, alpha)).values()]
         assert [one.split()[0] for one in readings] == [f"{value:.1f}" for value in values]
         marked = {one.text_content() for one in seen(opened, "thead .now")}
         assert marked == {f"{alpha:g}"}

@@ -131,7 +131,7 @@ def test_a_table_of_numbers_beside_teacher_and_student():
     swept = sweep()
     point = Point(0.4164, 0.386, math.nan, "interpolated")
     found = views.numbers({"one": point}, swept, 1, TITLES)
-    teacher, student = (swept.at("one", 1, end).value for end in (0, 1))
+    teacher, student = swept.curve("one", 1)["value"].iloc[[0, -1]]
     assert teacher != student
     expected = [HOSTILE, "text-to-video R@5", f"{100 * teacher:.1f}", f"{100 * student:.1f}"]
     difference = f"{100 * (0.4164 - teacher):+.1f}".replace("-", "−")
@@ -176,13 +176,15 @@ def test_items_are_paired_by_name_in_any_order(data):
     rank = st.integers(2, 16).map(lambda double: double / 2)
     now, teacher = (data.draw(st.lists(rank, min_size=n, max_size=n)) for _ in range(2))
     order = data.draw(st.permutations(range(n)))
-    shuffled = retrieval([teacher[at] for at in order], [f"c{at}" for at in order])
+    ids = SETS["one"].clip_ids[:n]
+    fused = retrieval(now, ids)
+    shuffled = retrieval([teacher[at] for at in order], [ids[at] for at in order])
     answers = [
         (
-            repr(views.answer(retrieval(now), side, retrieval(now), RETRIEVAL)),
-            views.retrieval_changes(retrieval(now), side, RETRIEVAL),
+            repr(views.answer(fused, side, fused, RETRIEVAL)),
+            views.changes(SETS["one"], fused, side, RETRIEVAL),
         )
-        for side in (retrieval(teacher), shuffled)
+        for side in (retrieval(teacher, ids), shuffled)
     ]
     assert answers[0] == answers[1]
 
@@ -202,16 +204,12 @@ NOW = [1, 1, 1.5, 9, 1, 1, 1, 9, 9, 9, 9, 1, 1]
 
 def test_classes_that_gained_and_lost_by_hand():
     now, teacher = classified(NOW, LABELS), classified(TEACHER, LABELS)
-    gained, lost = views.class_changes(now, teacher, 1)
-    shown = [[list(row.values())[:1] for row in side["rows"]] for side in (gained, lost)]
-    assert shown == [[["dig"], ["eat"]], [["run"]]]  # dig and eat gain the same: by name
-    assert (gained["count"], lost["count"]) == (2, 1)
     html = views.changes(SETS["acts"], now, teacher, TOP_1)
     first, second = re.findall(r"<table.*?</table>", html, re.DOTALL)
     assert "Classes that gained most (2 of 2)" in first
     assert rows_of(first)[1:] == [
         ["dig (4)", "", "0.0", "50.0", "+50.0"],  # the mid-rank 1.5 is not top-1
-        ["eat (2)", "", "50.0", "100.0", "+50.0"],
+        ["eat (2)", "", "50.0", "100.0", "+50.0"],  # gains the same: by name
     ]
     assert rows_of(second)[1:] == [["run (4)", "", "100.0", "25.0", "−75.0"]]
     bars = re.findall(r'class="(fk-fill[\w-]*)" width="([\d.]+)"', html)
@@ -223,26 +221,24 @@ def test_no_more_classes_than_fit_and_of_equal_ones_the_first_by_name():
     labels = [name for name in "gfedcba" for _ in range(5)]
     teacher = [1, 1, 9, 9, 9, 1, 9, 9, 9, 9] * 3 + [9] * 5
     now = [1, 1, 1, 1, 9, 1, 1, 1, 9, 9] * 3 + [9] * 5
-    gained, lost = views.class_changes(classified(now, labels), classified(teacher, labels), 1)
-    assert [row["class"] for row in gained["rows"]] == list("bcdef") and gained["count"] == 6
-    assert lost["rows"] == [] and "none" in views.render("changes", sides=[lost], classes=True)
+    html = views.changes(SETS["acts"], classified(now, labels), classified(teacher, labels), TOP_1)
+    assert "Classes that gained most (5 of 6)" in html
+    assert [row[0] for row in rows_of(html)[1:]] == [f"{name} (5)" for name in "bcdef"]
+    assert words(html).endswith("Classes that lost most: none")
 
 
 def test_items_that_entered_and_left_the_top_by_hand():
     names = SETS["one"].clip_ids[:8]
     teacher = retrieval([9, 50, 1, 5.5, 3, 5, 1080, 12], names)
     now = retrieval([3, 5, 9, 5, 4, 10, 1090, 1], names)
-    entered, left = views.retrieval_changes(now, teacher, RETRIEVAL)
-    found = [(row["item"][-1], row["teacher"], row["now"]) for row in entered["rows"]]
-    # By the ratio: twelve times comes before ten times.
-    assert found == [("7", 12, 1), ("1", 50, 5), ("0", 9, 3), ("3", 5.5, 5)]
-    assert [row["item"][-1] for row in left["rows"]] == ["2", "5"]
-    assert (entered["count"], left["count"]) == (4, 2)
     html = views.changes(SETS["one"], now, teacher, RETRIEVAL, 40)
-    assert "Entered the top (4 of 4)" in html and "<script" not in html
-    rows = rows_of(html)
-    assert rows[1][0].startswith("one_07: ")
-    assert all(len(row[0]) <= 40 for row in rows) and rows[4][1:] == ["5.5", "5"]
+    assert "Entered the top (4 of 4)" in html and "Left the top (2 of 2)" in html
+    entered, left = (rows_of(one)[1:] for one in re.findall(r"<table.*?</table>", html, re.DOTALL))
+    # By the ratio: twelve times comes before ten times.
+    found = [(name.split(": ")[0][-1], *ranks) for name, *ranks in entered]
+    assert found == [("7", "12", "1"), ("1", "50", "5"), ("0", "9", "3"), ("3", "5.5", "5")]
+    assert [name.split(": ")[0] for name, *_ in left] == ["one_02", "one_05"]
+    assert all(len(name) <= 40 for name, *_ in entered + left) and "<script" not in html
 
 
 # Clips

@@ -151,15 +151,15 @@ def test_then_it_is_measured_exactly_and_kept(page, material, data_set):
 
 def test_a_result_that_comes_too_late_is_not_shown(page, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
-    measure = page._answers.measure
+    outcomes = page._live.outcomes
 
     def slow(fusion, *others):
         if fusion.vision == 0.3:
             begun.set()
             assert go_on.wait(LONG)
-        measure(fusion, *others)
+        return outcomes(fusion, *others)
 
-    monkeypatch.setattr(page._answers, "measure", slow)
+    monkeypatch.setattr(page._live, "outcomes", slow)
     put(page, wait=False, alpha=0.3)
     assert begun.wait(LONG)
     put(page, wait=False, alpha=1.0)
