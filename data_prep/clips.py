@@ -27,8 +27,8 @@ _AS_WRITTEN = b'"clip_id","path"'  # a header in quotes: every text is in quotes
 def validate(clips: pd.DataFrame) -> pd.DataFrame:
     """A checked and typed copy of a clips table, with a fresh 0..n-1 index.
 
-    Rows with equal `path`, `start` and `end` are one video (`fitclip_core.videos`), with several
-    texts or one label.
+    Rows with equal `path`, `start` and `end` are one video (`fitclip_core.clips.video_numbers`),
+    with several texts or one label.
 
     Columns: `clip_id` (unique), `path` (relative to the data set's root, with '/'), `start` and
     `end` (seconds; missing = the video's own), and where the data set has them `text` (caption or

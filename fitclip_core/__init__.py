@@ -1,7 +1,7 @@
 """FitCLIP's method: encode clips and texts, distil a student, fuse it with its teacher, measure.
 
-Read in this order: `losses` (the two losses and their sum), `encoders` (features of videos, texts
-and classes), `clips` (what is read: decoded clips, and training's random views of them),
+Read in this order: `losses` (the two losses and their sum), `clips` (what is read: decoded clips,
+and training's random views of them), `encoders` (features of videos, texts and classes),
 `distillation` (one training step, and the fit that repeats it), `ensembling` (the fusion of
 weights; `merges` has others), `zero_shot` (one rank for each item), `metrics` (what is computed
 from ranks) and `statistics` (how sure a number is). `fast` changes how long a number takes, not the
@@ -9,9 +9,9 @@ number. Nothing here knows of manifests or notebooks.
 
 Numeric conventions, which are the paper's:
 
-- Alpha multiplies the student: theta = (1 - alpha) * teacher + alpha * student. Floating-point
-  tensors alone are fused, and `logit_scale`, which is the teacher's, is left out. Names and shapes
-  must match and results be finite.
+- Alpha multiplies the student: theta = (1 - alpha) * teacher + alpha * student; FitCLIP's is 0.4.
+  Floating-point tensors alone are fused, and `logit_scale`, which is the teacher's, is left out.
+  Names and shapes must match and results be finite.
 - Video feature: the mean over frames of the L2-normalised frame features, not renormalised.
   Class feature: the mean over prompts of the normalised text features, not renormalised.
 - Frames at evaluation: of n intervals between integer-truncated ticks linspace(start, end, n + 1),

@@ -152,11 +152,13 @@ class TrainingClips:
         Rows of one video are one clip with several captions.
 
         Raises:
-            ValueError: a column is missing, a clip_id is repeated or no clip has frames.
+            ValueError: a column or a text is missing, a clip_id is repeated or no clip has frames.
         """
         for column in ("clip_id", "text"):
             if column not in clips:
                 raise ValueError(f"the clips table lacks the column {column!r}")
+        if len(empty := clips.loc[clips["text"].isna(), "clip_id"]):
+            raise ValueError(f"{len(empty)} clips have no text, the first is {empty.iloc[0]!r}")
         indices, missing = locate_clips(frames, clips["clip_id"].tolist(), video_numbers(clips))
         held = indices >= 0
         texts = clips["text"][held].groupby(indices[held], sort=False).agg(tuple)
@@ -227,6 +229,7 @@ def training_batches(
             boxes = crop_boxes(size, height, width, crop_scale, generator)[rows]
             flips = (torch.rand(size, generator=generator) < 0.5)[rows]
             views = crop_and_flip(frames, boxes, flips, image_size)
+            # Nothing is drawn where there is nothing to choose, as before there were several.
             chosen = torch.rand(size, generator=generator) if several else torch.zeros(size)
             texts = [
                 clips.captions[row][int(place * len(clips.captions[row]))]

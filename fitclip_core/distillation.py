@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -14,14 +14,13 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from fitclip_core.clips import Batch, TrainingClips, training_batches
 from fitclip_core.encoders import ClipEncoder
-from fitclip_core.fast import ALONE, OneProcess
+from fitclip_core.fast import ALONE, OneProcess, attention_kernel
 from fitclip_core.losses import FitclipLosses, contrastive_loss, fitclip_losses
 
 
@@ -34,7 +33,7 @@ class Recipe:
         validate_every: steps between two validations; the last step is always validated.
         seed: of the order of clips, the frames drawn, the crops and the flips.
         learning_rate, weight_decay: of AdamW, constant, on every weight.
-        temperature: the student's scores are cosine similarities divided by it, in both losses.
+        temperature: the student's scores are dot products divided by it, in both losses.
         teacher_temperature: as `temperature`, for the teacher's scores; None: 1 / the teacher's
             own logit_scale, with which even equal weights have a loss.
         labelled_share: weight of the contrastive loss; the distillation loss has the rest.
@@ -129,19 +128,20 @@ def distillation_step(
     Source: the paper's section on training; supplement, section 8.
     """
     labelled_scores = student_scores = teacher_scores = teacher_scale = None
-    scale, how = 1 / recipe.temperature, (micro_batch, processes)
+    score = partial(_scores, micro_batch=micro_batch, processes=processes)
     student.model.train()
     if labelled is not None:
-        labelled_scores = _scores(student, labelled, scale, *how)
+        labelled_scores = score(student, labelled, 1 / recipe.temperature)
     if unlabelled is not None:
         if teacher is None:
             raise ValueError("an unlabelled batch needs a teacher to score it")
-        student_scores = _scores(student, unlabelled, scale, *how)
+        student_scores = score(student, unlabelled, 1 / recipe.temperature)
         teacher_scale = _teacher_scale(teacher, recipe)
         with torch.no_grad(), teacher.in_eval_mode():
-            teacher_scores = _scores(teacher, unlabelled, teacher_scale, *how)
-    scores = (labelled_scores, student_scores, teacher_scores)
-    losses = fitclip_losses(*scores, teacher_scale, recipe.labelled_share)
+            teacher_scores = score(teacher, unlabelled, teacher_scale)
+    losses = fitclip_losses(
+        labelled_scores, student_scores, teacher_scores, teacher_scale, recipe.labelled_share
+    )
     optimiser.zero_grad()
     losses.total.backward()
     processes.sum_gradients(student.model.parameters())
@@ -204,7 +204,9 @@ def fit_student(
             clips=[read and [read.clip_ids, read.captions] for read in clips],
         )
     # Separate streams, so that a run without one part differs in nothing else.
-    seeds = [int(seed) for seed in np.random.SeedSequence(recipe.seed).generate_state(3)]
+    labelled_seed, unlabelled_seed, dropout_seed = (
+        int(seed) for seed in np.random.SeedSequence(recipe.seed).generate_state(3)
+    )
 
     def batches(clips: TrainingClips | None, size: int, seed: int) -> Iterator[Batch | None]:
         if clips is None:
@@ -212,8 +214,8 @@ def fit_student(
         rows = processes.rows(min(size, len(clips)))
         return training_batches(clips, size, student.image_size, recipe.crop_scale, seed, rows)
 
-    labelled_batches = batches(labelled, recipe.labelled_batch, seeds[0])
-    unlabelled_batches = batches(unlabelled, recipe.unlabelled_batch, seeds[1])
+    labelled_batches = batches(labelled, recipe.labelled_batch, labelled_seed)
+    unlabelled_batches = batches(unlabelled, recipe.unlabelled_batch, unlabelled_seed)
     # logit_scale (and logit_bias) get no gradient: the recipe's temperature takes their place.
     optimiser = torch.optim.AdamW(
         student.model.parameters(),
@@ -226,14 +228,14 @@ def fit_student(
     best_state: dict[str, Tensor] = {}
     devices = [student.device] if student.device.type == "cuda" else []
     with torch.random.fork_rng(devices), attention_kernel(student.device):
-        torch.manual_seed(seeds[2] + processes.rank)
+        torch.manual_seed(dropout_seed + processes.rank)
+        train = partial(distillation_step, micro_batch=micro_batch, processes=processes)
         steps = range(1, recipe.steps + 1)
         progress = tqdm(steps, "student", unit="step", disable=processes.rank > 0)
         for step in progress:
             pair = next(labelled_batches), next(unlabelled_batches)
-            how: dict[str, Any] = {"micro_batch": micro_batch, "processes": processes}
             try:
-                losses = distillation_step(student, teacher, optimiser, recipe, *pair, **how)
+                losses = train(student, teacher, optimiser, recipe, *pair)
             except ValueError as error:
                 raise ValueError(f"step {step}: {error}") from error
             loss = math.nan
@@ -264,11 +266,6 @@ def fit_student(
     }
     table = pd.DataFrame(history).astype({"step": "int64"})
     return StudentFit(best_state, table, best_step, computed, material)
-
-
-def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
-    """On a CPU the flash kernel's backward pass takes longer than the plain one's."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def _scores(

@@ -451,7 +451,7 @@ class ClipEncoder(VideoTextEncoder):
         super().load_state(state)
         if kept:  # said of what fits only
             warnings.warn(
-                f"the state for {self.name} has no logit_scale; the model keeps "
+                f"the state for {self.name} has no logit_scale, or NaN; the model keeps "
                 f"{self.logit_scale:.6g}",
                 stacklevel=2,
             )

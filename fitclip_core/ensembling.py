@@ -79,7 +79,9 @@ class AlphaSweep:
             with AlphaSweep(encoder.model, teacher, student) as sweep:
                 for alpha in np.linspace(0, 1, 11):
                     sweep.set_alpha(alpha)
-                    ranks = zero_shot.evaluate(encoder, clips, frames)["rank"]
+                    outcomes = zero_shot.evaluate(encoder, clips, frames)
+                    of_texts = outcomes[outcomes["direction"] == "text_to_video"]
+                    print(alpha, recall_at_k(of_texts["rank"], 5))
     """
 
     def __init__(self, model: nn.Module, teacher_state: State, student_state: State) -> None:

@@ -1,4 +1,4 @@
-"""What changes how long a number takes and not the number.
+"""What changes how long a number takes and not the number, on one process or several.
 
 Shortcuts through open_clip's towers stand behind the plain `encode_image` and `encode_text`, which
 are used wherever something but the features could show a shortcut; the user's model is not touched,
@@ -10,12 +10,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import open_clip
 import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 T = TypeVar("T")
 
@@ -72,6 +74,9 @@ def encode_text(model: Any, tokens: Tensor) -> Tensor:
         and isinstance(model, open_clip.CLIP)
         and model.attn_mask is not None
         and model.text_pool_type == "argmax"
+        and not (model.transformer._forward_hooks or model.transformer._forward_pre_hooks)
+        and model.transformer._compiled_call_impl is None
+        and not model.transformer.grad_checkpointing
         and _is_plain(model.transformer.resblocks[-1])
     ):
         return model.encode_text(tokens)
@@ -134,6 +139,11 @@ def _is_own(model: Any, method: str) -> bool:
     return function in [
         getattr(kind, method) for kind in (open_clip.CLIP, open_clip.CustomTextCLIP)
     ]
+
+
+def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
+    """On a CPU the flash kernel's backward pass takes longer than the plain one's."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 class OneProcess:

@@ -1,6 +1,6 @@
 """FitCLIP's two losses and their weighted sum, on matrices of scores.
 
-Scores are logits `[videos, texts]`: cosine similarities divided by a temperature.
+Scores are logits `[videos, texts]`: dot products of features, divided by a temperature.
 """
 
 import math

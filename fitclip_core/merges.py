@@ -206,7 +206,7 @@ def fisher_diagonal(
         clips: labelled clips in evaluation form.
         n: number of clips, drawn without replacement; a multiple of batch_size.
         seed: of the draw and the batches.
-        temperature: the scores are cosine similarities divided by it.
+        temperature: the scores are dot products of features divided by it.
         batch_size: pairs in a batch, at least 2.
 
     Returns:

@@ -205,7 +205,7 @@ def resampled_totals(
             if statistic == "mean":
                 resampled = data @ _multiplicities(rng, items, items, count).T / items
             else:
-                resampled = np.median(data[:, rng.integers(0, items, (count, items))], axis=-1)
+                resampled = np.median(data[..., rng.integers(0, items, (count, items))], axis=-1)
             if len(data) == 1:
                 totals[..., rows] += resampled[0]
             else:

@@ -129,7 +129,8 @@ def prepare(
         raise ValueError("retrieval takes its texts as they are; leave templates and classes out")
     rows, videos = len(clips), video_numbers(clips)
     indices, _ = locate_clips(frames, clips["clip_id"].tolist(), videos)
-    # The source may know more rows for one video than the table tells, where it has them.
+    # The source may know more rows for one video than the table tells, where it has them; videos
+    # that it lacks keep a number of their own, below 0.
     videos = np.where(indices >= 0, indices, -1 - videos)
     if task == "classification":
         check_labels(clips, videos)
@@ -190,7 +191,7 @@ def rank(trial: Trial, videos: Tensor, texts: Tensor) -> pd.DataFrame:
         labels = trial.clips["label"].tolist()
         right = [trial.classes.index(label) for label in labels]
         ranks = retrieval_ranks(videos, texts, right)
-        # The scores of the ranks, so that what is ranked first is what is predicted.
+        # In the ranks' precision, so that what is ranked first is what is predicted.
         best = (videos.double() @ texts.double().T).float().argmax(1).tolist()
         predicted = [trial.classes[number] for number in best]
         outcomes = _outcomes(items, "classification", ranks, labels, predicted)

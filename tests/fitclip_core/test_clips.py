@@ -169,6 +169,10 @@ def first_batch_of(shape: tuple[int, ...]) -> Any:
     [
         (lambda: TrainingClips.from_table(TABLE[["clip_id"]], SOURCE), "lacks the column 'text'"),
         (lambda: TrainingClips.from_table(TABLE, SOURCE), "'clip1' appears 2 times"),
+        (
+            lambda: TrainingClips.from_table(TABLE[:2].assign(text=["c", None]), SOURCE),
+            "1 clips have no text, the first is 'clip0'",
+        ),
         (lambda: TrainingClips(SOURCE, ["a", "b"]), "2 texts for 4 clips"),
         (lambda: TrainingClips(SOURCE, [], np.array([], int)), "no clip"),
         (lambda: locate_clips(SOURCE, ["lost"], np.arange(1)), "none of the 1 clips"),

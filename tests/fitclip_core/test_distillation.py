@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from fitclip_core.clips import TrainingClips, crop_and_flip, crop_boxes
-from fitclip_core.distillation import Recipe, StudentFit, attention_kernel
+from fitclip_core.distillation import Recipe, StudentFit
 from fitclip_core.encoders import ClipEncoder, Precision
+from fitclip_core.fast import attention_kernel
 from fitclip_core.losses import contrastive_loss, distillation_loss, fitclip_loss
 from tests.tiny_clip import Source
 from tests.tiny_training import (

@@ -520,6 +520,15 @@ def test_hooks_see_what_they_do_without_the_encoder() -> None:
         torch.testing.assert_close(encoder.encode_videos(PICTURES), expected)
         hook.remove()
         assert shapes == [shape]
+    for register, see in [
+        (model.transformer.register_forward_hook, of_output),
+        (model.transformer.register_forward_pre_hook, of_input),
+    ]:
+        shapes.clear()
+        hook = register(see)
+        encoder.encode_texts(["ab", "c"])
+        hook.remove()
+        assert shapes == [(2, 9, 8)], "the whole context"
 
 
 def test_a_models_own_ways_to_encode_are_taken() -> None:
