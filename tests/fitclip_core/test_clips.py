@@ -170,7 +170,7 @@ def first_batch_of(shape: tuple[int, ...]) -> Any:
         (lambda: TrainingClips.from_table(TABLE[["clip_id"]], SOURCE), "lacks the column 'text'"),
         (lambda: TrainingClips.from_table(TABLE, SOURCE), "'clip1' appears 2 times"),
         (
-            lambda: TrainingClips.from_table(TABLE[:2].assign(text=["c", None]), SOURCE),
+            lambda: TrainingClips.from_table(TABLE[:2].assign(text=pd.Series(["c", None])), SOURCE),
             "1 clips have no text, the first is 'clip0'",
         ),
         (lambda: TrainingClips(SOURCE, ["a", "b"]), "2 texts for 4 clips"),
