@@ -227,6 +227,7 @@ def test_wrong_use_is_refused(made: Maker) -> None:
 LOADERS = ["msrvtt", "didemo", "youcook2", "ucf101", "moments_in_time", "webvid"]
 
 
+@pytest.mark.slow
 def test_the_papers_layouts_with_real_clips(realdata: Path, tmp_path: Path) -> None:
     build_tree(realdata, tmp_path)
     for loader in LOADERS:

@@ -195,6 +195,7 @@ def test_what_is_not_there_has_its_known_size(tmp_path: Path) -> None:
         count(tmp_path, {"loader": "folder", "root": "gone"})
 
 
+@pytest.mark.slow
 def test_real_layouts_are_counted(realdata: Path, tmp_path: Path) -> None:
     build_tree(realdata, tmp_path)
     msrvtt = count(tmp_path, {"loader": "msrvtt", "root": "msrvtt"})
@@ -225,6 +226,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return lambda run, left_out=(): plan(run, left_out)
 
 
+@pytest.mark.slow
 def test_the_embedded_run_needs_nothing_but_time(
     quick: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -188,7 +188,7 @@ KINDS: dict[str, tuple[Callable[[Path, Path], list[str]], Callable[[Page, Server
 }
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
+@pytest.fixture(scope="module", params=["voila", pytest.param("lab", marks=pytest.mark.slow)])
 def served(
     request: pytest.FixtureRequest,
     browser: Browser,
