@@ -140,15 +140,20 @@ def write_manifest(
     return read_manifest(folder, name)
 
 
+def read_json(path: Path, absent: str) -> Any:
+    """A JSON file's content; ValueError, `absent` where it is not there, when it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(absent) from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
 def read_manifest(folder: Path, name: str = MANIFEST_NAME) -> dict[str, Any]:
     """The content of a folder's manifest; ValueError when it is missing or not one."""
     path = Path(folder) / name
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"no {name} in {folder}: the folder is not finished") from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    manifest: dict[str, Any] = read_json(path, f"no {name} in {folder}: the folder is not finished")
     if not isinstance(manifest, dict) or {*manifest} != _PARTS or manifest["schema"] != SCHEMA:
         raise ValueError(f"{path} is not a manifest of schema {SCHEMA}")
     return manifest

@@ -26,6 +26,7 @@ from fitclip_kit.store.files import (
     differences,
     file_sha256,
     json_digest,
+    read_json,
     write_json,
 )
 
@@ -238,12 +239,7 @@ class ResultsStore:
     def _read(self, cell: Cell) -> dict[str, Any]:
         """The record of a cell whose outcomes are there and unchanged; ValueError says why not."""
         data_path, record_path = self._paths(cell)
-        try:
-            record: dict[str, Any] = json.loads(record_path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ValueError(f"{cell} has not been evaluated") from error
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{record_path.name} cannot be read: {error}") from error
+        record: dict[str, Any] = read_json(record_path, f"{cell} has not been evaluated")
         if record.get("schema") != SCHEMA or record.get("cell") != asdict(cell):
             raise ValueError(f"{record_path.name} is not the record of {cell}")
         if not data_path.is_file() or file_sha256(data_path) != record.get("sha256"):
