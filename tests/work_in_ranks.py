@@ -18,7 +18,7 @@ from fitclip_kit.store.files import read_manifest
 
 tests.__path__ = [str(Path(__file__).parent)]  # some installed package may have the name, too
 
-from tests.tiny_training import (  # noqa: E402
+from tests.make import (  # noqa: E402
     RECIPE,
     DoubleEncoder,
     clips,

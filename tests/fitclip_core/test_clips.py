@@ -19,8 +19,7 @@ from fitclip_core.clips import (
     training_batches,
     video_numbers,
 )
-from tests.tiny_clip import Source
-from tests.tiny_training import SIZE, clips
+from tests.make import CROP_SIZE, Source, clips
 
 ROWS = [
     ("a.mp4", 0.0, 2.0),
@@ -112,7 +111,7 @@ def test_clips_of_one_video_have_one_position() -> None:
 
 
 def batches(training: TrainingClips, size: int, **changes: Any) -> Any:
-    settings: dict = {"image_size": SIZE, "crop_scale": (0.5, 1.0), "seed": 3} | changes
+    settings: dict = {"image_size": CROP_SIZE, "crop_scale": (0.5, 1.0), "seed": 3} | changes
     return training_batches(training, size, **settings)
 
 
@@ -135,7 +134,7 @@ def test_a_batch_holds_a_clip_once_with_one_of_its_captions() -> None:
 
 
 def test_draws_are_chosen_for_each_interval() -> None:
-    frames = np.zeros((300, 2, 3, SIZE, SIZE, 3), np.uint8)  # clips, intervals, draws
+    frames = np.zeros((300, 2, 3, CROP_SIZE, CROP_SIZE, 3), np.uint8)  # clips, intervals, draws
     frames += np.arange(3, dtype=np.uint8)[:, None, None, None]
     frames += 10 * np.arange(2, dtype=np.uint8)[:, None, None, None, None]
     batch = next(batches(TrainingClips(Source(frames), ["x"] * 300), 300))
@@ -179,7 +178,7 @@ def first_batch_of(shape: tuple[int, ...]) -> Any:
         (lambda: locate_clips(SOURCE, [], np.arange(0)), "none of the 0 clips"),
         *[
             (lambda shape=shape: first_batch_of(shape), "draws_per_interval")
-            for shape in ((3, 2, SIZE, SIZE, 3), (3, 2, 0, SIZE, SIZE, 3))
+            for shape in ((3, 2, CROP_SIZE, CROP_SIZE, 3), (3, 2, 0, CROP_SIZE, CROP_SIZE, 3))
         ],
     ],
 )
@@ -190,20 +189,24 @@ def test_clips_that_cannot_be_trained_on_are_refused(call, problem) -> None:
 
 def test_views_are_the_frames_cropped_and_flipped() -> None:
     rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (4, 3, SIZE, SIZE, 3), np.uint8)
-    boxes = torch.tensor([[0, 0, SIZE, SIZE]] * 2 + [[2, 3, 10, 9]] * 2)
-    views = crop_and_flip(frames, boxes, torch.tensor([False, True, False, True]), SIZE)
-    assert views.shape == (4, 3, SIZE, SIZE, 3) and views.dtype == torch.uint8
+    frames = rng.integers(0, 256, (4, 3, CROP_SIZE, CROP_SIZE, 3), np.uint8)
+    boxes = torch.tensor([[0, 0, CROP_SIZE, CROP_SIZE]] * 2 + [[2, 3, 10, 9]] * 2)
+    views = crop_and_flip(frames, boxes, torch.tensor([False, True, False, True]), CROP_SIZE)
+    assert views.shape == (4, 3, CROP_SIZE, CROP_SIZE, 3) and views.dtype == torch.uint8
     assert np.array_equal(views[0], frames[0])
     assert np.array_equal(views[1], frames[1, :, :, ::-1])
-    part = Image.fromarray(frames[2, 1, 2:12, 3:12]).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    part = Image.fromarray(frames[2, 1, 2:12, 3:12]).resize(
+        (CROP_SIZE, CROP_SIZE), Image.Resampling.BICUBIC
+    )
     assert np.abs(views[2, 1].int() - torch.tensor(np.asarray(part)).int()).max() <= 1
-    again = crop_and_flip(frames[[2, 2]], boxes[[2, 2]], torch.tensor([False, True]), SIZE)
+    again = crop_and_flip(frames[[2, 2]], boxes[[2, 2]], torch.tensor([False, True]), CROP_SIZE)
     assert torch.equal(again[1], again[0].flip(2)) and torch.equal(again[0], views[2])
 
 
 def test_half_of_the_clips_are_flipped() -> None:
-    ramp = np.broadcast_to(np.arange(SIZE, dtype=np.uint8)[:, None], (200, 2, 1, SIZE, SIZE, 3))
+    ramp = np.broadcast_to(
+        np.arange(CROP_SIZE, dtype=np.uint8)[:, None], (200, 2, 1, CROP_SIZE, CROP_SIZE, 3)
+    )
     batch = next(batches(TrainingClips(Source(ramp), ["x"] * 200), 200))
     flipped = batch.frames[:, 0, 0, 0, 0] > batch.frames[:, 0, 0, -1, 0]
     assert 60 < int(flipped.sum()) < 140

@@ -16,11 +16,11 @@ from fitclip_core.distillation import Recipe, StudentFit
 from fitclip_core.encoders import ClipEncoder, Precision
 from fitclip_core.fast import attention_kernel
 from fitclip_core.losses import contrastive_loss, distillation_loss, fitclip_loss
-from tests.tiny_clip import Source
-from tests.tiny_training import (
+from tests.make import (
+    CROP_SIZE,
     RECIPE,
-    SIZE,
     DoubleEncoder,
+    Source,
     clips,
     fit,
     largest_difference,
@@ -41,7 +41,7 @@ def test_one_step_equals_a_hand_written_one() -> None:
     def mirrored(n: int, seed: int) -> TrainingClips:
         made = clips(n, draws=1, seed=seed)
         frames = made.frames.frames(made.indices)
-        frames[..., SIZE // 2 :, :] = frames[..., : SIZE // 2, :][..., ::-1, :]
+        frames[..., CROP_SIZE // 2 :, :] = frames[..., : CROP_SIZE // 2, :][..., ::-1, :]
         return TrainingClips(Source(frames), made.texts)
 
     labelled, unlabelled = mirrored(4, 0), mirrored(3, 1)
@@ -108,9 +108,9 @@ def test_without_micro_batches_the_bits_are_those_of_the_plain_loop() -> None:
                 frames = np.array(
                     [clip[[0, 1], of_clip] for clip, of_clip in zip(stored, draws, strict=True)]
                 )
-                boxes = crop_boxes(size, SIZE, SIZE, RECIPE.crop_scale, generator)
+                boxes = crop_boxes(size, CROP_SIZE, CROP_SIZE, RECIPE.crop_scale, generator)
                 flips = torch.rand(size, generator=generator) < 0.5
-                crops = crop_and_flip(frames, boxes, flips, SIZE)
+                crops = crop_and_flip(frames, boxes, flips, CROP_SIZE)
                 yield crops.numpy(), [part.texts[row] for row in rows]
 
     def scores(encoder: ClipEncoder, batch: Any, scale: float) -> torch.Tensor:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from fitclip_core import encoders
 from fitclip_core.encoders import ClipEncoder
 from fitclip_kit.engine.sources import read_sources
-from tests.tiny_clip import HALF, Source
+from tests.make import HALF, Source
 
 STRAY_BRACES = ["{", "}", "{}{}", "{name}", "{name} {}", "{{}}", "{ }", "{} {", "}{}"]
 MERGES = ["t h", "th e</w>", "c a", "ca t</w>"]

@@ -13,7 +13,7 @@ from fitclip_core.encoders import ClipEncoder
 from fitclip_core.ensembling import AlphaSweep, interpolate
 from fitclip_core.losses import contrastive_loss
 from fitclip_core.merges import MERGES, fisher, fisher_diagonal, linear_in_depth, per_tower
-from tests.tiny_clip import SIZE, labelled_clips, letters, tiny_encoder
+from tests.make import SIZE, labelled_clips, letters, tiny_encoder
 
 KINDS = (open_clip.CLIP, open_clip.CustomTextCLIP)
 NAN, INF = float("nan"), float("inf")

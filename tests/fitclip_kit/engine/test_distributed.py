@@ -13,7 +13,7 @@ import torch
 
 from fitclip_core.encoders import ClipEncoder
 from fitclip_kit.engine import distributed
-from tests.tiny_training import (
+from tests.make import (
     RECIPE,
     DoubleEncoder,
     clips,

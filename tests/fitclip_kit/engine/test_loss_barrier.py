@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fitclip_core.ensembling import interpolate
 from fitclip_kit.engine.loss_barrier import barrier, loss_along_line
-from tests.tiny_clip import labelled_clips, letters, tiny_encoder
+from tests.make import labelled_clips, letters, tiny_encoder
 
 
 def slow_loss(encoder, clips, temperature: float) -> float:

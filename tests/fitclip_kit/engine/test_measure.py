@@ -24,7 +24,7 @@ from fitclip_kit.engine.measure import (
 )
 from fitclip_kit.store.results import Cell, ResultsStore
 from fitclip_kit.weights.models import LoadedModel
-from tests.tiny_clip import RandomClips, tiny_encoder
+from tests.make import RandomClips, tiny_encoder
 
 ALPHAS = [0.0, 0.4, 1.0]
 NAMES = ["msrvtt", "ucf101"]

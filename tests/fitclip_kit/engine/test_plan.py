@@ -30,8 +30,8 @@ from fitclip_kit.engine.plan import (
 from fitclip_kit.engine.plan import each as each_of
 from fitclip_kit.engine.work import Run, Trained, Work, of_run
 from tests.kit_run import run_of
+from tests.make import tiny_encoder
 from tests.paper_tree import ITEMS, build_tree
-from tests.tiny_clip import tiny_encoder
 
 RULE = FrameRule(n_frames=4, size=8)
 SECONDS = {"videos": 0.5, "texts": 0.25, "train": 2.0}

@@ -36,7 +36,7 @@ from fitclip_kit.store.files import file_sha256, read_manifest
 from fitclip_kit.store.results import ResultsStore
 from fitclip_kit.weights.foreign_checkpoints import Checkpoint
 from fitclip_kit.weights.models import LoadedModel
-from tests.tiny_clip import SIZE, RandomClips, labelled_clips, tiny_encoder
+from tests.make import SIZE, RandomClips, labelled_clips, tiny_encoder
 
 NOTHING: Any = None
 INPUTS = {"teacher": "sha of the teacher"}

@@ -11,7 +11,7 @@ from fitclip_core.zero_shot import Trial
 from fitclip_kit.slider.answers import Sweep
 from fitclip_kit.slider.material import ClipSet, Material
 from fitclip_kit.store.results import Cell, typed
-from tests.tiny_clip import Source
+from tests.make import Source
 
 ALPHAS = (0.0, 0.25, 0.5, 1.0)
 DRAWS = (1, 4)

@@ -23,7 +23,7 @@ from fitclip_kit.slider.merges import Fusion
 from fitclip_kit.store.results import Cell, ResultsStore
 from fitclip_kit.weights import checkpoints
 from tests.fitclip_kit.slider.tiny_material import DATA_SETS, sweep_into, teacher_of, tiny_material
-from tests.tiny_clip import labelled_clips
+from tests.make import labelled_clips
 
 LINEAR = "linear in depth"
 FUSIONS = [

@@ -24,7 +24,7 @@ from fitclip_kit.store.files import MANIFEST_NAME
 from fitclip_kit.store.results import Cell
 from tests.fitclip_kit.slider.small_run import DRAWS, EVALUATED, build_run
 from tests.fitclip_kit.slider.tiny_material import tiny_material, uneven
-from tests.tiny_clip import RandomClips
+from tests.make import RandomClips
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fitclip_core import merges
 from fitclip_kit.slider.merges import MERGES, Fusion, linear_at, merged
-from tests.tiny_clip import tiny_encoder
+from tests.make import tiny_encoder
 
 shares = st.floats(0, 1)
 fusions = st.builds(Fusion, st.integers(0, 9), shares, shares, st.sampled_from(MERGES))

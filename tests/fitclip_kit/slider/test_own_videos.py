@@ -19,7 +19,7 @@ from fitclip_kit.slider.material import ClipSet, Material
 from fitclip_kit.slider.merges import Fusion
 from fitclip_kit.slider.own_videos import OwnVideos, compare, from_folder, from_uploads
 from tests.fitclip_kit.slider.tiny_material import tiny_material
-from tests.tiny_clip import SIZE
+from tests.make import SIZE
 
 FUSION = Fusion.at(1, 0.4)
 

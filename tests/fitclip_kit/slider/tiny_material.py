@@ -14,7 +14,7 @@ from fitclip_kit.engine.run_folder import RunFolder
 from fitclip_kit.slider.material import Material, clip_set_of
 from fitclip_kit.store.results import Cell, ResultsStore
 from fitclip_kit.weights.models import LoadedModel
-from tests.tiny_clip import RandomClips, tiny_encoder
+from tests.make import RandomClips, tiny_encoder
 
 TEMPLATES = ("{}", "a {}")
 DATA_SETS = [

@@ -1,4 +1,4 @@
-"""A student, a teacher and clips in training form, small enough to train in a moment."""
+"""What tests of models share: a tiny CLIP, clips in memory, and a training of a moment."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,14 +6,16 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import open_clip
 import torch
 
 from fitclip_core.clips import TrainingClips
 from fitclip_core.distillation import Recipe, StudentFit, fit_student
 from fitclip_core.encoders import ClipEncoder, Precision
-from tests.tiny_clip import Source, tiny_encoder
 
-SIZE = 16
+SIZE = 8
+CROP_SIZE = 16  # of clips in training form
+HALF = (0.5, 0.5, 0.5)
 RECIPE = Recipe(
     steps=6,
     validate_every=2,
@@ -27,6 +29,58 @@ RECIPE = Recipe(
 )
 
 
+def letters(texts: list[str]) -> torch.Tensor:
+    """One token a letter; the highest id ends the text, as CLIP's models expect."""
+    return torch.tensor([[*[ord(c) % 30 + 1 for c in text[:5].ljust(5)], 31] for text in texts])
+
+
+def tiny_encoder(
+    seed: int,
+    layers: tuple[int, int] = (1, 1),
+    kind: type[torch.nn.Module] = open_clip.CLIP,
+    *,
+    encoder: type[ClipEncoder] = ClipEncoder,
+    size: int = SIZE,
+    patch_dropout: float = 0.0,
+    **settings: Any,
+) -> ClipEncoder:
+    """`layers`: of the vision and of the text tower; `kind`: CLIP or CustomTextCLIP."""
+    torch.manual_seed(seed)
+    vision: dict[str, Any] = {"image_size": size, "patch_size": size // 2, "layers": layers[0]}
+    vision |= {"width": 8, "head_width": 4, "patch_dropout": patch_dropout}
+    text = {"context_length": 6, "vocab_size": 32, "width": 8, "heads": 2, "layers": layers[1]}
+    model = kind(embed_dim=6, vision_cfg=vision, text_cfg=text)
+    name = f"tiny{seed}"
+    return encoder(model, letters, image_size=size, mean=HALF, std=HALF, name=name, **settings)
+
+
+class Source:
+    """Clips held in memory, all of whose frames are valid; it notes what is read."""
+
+    def __init__(self, frames: np.ndarray) -> None:
+        self.data = frames
+        self.clip_ids = [f"clip{place}" for place in range(len(frames))]
+        self.frame_counts = np.full(len(frames), frames.shape[1])
+        self.read: list[list[int]] = []
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        self.read.append(indices.tolist())
+        return self.data[indices]
+
+
+class RandomClips(Source):
+    """A source of n random clips of two frames in evaluation form."""
+
+    def __init__(self, n: int, seed: int = 0) -> None:
+        shape = (n, 2, SIZE, SIZE, 3)
+        super().__init__(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
+
+
+def labelled_clips(n: int, seed: int = 0) -> TrainingClips:
+    texts = [f"{chr(97 + place % 26)}{place:02d}" for place in range(n)]
+    return TrainingClips(RandomClips(n, seed), texts)
+
+
 def make_encoder(
     seed: int,
     patch_dropout: float = 0.0,
@@ -34,7 +88,7 @@ def make_encoder(
     precision: Precision = "float32",
 ) -> ClipEncoder:
     settings: dict[str, Any] = {"patch_dropout": patch_dropout, "precision": precision}
-    return tiny_encoder(seed, encoder=kind, size=SIZE, **settings)
+    return tiny_encoder(seed, encoder=kind, size=CROP_SIZE, **settings)
 
 
 class DoubleEncoder(ClipEncoder):
@@ -53,7 +107,7 @@ def clips(n: int, draws: int = 2, seed: int = 0) -> TrainingClips:
     """n clips of two frames, each of one colour of its own, with one text each."""
     rng = np.random.default_rng(seed)
     colours = rng.integers(0, 200, (n, 1, 1, 1, 1, 3))
-    shape = (n, 2, draws, SIZE, SIZE, 3)
+    shape = (n, 2, draws, CROP_SIZE, CROP_SIZE, 3)
     frames = (colours + rng.integers(0, 50, shape)).astype(np.uint8)
     return TrainingClips(Source(frames), [f"{chr(97 + i)}{seed}" for i in range(n)])
 
